@@ -1,0 +1,3 @@
+from mlflow_resnet.cli import main
+
+main()

@@ -1,0 +1,195 @@
+"""Everything a user can get wrong, as one tree. Each class builds its sentence from facts.
+
+MlflowResnetError                    exit 2
+├── InvalidOptionsError              an option has a value that cannot work
+├── InvalidDatasetError              a directory or archive cannot be used
+│   ├── NotLabeledDatasetError       no class folders
+│   ├── BadImagesError               some of its images cannot be read
+│   └── ClassMismatchError           it holds classes that training or the model lacks
+├── InvalidImageError                one image cannot be read
+├── WeightsError                     starting weights cannot be used
+│   ├── WeightsDownloadError         ImageNet weights cannot be had
+│   └── WeightsMismatchError         their keys are not the network's
+├── InvalidModelError                a model URI leads to no model of ours
+│   └── TamperedWeightsError         the weights are not the ones that were saved
+├── ServerUnreachableError           the tracking server or registry does not answer
+├── OutputError                      an output path cannot be written
+├── PromotionRefusedError            exit 3
+└── TrainingDivergedError            exit 5
+
+All of them are MlflowExceptions with INVALID_PARAMETER_VALUE, as MLflow's own flavors raise, so a scoring server
+answers 400 with the sentence and without a stack trace.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+
+LISTED = 20  # how many names a message lists before it says "and N more"
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    """`path` as text that any encoder takes: bytes that are not UTF-8 are written as `\\xNN`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def listed(names: Iterable[object], limit: int = LISTED) -> str:
+    """`names` joined with commas, cut after `limit` of them."""
+    texts = [str(name) for name in names]
+    more = f", and {len(texts) - limit} more" if len(texts) > limit else ""
+    return ", ".join(texts[:limit]) + more
+
+
+class MlflowResnetError(MlflowException):
+    """Base of every error that a user can cause."""
+
+    exit_code = 2
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, error_code=INVALID_PARAMETER_VALUE)
+
+
+class InvalidOptionsError(MlflowResnetError):
+    """One or more options cannot work; all of them are named at once."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(problems))
+
+
+class InvalidDatasetError(MlflowResnetError):
+    """`path` cannot be used as a directory or archive of images."""
+
+    def __init__(self, path: str | os.PathLike[str], problem: str) -> None:
+        self.path = printable(path)
+        super().__init__(f"{self.path}: {problem}")
+
+
+class NotLabeledDatasetError(InvalidDatasetError):
+    """`path` has no class folders."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__(path, "no class folders. Put each class's images in a folder named after the class.")
+
+
+class BadImagesError(InvalidDatasetError):
+    """Some images cannot be read; `reasons` maps each name to why."""
+
+    def __init__(self, path: str | os.PathLike[str], reasons: dict[str, str]) -> None:
+        self.reasons = reasons
+        pairs = listed(f"{printable(name)} ({reason})" for name, reason in reasons.items())
+        super().__init__(
+            path,
+            f"{len(reasons)} unreadable image{'s' * (len(reasons) != 1)}: {pairs}. "
+            "Repair or remove them, or leave them out with --on-bad-image skip.",
+        )
+
+
+class ClassMismatchError(InvalidDatasetError):
+    """`path` holds class folders that are not among the known classes."""
+
+    def __init__(self, path: str | os.PathLike[str], extra: Sequence[str], known: Sequence[str], owner: str) -> None:
+        self.extra = tuple(extra)
+        super().__init__(
+            path,
+            f"class folders {listed(map(repr, extra))} are unknown to {owner}, "
+            f"which has {listed(map(repr, known))}. Rename or remove them.",
+        )
+
+
+class InvalidImageError(MlflowResnetError):
+    """One image cannot be read. Says why; the caller knows which image."""
+
+
+class WeightsError(MlflowResnetError):
+    """Starting weights cannot be used."""
+
+    def __init__(self, weights: str, problem: str) -> None:
+        self.weights = weights
+        super().__init__(f"weights {weights}: {problem}")
+
+
+class WeightsDownloadError(WeightsError):
+    """ImageNet weights could not be downloaded after several tries."""
+
+    def __init__(self, weights: str, url: str, cache_file: str, reason: str, tries: int) -> None:
+        super().__init__(
+            weights,
+            f"{url} could not be downloaded in {tries} tries ({reason}). Put the file at {cache_file}, "
+            "or pass --weights FILE (a state_dict you have), or --pretrained false (train from scratch).",
+        )
+
+
+class WeightsMismatchError(WeightsError):
+    """The keys or shapes of a state_dict are not the network's."""
+
+    def __init__(
+        self,
+        weights: str,
+        architecture: str,
+        missing: Sequence[str],
+        unexpected: Sequence[str],
+        reshaped: Sequence[str],
+    ) -> None:
+        kinds = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
+        facts = "; ".join(f"{len(keys)} keys {kind}: {listed(keys)}" for kind, keys in kinds.items() if keys)
+        super().__init__(
+            weights, f"not a state_dict of {architecture}: {facts}. Choose the architecture it was made for."
+        )
+
+
+class InvalidModelError(MlflowResnetError):
+    """A model URI leads to no model of ours."""
+
+    def __init__(self, model_uri: str, problem: str) -> None:
+        self.model_uri = model_uri
+        super().__init__(f"{model_uri}: {problem}")
+
+
+class TamperedWeightsError(InvalidModelError):
+    """The sha256 of the weights file is not the one recorded when the model was saved."""
+
+    def __init__(self, path: str, expected: str, found: str) -> None:
+        super().__init__(
+            path,
+            f"sha256 is {found}, but the model was saved with {expected}. "
+            "The weights were changed or damaged; restore them or log the model again.",
+        )
+
+
+class ServerUnreachableError(MlflowResnetError):
+    """The tracking server or the model registry does not answer."""
+
+    def __init__(self, uri: str, reason: str) -> None:
+        super().__init__(
+            f"MLflow at {uri} does not answer ({reason}). Start it, or set MLFLOW_TRACKING_URI / MLFLOW_REGISTRY_URI."
+        )
+
+
+class OutputError(MlflowResnetError):
+    """An output path cannot be written."""
+
+    def __init__(self, path: str | os.PathLike[str], problem: str) -> None:
+        super().__init__(f"{printable(path)}: {problem}")
+
+
+class PromotionRefusedError(MlflowResnetError):
+    """The candidate does not meet the bar; the alias stays where it was."""
+
+    exit_code = 3
+
+
+class TrainingDivergedError(MlflowResnetError):
+    """The training loss became NaN or infinite."""
+
+    exit_code = 5
+
+    def __init__(self, loss: float, epoch: int, iteration: int, learning_rate: float) -> None:
+        super().__init__(
+            f"the training loss became {loss} in epoch {epoch}, iteration {iteration}, at learning rate "
+            f"{learning_rate:g}. Nothing was registered. Try a lower --learning-rate or some --warmup-epochs."
+        )

@@ -1,0 +1,6 @@
+"""How good a classifier is.
+
+evaluate  predicts labeled images through the predict path
+metrics   numbers from targets and probabilities, scikit-learn's
+figures   pictures of them
+"""

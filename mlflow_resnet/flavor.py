@@ -1,0 +1,198 @@
+"""The MLflow flavor: save_model, log_model, load_model and the pyfunc loader.
+
+The path of this module is written into every saved model (`loader_module`), so it never moves. It only moves bytes:
+the files are `mlflow_resnet.model.storage`'s, the predictions `mlflow_resnet.scoring.pyfunc`'s.
+
+mlflow_resnet (native)
+    `load_model` returns the ImageClassifier.
+mlflow.pyfunc
+    `predict` scores directories, files, bytes, base64 and tables of these, see `mlflow_resnet.scoring.inputs`.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+from mlflow.models import Model, ModelInputExample, ModelSignature
+from mlflow.models.model import MLMODEL_FILE_NAME, ModelInfo
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+from mlflow.utils.environment import _mlflow_conda_env
+from PIL import Image
+
+from mlflow_resnet._version import __version__
+from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError
+from mlflow_resnet.model.classifier import ImageClassifier
+from mlflow_resnet.model.storage import load_classifier, save_classifier
+from mlflow_resnet.scoring.frame import ERROR, IMAGE, LABEL, probability_columns
+from mlflow_resnet.scoring.pyfunc import ScoringModel
+
+FLAVOR_NAME = "mlflow_resnet"
+DATA_SUBPATH = "data"
+DEFAULT_MODEL_CONFIG: dict[str, Any] = {"device": "auto", "batch_size": 32, "max_images_per_request": 256}
+DEFAULT_DEVICE = "MLFLOW_DEFAULT_PREDICTION_DEVICE"  # MLflow's own name, as its pytorch flavor reads it
+PACKAGE = Path(__file__).parent
+REQUIREMENTS = ("torch", "torchvision", "pillow", "safetensors", "numpy", "pandas")
+
+
+def get_default_pip_requirements() -> list[str]:
+    """What a saved model needs, at the installed versions; the package itself travels in the model's code folder."""
+    return [f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS]
+
+
+def get_default_conda_env() -> dict[str, Any]:
+    """The conda environment that a saved model gets by default."""
+    return _mlflow_conda_env(additional_pip_deps=get_default_pip_requirements())
+
+
+def default_signature(classes: tuple[str, ...]) -> ModelSignature:
+    """One unnamed string column in: the only signature that takes str, list, bytes and any table alike."""
+    columns: list[ColSpec | TensorSpec] = [
+        ColSpec(DataType.string, IMAGE),
+        ColSpec(DataType.string, LABEL),
+        *(ColSpec(DataType.double, name) for name in probability_columns(classes)),
+        ColSpec(DataType.string, ERROR),
+    ]
+    params = ParamSchema([ParamSpec("top_k", DataType.long, 0), ParamSpec("batch_size", DataType.long, 0)])
+    return ModelSignature(Schema([ColSpec(DataType.string)]), Schema(columns), params)
+
+
+def default_input_example() -> pd.DataFrame:
+    """A base64-encoded picture of our own making: no image of the user's data leaves with the model."""
+    file = io.BytesIO()
+    Image.radial_gradient("L").resize((64, 64)).convert("RGB").save(file, "PNG")
+    return pd.DataFrame([base64.b64encode(file.getvalue()).decode()])
+
+
+def save_model(
+    classifier: ImageClassifier,
+    path: str | os.PathLike[str],
+    conda_env: dict[str, Any] | str | None = None,
+    code_paths: list[str] | None = None,
+    mlflow_model: Model | None = None,
+    signature: ModelSignature | None = None,
+    input_example: ModelInputExample | None = None,
+    pip_requirements: list[str] | str | None = None,
+    extra_pip_requirements: list[str] | str | None = None,
+    metadata: dict[str, Any] | None = None,
+    model_config: dict[str, Any] | None = None,
+) -> Model:
+    """Saves a classifier as an MLflow model at the new directory `path`.
+
+    Args:
+        code_paths: more code to carry; this package is always carried, so that the model loads where it is missing.
+        pip_requirements: defaults to the installed versions of what loading needs; inference is skipped.
+        model_config: `device`, `batch_size` and `max_images_per_request`, changeable when the model is loaded.
+
+    The other arguments are those of `mlflow.pyfunc.save_model`.
+    """
+    path = os.fspath(path)
+    mlflow_model = mlflow_model or Model()
+    mlflow_model.add_flavor(
+        FLAVOR_NAME,
+        data=DATA_SUBPATH,
+        architecture=classifier.architecture,
+        number_of_classes=len(classifier.classes),
+        mlflow_resnet_version=__version__,
+    )
+    if conda_env is None and pip_requirements is None:
+        pip_requirements = get_default_pip_requirements() + as_list(extra_pip_requirements)
+        extra_pip_requirements = None
+    mlflow.pyfunc.save_model(
+        path,
+        loader_module=__name__,
+        code_paths=[str(PACKAGE), *(code_paths or [])],
+        conda_env=conda_env,
+        mlflow_model=mlflow_model,
+        signature=signature or default_signature(classifier.classes),
+        input_example=default_input_example() if input_example is None else input_example,
+        pip_requirements=pip_requirements,
+        extra_pip_requirements=extra_pip_requirements,
+        metadata=metadata,
+        model_config=DEFAULT_MODEL_CONFIG | (model_config or {}),
+    )
+    add_data(classifier, Path(path), mlflow_model)
+    return mlflow_model
+
+
+def as_list(requirements: list[str] | str | None) -> list[str]:
+    """Requirements given as a list or as the path of a file, as a list of lines that pip understands."""
+    return [f"-r {requirements}"] if isinstance(requirements, str) else list(requirements or [])
+
+
+def add_data(classifier: ImageClassifier, path: Path, mlflow_model: Model) -> None:
+    """Writes the classifier's files and names their folder in MLmodel, where the pyfunc loader looks."""
+    (path / DATA_SUBPATH).mkdir()
+    sha256 = save_classifier(classifier, path / DATA_SUBPATH)
+    mlflow_model.flavors[FLAVOR_NAME]["weights_sha256"] = sha256
+    mlflow_model.flavors[mlflow.pyfunc.FLAVOR_NAME]["data"] = DATA_SUBPATH
+    mlflow_model.model_size_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    mlflow_model.save(str(path / MLMODEL_FILE_NAME))
+
+
+def log_model(classifier: ImageClassifier, name: str = "model", **kwargs: Any) -> ModelInfo:
+    """Logs a classifier as a model of the active run, or without a run if none is active.
+
+    Args:
+        kwargs: arguments of `save_model` and of `mlflow.models.Model.log`, such as `registered_model_name`, `step`,
+            `params` and `tags`.
+    """
+    return Model.log(None, sys.modules[__name__], name=name, classifier=classifier, **kwargs)
+
+
+def load_model(model_uri: str, dst_path: str | None = None) -> ImageClassifier:
+    """Loads the classifier of `model_uri`, on the CPU and in eval mode. Nothing but the model itself is downloaded.
+
+    Raises:
+        InvalidModelError: if there is no model of this flavor, or its weights are not the ones that were saved.
+    """
+    path = download(model_uri, dst_path)
+    flavors = read_mlmodel(str(path)).flavors
+    if FLAVOR_NAME not in flavors:
+        raise InvalidModelError(model_uri, f"its flavors are {', '.join(flavors)}; expected {FLAVOR_NAME}.")
+    return load_classifier(path / flavors[FLAVOR_NAME]["data"])
+
+
+def download(model_uri: str, dst_path: str | None = None) -> Path:
+    """The local folder of a model."""
+    try:
+        return Path(mlflow.artifacts.download_artifacts(model_uri, dst_path=dst_path))
+    except Exception as error:  # MLflow, botocore and requests share no base class
+        raise InvalidModelError(model_uri, f"cannot be loaded ({first_line(error)}).") from None
+
+
+def read_mlmodel(model_uri: str) -> Model:
+    """The MLmodel file of a model."""
+    try:
+        return Model.load(model_uri)
+    except Exception as error:  # YAML too
+        raise InvalidModelError(model_uri, f"not an MLflow model ({first_line(error)}).") from None
+
+
+def first_line(error: Exception) -> str:
+    return str(error).split("\n")[0].rstrip(". ")
+
+
+def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> ScoringModel:
+    """Called by MLflow with the model's data folder and configuration. The device is picked here, not when saved."""
+    config = DEFAULT_MODEL_CONFIG | (model_config or {})
+    device = config["device"]
+    if device == "auto":
+        device = os.environ.get(DEFAULT_DEVICE, "auto")
+    batch_size, max_images = (positive(config, name) for name in ("batch_size", "max_images_per_request"))
+    return ScoringModel(load_classifier(path), device, batch_size, max_images)
+
+
+def positive(config: dict[str, Any], name: str) -> int:
+    """A number of the model's configuration, which a person may have typed as text."""
+    text = str(config[name])
+    if not text.isdecimal() or int(text) == 0:
+        raise InvalidOptionsError([f"{name} in the model's configuration is {text}; it must be an integer from 1"])
+    return int(text)

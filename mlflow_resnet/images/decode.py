@@ -1,0 +1,212 @@
+"""Bytes to pictures: the only place that opens an image.
+
+Pillow decodes. Its plugins are called directly, after a look at the first bytes, instead of through `Image.open`: only
+the formats below can ever be parsed, and Pillow's process-wide limit on pixels, a warning up to twice its value,
+neither speaks before ours nor has to be changed.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from mlflow_resnet.errors import InvalidImageError
+from mlflow_resnet.images.orientation import Region, as_stored, orientation_of, swapped, turned
+from mlflow_resnet.images.reasons import one_line, os_reason
+
+IMAGE_EXTENSIONS = frozenset(
+    (".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".ppm", ".pgm", ".pbm", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+)
+MAX_IMAGE_PIXELS = 64_000_000
+MAX_IMAGE_BYTES = 64 * 2**20
+MAX_SLOW_PIXELS = 2_000_000  # of the PPM variants that Pillow decodes in Python, at about 1 microsecond a value
+
+# Format -> how its files begin, and what opens them. JPEG includes the MPO files of stereo cameras.
+_READERS: dict[str, tuple[bytes, Callable[[Any], ImageFile.ImageFile]]] = {
+    "JPEG": (rb"\xff\xd8\xff", JpegImagePlugin.jpeg_factory),
+    "PNG": (rb"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
+    "PPM": (rb"P[1-6][\s#]", PpmImagePlugin.PpmImageFile),
+    "BMP": (rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", BmpImagePlugin.BmpImageFile),
+    "TIFF": (rb"II[*+]\0|MM\0[*+]", TiffImagePlugin.TiffImageFile),
+    "WEBP": (rb"RIFF.{4}WEBP", WebPImagePlugin.WebPImageFile),
+    "GIF": (rb"GIF8[79]a", GifImagePlugin.GifImageFile),
+}
+FORMATS = tuple(_READERS)
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The content of a regular file of at most `MAX_IMAGE_BYTES`; anything else is an InvalidImageError at once."""
+    try:
+        with open(path, "rb", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise InvalidImageError("not a regular file")
+            content = file.read(MAX_IMAGE_BYTES + 1)
+    except OSError as error:
+        raise InvalidImageError(os_reason(error)) from error
+    except ValueError as error:  # a NUL in it
+        raise InvalidImageError("not a valid path") from error
+    if not content:
+        raise InvalidImageError("empty file")
+    if len(content) > MAX_IMAGE_BYTES:
+        raise InvalidImageError(f"over the limit of {MAX_IMAGE_BYTES // 2**20} MiB for one image")
+    return content
+
+
+def read_region(content: bytes, choose_region: Callable[[int, int], Region], size: tuple[int, int]) -> Image.Image:
+    """The part of an image that `choose_region(width, height)` picks, resampled once to `size`, in mode RGB.
+
+    Width, height, region and `size` (width, height) are in pixels of the picture as a person sees it, after its EXIF
+    orientation. A region that reaches past the edge is cut there. A JPEG is decoded at the smallest scale (1/8, 1/4,
+    1/2) that leaves the region at least `size`; other formats in full. Raises InvalidImageError.
+    """
+    image, orientation = _open(content)
+    width, height = swapped(image.size, orientation)
+    left, top, right, bottom = choose_region(width, height)
+    region = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
+    if region[0] >= region[2] or region[1] >= region[3]:
+        raise ValueError(f"no pixels in the region {(left, top, right, bottom)} of a {width}x{height} image")
+    return _resampled(image, orientation, region, size)
+
+
+def decode(content: bytes) -> Image.Image:
+    """The whole picture as a person sees it, in full resolution and mode RGB. Raises InvalidImageError."""
+    image, orientation = _open(content)
+    with _one_line_errors():
+        image.load()
+        return turned(_rgb(image), orientation)
+
+
+def check(content: bytes) -> None:
+    """Raises InvalidImageError unless the whole image decodes (Pillow's `verify` lets half a JPEG pass)."""
+    decode(content)
+
+
+def looks_like_image(content: bytes) -> bool:
+    """Whether `content` begins as a file of one of `FORMATS` does."""
+    return _sniff(content) is not None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # opening a FIFO would wait for its writer
+
+
+def _sniff(content: bytes) -> str | None:
+    return next((name for name, (magic, _) in _READERS.items() if re.match(magic, content, re.DOTALL)), None)
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Pillow raises OSError, ValueError, SyntaxError, struct.error and more for damaged files."""
+    try:
+        yield
+    except (InvalidImageError, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:  # WebP, before its size is known to us
+        raise InvalidImageError(f"over the limit of {MAX_IMAGE_PIXELS // 10**6} megapixels") from error
+    except Exception as error:
+        raise InvalidImageError(f"truncated or damaged ({one_line(error)})") from error
+
+
+@_one_line_errors()
+def _open(content: bytes) -> tuple[Image.Image, int]:
+    """The image, of a size within the limits and as stored, with its EXIF orientation."""
+    if not content:
+        raise InvalidImageError("empty file")
+    name = _sniff(content)
+    if name is None:
+        raise InvalidImageError(f"not an image of a supported format ({', '.join(FORMATS)})")
+    if name == "PPM":
+        content = _without_comments(content)
+    image = _READERS[name][1](io.BytesIO(content))
+    _check_size(image)
+    if name != "JPEG":  # only a JPEG can gain from waiting; TIFF turns itself and PNG knows its EXIF only when loaded
+        image.load()
+    return image, orientation_of(image)
+
+
+def _without_comments(content: bytes) -> bytes:
+    """Pillow removes the comments of a text PPM one by one, in quadratic time: 64 MiB of them would take hours."""
+    return re.sub(rb"#[^\r\n]*", b"", content) if content[1:2] in b"123" else content
+
+
+def _check_size(image: ImageFile.ImageFile) -> None:
+    width, height = image.size
+    slow = any(tile[0] in ("ppm", "ppm_plain") for tile in image.tile)
+    limit = MAX_SLOW_PIXELS if slow else MAX_IMAGE_PIXELS
+    if width * height > limit:
+        megapixels = math.ceil(width * height / 10**6)
+        kind = " for this kind of PPM; save it as PNG" if slow else ""
+        raise InvalidImageError(
+            f"{width}x{height} is {megapixels} megapixels, over the limit of {limit // 10**6}{kind}"
+        )
+
+
+@_one_line_errors()
+def _resampled(image: Image.Image, orientation: int, region: Region, size: tuple[int, int]) -> Image.Image:
+    """Resamples before it turns: a few pixels are turned instead of all."""
+    target = swapped(size, orientation)
+    left, top, right, bottom = as_stored(region, image.size, orientation)
+    scale = _draft(image, (right - left, bottom - top), target)
+    box = left / scale, top / scale, right / scale, bottom / scale
+    return turned(_rgb(image).resize(target, Image.Resampling.BILINEAR, box=box), orientation)
+
+
+def _draft(image: Image.Image, region_size: tuple[float, float], target: tuple[int, int]) -> int:
+    """Has a JPEG decoded at 1/scale, so that a region of `region_size` still has `target` pixels. Returns scale.
+
+    Pixel i of the draft covers pixels [i * scale, (i + 1) * scale), also where the size was rounded up.
+    """
+    room = min(region_size[0] / target[0], region_size[1] / target[1])
+    scale = next((scale for scale in (8, 4, 2) if scale <= room), 1)
+    if scale == 1 or not isinstance(image, JpegImagePlugin.JpegImageFile):
+        return 1
+    return scale if image.draft(None, (image.width // scale, image.height // scale)) else 1
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        image = _gray(image)
+    elif image.has_transparency_data:
+        image = _on_white(image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if image.mode == "La":  # the one mode with alpha that Pillow does not convert to RGBA
+        image = image.convert("LA")
+    picture = image.convert("RGBA")
+    canvas = Image.new("RGB", picture.size, "white")
+    canvas.paste(picture, mask=picture.getchannel("A"))
+    return canvas
+
+
+def _gray(image: Image.Image) -> Image.Image:
+    """A 16-bit gray image with its whole range of brightness mapped to 0..255; Pillow's `convert` would clip it."""
+    sixteen_bits = image.mode.startswith("I;16") or image.mode == "I" and image.format in ("PNG", "PPM")
+    if not sixteen_bits:
+        raise InvalidImageError("the brightness range of a 32-bit or signed image is unknown; save it as 8 or 16 bits")
+    brightest = 4095 if getattr(image, "tag_v2", {}).get(258) == (12,) else 65535  # tag BitsPerSample
+    values = np.asarray(image).astype(np.uint32)
+    gray = ((values * 255 + brightest // 2) // brightest).astype(np.uint8)
+    if (transparent := image.info.get("transparency")) is not None:
+        gray[values == transparent] = 255
+    return Image.fromarray(gray)

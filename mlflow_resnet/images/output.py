@@ -1,0 +1,107 @@
+"""Outputs that appear whole or not at all: written beside their path under a hidden name, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from mlflow_resnet.errors import OutputError
+from mlflow_resnet.images.reasons import os_reason
+
+# Errors of the file system written to, whatever was being written.
+_WRITE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+
+
+@contextmanager
+def new_directory(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
+    """Yields an empty directory which becomes `path` when the block ends, and vanishes if it fails.
+
+    Raises OutputError if `path` cannot be written, or is a non-empty directory and not `overwrite`.
+    """
+    final = Path(os.path.realpath(path))
+    _refuse_occupied(final, overwrite)
+    partial = _sibling(final)
+    with _output_errors(final):
+        os.makedirs(final.parent, exist_ok=True)
+        os.mkdir(partial)
+    try:
+        with _disk_errors(final):
+            yield partial
+        with _output_errors(final):
+            _replace_directory(partial, final, overwrite)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields the path of an empty file of the same suffix, which replaces `path` when the block ends.
+
+    If the block fails, that file vanishes and `path` stays as it was. Raises OutputError if `path` cannot be written.
+    """
+    final = Path(os.path.realpath(path))
+    partial = _sibling(final)
+    with _output_errors(final):
+        if final.exists() and not final.is_file():
+            what = "directory" if final.is_dir() else "device or pipe"
+            raise OutputError(final, f"is a {what}; give the name of a file")
+        os.makedirs(final.parent, exist_ok=True)
+        partial.open("xb").close()
+    try:
+        with _disk_errors(final):
+            yield partial
+        with _output_errors(final):
+            os.replace(partial, final)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def _sibling(path: Path) -> Path:
+    return path.with_name(f".{path.stem}.partial-{secrets.token_hex(4)}{path.suffix}")
+
+
+def _refuse_occupied(path: Path, overwrite: bool) -> None:
+    with _output_errors(path):
+        if os.path.ismount(path):
+            raise OutputError(path, "is a mount point, which cannot be replaced; give a new folder inside it")
+        if path.exists() and not path.is_dir():
+            raise OutputError(path, "is a file; give the name of a directory")
+        if not overwrite and path.is_dir() and any(path.iterdir()):
+            raise OutputError(path, "is not empty; give a new directory, or empty this one")
+
+
+def _replace_directory(partial: Path, final: Path, overwrite: bool) -> None:
+    if not overwrite or not final.exists():
+        os.rename(partial, final)  # fails if another process filled `final` meanwhile
+        return
+    old = _sibling(final)
+    os.rename(final, old)
+    os.rename(partial, final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _output_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(path, f"cannot be written ({os_reason(error)})") from error
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """A full disk met by the caller's block is an error of the output; its other errors are its own."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _WRITE_ERRORS:
+            raise
+        raise OutputError(path, f"cannot be written ({os_reason(error)})") from error

@@ -1,0 +1,57 @@
+"""Builds torchvision's ResNets, picks a device, and folds batch norms for scoring."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.models import get_model
+
+from mlflow_resnet.errors import InvalidOptionsError, listed
+from mlflow_resnet.options import ARCHITECTURES
+
+
+def build_network(
+    architecture: str, num_classes: int, *, zero_init_residual: bool = False, random_seed: int = 1
+) -> nn.Module:
+    """A randomly initialized network with one output per class. The global random state stays as it was.
+
+    Raises:
+        InvalidOptionsError: if `architecture` is not one of `ARCHITECTURES`.
+    """
+    if architecture not in ARCHITECTURES:
+        raise InvalidOptionsError([f"architecture is {architecture!r}; choose one of {listed(ARCHITECTURES)}"])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(random_seed)
+        return get_model(architecture, weights=None, num_classes=num_classes, zero_init_residual=zero_init_residual)
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """`auto` is CUDA, then MPS, then the CPU.
+
+    Raises:
+        InvalidOptionsError: if the device does not exist on this machine.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InvalidOptionsError(
+            [f"device is {device!r}, which cannot be used here ({reason}); try auto or cpu"]
+        ) from None
+
+
+def fold_batch_norms(network: nn.Module) -> nn.Module:
+    """A copy of a ResNet, in eval mode, with every batch norm folded into the convolution before it."""
+    network = copy.deepcopy(network).eval()
+    for module in list(network.modules()):
+        children = list(module.named_children())
+        for (conv_name, conv), (norm_name, norm) in zip(children, children[1:], strict=False):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, conv_name, fuse_conv_bn_eval(conv, norm))
+                setattr(module, norm_name, nn.Identity())
+    return network

@@ -1,0 +1,74 @@
+"""The predict path. Validation, evaluation, batch scoring and serving all call it, so their numbers agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlflow_resnet.errors import InvalidImageError
+from mlflow_resnet.images.parallel import default_threads, map_ordered
+from mlflow_resnet.images.sources import ImageSource
+from mlflow_resnet.model.classifier import ImageClassifier
+from mlflow_resnet.model.network import fold_batch_norms, pick_device
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says of one image.
+
+    Attributes:
+        name: the name of its source.
+        probabilities: float32 of shape (len(classes),), summing to 1; None if the image could not be read.
+        error: why it could not be read, otherwise empty.
+    """
+
+    name: str
+    probabilities: np.ndarray | None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    name: str
+    image: Tensor | None
+    error: str = ""
+
+
+class Predictor:
+    """A classifier made ready to predict on one device: batch norms folded, channels last. Safe to share by threads."""
+
+    def __init__(self, classifier: ImageClassifier, device: str = "auto", num_workers: int = 0) -> None:
+        self.classes = classifier.classes
+        self.preprocessing = classifier.preprocessing
+        self.device = pick_device(device)
+        self.threads = num_workers or default_threads()
+        self._network = fold_batch_norms(classifier.network).to(self.device).to(memory_format=torch.channels_last)
+
+    def predict(self, sources: Iterable[ImageSource], batch_size: int = 32) -> Iterator[Prediction]:
+        """One prediction for every source, in their order. `sources` is consumed lazily; memory does not grow."""
+        loaded = map_ordered(self._load, sources, self.threads)
+        while batch := list(islice(loaded, batch_size)):
+            yield from self._predict_batch(batch)
+
+    def _load(self, source: ImageSource) -> _Loaded:
+        try:
+            return _Loaded(source.name, self.preprocessing.load(source.read()))
+        except InvalidImageError as error:
+            return _Loaded(source.name, None, error.message)
+
+    def _predict_batch(self, batch: list[_Loaded]) -> Iterator[Prediction]:
+        images = [item.image for item in batch if item.image is not None]
+        probabilities = iter(self.probabilities(torch.stack(images)) if images else ())
+        for item in batch:
+            yield Prediction(item.name, None if item.image is None else next(probabilities), item.error)
+
+    @torch.inference_mode()
+    def probabilities(self, images: Tensor) -> np.ndarray:
+        """uint8 images of shape (N, 3, crop_size, crop_size) to probabilities, float32 of shape (N, len(classes))."""
+        batch = self.preprocessing.normalize(images.to(self.device)).contiguous(memory_format=torch.channels_last)
+        return self._network(batch).softmax(dim=1).cpu().numpy()

@@ -1,0 +1,107 @@
+"""A classifier on disk: `model.safetensors` and `classifier.json`. No pickle, nothing downloaded, sha256 verified."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from mlflow_resnet.errors import InvalidModelError, TamperedWeightsError
+from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.model.classifier import ImageClassifier
+from mlflow_resnet.model.network import build_network
+from mlflow_resnet.model.preprocessing import Preprocessing
+
+WEIGHTS_FILE = "model.safetensors"
+DESCRIPTION_FILE = "classifier.json"
+FORMAT_VERSION = 1
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Hex sha256 of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def save_classifier(classifier: ImageClassifier, folder: str | os.PathLike[str]) -> str:
+    """Writes both files into the existing `folder` and returns the sha256 of the weights file."""
+    folder = Path(folder)
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in classifier.network.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS_FILE)
+    sha256 = sha256_of(folder / WEIGHTS_FILE)
+    description = {
+        "format_version": FORMAT_VERSION,
+        "architecture": classifier.architecture,
+        "classes": list(classifier.classes),
+        "preprocessing": asdict(classifier.preprocessing),
+        "weights_sha256": sha256,
+        "torch_version": torch.__version__,
+    }
+    (folder / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    return sha256
+
+
+def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """The content of `classifier.json`.
+
+    Raises:
+        InvalidModelError: if there is none, or a newer version of mlflow_resnet wrote it.
+    """
+    try:
+        description = json.loads((Path(folder) / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+        found = description["format_version"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InvalidModelError(str(folder), f"no readable {DESCRIPTION_FILE} ({one_line(error)}).") from None
+    if found != FORMAT_VERSION:
+        raise InvalidModelError(
+            str(folder),
+            f"{DESCRIPTION_FILE} has format version {found}, but this mlflow_resnet reads {FORMAT_VERSION}. "
+            "Install the mlflow_resnet that saved the model, or log it again.",
+        )
+    return description
+
+
+def load_classifier(folder: str | os.PathLike[str]) -> ImageClassifier:
+    """Reads what `save_classifier` wrote, on the CPU and in eval mode.
+
+    Raises:
+        TamperedWeightsError: if the weights are not the ones that were saved.
+        InvalidModelError: if a file is missing or damaged, or does not fit the other.
+    """
+    folder = Path(folder)
+    description = read_description(folder)
+    try:
+        verify_weights(folder / WEIGHTS_FILE, description["weights_sha256"])
+        classifier = described_classifier(description)
+        classifier.network.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    except InvalidModelError:
+        raise
+    except Exception as error:  # JSON can be wrong in any way; safetensors and torch have errors of their own
+        problem = f"{DESCRIPTION_FILE} is damaged or does not fit {WEIGHTS_FILE} ({one_line(error)}). "
+        raise InvalidModelError(str(folder), problem + "Restore both, or log the model again.") from None
+    return classifier
+
+
+def described_classifier(description: dict[str, Any]) -> ImageClassifier:
+    """The classifier that `classifier.json` describes, in eval mode, with random weights."""
+    fields = description["preprocessing"]
+    preprocessing = Preprocessing(**fields | {key: tuple(fields[key]) for key in ("mean", "std")})
+    architecture, classes = description["architecture"], tuple(description["classes"])
+    return ImageClassifier(architecture, classes, preprocessing, build_network(architecture, len(classes)).eval())
+
+
+def verify_weights(path: Path, expected: str) -> None:
+    """Raises an error unless the sha256 of the file at `path` is `expected`."""
+    if not path.is_file():
+        raise InvalidModelError(str(path), "missing. Log the model again.")
+    if (found := sha256_of(path)) != expected:
+        raise TamperedWeightsError(str(path), expected, found)

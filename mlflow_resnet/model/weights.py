@@ -1,0 +1,154 @@
+"""Starting weights: torchvision's ImageNet weights, a state_dict file, or a saved model."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torchvision.models import WeightsEnum, get_model_weights
+
+from mlflow_resnet.errors import WeightsDownloadError, WeightsError, WeightsMismatchError, listed
+from mlflow_resnet.images.sources import local_copy
+from mlflow_resnet.model.classifier import ImageClassifier
+from mlflow_resnet.model.storage import load_classifier
+
+TRIES = 3
+SECONDS_BETWEEN_TRIES = 2.0
+DOWNLOAD_TIMEOUT_SECONDS = 30.0
+HEAD = "fc."  # prefix of the last layer's keys in torchvision's ResNets
+MODEL_SCHEMES = ("models:/", "runs:/", "mlflow-artifacts:/")
+CHECKPOINT_KEYS = ("model", "state_dict")  # where training scripts nest the state_dict
+
+
+def load_starting_weights(classifier: ImageClassifier, weights: str) -> str:
+    """Copies `weights` into the classifier's network and returns a sentence that says what was done.
+
+    Args:
+        weights: `DEFAULT` or another name of torchvision's weights for the architecture, a .pth or .safetensors
+            file (local or s3://), or a model URI. The head is kept only if it was made for the same classes.
+
+    Raises:
+        WeightsError: if they cannot be had or do not fit.
+    """
+    if weights.startswith(MODEL_SCHEMES):
+        return start_from_model(classifier, weights)
+    if weights.endswith((".pth", ".pt", ".safetensors")):
+        with local_copy(weights) as path:
+            state = read_state_dict(path, weights)
+        return copy_into(classifier, state, weights, same_head=True)
+    member = imagenet_weights(classifier.architecture, weights)
+    return copy_into(classifier, download(member), str(member), same_head=False)
+
+
+def start_from_model(classifier: ImageClassifier, model_uri: str) -> str:
+    """Starts from a saved model of ours; its head fits only if it has the same class names in the same order."""
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    try:
+        parent = load_classifier(Path(download_artifacts(model_uri)) / "data")
+    except (MlflowException, OSError) as error:
+        raise WeightsError(model_uri, str(error).splitlines()[0]) from None
+    state = parent.network.state_dict()
+    return copy_into(classifier, state, model_uri, same_head=parent.classes == classifier.classes)
+
+
+def imagenet_weights(architecture: str, name: str) -> WeightsEnum:
+    """The entry `name` of torchvision's table of weights for `architecture`."""
+    known = get_model_weights(architecture)
+    if name in known.__members__:
+        return known[name]
+    raise WeightsError(
+        name,
+        f"{architecture} has {listed(known.__members__)}; "
+        "otherwise name a .pth or .safetensors file, or a model URI such as models:/digits/1.",
+    )
+
+
+def download(member: WeightsEnum) -> dict[str, Tensor]:
+    """The state_dict of torchvision weights, from the cache in TORCH_HOME or the network, in at most three tries."""
+    cache_file = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(member.url)
+    if cache_file.exists():
+        return read_state_dict(cache_file, str(cache_file))
+    for attempt in range(1, TRIES + 1):
+        try:
+            with socket_timeout(DOWNLOAD_TIMEOUT_SECONDS):
+                return torch.hub.load_state_dict_from_url(
+                    member.url, map_location="cpu", check_hash=True, weights_only=True, progress=sys.stderr.isatty()
+                )
+        except (OSError, RuntimeError, http.client.HTTPException) as error:  # RuntimeError: the hash differs
+            reason = str(error)
+        if attempt < TRIES:
+            time.sleep(SECONDS_BETWEEN_TRIES)
+    raise WeightsDownloadError(str(member), member.url, str(cache_file), reason, TRIES)
+
+
+@contextlib.contextmanager
+def socket_timeout(seconds: float) -> Iterator[None]:
+    """torch.hub opens its connection without a timeout and would wait forever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def read_state_dict(path: Path, name: str) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file, or of a .pth file read with `weights_only=True`."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return unwrap(torch.load(path, map_location="cpu", weights_only=True), name)
+    except FileNotFoundError:
+        raise WeightsError(name, "no such file.") from None
+    except WeightsError:
+        raise
+    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError and others for damaged files
+        reason = str(error).splitlines()[0]
+        raise WeightsError(
+            name, f"not a readable state_dict ({reason}). Save it with torch.save(net.state_dict())."
+        ) from None
+
+
+def unwrap(loaded: Any, name: str) -> dict[str, Tensor]:
+    """The state_dict inside a training checkpoint, without the prefix that DataParallel adds."""
+    for key in CHECKPOINT_KEYS:
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise WeightsError(name, "holds no state_dict. Save it with torch.save(network.state_dict(), path).")
+    return {key.removeprefix("module."): value for key, value in loaded.items()}
+
+
+def copy_into(classifier: ImageClassifier, state: dict[str, Tensor], name: str, *, same_head: bool) -> str:
+    """Loads `state` into the network. A head of other classes is dropped; any other difference is an error."""
+    network = classifier.network
+    own = network.state_dict()
+    keep_head = same_head and shapes(own, HEAD) == shapes(state, HEAD)
+    body = {key: tensor for key, tensor in state.items() if keep_head or not key.startswith(HEAD)}
+    wanted = {key for key in own if keep_head or not key.startswith(HEAD)}
+    missing = sorted(key for key in wanted - set(body) if not key.endswith("num_batches_tracked"))
+    unexpected = sorted(set(body) - wanted)
+    reshaped = sorted(key for key in wanted & set(body) if own[key].shape != body[key].shape)
+    if missing or unexpected or reshaped:
+        raise WeightsMismatchError(name, classifier.architecture, missing, unexpected, reshaped)
+    network.load_state_dict(body, strict=False)
+    if keep_head:
+        return f"starting from {name}, head included"
+    dropped = f"its head for {len(state[HEAD + 'bias'])} classes was dropped, " if HEAD + "bias" in state else ""
+    return f"starting from {name}; {dropped}a new head for {len(classifier.classes)} classes was added"
+
+
+def shapes(state: dict[str, Tensor], prefix: str) -> dict[str, torch.Size]:
+    return {key: tensor.shape for key, tensor in state.items() if key.startswith(prefix)}

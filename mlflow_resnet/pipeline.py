@@ -1,0 +1,236 @@
+"""The composition root: the only module that knows the whole order. One function per verb."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import torch
+from mlflow.entities import Run
+from tqdm import tqdm
+
+from mlflow_resnet import flavor
+from mlflow_resnet._version import __version__
+from mlflow_resnet.errors import InvalidDatasetError
+from mlflow_resnet.evaluation.evaluate import Evaluation
+from mlflow_resnet.evaluation.evaluate import evaluate as evaluate_images
+from mlflow_resnet.images import convert as conversion
+from mlflow_resnet.images import split as splitting
+from mlflow_resnet.images.directories import LabeledDirectory
+from mlflow_resnet.images.output import new_file
+from mlflow_resnet.images.sources import is_remote
+from mlflow_resnet.model.classifier import ImageClassifier
+from mlflow_resnet.model.network import pick_device
+from mlflow_resnet.model.prediction import Predictor
+from mlflow_resnet.options import (
+    ConvertOptions,
+    EvaluateOptions,
+    PromoteOptions,
+    ScoreOptions,
+    SplitOptions,
+    TrainOptions,
+)
+from mlflow_resnet.registry import promotion, versions
+from mlflow_resnet.scoring.batch import ScoredFile, check_suffix, score_to_file
+from mlflow_resnet.scoring.guard import Guard
+from mlflow_resnet.scoring.inputs import image_sources
+from mlflow_resnet.tracking import record
+from mlflow_resnet.tracking.card import training_card
+from mlflow_resnet.tracking.data import scanned_dataset, scanned_training_data
+from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
+from mlflow_resnet.tracking.run import attached_run_ends_with, log_missing_params, recorded_run
+from mlflow_resnet.tracking.server import check_servers
+from mlflow_resnet.training.loop import fit
+from mlflow_resnet.training.progress import Progress
+from mlflow_resnet.training.setup import augmented, check_training_data, starting_classifier
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What `train` leaves.
+
+    Attributes:
+        model_uri: of the logged model, `models:/m-…`.
+        version: of `registered_model_name`; empty if the model was not registered.
+        metrics: of the best epoch, and of the final evaluation with the prefix `val_`.
+    """
+
+    classifier: ImageClassifier
+    run_id: str
+    model_uri: str
+    version: str
+    best_epoch: int
+    metrics: dict[str, float]
+
+
+def train(options: TrainOptions) -> TrainResult:
+    """Trains a classifier on folders of images, logs the run and the model, registers it if a name is given.
+
+    Raises:
+        MlflowResnetError: for anything a user can cause; nothing is registered then.
+    """
+    with attached_run_ends_with():
+        check_servers(registry=bool(options.registered_model_name))
+        pick_device(options.device)
+        with scanned_training_data(options) as (train_set, val_set):
+            check_training_data(options, train_set.directory, val_set.directory)
+            classifier, start = starting_classifier(options, train_set.directory.classes)
+            with recorded_run(f"{options.architecture} on {train_set.name}") as run:
+                log_missing_params(run, asdict(options) | environment_params())
+                return train_in_run(options, classifier, start, train_set, val_set, run)
+
+
+def train_in_run(
+    options: TrainOptions,
+    classifier: ImageClassifier,
+    start: str,
+    train_set: ImageDirectoryDataset,
+    val_set: ImageDirectoryDataset,
+    run: Run,
+) -> TrainResult:
+    """The part of `train` that is recorded."""
+    images = augmented(options, classifier, train_set.directory)
+    mlflow.log_input(train_set, context="training")
+    mlflow.set_tags({"mlflow_resnet.version": __version__, "mlflow_resnet.start": start})
+    record.log_gallery(images)
+    with record.pending_model(run, val_set) as model:
+        progress = Progress(options.epochs, options.print_frequency)
+        for result in fit(classifier, images, val_set.directory, options, progress):
+            record.log_epoch(result, train_set, val_set, model)
+            if result.is_best:
+                best = result
+        metrics = best.metrics | final_metrics(options, classifier, val_set, best.epoch, model.model_id)
+        record.log_classifier(classifier, model, best.epoch)
+    card = training_card(options, train_set.directory, val_set.directory, start, best.epoch, metrics)
+    mlflow.set_tag("mlflow.note.content", card)
+    version = register(options, model.model_uri, card)
+    return TrainResult(classifier, run.info.run_id, model.model_uri, version, best.epoch, metrics)
+
+
+def final_metrics(
+    options: TrainOptions, classifier: ImageClassifier, val_set: ImageDirectoryDataset, best_epoch: int, model_id: str
+) -> dict[str, float]:
+    """Logs the evaluation of the trained classifier, and returns the metrics that its best epoch did not have yet."""
+    predictor = Predictor(classifier, options.device, options.num_workers)
+    evaluation = evaluate_images(predictor, val_set.directory, max(options.batch_size, 32))
+    averages = {f"val_{name}": value for name, value in evaluation.averages.items()}
+    mlflow.log_metrics(averages, step=best_epoch, dataset=val_set, model_id=model_id)
+    record.log_evaluation(evaluation)
+    return averages
+
+
+def environment_params() -> dict[str, Any]:
+    """What besides the options decides the bits of the weights."""
+    return {"torch_version": torch.__version__, "torch_threads": torch.get_num_threads()}
+
+
+def register(options: TrainOptions, model_uri: str, description: str) -> str:
+    """Registers the model if a name was given, and returns its version."""
+    if not options.registered_model_name:
+        return ""
+    version = versions.register(model_uri, options.registered_model_name, options.alias)
+    mlflow.MlflowClient().update_model_version(version.name, version.version, description)
+    return str(version.version)
+
+
+def score(options: ScoreOptions) -> ScoredFile:
+    """Scores every image below a directory to a file that appears complete or not at all.
+
+    Raises:
+        MlflowResnetError: for anything a user can cause. A bad image is only a row.
+    """
+    check_suffix(options.output)
+    with attached_run_ends_with(), new_file(options.output) as path:
+        if not is_remote(options.image_dir) and not Path(options.image_dir).is_dir():
+            raise InvalidDatasetError(options.image_dir, "no such directory.")
+        predictor = load_predictor(options)
+        with contextlib.ExitStack() as copies, tqdm(desc="scoring", unit="img", leave=False, disable=None) as bar:
+            sources = image_sources(options.image_dir, Guard(), copies)
+            scored = score_to_file(
+                predictor,
+                sources,
+                path,
+                options.output,
+                batch_size=options.batch_size,
+                top_k=options.top_k,
+                on_rows=bar.update,
+            )
+        if scored.rows == 0:
+            raise InvalidDatasetError(options.image_dir, "no images in it or below.")
+    return scored
+
+
+def load_predictor(options: ScoreOptions | EvaluateOptions | PromoteOptions, model_uri: str = "") -> Predictor:
+    """The model that the options name, or `model_uri`, on the device that they name."""
+    check_servers(registry=options.model_uri.startswith("models:/"))
+    return Predictor(flavor.load_model(model_uri or options.model_uri), options.device, options.num_workers)
+
+
+def evaluate(options: EvaluateOptions) -> Evaluation:
+    """Measures a model on a labeled directory and logs a run with metrics, confusion matrix and per-class table.
+
+    Raises:
+        MlflowResnetError: for anything a user can cause.
+    """
+    with attached_run_ends_with():
+        predictor = load_predictor(options)
+        with scanned_dataset(options.image_dir, options.on_bad_image, options.num_workers, "evaluation") as dataset:
+            evaluation = evaluate_images(predictor, dataset.directory, options.batch_size)
+        with recorded_run(f"evaluate {options.model_uri}") as run:
+            log_missing_params(run, asdict(options))
+            mlflow.log_input(dataset, context="evaluation")
+            model_id = flavor.read_mlmodel(options.model_uri).model_id
+            mlflow.log_metrics(evaluation.metrics, dataset=dataset, model_id=model_id)
+            record.log_evaluation(evaluation)
+    return evaluation
+
+
+def promote(options: PromoteOptions) -> promotion.Comparison:
+    """Moves the alias to a version that, on the given images, is not worse than the present one by more than max_drop.
+
+    Raises:
+        PromotionRefusedError: if it is.
+        MlflowResnetError: for anything else a user can cause.
+    """
+    with attached_run_ends_with():
+        check_servers(registry=True)
+        candidate = versions.resolve(options.model_uri)
+        champion = versions.version_at(candidate.name, options.alias)
+        with scanned_dataset(options.image_dir, options.on_bad_image, options.num_workers, "evaluation") as dataset:
+            value = measure(options, candidate, dataset)
+            champion_value = measure(options, champion, dataset) if champion else None
+        comparison = promotion.Comparison(
+            candidate, champion, options.metric, value, champion_value, len(dataset.directory), dataset.digest
+        )
+        promotion.promote(comparison, options.alias, options.max_drop)
+    return comparison
+
+
+def measure(options: PromoteOptions, version: Any, dataset: ImageDirectoryDataset) -> float:
+    """The chosen metric of a registered version."""
+    predictor = load_predictor(options, f"models:/{version.name}/{version.version}")
+    evaluation = evaluate_images(predictor, dataset.directory, options.batch_size)
+    return promotion.value_of(evaluation.metrics, options.metric)
+
+
+def convert(options: ConvertOptions) -> conversion.Converted:
+    """Makes an image directory from a folder or an archive."""
+    with attached_run_ends_with():
+        return conversion.convert(options.source, options.output_dir)
+
+
+def split(options: SplitOptions) -> tuple[LabeledDirectory, LabeledDirectory]:
+    """Copies a labeled directory into two parts."""
+    with attached_run_ends_with():
+        return splitting.split(
+            options.image_dir,
+            options.train_dir,
+            options.val_dir,
+            fraction=options.fraction,
+            train_count=options.train_count,
+            val_count=options.val_count,
+            seed=options.random_seed,
+        )

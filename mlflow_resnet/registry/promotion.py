@@ -1,0 +1,97 @@
+"""Whether a candidate may take the champion's place, and what is written down about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from mlflow_resnet.errors import InvalidOptionsError, PromotionRefusedError, listed
+from mlflow_resnet.evaluation.metrics import LOWER_IS_BETTER
+from mlflow_resnet.registry.versions import move_alias
+
+TAG = "mlflow_resnet.promotion."
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Candidate and champion, measured on the same images through the same predict path.
+
+    Attributes:
+        champion: None if the alias is not set yet.
+        champion_value: None likewise.
+    """
+
+    candidate: ModelVersion
+    champion: ModelVersion | None
+    metric: str
+    candidate_value: float
+    champion_value: float | None
+    images: int
+    digest: str
+
+    @property
+    def drop(self) -> float:
+        """By how much the candidate is worse than the champion, in the metric's unit; negative if it is better."""
+        if self.champion_value is None:
+            return 0.0
+        difference = self.champion_value - self.candidate_value
+        return -difference if self.metric in LOWER_IS_BETTER else difference
+
+    def __str__(self) -> str:
+        sentence = (
+            f"version {self.candidate.version} of {self.candidate.name}: {self.metric} {self.candidate_value:.4f}"
+        )
+        if self.champion is None:
+            return f"{sentence} on {self.images} images; there is no champion yet"
+        return (
+            f"{sentence}, champion version {self.champion.version}: {self.champion_value:.4f}, on {self.images} images"
+        )
+
+
+def value_of(metrics: Mapping[str, float], metric: str) -> float:
+    """The chosen metric.
+
+    Raises:
+        InvalidOptionsError: if it does not exist for this number of classes (top-5 needs more than five).
+    """
+    if metric not in metrics:
+        raise InvalidOptionsError([f"metric is {metric!r}, which these classes do not have; choose {listed(metrics)}"])
+    return metrics[metric]
+
+
+def promote(comparison: Comparison, alias: str, max_drop: float) -> None:
+    """Tags the candidate with what was measured and moves the alias to it.
+
+    Raises:
+        PromotionRefusedError: if the candidate is worse by more than `max_drop`; the alias stays where it was.
+    """
+    refused = not comparison.drop <= max_drop  # a NaN is refused too
+    tag(comparison, alias, "refused" if refused else "promoted")
+    if refused:
+        raise PromotionRefusedError(
+            f"not promoted: {comparison}. The drop of {comparison.drop:.4f} is more than --max-drop {max_drop:g}; "
+            f"@{alias} stays where it is."
+        )
+    move_alias(comparison.candidate, alias, comparison.champion)
+
+
+def tag(comparison: Comparison, alias: str, result: str) -> None:
+    """Writes the comparison on the candidate's version."""
+    champion = comparison.champion
+    facts = {
+        "result": result,
+        "alias": alias,
+        "metric": comparison.metric,
+        "value": comparison.candidate_value,
+        "champion_version": champion.version if champion else "",
+        "champion_value": comparison.champion_value if champion else "",
+        "images": comparison.images,
+        "dataset_digest": comparison.digest,
+    }
+    for name, value in facts.items():
+        MlflowClient().set_model_version_tag(
+            comparison.candidate.name, comparison.candidate.version, TAG + name, str(value)
+        )

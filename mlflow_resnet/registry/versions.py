@@ -1,0 +1,63 @@
+"""Registering a logged model, moving an alias, resolving a model URI."""
+
+from __future__ import annotations
+
+import re
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from mlflow_resnet.errors import InvalidModelError, PromotionRefusedError
+
+VERSION_URI = re.compile(r"models:/(?P<name>[^/@]+)(/(?P<version>\d+)|@(?P<alias>[^/@]+))")
+
+
+def register(model_uri: str, name: str, alias: str = "") -> ModelVersion:
+    """Registers a logged model as the next version of `name` and sets `alias` on it."""
+    version = mlflow.register_model(model_uri, name)
+    if alias:
+        MlflowClient().set_registered_model_alias(name, alias, version.version)
+    return version
+
+
+def resolve(model_uri: str) -> ModelVersion:
+    """The registered version that `models:/name/3` or `models:/name@alias` means.
+
+    Raises:
+        InvalidModelError: if it has another form, or there is no such version.
+    """
+    match = VERSION_URI.fullmatch(model_uri)
+    if not match:
+        raise InvalidModelError(model_uri, "not a registered version; expected models:/<name>/<version>.")
+    name, version, alias = match["name"], match["version"], match["alias"]
+    try:
+        if alias:
+            return MlflowClient().get_model_version_by_alias(name, alias)
+        return MlflowClient().get_model_version(name, version)
+    except MlflowException as error:
+        raise InvalidModelError(model_uri, f"not in the registry ({error.message}).") from None
+
+
+def version_at(name: str, alias: str) -> ModelVersion | None:
+    """The version that `alias` points to, if any."""
+    version = MlflowClient().get_registered_model(name).aliases.get(alias)
+    return MlflowClient().get_model_version(name, str(version)) if version else None
+
+
+def move_alias(candidate: ModelVersion, alias: str, champion: ModelVersion | None) -> None:
+    """Points `alias` to the candidate, if it still points to the champion that it was compared with.
+
+    MLflow has no compare-and-set, so somebody else's move within the same instant can still be overwritten.
+
+    Raises:
+        PromotionRefusedError: if somebody else moved the alias meanwhile.
+    """
+    now = version_at(candidate.name, alias)
+    if (now and now.version) != (champion and champion.version):
+        raise PromotionRefusedError(
+            f"@{alias} of {candidate.name} was moved to version {now.version if now else 'none'} meanwhile; "
+            "run promote again to compare with that one."
+        )
+    MlflowClient().set_registered_model_alias(candidate.name, alias, candidate.version)

@@ -1,0 +1,8 @@
+"""From what a caller passes to rows of scored images.
+
+inputs  the forms of input: directories, files, bytes, base64, tables, s3://
+guard   what is allowed over HTTP
+frame   the columns of scored data
+pyfunc  the model that MLflow loads: predict(model_input, params)
+batch   scoring a directory to a file, streamed
+"""

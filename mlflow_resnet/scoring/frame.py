@@ -1,0 +1,45 @@
+"""The columns of scored data: the designer's, exactly, and `image` and `error`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from mlflow_resnet.model.prediction import Prediction
+
+IMAGE = "image"
+LABEL = "Scored Labels"
+PROBABILITY = "Scored Probabilities_"  # followed by the class name
+ERROR = "error"
+
+
+def probability_columns(classes: Sequence[str], top_k: int = 0) -> list[str]:
+    """Columns between the label and the error: one per class, or for `top_k` > 0 a label and a probability per rank."""
+    if top_k == 0:
+        return [PROBABILITY + name for name in classes]
+    ranks = range(1, min(top_k, len(classes)) + 1)
+    return [column for rank in ranks for column in (f"Top {rank} Label", f"Top {rank} Probability")]
+
+
+def scored_frame(predictions: Sequence[Prediction], classes: Sequence[str], top_k: int = 0) -> pd.DataFrame:
+    """One row per prediction: image, Scored Labels, the probabilities and error.
+
+    Of an image that could not be read the label is missing (None), the probabilities are NaN and `error` says why.
+    """
+    unread = np.full(len(classes), np.nan)
+    rows = [unread if p.probabilities is None else p.probabilities for p in predictions]
+    probabilities = np.array(rows, dtype=np.float64).reshape(len(predictions), len(classes))
+    readable = ~np.isnan(probabilities).any(axis=1, keepdims=True)
+    names = np.array(classes, dtype=object)
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, : max(top_k, 1)]
+    ranked = np.where(readable, names[order], np.array(None))
+    columns = {IMAGE: [p.name for p in predictions], LABEL: ranked[:, 0]}
+    if top_k == 0:
+        columns |= dict(zip(probability_columns(classes), probabilities.T, strict=True))
+    else:
+        best = np.take_along_axis(probabilities, order, axis=1)
+        pairs = [values for rank in range(order.shape[1]) for values in (ranked[:, rank], best[:, rank])]
+        columns |= dict(zip(probability_columns(classes, top_k), pairs, strict=True))
+    return pd.DataFrame(columns | {ERROR: [p.error for p in predictions]}).astype({IMAGE: object, ERROR: object})

@@ -1,0 +1,74 @@
+"""What a caller may ask for. A Python caller may name any path; over HTTP only bytes are taken.
+
+An operator can open one folder to HTTP callers with MLFLOW_RESNET_ALLOWED_ROOT. It is not part of the model's
+configuration, because whoever logs a model must not decide what its server may read.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow_resnet.errors import InvalidImageError, InvalidOptionsError
+
+ALLOWED_ROOT = "MLFLOW_RESNET_ALLOWED_ROOT"
+SERVING_SWITCHES = ("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "MLFLOW_RESNET_SERVING")  # MLflow's is private: ours too
+REFUSED = "not an image: send the bytes of an image file, base64-encoded; paths and URLs are not opened here"
+
+
+def is_serving() -> bool:
+    """Whether this process answers HTTP requests."""
+    return any(os.environ.get(name, "").lower() == "true" for name in SERVING_SWITCHES)
+
+
+@dataclass(frozen=True)
+class Guard:
+    """The rules of one request.
+
+    Attributes:
+        serving: whether the request came over HTTP.
+        max_images: images per request over HTTP.
+        root: the folder whose files an HTTP caller may name.
+    """
+
+    serving: bool = False
+    max_images: int = 256
+    root: Path | None = None
+
+    def path(self, text: str) -> str:
+        """`text` as a path that may be opened.
+
+        Raises:
+            InvalidImageError: over HTTP, with the same sentence whether or not the path exists.
+        """
+        if not self.serving:
+            return text
+        path = self.file_in_root(text)
+        if path is None:
+            raise InvalidImageError(REFUSED)
+        return str(path)
+
+    def file_in_root(self, text: str) -> Path | None:
+        """The regular file in the opened folder that `text` names, all links followed. Without a folder nothing is
+        looked up, so that not even the time it takes tells what exists.
+        """
+        if self.root is None:
+            return None
+        try:
+            path = Path(text).resolve()
+            return path if path.is_relative_to(self.root) and path.is_file() else None
+        except (OSError, ValueError, RuntimeError):  # too long, a NUL, a circle of links
+            return None
+
+    def check_number(self, images: int) -> None:
+        """Raises InvalidOptionsError if an HTTP request holds more images than it may."""
+        if self.serving and images > self.max_images:
+            problem = f"{images} images in one request, over the limit of {self.max_images}; send several requests"
+            raise InvalidOptionsError([problem])
+
+
+def current_guard(max_images: int) -> Guard:
+    """The rules that hold in this process now."""
+    root = os.environ.get(ALLOWED_ROOT)
+    return Guard(is_serving(), max_images, Path(root).resolve() if root else None)

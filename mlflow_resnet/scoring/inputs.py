@@ -1,0 +1,169 @@
+"""The forms of input that predict takes, turned into image sources.
+
+A directory, a file, `s3://…`, bytes, base64 (with or without a data-URI prefix), a list or array or Series of these,
+a dict with one list, or a DataFrame with one column of these or a column called `image`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import itertools
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError, InvalidOptionsError, listed
+from mlflow_resnet.images.decode import MAX_IMAGE_BYTES, looks_like_image
+from mlflow_resnet.images.directories import list_images
+from mlflow_resnet.images.sources import ImageSource, file_source, is_remote, local_copy
+from mlflow_resnet.scoring.guard import Guard
+
+IMAGE_COLUMN = "image"
+DATA_URI = re.compile(rb"data:[^,]{0,100};base64,")
+MAX_ENCODED_BYTES = MAX_IMAGE_BYTES * 4 // 3 * 79 // 76 + 1024  # base64 with line breaks and a prefix
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def image_sources(model_input: Any, guard: Guard, copies: contextlib.ExitStack) -> Iterator[ImageSource]:
+    """One source per image, in order; a directory gives one per image file in it. Nothing is opened yet.
+
+    Args:
+        copies: keeps what was copied from object stores until the caller is done with the sources.
+
+    Raises:
+        InvalidOptionsError: if the input as a whole has none of the accepted forms, or too many images for HTTP.
+        InvalidDatasetError: if the input is one directory, and it cannot be listed. In a list it is only a row.
+    """
+    single = isinstance(model_input, (str, os.PathLike))
+    only_a_row = (InvalidImageError,) if single else (InvalidImageError, InvalidDatasetError)
+    if guard.serving:
+        cells = list(itertools.islice(cells_of(model_input), guard.max_images + 1))
+        guard.check_number(len(cells))
+        model_input = cells
+    for position, cell in enumerate(cells_of(model_input)):
+        name = f"{IMAGE_COLUMN}[{position}]"
+        try:
+            yield from sources_of_cell(cell, name, guard, copies)
+        except only_a_row as error:
+            yield failing_source(name, error.message)
+
+
+def cells_of(model_input: Any) -> Iterator[Any]:
+    """The single values in `model_input`."""
+    if isinstance(model_input, pd.DataFrame):
+        model_input = image_column(model_input)
+    elif isinstance(model_input, dict):
+        model_input = image_column(pd.DataFrame({key: pd.Series([value]) for key, value in model_input.items()}))
+    if isinstance(model_input, np.ndarray) and model_input.dtype.kind in "biufc":
+        problem = f"an array of {model_input.dtype} numbers; pass encoded image files as bytes, or their paths"
+        raise InvalidOptionsError([problem])
+    if isinstance(model_input, (list, tuple, pd.Series, np.ndarray)):
+        for cell in np.ravel(model_input) if isinstance(model_input, np.ndarray) else model_input:
+            yield from cells_of(cell)
+    else:
+        yield model_input
+
+
+def image_column(frame: pd.DataFrame) -> pd.Series:
+    """The only column, or the one called `image`."""
+    if frame.shape[1] == 1:
+        return frame.iloc[:, 0]
+    if IMAGE_COLUMN in frame.columns:
+        return frame[IMAGE_COLUMN]
+    problem = f"columns {listed(map(repr, frame.columns))}; pass one column, or call the one with the images 'image'"
+    raise InvalidOptionsError([problem])
+
+
+def sources_of_cell(cell: Any, name: str, guard: Guard, copies: contextlib.ExitStack) -> Iterator[ImageSource]:
+    """The sources that one value stands for. Raises InvalidImageError or InvalidDatasetError if it stands for none."""
+    if isinstance(cell, (bytes, bytearray, memoryview)):
+        yield bytes_source(name, bytes(cell))
+    elif isinstance(cell, (str, os.PathLike)):
+        yield from sources_of_text(os.fspath(cell), name, guard, copies)
+    else:
+        what = "no value" if is_missing(cell) else f"a value of type {type(cell).__name__}"
+        raise InvalidImageError(f"{what}; expected bytes, base64 or a path")
+
+
+def is_missing(cell: Any) -> bool:
+    """Whether `cell` is one of the ways in which a table says that there is nothing."""
+    return bool(pd.api.types.is_scalar(cell) and pd.isna(cell))
+
+
+def bytes_source(name: str, content: bytes) -> ImageSource:
+    """Image bytes, or base64 of them that a table delivered as bytes."""
+    if not looks_like_image(content) and (decoded := decoded_image(content)) is not None:
+        content = decoded
+    check_size(content, MAX_IMAGE_BYTES)
+    return ImageSource(name, lambda: content)
+
+
+def sources_of_text(text: str, name: str, guard: Guard, copies: contextlib.ExitStack) -> Iterator[ImageSource]:
+    """Base64 of an image is an image; anything else is a path, and the guard says whether it may be opened."""
+    content = decoded_image(text.encode("ascii", "replace"))
+    if content is not None:
+        yield bytes_source(name, content)
+    elif guard.serving or not URL.match(text):
+        yield from path_sources(guard.path(text))
+    elif is_remote(text):
+        yield from remote_sources(text, copies)
+    else:
+        raise InvalidImageError("URLs are not opened; download the image and pass its path or bytes")
+
+
+def decoded_image(encoded: bytes) -> bytes | None:
+    """The bytes in a data URI or in base64 of an image; None if `encoded` is neither."""
+    check_size(encoded, MAX_ENCODED_BYTES)
+    if prefix := DATA_URI.match(encoded):
+        content = decode_base64(encoded[prefix.end() :])
+        if not content:
+            raise InvalidImageError("the data URI holds no valid base64")
+        return content
+    content = decode_base64(encoded)
+    return content if content and looks_like_image(content) else None
+
+
+def decode_base64(encoded: bytes) -> bytes | None:
+    """Strictly decoded base64, line breaks aside; None if it is not that."""
+    try:
+        return base64.b64decode(encoded.translate(None, b"\r\n"), validate=True)
+    except binascii.Error:
+        return None
+
+
+def check_size(content: bytes, limit: int) -> None:
+    """Raises InvalidImageError for more bytes than one image may have, before anything is decoded."""
+    if len(content) > limit:
+        raise InvalidImageError(f"over the limit of {MAX_IMAGE_BYTES // 2**20} MiB for one image")
+
+
+def path_sources(path: str) -> Iterator[ImageSource]:
+    """A file, or every image below a directory."""
+    if os.path.isdir(path):
+        yield from map(file_source, list_images(path))
+    else:
+        yield file_source(path)
+
+
+def remote_sources(uri: str, copies: contextlib.ExitStack) -> Iterator[ImageSource]:
+    """The same for an object or a prefix in a store; images are called by their URI."""
+    local = copies.enter_context(local_copy(uri))
+    for source in path_sources(str(local)):
+        below = Path(source.name).relative_to(local).as_posix()
+        yield ImageSource(uri if below == "." else f"{uri.rstrip('/')}/{below}", source.read)
+
+
+def failing_source(name: str, reason: str) -> ImageSource:
+    """A source whose image cannot be read."""
+
+    def read() -> bytes:
+        raise InvalidImageError(reason)
+
+    return ImageSource(name, read)

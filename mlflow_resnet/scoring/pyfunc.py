@@ -1,0 +1,70 @@
+"""The model that MLflow loads: predict(model_input, params)."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import pandas as pd
+
+from mlflow_resnet.errors import InvalidOptionsError
+from mlflow_resnet.model.classifier import ImageClassifier
+from mlflow_resnet.model.prediction import Predictor
+from mlflow_resnet.scoring.frame import scored_frame
+from mlflow_resnet.scoring.guard import current_guard
+from mlflow_resnet.scoring.inputs import image_sources
+
+
+class ScoringModel:
+    """Scores images in any of the forms that `mlflow_resnet.scoring.inputs` lists. Safe to call from many threads."""
+
+    def __init__(
+        self,
+        classifier: ImageClassifier,
+        device: str = "auto",
+        batch_size: int = 32,
+        max_images_per_request: int = 256,
+    ) -> None:
+        self._classifier = classifier
+        self._predictor = Predictor(classifier, device)
+        self._batch_size = batch_size
+        self._max_images = max_images_per_request
+
+    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """One row for every image, in input order.
+
+        Args:
+            model_input: directory, file, bytes, base64, `s3://…`, a list of these, or a table with a column of them.
+            params: `top_k` (0: a column per class) and `batch_size` (0: as configured).
+
+        Returns:
+            Columns image, Scored Labels, Scored Probabilities_<class> (or Top <rank> Label and Probability), error.
+
+        Raises:
+            InvalidOptionsError: if the input as a whole or a parameter cannot be used. A bad image is only a row.
+        """
+        top_k, batch_size = checked_params(params or {})
+        guard = current_guard(self._max_images)
+        with contextlib.ExitStack() as copies:
+            sources = image_sources(model_input, guard, copies)
+            predictions = list(self._predictor.predict(sources, batch_size or self._batch_size))
+        frame = scored_frame(predictions, self._predictor.classes, top_k)
+        return without_nan(frame) if guard.serving else frame
+
+    def get_raw_model(self) -> ImageClassifier:
+        """The classifier itself."""
+        return self._classifier
+
+
+def checked_params(params: dict[str, Any]) -> tuple[int, int]:
+    """`top_k` and `batch_size`, 0 where not given."""
+    values = {name: int(params.get(name) or 0) for name in ("top_k", "batch_size")}
+    problems = [f"{name} is {value}; it must be 0 or more" for name, value in values.items() if value < 0]
+    if problems:
+        raise InvalidOptionsError(problems)
+    return values["top_k"], values["batch_size"]
+
+
+def without_nan(frame: pd.DataFrame) -> pd.DataFrame:
+    """None instead of NaN, which MLflow's server would write as a bare NaN: invalid JSON."""
+    return frame.astype(object).where(frame.notna(), None)

@@ -1,0 +1,82 @@
+"""What a command prints when it is done: the result and the exact next commands. Text only; no torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlflow_resnet.options import DemoOptions, TrainOptions
+
+if TYPE_CHECKING:
+    from mlflow_resnet.digits_demo import DemoResult
+    from mlflow_resnet.evaluation.evaluate import Evaluation
+    from mlflow_resnet.images.convert import Converted
+    from mlflow_resnet.images.directories import LabeledDirectory
+    from mlflow_resnet.pipeline import TrainResult
+    from mlflow_resnet.registry.promotion import Comparison
+    from mlflow_resnet.scoring.batch import ScoredFile
+
+PORT = 5001
+
+
+def trained(result: TrainResult, options: TrainOptions | DemoOptions) -> str:
+    top1, best = result.metrics["val_top1_accuracy"], result.best_epoch
+    lines = [f"validation top-1 accuracy {top1:.4f} (epoch {best}, which the validation images chose)"]
+    lines.append(f"model     {result.model_uri}")
+    lines.append(f"run       {result.run_id}")
+    if result.version:
+        alias = f", alias {options.alias}" if options.alias else ""
+        lines.append(f"registry  models:/{options.registered_model_name}/{result.version}{alias}")
+    return "\n".join(lines)
+
+
+def scored(result: ScoredFile) -> str:
+    lines = [f"{result.rows} images scored to {result.path}"]
+    if result.unreadable:
+        lines.append(f"{result.unreadable} of them could not be read; the column `error` says why")
+    return "\n".join(lines)
+
+
+def evaluated(result: Evaluation) -> str:
+    names = {"top1_accuracy": "overall accuracy (top1_accuracy)"}
+    numbers = [f"{names.get(name, name):34}{value:.4f}" for name, value in result.metrics.items()]
+    table = result.per_class.to_string(index=False, float_format="{:.4f}".format)
+    return "\n".join([f"{len(result.targets)} images", *numbers, "", table])
+
+
+def promoted(result: Comparison, alias: str) -> str:
+    return f"{result}\n@{alias} now points to models:/{result.candidate.name}/{result.candidate.version}"
+
+
+def converted(result: Converted, output_dir: str) -> str:
+    classes = f" of {len(result.classes)} classes" if result.classes else ", without class folders"
+    lines = [f"{result.images} images{classes} in {output_dir}"]
+    if ignored := str(result.ignored):
+        lines.append(ignored)
+    lines += [f"left out {name}: {reason}" for name, reason in result.unreadable.items()]
+    return "\n".join(lines)
+
+
+def divided(first: LabeledDirectory, second: LabeledDirectory) -> str:
+    return "\n".join(f"{len(part)} images of {len(part.classes)} classes in {part.root}" for part in (first, second))
+
+
+def demonstrated(result: DemoResult, options: DemoOptions) -> str:
+    folder, model = result.folder, f"models:/{options.registered_model_name}@{options.alias}"
+    picture = sorted((folder / "val").rglob("*.png"))[0]
+    rows = result.scored.head.iloc[:, :4].to_string(index=False, float_format="{:.4f}".format)
+    return f"""
+{trained(result.trained, options)}
+scored    {result.scored.rows} held-out images in {result.scored.path}, which begins (first columns)
+
+{rows}
+
+Next:
+  # look at the run
+  mlflow ui --port 5000
+  # serve the champion
+  mlflow models serve --model-uri {model} --port {PORT} --env-manager local
+  # send it a picture
+  base64 < "{picture}" | tr -d '\\n' | sed 's/.*/{{"inputs": ["&"]}}/' | \\
+    curl http://127.0.0.1:{PORT}/invocations --header 'Content-Type: application/json' --data-binary @-
+  # train on your own folder of class folders
+  mlflow-resnet train --train-dir YOUR_FOLDER --registered-model-name mine --alias champion"""

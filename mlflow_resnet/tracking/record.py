@@ -1,0 +1,78 @@
+"""What a training or an evaluation leaves in its run."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, LoggedModelInput, LoggedModelOutput, LoggedModelStatus, Run
+from mlflow.models import Model
+
+from mlflow_resnet import flavor
+from mlflow_resnet.evaluation.evaluate import Evaluation
+from mlflow_resnet.evaluation.figures import confusion_matrix_figure, image_grid
+from mlflow_resnet.model.classifier import ImageClassifier
+from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
+from mlflow_resnet.training.data import TrainingImages
+from mlflow_resnet.training.loop import EpochResult
+
+GALLERY_IMAGES = 16
+MODEL_NAME = "model"
+
+
+def log_gallery(train: TrainingImages) -> None:
+    """A few training images as the network sees them in the first epoch."""
+    step = max(len(train) // GALLERY_IMAGES, 1)
+    images = [train.load(epoch=1, index=index) for index in range(0, len(train), step)][:GALLERY_IMAGES]
+    mlflow.log_image(image_grid(images), "training_images.png")
+
+
+@contextlib.contextmanager
+def pending_model(run: Run, val: ImageDirectoryDataset) -> Iterator[LoggedModel]:
+    """A logged model without files yet, to which metrics can be tied. It ends FAILED if training does.
+
+    MLflow ties a metric to a model and a dataset only at the moment when the metric is logged.
+    """
+    params = MlflowClient().get_run(run.info.run_id).data.params
+    model = mlflow.initialize_logged_model(MODEL_NAME, params=params, model_type="image-classifier")
+    mlflow.log_input(val, context="validation", model=LoggedModelInput(model.model_id))
+    try:
+        yield model
+    except BaseException:
+        mlflow.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
+        raise
+
+
+def log_epoch(
+    result: EpochResult, train: ImageDirectoryDataset, val: ImageDirectoryDataset, model: LoggedModel
+) -> None:
+    """The epoch's metrics at its step, tied to their data; those of a best epoch to the model too."""
+    model_id = model.model_id if result.is_best else None
+    of_val = {name: value for name, value in result.metrics.items() if name.startswith("val_")}
+    of_train = {name: value for name, value in result.metrics.items() if name not in of_val}
+    mlflow.log_metrics(of_train, step=result.epoch, dataset=train, model_id=model_id)
+    mlflow.log_metrics(of_val, step=result.epoch, dataset=val, model_id=model_id)
+
+
+def log_evaluation(evaluation: Evaluation) -> None:
+    """The confusion matrix as a figure and the per-class table."""
+    mlflow.log_figure(confusion_matrix_figure(evaluation.confusion, evaluation.classes), "confusion_matrix.png")
+    mlflow.log_table(evaluation.per_class, "per_class.json")
+
+
+def log_classifier(classifier: ImageClassifier, model: LoggedModel, best_epoch: int) -> None:
+    """Uploads the files of the pending model and makes it an output of the run.
+
+    `flavor.log_model` would create a model of its own, or copy the run's system metrics to this one.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / MODEL_NAME
+        description = Model(model.artifact_location, model.source_run_id, model_id=model.model_id)
+        flavor.save_model(classifier, path, mlflow_model=description)
+        MlflowClient().log_model_artifacts(model.model_id, str(path))
+    mlflow.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    mlflow.log_outputs([LoggedModelOutput(model.model_id, best_epoch)])

@@ -1,0 +1,50 @@
+"""Shows how training goes: a bar on a terminal, a line every `print_frequency` iterations elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TextIO
+
+from tqdm import tqdm
+
+
+@dataclass
+class Progress:
+    """Told of every epoch and iteration by the loop.
+
+    Args:
+        print_frequency: iterations between lines, and between updates of the numbers beside the bar.
+    """
+
+    epochs: int
+    print_frequency: int = 10
+    stream: TextIO = field(default_factory=lambda: sys.stderr)
+
+    def start_epoch(self, epoch: int, iterations: int) -> None:
+        self._epoch, self._iterations, self._started = epoch, iterations, perf_counter()
+        on_terminal = self.stream.isatty()
+        title = f"epoch {epoch}/{self.epochs}"
+        self._bar = tqdm(
+            total=iterations, desc=title, file=self.stream, unit="it", leave=False, disable=not on_terminal
+        )
+
+    def is_due(self, iteration: int) -> bool:
+        """Whether the numbers of this iteration are wanted; reading them from a GPU costs a wait."""
+        return iteration % self.print_frequency == 0 or iteration == self._iterations
+
+    def advance(self) -> None:
+        self._bar.update()
+
+    def show(self, iteration: int, images: int, loss: float) -> None:
+        speed = images / (perf_counter() - self._started)
+        if self._bar.disable:
+            line = f"epoch {self._epoch}/{self.epochs}  iteration {iteration}/{self._iterations}"
+            print(f"{line}  loss {loss:.4f}  {speed:.0f} images/s", file=self.stream, flush=True)
+        else:
+            self._bar.set_postfix_str(f"loss {loss:.4f}, {speed:.0f} images/s")
+
+    def end_epoch(self, summary: str) -> None:
+        self._bar.close()
+        print(f"epoch {self._epoch}/{self.epochs}  {summary}", file=self.stream, flush=True)

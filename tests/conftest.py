@@ -1,0 +1,99 @@
+"""Real image folders, a real model trained on them, real servers. Nothing of MLflow, torch or S3 is mocked."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # mlflow's processes call python
+os.environ.setdefault("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "1")
+
+import mlflow  # noqa: E402 - reads the environment
+import pytest  # noqa: E402
+from helpers import COLORS, ROOT, TINY, flags, free_port, run_cli, server, upload, write_class_folders, write_picture  # noqa: E402, F401
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory) -> Path:
+    """`train` with 8 pictures per class and `val` with 4."""
+    root = tmp_path_factory.mktemp("color pictures")
+    write_class_folders(root / "train", 8)
+    write_class_folders(root / "val", 4, first_seed=100)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tracking(tmp_path_factory) -> str:
+    """The URI of a tracking database for the whole session, set for this process and its children."""
+    folder = tmp_path_factory.mktemp("tracking")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    before = os.getcwd()
+    os.environ["MLFLOW_TRACKING_URI"] = uri
+    mlflow.set_tracking_uri(uri)
+    os.chdir(folder)  # artifacts go to ./mlruns
+    yield uri
+    os.chdir(before)
+
+
+@pytest.fixture(scope="session")
+def trained(tracking, images):
+    """A model trained in this process and registered as `colors`, alias `champion`."""
+    from mlflow_resnet.options import TrainOptions
+    from mlflow_resnet.pipeline import train
+
+    options = TrainOptions(
+        train_dir=str(images / "train"),
+        val_dir=str(images / "val"),
+        registered_model_name="colors",
+        alias="champion",
+        **TINY | {"epochs": 8},
+    )
+    return train(options)
+
+
+@pytest.fixture(scope="session")
+def served(trained, tmp_path_factory) -> str:
+    """The URL of `mlflow models serve` for the champion."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", "models:/colors@champion"]
+    command += ["--port", str(port), "--env-manager", "local"]
+    with server(command, f"{url}/ping", tmp_path_factory.mktemp("serving")):
+        yield url
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory):
+    """A boto3 client of a real S3 server with an empty bucket `bucket`; the environment leads everybody there."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    moto = ThreadedMotoServer(port=0)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    variables = {
+        "MLFLOW_S3_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    os.environ.update(variables)
+    client = boto3.client("s3", endpoint_url=endpoint)
+    client.create_bucket(Bucket="bucket")
+    yield client
+    for name in variables:
+        del os.environ[name]
+    moto.stop()
+
+
+@pytest.fixture
+def workdir(tmp_path, monkeypatch) -> Path:
+    """An empty working directory with a tracking database of its own."""
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    before = mlflow.get_tracking_uri()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    mlflow.set_tracking_uri(uri)
+    yield tmp_path
+    mlflow.set_tracking_uri(before)

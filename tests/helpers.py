@@ -1,0 +1,92 @@
+"""What several tests use: pictures, processes, servers."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+COLORS = {"007": (200, 60, 40), "blue sky": (60, 90, 200), "grün": (70, 170, 80)}  # a number, a space, an umlaut
+TINY = {  # seconds, not minutes
+    "architecture": "resnet18",
+    "pretrained": False,
+    "epochs": 2,
+    "batch_size": 8,
+    "learning_rate": 0.003,
+    "resize_size": 36,
+    "crop_size": 32,
+}
+
+
+def write_picture(path: Path, color: tuple[int, int, int], seed: int, size: tuple[int, int] = (60, 44)) -> Path:
+    """A noisy picture of one color, in the format of the suffix."""
+    noise = np.random.default_rng(seed).integers(-40, 40, (size[1], size[0], 3))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.clip(np.array(color) + noise, 0, 255).astype(np.uint8)).save(path)
+    return path
+
+
+def write_class_folders(root: Path, per_class: int, first_seed: int = 0, suffix: str = ".jpg") -> Path:
+    """Class folders named after `COLORS`, of different sizes of picture."""
+    for number, (name, color) in enumerate(COLORS.items()):
+        for i in range(per_class):
+            seed = first_seed + 1000 * number + i
+            write_picture(root / name / f"{i:02d}{suffix}", color, seed, size=(40 + 3 * i, 60 - 2 * i))
+    return root
+
+
+def run_cli(*args: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess:
+    """`python -m mlflow_resnet ARGS` in a process of its own."""
+    command = [sys.executable, "-m", "mlflow_resnet", *map(str, args)]
+    return subprocess.run(command, cwd=cwd, env=os.environ | env, capture_output=True, text=True, timeout=300)
+
+
+def flags(options: dict) -> list[str]:
+    """Options as command-line arguments."""
+    return [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value).lower())]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@contextlib.contextmanager
+def server(command: list[str], health: str, cwd: Path, seconds: float = 90, **env: str):
+    """A process that answers at `health` before the block begins and is stopped after it."""
+    log = cwd / f"server-{free_port()}.log"
+    with open(log, "w") as output:
+        process = subprocess.Popen(command, cwd=cwd, env=os.environ | env, stdout=output, stderr=output)
+    try:
+        deadline = time.monotonic() + seconds
+        while True:
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"{' '.join(command)} did not become healthy:\n{log.read_text()[-3000:]}")
+            with contextlib.suppress(requests.ConnectionError):
+                if requests.get(health, timeout=5).ok:
+                    break
+            time.sleep(0.2)
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def upload(s3, folder: Path, prefix: str) -> str:
+    """Copies a folder to the bucket and returns its URI."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            s3.upload_file(str(path), "bucket", f"{prefix}/{path.relative_to(folder).as_posix()}")
+    return f"s3://bucket/{prefix}"

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mlflow_resnet.errors import InvalidDatasetError, NotLabeledDatasetError
+from mlflow_resnet.images.decode import read_bytes
+from mlflow_resnet.images.directories import Ignored, list_images, list_labeled
+
+Write = Callable[..., Path]
+
+
+def test_lists_images_by_class_folder_at_any_depth(tmp_path: Path, write_image: Write) -> None:
+    for name in ("dog/2.png", "dog/10.JPG", "cat/deep/er/1.webp", "cat/z.png", "cat/a.tiff"):
+        write_image(name)
+    (tmp_path / "bird").mkdir()
+    found = list_labeled(tmp_path)
+    assert found.classes == ("bird", "cat", "dog")
+    assert found.names == ("cat/a.tiff", "cat/z.png", "cat/deep/er/1.webp", "dog/10.JPG", "dog/2.png")
+    assert found.labels == ("cat", "cat", "cat", "dog", "dog")
+    assert found.counts() == {"bird": 0, "cat": 3, "dog": 2}
+    assert found.paths[0] == str(tmp_path / "cat" / "a.tiff")
+    assert len(found) == 5
+    assert found.ignored == Ignored()
+    assert str(found.ignored) == ""
+
+
+def test_a_listing_can_be_cut(pets: Path) -> None:
+    found = list_labeled(pets)
+    some = found.subset([0, 12])
+    assert (some.names, some.labels, some.classes) == (("cat/0.png", "dog/2.png"), ("cat", "dog"), ("cat", "dog"))
+    assert found.without(["cat/0.png", "dog/4.png"]).counts() == {"cat": 9, "dog": 4}
+
+
+def test_ignores_what_is_not_part_of_the_data_and_says_how_much(tmp_path: Path, write_image: Write) -> None:
+    for name in (
+        "cat/1.png",
+        "cat/._1.png",
+        "cat/.ipynb_checkpoints/1.png",
+        ".git/1.png",
+        "__MACOSX/cat/1.png",
+        "l.png",
+    ):
+        write_image(name)
+    for name in ("cat/Thumbs.db", "labels.csv"):
+        (tmp_path / name).write_text("text")
+    (tmp_path / "cat" / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "cat" / "fifo.png")
+    found = list_labeled(tmp_path)
+    assert found.names == ("cat/1.png",)
+    assert found.classes == ("cat",)
+    assert found.ignored == Ignored(hidden=4, not_images=3, beside_classes=1)
+    assert found.ignored.describe() == ("ignored 4 hidden, 3 without an image's extension, 1 beside the class folders")
+
+
+def test_links_that_loop_or_lead_outside_are_not_followed(tmp_path: Path, write_image: Write) -> None:
+    root = tmp_path / "data"
+    for name in ("data/cat/1.png", "data/cat/in/2.png", "data/dog/3.png", "secret/s.png"):
+        write_image(name)
+    (root / "cat" / "loop").symlink_to("..")
+    (root / "cat" / "in" / "self").symlink_to(".")
+    (root / "cat" / "twice").symlink_to("in")
+    (root / "cat" / "me.png").symlink_to("me.png")
+    (root / "cat" / "s.png").symlink_to(tmp_path / "secret" / "s.png")
+    (root / "cat" / "host.png").symlink_to("/etc/hostname")
+    (root / "secret").symlink_to(tmp_path / "secret")
+    (root / "cat" / "gone.png").symlink_to("nothing.png")
+    found = list_labeled(root)
+    assert found.names == ("cat/1.png", "cat/in/2.png", "dog/3.png")
+    assert found.classes == ("cat", "dog")
+    assert found.ignored == Ignored(outside_links=7)
+    assert "7 behind links" in str(found.ignored)
+
+
+def test_links_inside_are_followed(tmp_path: Path, write_image: Write) -> None:
+    write_image("data/pool/1.png")
+    (tmp_path / "data" / "cat").mkdir()
+    (tmp_path / "data" / "cat" / "x.png").symlink_to("../pool/1.png")
+    (tmp_path / "data" / "dog").symlink_to("pool")
+    (tmp_path / "link").symlink_to("data")
+    found = list_labeled(tmp_path / "link")
+    assert found.names == ("cat/x.png", "dog/1.png", "pool/1.png")
+    assert all(read_bytes(path) for path in found.paths)
+
+
+def test_any_name_works(tmp_path: Path, write_image: Write) -> None:
+    names = [
+        "a b.png",
+        "new\nline.png",
+        "größe.png",
+        "grö\u0308ße.png",
+        "猫.png",
+        os.fsdecode(b"\xff\xfe.png"),
+        "*'\".png",
+    ]
+    for name in names:
+        write_image(f"my class é\n/{name}")
+    found = list_labeled(tmp_path)
+    assert sorted(found.names) == sorted(f"my class é\n/{name}" for name in names)
+    assert all(read_bytes(path) for path in found.paths)
+
+
+def test_says_why_a_directory_cannot_be_used(tmp_path: Path, write_image: Write) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "barren" / "cat").mkdir(parents=True)
+    (tmp_path / "barren" / "cat" / "note.txt").write_text("x")
+    reasons = {"missing": "does not exist", "file": "not a directory", "empty": "empty directory"}
+    for name, reason in reasons.items():
+        for list_it in (list_labeled, list_images):
+            with pytest.raises(InvalidDatasetError, match=f"{name}: {reason}"):
+                list_it(tmp_path / name)
+    with pytest.raises(InvalidDatasetError) as caught:
+        list_labeled(tmp_path / "barren")
+    assert "ignored 1 without an image's extension" in caught.value.message
+    assert ".jpeg" in caught.value.message
+
+
+def test_flat_images_have_no_labels(tmp_path: Path, write_image: Write) -> None:
+    write_image("1.png")
+    with pytest.raises(NotLabeledDatasetError, match="no class folders"):
+        list_labeled(tmp_path)
+    assert list(list_images(tmp_path)) == [str(tmp_path / "1.png")]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list every directory")
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, write_image: Write) -> None:
+    write_image("cat/in/1.png")
+    (tmp_path / "cat" / "in").chmod(0)
+    with pytest.raises(InvalidDatasetError, match="in: cannot be listed .permission denied"):
+        list_labeled(tmp_path)
+
+
+def test_lists_images_for_scoring_lazily(tmp_path: Path, write_image: Write) -> None:
+    for name in ("b.png", "a.png", "x/2.png", "x/y/1.png", ".hidden.png", "x/note.txt"):
+        write_image(name)
+    (tmp_path / "x" / "loop").symlink_to("..")
+    images = list_images(tmp_path)
+    assert next(images) == str(tmp_path / "a.png")
+    write_image("x/late.png")
+    assert [os.path.relpath(path, tmp_path) for path in images] == ["b.png", "x/2.png", "x/late.png", "x/y/1.png"]
+
+
+def test_survives_folders_nested_deeper_than_python_recurses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    depth = 1100
+    monkeypatch.chdir(tmp_path)
+    for _ in range(depth):
+        os.mkdir("d")
+        os.chdir("d")
+    Path("1.png").write_bytes(b"x")
+    try:
+        assert len(list(list_images(tmp_path))) == 1
+    finally:  # pytest cannot remove it, for shutil.rmtree recurses
+        os.remove("1.png")
+        for _ in range(depth):
+            os.chdir("..")
+            os.rmdir("d")

@@ -1,0 +1,105 @@
+"""The structure that DESIGN promises: imports point one way, and a plugin's import stays light."""
+
+import ast
+import subprocess
+import sys
+from configparser import ConfigParser
+from importlib.metadata import distribution
+
+import pytest
+import yaml
+from helpers import ROOT
+
+PACKAGE = ROOT / "mlflow_resnet"
+# each may import those before it
+LAYERS = ["_version", "errors", "console", "options", "images", "model", "evaluation", "training", "scoring", "flavor"]
+LAYERS += ["tracking", "registry", "pipeline", "digits_demo", "summaries", "cli", "__main__"]
+FOREIGN = {"images": {"torch", "torchvision", "sklearn"}, "evaluation": {"mlflow"}, "training": {"mlflow"}}
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def layer_of(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return parts[0]
+
+
+def top_level_imports(path):
+    """(module, at the top of the file or not) of each import."""
+    tree = ast.parse(path.read_text())
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    own = layer_of(path)
+    for module in top_level_imports(path):
+        root, *rest = module.split(".")
+        if root != "mlflow_resnet":
+            assert root not in FOREIGN.get(own, set()), f"{own} must not import {root}"
+        elif rest and rest[0] != own:
+            assert LAYERS.index(rest[0]) < LAYERS.index(own), f"{own} imports {rest[0]}, which comes after it"
+
+
+def test_every_file_has_its_place():
+    assert {layer_of(path) for path in FILES} == set(LAYERS)
+
+
+def test_files_and_functions_stay_small():
+    for path in FILES:
+        assert len(path.read_text().splitlines()) <= 265, path
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 60, f"{path}: {node.name}"
+
+
+OURS = list(distribution("mlflow_resnet").entry_points)
+
+
+def test_the_package_is_installed_with_its_entry_points():
+    assert {e.group for e in OURS} == {"console_scripts", "mlflow.dataset_constructor"}
+
+
+@pytest.mark.parametrize("entry_point", OURS, ids=lambda e: e.name)
+def test_entry_points_load_without_torch(entry_point):
+    code = f"""
+import sys, warnings
+warnings.simplefilter("error", UserWarning)
+import mlflow
+from importlib.metadata import EntryPoint
+loaded = EntryPoint({entry_point.name!r}, {entry_point.value!r}, {entry_point.group!r}).load()
+assert callable(loaded)
+assert "torch" not in sys.modules
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("first", ["mlflow", "mlflow_resnet", "mlflow_resnet.errors", "mlflow_resnet.flavor"])
+def test_the_plugin_registers_whatever_is_imported_first(first):
+    code = f"import warnings; warnings.simplefilter('error', UserWarning); import {first}; import mlflow; "
+    code += "mlflow.data.from_image_directory"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_public_surface_is_what_the_package_lists():
+    import mlflow_resnet
+
+    assert dir(mlflow_resnet) == sorted(mlflow_resnet.__all__)
+    assert all(getattr(mlflow_resnet, name) for name in mlflow_resnet.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = mlflow_resnet.nothing
+
+
+def test_conda_yaml_asks_for_what_setup_cfg_asks_for():
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    required = setup["options"]["install_requires"].split()
+    conda = yaml.safe_load((ROOT / "conda.yaml").read_text())
+    (pip,) = [entry["pip"] for entry in conda["dependencies"] if isinstance(entry, dict)]
+    assert pip == required
+    assert f"python{setup['options']['python_requires']}" in conda["dependencies"]

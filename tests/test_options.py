@@ -1,0 +1,90 @@
+from dataclasses import MISSING, fields
+from typing import get_type_hints
+
+import click
+import pytest
+import yaml
+from helpers import ROOT
+
+from mlflow_resnet.cli import cli
+from mlflow_resnet.errors import InvalidOptionsError
+from mlflow_resnet.options import VERBS, PromoteOptions, SplitOptions, TrainOptions
+
+ENTRY_POINTS = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
+
+
+@pytest.mark.parametrize("kind", VERBS, ids=lambda kind: kind.verb)
+def test_command_line_and_mlproject_have_the_options_names_and_defaults(kind):
+    types = get_type_hints(kind)
+    declared = {f.name: None if f.default is MISSING else f.default for f in fields(kind)}
+    command = cli.commands[kind.verb]
+    assert {p.name: None if p.required else p.default for p in command.params} == declared
+    entry_point = ENTRY_POINTS[kind.verb]
+    parameters = {name: p.get("default") for name, p in entry_point["parameters"].items()}
+    assert parameters == declared
+    assert {name: type(value) for name, value in parameters.items() if value is not None} == {
+        name: types[name] for name, value in declared.items() if value is not None
+    }
+    expected = [f"python -m mlflow_resnet {kind.verb}"] + [f"--{n.replace('_', '-')} {{{n}}}" for n in declared]
+    assert entry_point["command"] == " ".join(expected)
+
+
+def test_main_is_train():
+    assert ENTRY_POINTS["main"] == ENTRY_POINTS["train"]
+    assert set(ENTRY_POINTS) == {"main"} | {kind.verb for kind in VERBS}
+
+
+def test_the_defaults_are_the_designers():
+    options = TrainOptions(train_dir="images")
+    values = (options.epochs, options.batch_size, options.learning_rate, options.warmup_epochs, options.random_seed)
+    assert values == (5, 16, 0.001, 0, 1)
+    assert (options.patience, options.print_frequency, options.resize_size, options.crop_size) == (3, 10, 256, 224)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"epochs": 0}, "epochs is 0; it must be at least 1"),
+        ({"batch_size": 0}, "batch_size is 0; it must be at least 2"),
+        ({"batch_size": 1}, "batch_size is 1; it must be at least 2"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan; it must be above 0"),
+        ({"crop_size": 300}, "crop_size 300 is above resize_size 256; raise resize_size"),
+        ({"architecture": "resnet19"}, "architecture is 'resnet19'; choose one of resnet18, resnet34"),
+        ({"warmup_epochs": 6}, "warmup_epochs 6 is more than epochs 5"),
+        ({"val_fraction": 1.0}, "val_fraction is 1.0; it must be below 1"),
+        ({"on_bad_image": "ignore"}, "on_bad_image is 'ignore'; choose one of error, skip"),
+        ({"alias": "champion"}, "registered_model_name is empty; give the name to register under"),
+        ({"alias": "latest", "registered_model_name": "m"}, "which MLflow reserves"),
+        ({"alias": "v3", "registered_model_name": "m"}, "which MLflow reserves"),
+        ({"alias": "a b", "registered_model_name": "m"}, "use letters, digits, _ and - only"),
+        ({"registered_model_name": "a/b"}, "MLflow allows none of / :"),
+    ],
+)
+def test_an_option_that_cannot_work_is_refused(changes, problem):
+    with pytest.raises(InvalidOptionsError) as caught:
+        TrainOptions(**{"train_dir": "images"} | changes)
+    assert problem in caught.value.message
+
+
+def test_all_problems_are_named_at_once():
+    with pytest.raises(InvalidOptionsError) as caught:
+        TrainOptions(train_dir="images", epochs=0, batch_size=0, crop_size=999)
+    assert len(caught.value.problems) == 3
+
+
+def test_other_verbs_check_theirs():
+    with pytest.raises(InvalidOptionsError, match="metric is 'accuracy'; choose one of top1_accuracy"):
+        PromoteOptions(model_uri="m", image_dir="i", metric="accuracy")
+    with pytest.raises(InvalidOptionsError, match="max_drop is -0.1; it must be at least 0"):
+        PromoteOptions(model_uri="m", image_dir="i", max_drop=-0.1)
+    with pytest.raises(InvalidOptionsError, match="fraction is 0; it must be above 0"):
+        SplitOptions(image_dir="i", train_dir="t", val_dir="v", fraction=0)
+
+
+@pytest.mark.parametrize("text", ["true", "True", "false", "1", "0"])
+def test_booleans_are_text_as_mlproject_passes_them(text):
+    command = cli.commands["train"]
+    context = click.Context(command)
+    _ = command.parse_args(context, ["--train-dir", "x", "--pretrained", text])
+    assert context.params["pretrained"] is (text.lower() in ("true", "1"))
