@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -21,7 +20,7 @@ from mlflow_resnet.images import convert as conversion
 from mlflow_resnet.images import split as splitting
 from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.images.output import new_file
-from mlflow_resnet.images.sources import is_remote
+from mlflow_resnet.images.sources import check_directories
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.model.prediction import Predictor
@@ -73,11 +72,12 @@ def train(options: TrainOptions) -> TrainResult:
         MlflowResnetError: for anything a user can cause; nothing is registered then.
     """
     with attached_run_ends_with():
-        check_servers(registry=bool(options.registered_model_name))
+        check_directories(options.train_dir, options.val_dir)
         pick_device(options.device)
+        check_servers(registry=bool(options.registered_model_name))
         with scanned_training_data(options) as (train_set, val_set):
             check_training_data(options, train_set.directory, val_set.directory)
-            classifier, start = starting_classifier(options, train_set.directory.classes)
+            classifier, start = starting_classifier(options, train_set.directory.class_names)
             with recorded_run(f"{options.architecture} on {train_set.name}") as run:
                 log_missing_params(run, asdict(options) | environment_params())
                 return train_in_run(options, classifier, start, train_set, val_set, run)
@@ -144,8 +144,7 @@ def score(options: ScoreOptions) -> ScoredFile:
     """
     check_suffix(options.output)
     with attached_run_ends_with(), new_file(options.output) as path:
-        if not is_remote(options.image_dir) and not Path(options.image_dir).is_dir():
-            raise InvalidDatasetError(options.image_dir, "no such directory.")
+        check_directories(options.image_dir)
         predictor = load_predictor(options)
         with contextlib.ExitStack() as copies, tqdm(desc="scoring", unit="img", leave=False, disable=None) as bar:
             sources = image_sources(options.image_dir, Guard(), copies)
@@ -176,13 +175,14 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         MlflowResnetError: for anything a user can cause.
     """
     with attached_run_ends_with():
+        check_directories(options.image_dir)
         predictor = load_predictor(options)
         with scanned_dataset(options.image_dir, options.on_bad_image, options.num_workers, "evaluation") as dataset:
             evaluation = evaluate_images(predictor, dataset.directory, options.batch_size)
         with recorded_run(f"evaluate {options.model_uri}") as run:
             log_missing_params(run, asdict(options))
             mlflow.log_input(dataset, context="evaluation")
-            model_id = flavor.read_mlmodel(options.model_uri).model_id
+            model_id = record.known_model_id(options.model_uri)
             mlflow.log_metrics(evaluation.metrics, dataset=dataset, model_id=model_id)
             record.log_evaluation(evaluation)
     return evaluation
@@ -196,6 +196,7 @@ def promote(options: PromoteOptions) -> promotion.Comparison:
         MlflowResnetError: for anything else a user can cause.
     """
     with attached_run_ends_with():
+        check_directories(options.image_dir)
         check_servers(registry=True)
         candidate = versions.resolve(options.model_uri)
         champion = versions.version_at(candidate.name, options.alias)

@@ -1,6 +1,7 @@
 """Real image folders, a real model trained on them, real servers. Nothing of MLflow, torch or S3 is mocked."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -87,9 +88,18 @@ def s3(tmp_path_factory):
     moto.stop()
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory) -> Path:
+    """A database with MLflow's tables and nothing in them, to be copied; making the tables takes seconds."""
+    path = tmp_path_factory.mktemp("database") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
 @pytest.fixture
-def workdir(tmp_path, monkeypatch) -> Path:
-    """An empty working directory with a tracking database of its own."""
+def workdir(tmp_path, monkeypatch, empty_database) -> Path:
+    """A working directory with nothing but a tracking database of its own."""
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     before = mlflow.get_tracking_uri()
     monkeypatch.chdir(tmp_path)

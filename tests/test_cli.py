@@ -2,8 +2,9 @@ import io
 import os
 import zipfile
 
+import mlflow
 import pytest
-from helpers import TINY, flags, run_cli, write_class_folders, write_picture
+from helpers import TINY, flags, run_cli, run_main, write_class_folders, write_picture
 from PIL import Image
 
 VERBS = ["train", "score", "evaluate", "promote", "convert", "split", "demo"]
@@ -13,9 +14,9 @@ def last_line(result):
     return result.stderr.splitlines()[-1]
 
 
-def refused(*args, **kwargs):
+def refused(*args):
     """Runs a command that must exit with 2 and one line; returns the line."""
-    result = run_cli(*args, **kwargs)
+    result = run_main(*args)
     assert result.returncode == 2, result.stderr
     assert "Traceback" not in result.stderr
     return last_line(result)
@@ -23,13 +24,13 @@ def refused(*args, **kwargs):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_shows_a_real_example(verb):
-    result = run_cli(verb, "--help")
+    result = run_main(verb, "--help")
     assert result.returncode == 0
     assert f"mlflow-resnet {verb}" in result.stdout.split("Example:")[1]
 
 
 def test_no_verb_prints_the_verbs():
-    result = run_cli("--help")
+    result = run_main("--help")
     assert all(f"\n  {verb} " in result.stdout for verb in VERBS)
 
 
@@ -104,7 +105,7 @@ def test_train_lists_all_bad_images_before_epoch_1(folder):
     }
     for name, content in bad.items():
         (folder / "007" / name).write_bytes(content)
-    result = run_cli("train", "--train-dir", folder, *flags(TINY))
+    result = run_main("train", "--train-dir", folder, *flags(TINY))
     assert result.returncode == 2
     line = last_line(result)
     assert "5 unreadable images" in line
@@ -124,12 +125,12 @@ def test_convert_a_zip_and_split_it(workdir, folder):
         for path in folder.rglob("*.jpg"):
             archive.write(path, path.relative_to(folder.parent))
         archive.writestr("pictures/007/bad.jpg", b"no picture")
-    result = run_cli("convert", "--source", "photos.zip", "--output-dir", "converted")
+    result = run_main("convert", "--source", "photos.zip", "--output-dir", "converted")
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[0] == "12 images of 3 classes in converted"
-    assert "left out 007/bad.jpg" in result.stdout
+    assert "left out pictures/007/bad.jpg: not an image" in result.stdout
     assert sorted(os.listdir("converted/007")) == ["00.jpg", "01.jpg", "02.jpg", "03.jpg"]
-    result = run_cli("split", "--image-dir", "converted", "--train-dir", "a", "--val-dir", "b", "--fraction", 0.75)
+    result = run_main("split", "--image-dir", "converted", "--train-dir", "a", "--val-dir", "b", "--fraction", 0.75)
     assert result.stdout.splitlines() == ["9 images of 3 classes in a", "3 images of 3 classes in b"]
 
 
@@ -147,8 +148,13 @@ def test_convert_something_that_is_no_archive(workdir):
 
 
 def test_evaluate_and_promote_with_a_registry_that_is_down(workdir, folder):
+    mlflow.set_tracking_uri("http://127.0.0.1:9")
     for verb in ("evaluate", "promote"):
-        line = refused(
-            verb, "--model-uri", "models:/m/1", "--image-dir", folder, MLFLOW_TRACKING_URI="http://127.0.0.1:9"
-        )
+        line = refused(verb, "--model-uri", "models:/m/1", "--image-dir", folder)
         assert "MLflow at http://127.0.0.1:9 does not answer" in line
+
+
+def test_an_error_is_one_line_and_no_traceback_in_a_process_of_its_own(workdir):
+    result = run_cli("train", "--train-dir", "nowhere")
+    assert result.returncode == 2
+    assert result.stderr == "mlflow-resnet: nowhere: does not exist\n"

@@ -1,7 +1,7 @@
 import mlflow
 import numpy as np
 import pytest
-from helpers import run_cli, write_picture
+from helpers import run_main, write_picture
 from mlflow import MlflowClient
 from sklearn import metrics as sklearn_metrics
 
@@ -53,7 +53,7 @@ def test_a_confusion_matrix_is_drawn_for_any_number_of_classes(number_of_classes
 
 
 def test_evaluate_prints_and_logs_the_designers_metrics(trained, images):
-    result = run_cli("evaluate", "--model-uri", "models:/colors@champion", "--image-dir", images / "val")
+    result = run_main("evaluate", "--model-uri", "models:/colors@champion", "--image-dir", images / "val")
     assert result.returncode == 0, result.stderr
     lines = [line.split() for line in result.stdout.splitlines()]
     assert ["overall", "accuracy", "(top1_accuracy)", "1.0000"] in lines

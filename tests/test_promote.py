@@ -1,6 +1,6 @@
 import mlflow
 import pytest
-from helpers import run_cli
+from helpers import run_main
 from mlflow import MlflowClient
 
 import mlflow_resnet
@@ -40,7 +40,7 @@ def test_the_first_version_becomes_champion_without_a_comparison(versions, image
 
 def test_a_worse_version_is_refused_with_exit_3_and_the_champion_stays(versions, images):
     promote(options(images, 1))
-    result = run_cli("promote", "--model-uri", f"models:/{NAME}/2", "--image-dir", images / "val")
+    result = run_main("promote", "--model-uri", f"models:/{NAME}/2", "--image-dir", images / "val")
     assert result.returncode == 3
     last_line = result.stderr.splitlines()[-1]
     assert last_line.startswith(
@@ -62,7 +62,7 @@ def test_a_worse_version_is_promoted_within_max_drop(versions, images):
 
 def test_a_better_version_is_promoted_and_tagged(versions, images):
     promote(options(images, 2))
-    result = run_cli("promote", "--model-uri", f"models:/{NAME}/1", "--image-dir", images / "val")
+    result = run_main("promote", "--model-uri", f"models:/{NAME}/1", "--image-dir", images / "val")
     assert result.returncode == 0, result.stderr
     assert "@champion now points to models:/promoted-colors/1" in result.stdout
     assert champion() == "1"
@@ -82,7 +82,7 @@ def test_a_lower_log_loss_is_better(versions, images):
     promote(options(images, 1, metric="log_loss"))
     assert champion() == "1"
     assert (
-        run_cli(
+        run_main(
             "promote", "--model-uri", f"models:/{NAME}/2", "--image-dir", images / "val", "--metric", "log_loss"
         ).returncode
         == 3

@@ -1,3 +1,4 @@
+import os
 import signal
 import subprocess
 import sys
@@ -5,7 +6,7 @@ import time
 
 import mlflow
 import pytest
-from helpers import ROOT, TINY, flags, run_cli, write_class_folders, write_picture
+from helpers import ROOT, TINY, flags, run_cli, run_main, write_class_folders, write_picture
 from mlflow import MlflowClient
 
 from mlflow_resnet.errors import ClassMismatchError, InvalidDatasetError, TrainingDivergedError
@@ -70,7 +71,7 @@ def test_patience_counts_from_the_best_epoch(workdir, images):
 
 
 def test_a_terminal_shows_a_bar_and_a_log_gets_lines(workdir, images):
-    lines = run_cli("train", "--train-dir", images / "train", *flags(FAST | {"print_frequency": 2})).stderr
+    lines = run_main("train", "--train-dir", images / "train", *flags(FAST | {"print_frequency": 2})).stderr
     assert "epoch 1/1  iteration 2/2  loss " in lines
     assert "images/s" in lines
     assert "\r" not in [line for line in lines.splitlines() if "iteration" in line][0]
@@ -104,6 +105,19 @@ def test_validation_classes_that_training_lacks_are_named(workdir, images, tmp_p
     write_picture(tmp_path / "val" / "owl" / "1.png", (0, 0, 0), 1)
     with pytest.raises(ClassMismatchError, match="class folders 'owl' are unknown to the training images"):
         train(options(images, val_dir=str(tmp_path / "val")))
+
+
+def test_names_that_are_not_utf8_work_to_the_end(workdir, tmp_path):
+    folder = write_class_folders(tmp_path / "odd", 3)
+    odd = os.fsdecode(b"caf\xe9")
+    (folder / "007").rename(folder / odd)
+    (folder / odd / "00.jpg").rename(folder / odd / os.fsdecode(b"line\nbreak \xff.jpg"))
+    result = train(TrainOptions(train_dir=str(folder), val_dir=str(folder), **FAST))
+    assert result.classifier.classes == ("blue sky", r"caf\xe9", "grün")
+    scored = mlflow.pyfunc.load_model(result.model_uri).predict(str(folder))
+    assert len(scored) == 9
+    assert set(scored["error"]) == {""}
+    assert scored.columns[3] == r"Scored Probabilities_caf\xe9"
 
 
 def test_skipping_bad_images_trains_on_the_others(workdir, tmp_path, capfd):

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from mlflow_resnet.errors import BadImagesError, ClassMismatchError
+from mlflow_resnet.errors import BadImagesError, ClassMismatchError, printable
 from mlflow_resnet.evaluation import metrics
 from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.images.sources import file_source
@@ -56,10 +56,10 @@ def targets_of(directory: LabeledDirectory, classes: tuple[str, ...], owner: str
     Raises:
         ClassMismatchError: if the directory has a class folder that `classes` lacks.
     """
-    extra = [name for name in directory.classes if name not in set(classes)]
+    extra = [name for name in directory.class_names if name not in set(classes)]
     if extra:
         raise ClassMismatchError(directory.root, extra, classes, owner)
-    index = {name: i for i, name in enumerate(classes)}
+    index = {label: classes.index(printable(label)) for label in directory.classes}
     return np.array([index[label] for label in directory.labels], dtype=np.int64)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from mlflow_resnet.errors import InvalidDatasetError, NotLabeledDatasetError
+from mlflow_resnet.errors import InvalidDatasetError, NotLabeledDatasetError, printable
 from mlflow_resnet.images.decode import IMAGE_EXTENSIONS
 from mlflow_resnet.images.reasons import os_reason
 
@@ -55,6 +55,11 @@ class LabeledDirectory:
     def paths(self) -> tuple[str, ...]:
         """Where each image is."""
         return tuple(os.path.join(self.root, name) for name in self.names)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """`classes` as text that JSON, CSV and databases take, also where a folder's name is not UTF-8."""
+        return tuple(printable(name) for name in self.classes)
 
     def counts(self) -> dict[str, int]:
         """Images per class, of every class, in the order of `classes`."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mlflow_resnet.errors import InvalidDatasetError, printable
 from mlflow_resnet.images.decode import read_bytes
+from mlflow_resnet.images.directories import Walk
 
 REMOTE_SCHEMES = ("s3://",)
 
@@ -35,6 +36,13 @@ def file_source(path: str | os.PathLike[str]) -> ImageSource:
 def is_remote(uri: str) -> bool:
     """Whether `uri` has to be copied before it can be read."""
     return uri.startswith(REMOTE_SCHEMES)
+
+
+def check_directories(*uris: str) -> None:
+    """Raises InvalidDatasetError for a local directory that does not exist or is empty, at no cost; "" is not given."""
+    for uri in uris:
+        if uri and not is_remote(uri):
+            Walk(uri)
 
 
 @contextlib.contextmanager

@@ -41,14 +41,12 @@ class Comparison:
         return -difference if self.metric in LOWER_IS_BETTER else difference
 
     def __str__(self) -> str:
-        sentence = (
-            f"version {self.candidate.version} of {self.candidate.name}: {self.metric} {self.candidate_value:.4f}"
-        )
-        if self.champion is None:
-            return f"{sentence} on {self.images} images; there is no champion yet"
-        return (
-            f"{sentence}, champion version {self.champion.version}: {self.champion_value:.4f}, on {self.images} images"
-        )
+        candidate, champion = self.candidate, self.champion
+        start = f"on {self.images} images, {self.metric} of {candidate.name} version {candidate.version} is"
+        if champion is None:
+            return f"{start} {self.candidate_value:.4f}; there is no champion yet"
+        end = f"of the champion, version {champion.version}, {self.champion_value:.4f}"
+        return f"{start} {self.candidate_value:.4f}, {end}"
 
 
 def value_of(metrics: Mapping[str, float], metric: str) -> float:

@@ -30,7 +30,7 @@ def training_card(
 | validation loss | {metrics["val_loss"]:.4f} |
 | best epoch | {best_epoch} of {options.epochs}, chosen on the validation images |
 
-**Data.** {len(train)} images of {len(train.classes)} classes ({class_list(train.classes)}) \
+**Data.** {len(train)} images of {len(train.classes)} classes ({class_list(train.class_names)}) \
 from `{options.train_dir}`; validated on {len(val)} from `{held_out}`.
 
 **Start.** {start}.

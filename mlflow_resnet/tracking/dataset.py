@@ -43,7 +43,7 @@ class ImageDirectoryDataset(Dataset):
         return {
             "images": len(self.directory),
             "classes": len(self.directory.classes),
-            "images_per_class": self.directory.counts(),
+            "images_per_class": {printable(name): count for name, count in self.directory.counts().items()},
             "ignored": str(self.directory.ignored),
         }
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelInput, LoggedModelOutput, LoggedModelStatus, Run
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from mlflow_resnet import flavor
@@ -62,6 +63,15 @@ def log_evaluation(evaluation: Evaluation) -> None:
     """The confusion matrix as a figure and the per-class table."""
     mlflow.log_figure(confusion_matrix_figure(evaluation.confusion, evaluation.classes), "confusion_matrix.png")
     mlflow.log_table(evaluation.per_class, "per_class.json")
+
+
+def known_model_id(model_uri: str) -> str | None:
+    """The id of a logged model, to tie metrics to; None if it was saved elsewhere than on this tracking server."""
+    model_id = flavor.read_mlmodel(model_uri).model_id
+    try:
+        return MlflowClient().get_logged_model(model_id).model_id if model_id else None
+    except MlflowException:
+        return None
 
 
 def log_classifier(classifier: ImageClassifier, model: LoggedModel, best_epoch: int) -> None:

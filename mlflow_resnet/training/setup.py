@@ -21,7 +21,7 @@ def check_training_data(options: TrainOptions, train_dir: LabeledDirectory, val_
     empty = [name for name, count in train_dir.counts().items() if count == 0]
     if empty:
         raise InvalidDatasetError(train_dir.root, f"no images of class {empty[0]!r}; add some or remove the folder.")
-    targets_of(val_dir, train_dir.classes, "the training images")
+    targets_of(val_dir, train_dir.class_names, "the training images")
     if options.batch_size > len(train_dir):
         problem = f"batch_size is {options.batch_size}, more than the {len(train_dir)} training images; lower it"
         raise InvalidOptionsError([problem])
