@@ -29,17 +29,25 @@ from PIL import Image
 
 from mlflow_resnet._version import __version__
 from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError
+from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.model.classifier import ImageClassifier
-from mlflow_resnet.model.storage import load_classifier, save_classifier
+from mlflow_resnet.model.storage import DATA_SUBPATH, fetched_model, load_classifier, save_classifier
 from mlflow_resnet.scoring.frame import ERROR, IMAGE, LABEL, probability_columns
 from mlflow_resnet.scoring.pyfunc import ScoringModel
 
 FLAVOR_NAME = "mlflow_resnet"
-DATA_SUBPATH = "data"
 DEFAULT_MODEL_CONFIG: dict[str, Any] = {"device": "auto", "batch_size": 32, "max_images_per_request": 256}
 DEFAULT_DEVICE = "MLFLOW_DEFAULT_PREDICTION_DEVICE"  # MLflow's own name, as its pytorch flavor reads it
 PACKAGE = Path(__file__).parent
-REQUIREMENTS = ("torch", "torchvision", "pillow", "safetensors", "numpy", "pandas")
+REQUIREMENTS = (
+    "torch",
+    "torchvision",
+    "pillow",
+    "safetensors",
+    "numpy",
+    "pandas",
+    "boto3",
+)  # boto3: predict takes s3://
 
 
 def get_default_pip_requirements() -> list[str]:
@@ -147,25 +155,17 @@ def log_model(classifier: ImageClassifier, name: str = "model", **kwargs: Any) -
     return Model.log(None, sys.modules[__name__], name=name, classifier=classifier, **kwargs)
 
 
-def load_model(model_uri: str, dst_path: str | None = None) -> ImageClassifier:
+def load_model(model_uri: str) -> ImageClassifier:
     """Loads the classifier of `model_uri`, on the CPU and in eval mode. Nothing but the model itself is downloaded.
 
     Raises:
         InvalidModelError: if there is no model of this flavor, or its weights are not the ones that were saved.
     """
-    path = download(model_uri, dst_path)
-    flavors = read_mlmodel(str(path)).flavors
-    if FLAVOR_NAME not in flavors:
-        raise InvalidModelError(model_uri, f"its flavors are {', '.join(flavors)}; expected {FLAVOR_NAME}.")
-    return load_classifier(path / flavors[FLAVOR_NAME]["data"])
-
-
-def download(model_uri: str, dst_path: str | None = None) -> Path:
-    """The local folder of a model."""
-    try:
-        return Path(mlflow.artifacts.download_artifacts(model_uri, dst_path=dst_path))
-    except Exception as error:  # MLflow, botocore and requests share no base class
-        raise InvalidModelError(model_uri, f"cannot be loaded ({first_line(error)}).") from None
+    with fetched_model(model_uri) as path:
+        flavors = read_mlmodel(str(path)).flavors
+        if FLAVOR_NAME not in flavors:
+            raise InvalidModelError(model_uri, f"its flavors are {', '.join(flavors)}; expected {FLAVOR_NAME}.")
+        return load_classifier(path / DATA_SUBPATH)
 
 
 def read_mlmodel(model_uri: str) -> Model:
@@ -173,11 +173,7 @@ def read_mlmodel(model_uri: str) -> Model:
     try:
         return Model.load(model_uri)
     except Exception as error:  # YAML too
-        raise InvalidModelError(model_uri, f"not an MLflow model ({first_line(error)}).") from None
-
-
-def first_line(error: Exception) -> str:
-    return str(error).split("\n")[0].rstrip(". ")
+        raise InvalidModelError(model_uri, f"not an MLflow model ({one_line(error)}).") from None
 
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> ScoringModel:

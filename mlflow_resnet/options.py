@@ -35,6 +35,7 @@ METRICS = (
     "macro_recall",
     "macro_f1",
 )
+MAX_SEED = 2**63  # what torch takes
 RESERVED_ALIASES = ("latest",)  # MLflow also reserves v<number>
 
 
@@ -97,8 +98,8 @@ def alias_problems(alias: str, registered_model_name: str) -> list[str]:
 
 def model_name_problems(name: str) -> list[str]:
     """Why MLflow would refuse `name` for a registered model."""
-    if any(character in name for character in "/:.%\"'"):
-        return [f"registered_model_name is {name!r}; MLflow allows none of / : . % \" '"]
+    if "/" in name or ":" in name or (name and not name.strip()):
+        return [f"registered_model_name is {name!r}; MLflow allows no / and no : in it, and not only spaces"]
     return []
 
 
@@ -130,7 +131,7 @@ class TrainOptions(Options):
     batch_size: int = option("images per step", 16, at_least=2)
     learning_rate: float = option("highest learning rate", 0.001, above=0)
     warmup_epochs: int = option("epochs over which the learning rate rises linearly", 0, at_least=0)
-    random_seed: int = option("seed of the split, the head, the order and the augmentation", 1, at_least=0)
+    random_seed: int = option("seed of split, head, order and augmentation", 1, at_least=0, below=MAX_SEED)
     patience: int = option("stop after this many epochs without a new best", 3, at_least=1)
     print_frequency: int = option("iterations between progress lines", 10, at_least=1)
     resize_size: int = option("pixels of the shorter edge before the crop", 256, at_least=1)
@@ -224,7 +225,7 @@ class SplitOptions(Options):
     fraction: float = option("fraction of the images that goes to train_dir", 0.9, above=0, below=1)
     train_count: int = option("images for train_dir, instead of fraction; 0: by fraction", 0, at_least=0)
     val_count: int = option("images for val_dir; 0: all the others", 0, at_least=0)
-    random_seed: int = option("seed of the split", 1, at_least=0)
+    random_seed: int = option("seed of the split", 1, at_least=0, below=MAX_SEED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,7 +235,7 @@ class DemoOptions(Options):
     verb = "demo"
 
     output_dir: str = option("directory for the images and the scored file", "digits-demo")
-    random_seed: int = option("seed of the split and the training", 1, at_least=0)
+    random_seed: int = option("seed of the split and the training", 1, at_least=0, below=MAX_SEED)
     registered_model_name: str = option("name to register the model under", "digits")
     alias: str = option("alias to set on the registered version", "champion")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,17 +12,18 @@ from tqdm import tqdm
 
 from mlflow_resnet import flavor
 from mlflow_resnet._version import __version__
-from mlflow_resnet.errors import InvalidDatasetError
+from mlflow_resnet.console import say
 from mlflow_resnet.evaluation.evaluate import Evaluation
 from mlflow_resnet.evaluation.evaluate import evaluate as evaluate_images
 from mlflow_resnet.images import convert as conversion
 from mlflow_resnet.images import split as splitting
-from mlflow_resnet.images.directories import LabeledDirectory
+from mlflow_resnet.images.directories import LabeledDirectory, Walk, no_images
 from mlflow_resnet.images.output import new_file
-from mlflow_resnet.images.sources import check_directories
+from mlflow_resnet.images.sources import check_directories, directory_sources, local_copy
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.model.prediction import Predictor
+from mlflow_resnet.model.weights import MODEL_SCHEMES
 from mlflow_resnet.options import (
     ConvertOptions,
     EvaluateOptions,
@@ -34,8 +34,6 @@ from mlflow_resnet.options import (
 )
 from mlflow_resnet.registry import promotion, versions
 from mlflow_resnet.scoring.batch import ScoredFile, check_suffix, score_to_file
-from mlflow_resnet.scoring.guard import Guard
-from mlflow_resnet.scoring.inputs import image_sources
 from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.card import training_card
 from mlflow_resnet.tracking.data import scanned_dataset, scanned_training_data
@@ -102,24 +100,12 @@ def train_in_run(
             record.log_epoch(result, train_set, val_set, model)
             if result.is_best:
                 best = result
-        metrics = best.metrics | final_metrics(options, classifier, val_set, best.epoch, model.model_id)
+        metrics = best.metrics | record.log_evaluation_of(best, val_set, model)
         record.log_classifier(classifier, model, best.epoch)
     card = training_card(options, train_set.directory, val_set.directory, start, best.epoch, metrics)
     mlflow.set_tag("mlflow.note.content", card)
     version = register(options, model.model_uri, card)
     return TrainResult(classifier, run.info.run_id, model.model_uri, version, best.epoch, metrics)
-
-
-def final_metrics(
-    options: TrainOptions, classifier: ImageClassifier, val_set: ImageDirectoryDataset, best_epoch: int, model_id: str
-) -> dict[str, float]:
-    """Logs the evaluation of the trained classifier, and returns the metrics that its best epoch did not have yet."""
-    predictor = Predictor(classifier, options.device, options.num_workers)
-    evaluation = evaluate_images(predictor, val_set.directory, max(options.batch_size, 32))
-    averages = {f"val_{name}": value for name, value in evaluation.averages.items()}
-    mlflow.log_metrics(averages, step=best_epoch, dataset=val_set, model_id=model_id)
-    record.log_evaluation(evaluation)
-    return averages
 
 
 def environment_params() -> dict[str, Any]:
@@ -142,30 +128,39 @@ def score(options: ScoreOptions) -> ScoredFile:
     Raises:
         MlflowResnetError: for anything a user can cause. A bad image is only a row.
     """
-    check_suffix(options.output)
-    with attached_run_ends_with(), new_file(options.output) as path:
+    with attached_run_ends_with():
+        check_suffix(options.output)
         check_directories(options.image_dir)
-        predictor = load_predictor(options)
-        with contextlib.ExitStack() as copies, tqdm(desc="scoring", unit="img", leave=False, disable=None) as bar:
-            sources = image_sources(options.image_dir, Guard(), copies)
-            scored = score_to_file(
-                predictor,
-                sources,
-                path,
-                options.output,
-                batch_size=options.batch_size,
-                top_k=options.top_k,
-                on_rows=bar.update,
-            )
-        if scored.rows == 0:
-            raise InvalidDatasetError(options.image_dir, "no images in it or below.")
+        check_servers_of(options.model_uri)
+        with new_file(options.output) as path, local_copy(options.image_dir) as folder:
+            predictor = load_predictor(options.model_uri, options)
+            walk = Walk(folder)
+            sources = directory_sources(walk, options.image_dir)
+            with tqdm(desc="scoring", unit="img", leave=False, disable=None) as bar:
+                scored = score_to_file(
+                    predictor,
+                    sources,
+                    path,
+                    options.output,
+                    batch_size=options.batch_size,
+                    top_k=options.top_k,
+                    on_rows=bar.update,
+                )
+            if scored.rows == 0:
+                raise no_images(options.image_dir, walk.report())
+            say(f"{scored.rows} images in {options.image_dir}", str(walk.report()))
     return scored
 
 
-def load_predictor(options: ScoreOptions | EvaluateOptions | PromoteOptions, model_uri: str = "") -> Predictor:
-    """The model that the options name, or `model_uri`, on the device that they name."""
-    check_servers(registry=options.model_uri.startswith("models:/"))
-    return Predictor(flavor.load_model(model_uri or options.model_uri), options.device, options.num_workers)
+def check_servers_of(model_uri: str) -> None:
+    """Asks the servers that a model URI leads to; a folder or an object store needs none."""
+    if model_uri.startswith(MODEL_SCHEMES):
+        check_servers(registry=model_uri.startswith("models:/"))
+
+
+def load_predictor(model_uri: str, options: ScoreOptions | EvaluateOptions | PromoteOptions) -> Predictor:
+    """A model on the device that the options name."""
+    return Predictor(flavor.load_model(model_uri), options.device, options.num_workers)
 
 
 def evaluate(options: EvaluateOptions) -> Evaluation:
@@ -176,7 +171,8 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     """
     with attached_run_ends_with():
         check_directories(options.image_dir)
-        predictor = load_predictor(options)
+        check_servers(registry=options.model_uri.startswith("models:/"))
+        predictor = load_predictor(options.model_uri, options)
         with scanned_dataset(options.image_dir, options.on_bad_image, options.num_workers, "evaluation") as dataset:
             evaluation = evaluate_images(predictor, dataset.directory, options.batch_size)
         with recorded_run(f"evaluate {options.model_uri}") as run:
@@ -212,7 +208,7 @@ def promote(options: PromoteOptions) -> promotion.Comparison:
 
 def measure(options: PromoteOptions, version: Any, dataset: ImageDirectoryDataset) -> float:
     """The chosen metric of a registered version."""
-    predictor = load_predictor(options, f"models:/{version.name}/{version.version}")
+    predictor = load_predictor(f"models:/{version.name}/{version.version}", options)
     evaluation = evaluate_images(predictor, dataset.directory, options.batch_size)
     return promotion.value_of(evaluation.metrics, options.metric)
 

@@ -65,7 +65,7 @@ def test_evaluate_prints_and_logs_the_designers_metrics(trained, images):
         a.path for a in MlflowClient().list_artifacts(run.info.run_id)
     }
     model = mlflow.get_logged_model(trained.model_uri.removeprefix("models:/"))
-    assert ("top1_accuracy", "evaluation") in {(metric.key, metric.dataset_name) for metric in model.metrics}
+    assert ("top1_accuracy", "val") in {(metric.key, metric.dataset_name) for metric in model.metrics}
 
 
 def test_evaluate_gives_the_accuracy_that_training_gave(trained, images):

@@ -58,7 +58,9 @@ def test_the_defaults_are_the_designers():
         ({"alias": "latest", "registered_model_name": "m"}, "which MLflow reserves"),
         ({"alias": "v3", "registered_model_name": "m"}, "which MLflow reserves"),
         ({"alias": "a b", "registered_model_name": "m"}, "use letters, digits, _ and - only"),
-        ({"registered_model_name": "a/b"}, "MLflow allows none of / :"),
+        ({"random_seed": 2**63}, "random_seed is 9223372036854775808; it must be below 9223372036854775808"),
+        ({"registered_model_name": "  "}, "not only spaces"),
+        ({"registered_model_name": "a/b"}, "MLflow allows no / and no : in it"),
     ],
 )
 def test_an_option_that_cannot_work_is_refused(changes, problem):

@@ -38,7 +38,7 @@ def test_top5_is_left_out_where_it_says_nothing(run):
 
 def test_data_sets_have_digest_counts_and_source(run, images):
     inputs = {i.dataset.name: i for i in run.inputs.dataset_inputs}
-    assert {name: i.tags[0].value for name, i in inputs.items()} == {"train": "training", "validation": "validation"}
+    assert {name: i.tags[0].value for name, i in inputs.items()} == {"train": "training", "val": "validation"}
     assert '"images_per_class": {"007": 8, "blue sky": 8, "gr\\u00fcn": 8}' in inputs["train"].dataset.profile
     assert inputs["train"].dataset.source == f'{{"uri": "{images / "train"}"}}'
     assert inputs["train"].dataset.digest == mlflow.data.from_image_directory(str(images / "train")).digest
@@ -47,9 +47,9 @@ def test_data_sets_have_digest_counts_and_source(run, images):
 def test_the_model_is_linked_to_the_best_epochs_metrics_and_their_data(trained, run):
     model = mlflow.get_logged_model(trained.model_uri.removeprefix("models:/"))
     values = {(m.key, m.dataset_name): m.value for m in model.metrics}
-    assert values["val_top1_accuracy", "validation"] == trained.metrics["val_top1_accuracy"]
-    assert values["val_loss", "validation"] == pytest.approx(trained.metrics["val_loss"])
-    assert values["val_macro_f1", "validation"] == 1.0
+    assert values["val_top1_accuracy", "val"] == trained.metrics["val_top1_accuracy"]
+    assert values["val_loss", "val"] == pytest.approx(trained.metrics["val_loss"])
+    assert values["val_macro_f1", "val"] == 1.0
     assert not [key for key, _ in values if key.startswith("system/")]
     assert [(o.model_id, o.step) for o in run.outputs.model_outputs] == [(model.model_id, trained.best_epoch)]
     assert model.status.name == "READY"
@@ -58,7 +58,7 @@ def test_the_model_is_linked_to_the_best_epochs_metrics_and_their_data(trained, 
 
 def test_a_model_is_found_by_its_accuracy_on_a_data_set(trained):
     found = mlflow.search_logged_models(
-        filter_string="metrics.val_top1_accuracy >= 1", datasets=[{"dataset_name": "validation"}], output_format="list"
+        filter_string="metrics.val_top1_accuracy >= 1", datasets=[{"dataset_name": "val"}], output_format="list"
     )
     assert trained.model_uri in [f"models:/{model.model_id}" for model in found]
 
@@ -82,7 +82,7 @@ def test_the_description_says_what_was_trained_on_what(run, images):
     assert "resnet18, 100.00% on 12 validation images" in card
     assert "24 images of 3 classes (`007`, `blue sky`, `grün`)" in card
     assert str(images / "train") in card
-    assert "random weights" in card
+    assert "Starting from random weights." in card
 
 
 def test_the_version_is_registered_with_alias_and_description(trained):

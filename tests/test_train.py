@@ -28,9 +28,10 @@ def test_train_learns_colors(trained):
 def test_train_holds_out_a_stratified_part_of_one_directory(workdir, images):
     result = train(options(images, val_dir="", val_fraction=0.25))
     datasets = {d.dataset.name: d.dataset for d in mlflow.get_run(result.run_id).inputs.dataset_inputs}
-    assert '"images": 6' in datasets["validation"].profile
-    assert '"007": 2, "blue sky": 2' in datasets["validation"].profile
-    assert datasets["train"].digest != datasets["validation"].digest
+    held_out = datasets["train (validation part)"]
+    assert '"images": 6' in held_out.profile
+    assert '"007": 2, "blue sky": 2' in held_out.profile
+    assert datasets["train (training part)"].digest != held_out.digest
 
 
 def test_same_seed_gives_the_same_weights_whatever_the_number_of_workers(workdir, images, sha256_of_weights):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pandas as pd
 from sklearn import metrics
@@ -25,18 +23,11 @@ def headline_metrics(targets: np.ndarray, probabilities: np.ndarray) -> dict[str
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     result = {
         "top1_accuracy": float(np.mean(probabilities.argmax(axis=1) == targets)),
-        "log_loss": log_loss(targets, probabilities),
+        "log_loss": float(metrics.log_loss(targets, probabilities, labels=labels)),
     }
-    if number_of_classes > TOP_K and np.isfinite(probabilities).all():
+    if number_of_classes > TOP_K:
         result["top5_accuracy"] = float(metrics.top_k_accuracy_score(targets, probabilities, k=TOP_K, labels=labels))
     return result
-
-
-def log_loss(targets: np.ndarray, probabilities: np.ndarray) -> float:
-    """Mean cross-entropy in nats; NaN if any probability is, where scikit-learn would raise."""
-    if not np.isfinite(probabilities).all():
-        return math.nan
-    return float(metrics.log_loss(targets, probabilities, labels=np.arange(probabilities.shape[1])))
 
 
 def average_metrics(targets: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -24,7 +25,7 @@ class Ignored:
     outside_links: int = 0
     beside_classes: int = 0
 
-    def describe(self) -> str:
+    def __str__(self) -> str:
         """A clause for a message, empty if nothing was left out."""
         facts = {
             "hidden": self.hidden,
@@ -34,8 +35,6 @@ class Ignored:
         }
         clauses = [f"{count} {what}" for what, count in facts.items() if count]
         return "ignored " + ", ".join(clauses) if clauses else ""
-
-    __str__ = describe
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class LabeledDirectory:
     def __len__(self) -> int:
         return len(self.names)
 
-    @property
+    @cached_property
     def paths(self) -> tuple[str, ...]:
         """Where each image is."""
         return tuple(os.path.join(self.root, name) for name in self.names)

@@ -13,6 +13,7 @@ from pathlib import Path
 from mlflow_resnet.errors import InvalidDatasetError, printable
 from mlflow_resnet.images.decode import read_bytes
 from mlflow_resnet.images.directories import Walk
+from mlflow_resnet.images.reasons import one_line
 
 REMOTE_SCHEMES = ("s3://",)
 
@@ -28,9 +29,15 @@ class ImageSource:
     read: Callable[[], bytes]
 
 
-def file_source(path: str | os.PathLike[str]) -> ImageSource:
-    """An image file, called by its path."""
-    return ImageSource(printable(path), functools.partial(read_bytes, path))
+def file_source(path: str | os.PathLike[str], called: str | os.PathLike[str] | None = None) -> ImageSource:
+    """An image file, called by its path if nothing else is given."""
+    return ImageSource(printable(called or path), functools.partial(read_bytes, path))
+
+
+def directory_sources(walk: Walk, called: str) -> Iterator[ImageSource]:
+    """Every image that `walk` finds, called by its place below `called`: a path, or the URI of what was copied."""
+    for name in walk.images(""):
+        yield file_source(os.path.join(walk.root, name), os.path.join(called, name))
 
 
 def is_remote(uri: str) -> bool:
@@ -68,7 +75,7 @@ def download(uri: str, folder: str) -> Path:
     try:
         path = Path(download_artifacts(uri.rstrip("/"), dst_path=folder))
     except Exception as error:  # botocore and MLflow share no base class
-        reason = str(error).splitlines()[0]
+        reason = one_line(error)
         raise InvalidDatasetError(uri, f"cannot be copied ({reason}). Check name and AWS credentials.") from None
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         raise InvalidDatasetError(uri, "nothing there. Check the bucket and the prefix.")

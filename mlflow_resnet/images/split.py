@@ -65,7 +65,7 @@ def split(
     """Copies a labeled directory into two new ones, both with all class folders. Names stay.
 
     Counts of images, where not 0, take the place of `fraction`. Raises InvalidDatasetError, InvalidOptionsError or
-    OutputError, and then leaves neither output behind.
+    OutputError; a copy that fails leaves neither output behind.
     """
     _check_apart([image_dir, train_dir, val_dir])
     directory = list_labeled(image_dir)

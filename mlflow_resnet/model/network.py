@@ -10,7 +10,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import get_model
 
 from mlflow_resnet.errors import InvalidOptionsError, listed
+from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.options import ARCHITECTURES
+
+DEVICE_TYPES = ("cpu", "cuda", "mps")
 
 
 def build_network(
@@ -37,9 +40,11 @@ def pick_device(device: str = "auto") -> torch.device:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
+        if torch.device(device).type not in DEVICE_TYPES:
+            raise RuntimeError("unknown type")
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = one_line(error)
         raise InvalidOptionsError(
             [f"device is {device!r}, which cannot be used here ({reason}); try auto or cpu"]
         ) from None

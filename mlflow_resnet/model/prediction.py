@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from threading import BoundedSemaphore
 
 import numpy as np
 import torch
@@ -47,6 +48,7 @@ class Predictor:
         self.preprocessing = classifier.preprocessing
         self.device = pick_device(device)
         self.threads = num_workers or default_threads()
+        self._decoding = BoundedSemaphore(self.threads)  # whatever the number of requests: a large image takes memory
         self._network = fold_batch_norms(classifier.network).to(self.device).to(memory_format=torch.channels_last)
 
     def predict(self, sources: Iterable[ImageSource], batch_size: int = 32) -> Iterator[Prediction]:
@@ -57,7 +59,8 @@ class Predictor:
 
     def _load(self, source: ImageSource) -> _Loaded:
         try:
-            return _Loaded(source.name, self.preprocessing.load(source.read()))
+            with self._decoding:
+                return _Loaded(source.name, self.preprocessing.load(source.read()))
         except InvalidImageError as error:
             return _Loaded(source.name, None, error.message)
 
@@ -65,7 +68,11 @@ class Predictor:
         images = [item.image for item in batch if item.image is not None]
         probabilities = iter(self.probabilities(torch.stack(images)) if images else ())
         for item in batch:
-            yield Prediction(item.name, None if item.image is None else next(probabilities), item.error)
+            row = None if item.image is None else next(probabilities)
+            if row is None or np.isfinite(row).all():
+                yield Prediction(item.name, row, item.error)
+            else:
+                yield Prediction(item.name, None, "the network's output is not finite")
 
     @torch.inference_mode()
     def probabilities(self, images: Tensor) -> np.ndarray:

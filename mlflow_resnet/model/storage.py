@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from mlflow.artifacts import download_artifacts
 from safetensors.torch import load_file, save_file
 
 from mlflow_resnet.errors import InvalidModelError, TamperedWeightsError
@@ -20,7 +24,26 @@ from mlflow_resnet.model.preprocessing import Preprocessing
 
 WEIGHTS_FILE = "model.safetensors"
 DESCRIPTION_FILE = "classifier.json"
+DATA_SUBPATH = "data"  # of a saved MLflow model, where both files are
 FORMAT_VERSION = 1
+
+
+@contextlib.contextmanager
+def fetched_model(model_uri: str) -> Iterator[Path]:
+    """The folder of an MLflow model; what had to be copied for it is removed at the end.
+
+    Raises:
+        InvalidModelError: if there is nothing to be had.
+    """
+    if os.path.isdir(model_uri):
+        yield Path(model_uri)
+        return
+    with tempfile.TemporaryDirectory(prefix="mlflow-resnet-") as folder:
+        try:
+            path = Path(download_artifacts(model_uri, dst_path=folder))
+        except Exception as error:  # MLflow, botocore, requests and databases share no base class
+            raise InvalidModelError(model_uri, f"cannot be loaded ({one_line(error)}).") from None
+        yield path
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

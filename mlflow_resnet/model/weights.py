@@ -17,10 +17,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.models import WeightsEnum, get_model_weights
 
-from mlflow_resnet.errors import WeightsDownloadError, WeightsError, WeightsMismatchError, listed
+from mlflow_resnet.errors import InvalidModelError, WeightsDownloadError, WeightsError, WeightsMismatchError, listed
+from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.images.sources import local_copy
 from mlflow_resnet.model.classifier import ImageClassifier
-from mlflow_resnet.model.storage import load_classifier
+from mlflow_resnet.model.storage import DATA_SUBPATH, fetched_model, load_classifier
 
 TRIES = 3
 SECONDS_BETWEEN_TRIES = 2.0
@@ -52,13 +53,11 @@ def load_starting_weights(classifier: ImageClassifier, weights: str) -> str:
 
 def start_from_model(classifier: ImageClassifier, model_uri: str) -> str:
     """Starts from a saved model of ours; its head fits only if it has the same class names in the same order."""
-    from mlflow.artifacts import download_artifacts
-    from mlflow.exceptions import MlflowException
-
     try:
-        parent = load_classifier(Path(download_artifacts(model_uri)) / "data")
-    except (MlflowException, OSError) as error:
-        raise WeightsError(model_uri, str(error).splitlines()[0]) from None
+        with fetched_model(model_uri) as path:
+            parent = load_classifier(path / DATA_SUBPATH)
+    except InvalidModelError as error:
+        raise WeightsError(model_uri, error.message) from None
     state = parent.network.state_dict()
     return copy_into(classifier, state, model_uri, same_head=parent.classes == classifier.classes)
 
@@ -87,7 +86,7 @@ def download(member: WeightsEnum) -> dict[str, Tensor]:
                     member.url, map_location="cpu", check_hash=True, weights_only=True, progress=sys.stderr.isatty()
                 )
         except (OSError, RuntimeError, http.client.HTTPException) as error:  # RuntimeError: the hash differs
-            reason = str(error)
+            reason = one_line(error)
         if attempt < TRIES:
             time.sleep(SECONDS_BETWEEN_TRIES)
     raise WeightsDownloadError(str(member), member.url, str(cache_file), reason, TRIES)
@@ -115,7 +114,7 @@ def read_state_dict(path: Path, name: str) -> dict[str, Tensor]:
     except WeightsError:
         raise
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError and others for damaged files
-        reason = str(error).splitlines()[0]
+        reason = one_line(error)
         raise WeightsError(
             name, f"not a readable state_dict ({reason}). Save it with torch.save(net.state_dict())."
         ) from None

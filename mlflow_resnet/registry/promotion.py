@@ -13,6 +13,7 @@ from mlflow_resnet.evaluation.metrics import LOWER_IS_BETTER
 from mlflow_resnet.registry.versions import move_alias
 
 TAG = "mlflow_resnet.promotion."
+ROUNDING = 1e-9  # 0.95 - 0.94 is a little more than 0.01
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def promote(comparison: Comparison, alias: str, max_drop: float) -> None:
     Raises:
         PromotionRefusedError: if the candidate is worse by more than `max_drop`; the alias stays where it was.
     """
-    refused = not comparison.drop <= max_drop  # a NaN is refused too
+    refused = not comparison.drop <= max_drop + ROUNDING  # a NaN is refused too
     tag(comparison, alias, "refused" if refused else "promoted")
     if refused:
         raise PromotionRefusedError(

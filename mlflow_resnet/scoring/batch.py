@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from mlflow_resnet.errors import OutputError
 from mlflow_resnet.images.sources import ImageSource
 from mlflow_resnet.model.prediction import Predictor
-from mlflow_resnet.scoring.frame import scored_frame
+from mlflow_resnet.scoring.frame import scored_frame, text_columns
 
 ROWS_PER_WRITE = 1024
 Write = Callable[[pd.DataFrame], object]
@@ -68,8 +68,8 @@ def check_suffix(output: str) -> None:
 
 @contextmanager
 def parquet_writer(path: Path, empty: pd.DataFrame) -> Iterator[Write]:
-    text = {"image", "Scored Labels", "error"}
-    kinds = [pa.string() if name in text or name.endswith(" Label") else pa.float64() for name in empty.columns]
+    text = text_columns(empty.columns)
+    kinds = [pa.string() if name in text else pa.float64() for name in empty.columns]
     schema = pa.schema(list(zip(empty.columns, kinds, strict=True)))
     with pq.ParquetWriter(path, schema) as writer:
         yield lambda frame: writer.write_table(pa.Table.from_pandas(frame, schema, preserve_index=False))

@@ -23,6 +23,11 @@ def probability_columns(classes: Sequence[str], top_k: int = 0) -> list[str]:
     return [column for rank in ranks for column in (f"Top {rank} Label", f"Top {rank} Probability")]
 
 
+def text_columns(columns: Sequence[str]) -> set[str]:
+    """Those of the columns of a scored frame that hold text; the others hold probabilities."""
+    return {name for name in columns if not name.startswith(PROBABILITY) and not name.endswith(" Probability")}
+
+
 def scored_frame(predictions: Sequence[Prediction], classes: Sequence[str], top_k: int = 0) -> pd.DataFrame:
     """One row per prediction: image, Scored Labels, the probabilities and error.
 

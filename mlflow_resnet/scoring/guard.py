@@ -50,13 +50,17 @@ class Guard:
         return str(path)
 
     def file_in_root(self, text: str) -> Path | None:
-        """The regular file in the opened folder that `text` names, all links followed. Without a folder nothing is
-        looked up, so that not even the time it takes tells what exists.
+        """The regular file in the opened folder that `text` names, relative to it or in full, all links followed.
+
+        Outside the folder nothing is looked up, so that not even the time it takes tells what exists.
         """
         if self.root is None:
             return None
+        named = Path(os.path.normpath(self.root / text))
+        if not named.is_relative_to(self.root):
+            return None
         try:
-            path = Path(text).resolve()
+            path = named.resolve()
             return path if path.is_relative_to(self.root) and path.is_file() else None
         except (OSError, ValueError, RuntimeError):  # too long, a NUL, a circle of links
             return None

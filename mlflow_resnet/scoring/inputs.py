@@ -1,7 +1,7 @@
 """The forms of input that predict takes, turned into image sources.
 
 A directory, a file, `s3://…`, bytes, base64 (with or without a data-URI prefix), a list or array or Series of these,
-a dict with one list, or a DataFrame with one column of these or a column called `image`.
+a dict with one list, or a DataFrame with one column of these.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import itertools
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,11 +20,10 @@ import pandas as pd
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError, InvalidOptionsError, listed
 from mlflow_resnet.images.decode import MAX_IMAGE_BYTES, looks_like_image
-from mlflow_resnet.images.directories import list_images
-from mlflow_resnet.images.sources import ImageSource, file_source, is_remote, local_copy
+from mlflow_resnet.images.directories import Walk
+from mlflow_resnet.images.sources import ImageSource, directory_sources, file_source, is_remote, local_copy
 from mlflow_resnet.scoring.guard import Guard
 
-IMAGE_COLUMN = "image"
 DATA_URI = re.compile(rb"data:[^,]{0,100};base64,")
 MAX_ENCODED_BYTES = MAX_IMAGE_BYTES * 4 // 3 * 79 // 76 + 1024  # base64 with line breaks and a prefix
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -48,7 +46,7 @@ def image_sources(model_input: Any, guard: Guard, copies: contextlib.ExitStack) 
         guard.check_number(len(cells))
         model_input = cells
     for position, cell in enumerate(cells_of(model_input)):
-        name = f"{IMAGE_COLUMN}[{position}]"
+        name = f"image[{position}]"
         try:
             yield from sources_of_cell(cell, name, guard, copies)
         except only_a_row as error:
@@ -72,13 +70,10 @@ def cells_of(model_input: Any) -> Iterator[Any]:
 
 
 def image_column(frame: pd.DataFrame) -> pd.Series:
-    """The only column, or the one called `image`."""
+    """The only column."""
     if frame.shape[1] == 1:
         return frame.iloc[:, 0]
-    if IMAGE_COLUMN in frame.columns:
-        return frame[IMAGE_COLUMN]
-    problem = f"columns {listed(map(repr, frame.columns))}; pass one column, or call the one with the images 'image'"
-    raise InvalidOptionsError([problem])
+    raise InvalidOptionsError([f"columns {listed(map(repr, frame.columns))}; pass the one with the images alone"])
 
 
 def sources_of_cell(cell: Any, name: str, guard: Guard, copies: contextlib.ExitStack) -> Iterator[ImageSource]:
@@ -111,9 +106,9 @@ def sources_of_text(text: str, name: str, guard: Guard, copies: contextlib.ExitS
     if content is not None:
         yield bytes_source(name, content)
     elif guard.serving or not URL.match(text):
-        yield from path_sources(guard.path(text))
+        yield from path_sources(guard.path(text), text)
     elif is_remote(text):
-        yield from remote_sources(text, copies)
+        yield from path_sources(str(copies.enter_context(local_copy(text))), text)
     else:
         raise InvalidImageError("URLs are not opened; download the image and pass its path or bytes")
 
@@ -144,20 +139,12 @@ def check_size(content: bytes, limit: int) -> None:
         raise InvalidImageError(f"over the limit of {MAX_IMAGE_BYTES // 2**20} MiB for one image")
 
 
-def path_sources(path: str) -> Iterator[ImageSource]:
-    """A file, or every image below a directory."""
+def path_sources(path: str, called: str) -> Iterator[ImageSource]:
+    """A file, or every image below a directory; `called` is what the caller calls the path."""
     if os.path.isdir(path):
-        yield from map(file_source, list_images(path))
+        yield from directory_sources(Walk(path), called)
     else:
-        yield file_source(path)
-
-
-def remote_sources(uri: str, copies: contextlib.ExitStack) -> Iterator[ImageSource]:
-    """The same for an object or a prefix in a store; images are called by their URI."""
-    local = copies.enter_context(local_copy(uri))
-    for source in path_sources(str(local)):
-        below = Path(source.name).relative_to(local).as_posix()
-        yield ImageSource(uri if below == "." else f"{uri.rstrip('/')}/{below}", source.read)
+        yield file_source(path, called)
 
 
 def failing_source(name: str, reason: str) -> ImageSource:

@@ -33,7 +33,7 @@ def training_card(
 **Data.** {len(train)} images of {len(train.classes)} classes ({class_list(train.class_names)}) \
 from `{options.train_dir}`; validated on {len(val)} from `{held_out}`.
 
-**Start.** {start}.
+**Start.** {start[0].upper() + start[1:]}.
 
 **Recipe.** SGD with Nesterov momentum, learning rate {options.learning_rate:g}, batch size {options.batch_size}, \
 seed {options.random_seed}; images resized to {options.resize_size} and cropped to {options.crop_size} pixels.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 from tqdm import tqdm
@@ -23,37 +24,37 @@ def scanned_training_data(options: TrainOptions) -> Iterator[tuple[ImageDirector
     """Training and validation images, listed and decoded once; unreadable ones are all reported before epoch 1."""
     with scanned(options.train_dir, options.on_bad_image, options.num_workers, "train") as (directory, hashes):
         if options.val_dir:
-            train_set = dataset_of(directory, options.train_dir, "train", digest_of(directory, hashes))
+            train_set = dataset_of(directory, hashes, options.train_dir)
             with scanned_dataset(options.val_dir, options.on_bad_image, options.num_workers, "validation") as val_set:
                 yield train_set, val_set
         else:
             parts = split_labeled(directory, 1 - options.val_fraction, options.random_seed)
             train_set, val_set = (
-                dataset_of(part, options.train_dir, name, digest_of(part, hashes))
-                for part, name in zip(parts, ("train", "validation"), strict=True)
+                dataset_of(part, hashes, options.train_dir, suffix)
+                for part, suffix in zip(parts, (" (training part)", " (validation part)"), strict=True)
             )
             yield train_set, val_set
 
 
 @contextlib.contextmanager
-def scanned_dataset(image_dir: str, on_bad_image: str, num_workers: int, name: str) -> Iterator[ImageDirectoryDataset]:
+def scanned_dataset(image_dir: str, on_bad_image: str, num_workers: int, role: str) -> Iterator[ImageDirectoryDataset]:
     """A labeled directory, listed and decoded once, as a dataset."""
-    with scanned(image_dir, on_bad_image, num_workers, name) as (directory, hashes):
-        yield dataset_of(directory, image_dir, name, digest_of(directory, hashes))
+    with scanned(image_dir, on_bad_image, num_workers, role) as (directory, hashes):
+        yield dataset_of(directory, hashes, image_dir)
 
 
 @contextlib.contextmanager
 def scanned(
-    image_dir: str, on_bad_image: str, num_workers: int, name: str
+    image_dir: str, on_bad_image: str, num_workers: int, role: str
 ) -> Iterator[tuple[LabeledDirectory, dict[str, str]]]:
     """A labeled directory without what the policy leaves out, and the sha256 of each image."""
     with local_copy(image_dir) as path:
         directory = list_labeled(path)
-        with tqdm(total=len(directory), desc=f"checking {name} images", unit="img", leave=False, disable=None) as bar:
+        with tqdm(total=len(directory), desc=f"checking {role} images", unit="img", leave=False, disable=None) as bar:
             found = scan(directory, num_workers or default_threads(), bar.update)
         kept = apply_policy(directory, found, on_bad_image)
         say(
-            f"{name}: {len(kept)} images of {len(kept.classes)} classes in {image_dir}",
+            f"{role}: {len(kept)} images of {len(kept.classes)} classes in {image_dir}",
             str(kept.ignored),
             left_out(found.bad),
         )
@@ -64,6 +65,9 @@ def left_out(bad: dict[str, str]) -> str:
     return f"left out {len(bad)} unreadable images: {listed(map(printable, bad))}" if bad else ""
 
 
-def dataset_of(directory: LabeledDirectory, source: str, name: str, digest: str) -> ImageDirectoryDataset:
-    """A listed and scanned directory as a dataset; `source` is the path or URI that the user gave."""
-    return ImageDirectoryDataset(directory, source_of(source), name, digest)
+def dataset_of(
+    directory: LabeledDirectory, hashes: dict[str, str], uri: str, suffix: str = ""
+) -> ImageDirectoryDataset:
+    """A scanned directory as a dataset called after the last part of `uri`, the path or URI that the user gave."""
+    name = printable(os.path.basename(os.path.abspath(uri)))
+    return ImageDirectoryDataset(directory, source_of(uri), name + suffix, digest_of(directory, hashes))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
+import numpy as np
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelInput, LoggedModelOutput, LoggedModelStatus, Run
 from mlflow.exceptions import MlflowException
@@ -27,9 +28,8 @@ MODEL_NAME = "model"
 
 def log_gallery(train: TrainingImages) -> None:
     """A few training images as the network sees them in the first epoch."""
-    step = max(len(train) // GALLERY_IMAGES, 1)
-    images = [train.load(epoch=1, index=index) for index in range(0, len(train), step)][:GALLERY_IMAGES]
-    mlflow.log_image(image_grid(images), "training_images.png")
+    indices = np.linspace(0, len(train) - 1, min(len(train), GALLERY_IMAGES)).astype(int)
+    mlflow.log_image(image_grid([train.load(epoch=1, index=index) for index in indices]), "training_images.png")
 
 
 @contextlib.contextmanager
@@ -40,11 +40,12 @@ def pending_model(run: Run, val: ImageDirectoryDataset) -> Iterator[LoggedModel]
     """
     params = MlflowClient().get_run(run.info.run_id).data.params
     model = mlflow.initialize_logged_model(MODEL_NAME, params=params, model_type="image-classifier")
-    mlflow.log_input(val, context="validation", model=LoggedModelInput(model.model_id))
     try:
+        mlflow.log_input(val, context="validation", model=LoggedModelInput(model.model_id))
         yield model
     except BaseException:
-        mlflow.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
+        with contextlib.suppress(Exception):  # the first error is the one to report
+            mlflow.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
         raise
 
 
@@ -57,6 +58,14 @@ def log_epoch(
     of_train = {name: value for name, value in result.metrics.items() if name not in of_val}
     mlflow.log_metrics(of_train, step=result.epoch, dataset=train, model_id=model_id)
     mlflow.log_metrics(of_val, step=result.epoch, dataset=val, model_id=model_id)
+
+
+def log_evaluation_of(best: EpochResult, val: ImageDirectoryDataset, model: LoggedModel) -> dict[str, float]:
+    """What only the best epoch needs: averages over classes, which are returned, figure and table."""
+    averages = {f"val_{name}": value for name, value in best.evaluation.averages.items()}
+    mlflow.log_metrics(averages, step=best.epoch, dataset=val, model_id=model.model_id)
+    log_evaluation(best.evaluation)
+    return averages
 
 
 def log_evaluation(evaluation: Evaluation) -> None:

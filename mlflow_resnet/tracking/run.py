@@ -27,7 +27,8 @@ def recorded_run(name: str) -> Iterator[Run]:
     try:
         yield run
     except BaseException as error:
-        mlflow.end_run(status_after(error))
+        with contextlib.suppress(Exception):  # the first error is the one to report
+            mlflow.end_run(status_after(error))
         raise
     mlflow.end_run()
 

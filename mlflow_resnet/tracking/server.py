@@ -4,43 +4,83 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
+import threading
 from collections.abc import Callable, Iterator
+from urllib.parse import unquote
 
 import mlflow
 from mlflow import MlflowClient
 
 from mlflow_resnet.errors import ServerUnreachableError
+from mlflow_resnet.images.reasons import one_line
 
-# MLflow's defaults (7 retries of 120 seconds, with back-off) would keep a user waiting for many minutes.
-PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+# MLflow's defaults (7 retries of 120 seconds with back-off, 10 tries of a database) would keep a user waiting.
+HTTP_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+SECONDS = 25.0
+SQLITE = "sqlite:///"
 
 
 def check_servers(registry: bool) -> None:
-    """Asks the tracking server, and the registry if it will be needed, for anything at all. At most 30 seconds.
+    """Asks the tracking server, and the registry if it will be needed, for anything at all.
 
     Raises:
-        ServerUnreachableError: if one of them does not answer.
+        ServerUnreachableError: if one of them does not answer within 25 seconds.
     """
-    client = MlflowClient()
     with little_patience():
-        ask(mlflow.get_tracking_uri(), lambda: client.search_experiments(max_results=1))
+        ask(mlflow.get_tracking_uri(), lambda: MlflowClient().search_experiments(max_results=1))
         if registry:
-            ask(mlflow.get_registry_uri(), lambda: client.search_registered_models(max_results=1))
+            ask(mlflow.get_registry_uri(), lambda: MlflowClient().search_registered_models(max_results=1))
 
 
 def ask(uri: str, question: Callable[[], object]) -> None:
+    """Asks, and turns silence or any error into one sentence."""
     try:
-        question()
+        if uri.startswith(SQLITE):
+            open_sqlite(uri)
+            question()  # a new database takes as long as it takes: its tables are being made
+        else:
+            within(SECONDS, question)
     except Exception as error:  # connections, DNS, TLS, databases: no common base class
-        reason = str(error).strip().splitlines()[0][:200]
-        raise ServerUnreachableError(uri, reason) from None
+        raise ServerUnreachableError(uri, one_line(error)) from None
+
+
+def open_sqlite(uri: str) -> None:
+    """Raises an error at once for a file that cannot be opened as a database, which MLflow would retry for minutes."""
+    path = unquote(uri.removeprefix(SQLITE).partition("?")[0])
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA schema_version")
+
+
+def within(seconds: float, question: Callable[[], object]) -> None:
+    """Runs `question` in a thread that is left behind if it takes longer.
+
+    Raises:
+        TimeoutError: if it does; otherwise what `question` raises.
+    """
+    outcome: list[Exception | None] = []
+
+    def run() -> None:
+        try:
+            question()
+            outcome.append(None)
+        except Exception as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not outcome:
+        raise TimeoutError(f"no answer in {seconds:.0f} seconds")
+    if outcome[0]:
+        raise outcome[0]
 
 
 @contextlib.contextmanager
 def little_patience() -> Iterator[None]:
     """MLflow reads these variables at each request."""
-    before = {name: os.environ.get(name) for name in PATIENCE}
-    os.environ.update(PATIENCE)
+    before = {name: os.environ.get(name) for name in HTTP_PATIENCE}
+    os.environ.update(HTTP_PATIENCE)
     try:
         yield
     finally:

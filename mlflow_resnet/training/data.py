@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from mlflow_resnet.errors import BadImagesError, InvalidImageError, printable
-from mlflow_resnet.evaluation.evaluate import targets_of
 from mlflow_resnet.images.decode import read_bytes
 from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.images.parallel import map_ordered
@@ -28,7 +27,6 @@ class TrainingImages:
     """
 
     directory: LabeledDirectory
-    paths: tuple[str, ...]
     targets: np.ndarray
     augmentation: Augmentation
     random_seed: int
@@ -38,7 +36,7 @@ class TrainingImages:
 
     def load(self, epoch: int, index: int) -> Tensor:
         """Image `index` as augmented in `epoch`: uint8 of shape (3, crop_size, crop_size)."""
-        path = self.paths[index]
+        path = self.directory.paths[index]
         try:
             return self.augmentation.load(read_bytes(path), Random(f"{self.random_seed}/{epoch}/{index}"))
         except InvalidImageError as error:
@@ -56,11 +54,3 @@ class TrainingImages:
         indices = iter(order)
         while batch := list(islice(images, batch_size)):
             yield torch.stack(batch), torch.from_numpy(self.targets[list(islice(indices, batch_size))])
-
-
-def training_images(
-    directory: LabeledDirectory, classes: tuple[str, ...], augmentation: Augmentation, random_seed: int
-) -> TrainingImages:
-    """Training images with targets in `classes`."""
-    targets = targets_of(directory, classes, "the classifier")
-    return TrainingImages(directory, directory.paths, targets, augmentation, random_seed)

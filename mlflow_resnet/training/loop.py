@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD, Optimizer
 
-from mlflow_resnet.errors import InvalidOptionsError, TrainingDivergedError
-from mlflow_resnet.evaluation.evaluate import evaluate
+from mlflow_resnet.errors import TrainingDivergedError
+from mlflow_resnet.evaluation.evaluate import Evaluation, evaluate
 from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.images.parallel import default_threads
 from mlflow_resnet.model.classifier import ImageClassifier
@@ -36,6 +36,7 @@ class EpochResult:
 
     epoch: int
     metrics: dict[str, float]
+    evaluation: Evaluation
     is_best: bool
 
 
@@ -49,25 +50,23 @@ def fit(
 
     Raises:
         TrainingDivergedError: if the loss becomes NaN or infinite.
-        InvalidOptionsError: if a batch is larger than the training data.
     """
     iterations = len(train) // options.batch_size
-    if iterations == 0:
-        problem = f"batch_size is {options.batch_size}, more than the {len(train)} training images; lower it"
-        raise InvalidOptionsError([problem])
     trainer = Trainer(classifier, train, options, progress, iterations)
     best = Best()
     with deterministic_cudnn():
         for epoch in range(1, options.epochs + 1):
             started = perf_counter()
-            train_metrics = trainer.train_one_epoch(epoch)
+            with contextlib.closing(progress):
+                train_metrics = trainer.train_one_epoch(epoch)
             train_metrics["train_images_per_second"] = iterations * options.batch_size / (perf_counter() - started)
-            val_metrics = validate(classifier, val, options)
-            if not math.isfinite(val_metrics["val_loss"]):
-                raise TrainingDivergedError(val_metrics["val_loss"], epoch, iterations, train_metrics["learning_rate"])
+            if not all(tensor.isfinite().all() for tensor in classifier.network.state_dict().values()):
+                raise TrainingDivergedError(math.nan, epoch, iterations, train_metrics["learning_rate"])
+            evaluation = validate(classifier, val, options)
+            val_metrics = {VAL_NAMES.get(name, f"val_{name}"): value for name, value in evaluation.headline.items()}
             is_best = best.update(epoch, val_metrics, classifier.network)
             progress.end_epoch(summarize(train_metrics, val_metrics, is_best))
-            yield EpochResult(epoch, train_metrics | val_metrics, is_best)
+            yield EpochResult(epoch, train_metrics | val_metrics, evaluation, is_best)
             if epoch - best.epoch >= options.patience:
                 break
     classifier.network.load_state_dict(best.weights)
@@ -141,11 +140,10 @@ def build_optimizer(network: nn.Module, learning_rate: float) -> Optimizer:
     return SGD(groups, lr=learning_rate, momentum=MOMENTUM, nesterov=True)
 
 
-def validate(classifier: ImageClassifier, val: LabeledDirectory, options: TrainOptions) -> dict[str, float]:
-    """The headline metrics on `val`, through the predict path that scoring and serving use."""
+def validate(classifier: ImageClassifier, val: LabeledDirectory, options: TrainOptions) -> Evaluation:
+    """Predicts `val` through the predict path that scoring and serving use."""
     predictor = Predictor(classifier, options.device, options.num_workers)
-    headline = evaluate(predictor, val, max(options.batch_size, 32)).headline
-    return {VAL_NAMES.get(name, f"val_{name}"): value for name, value in headline.items()}
+    return evaluate(predictor, val, max(options.batch_size, 32))
 
 
 class Best:

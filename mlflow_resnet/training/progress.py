@@ -45,6 +45,10 @@ class Progress:
         else:
             self._bar.set_postfix_str(f"loss {loss:.4f}, {speed:.0f} images/s")
 
-    def end_epoch(self, summary: str) -> None:
+    def close(self) -> None:
+        """Takes the bar away, also when an epoch ends with an error."""
         self._bar.close()
+
+    def end_epoch(self, summary: str) -> None:
+        self.close()
         print(f"epoch {self._epoch}/{self.epochs}  {summary}", file=self.stream, flush=True)

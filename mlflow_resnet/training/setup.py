@@ -11,7 +11,7 @@ from mlflow_resnet.model.preprocessing import Preprocessing
 from mlflow_resnet.model.weights import load_starting_weights
 from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.training.augmentation import Augmentation
-from mlflow_resnet.training.data import TrainingImages, training_images
+from mlflow_resnet.training.data import TrainingImages
 
 
 def check_training_data(options: TrainOptions, train_dir: LabeledDirectory, val_dir: LabeledDirectory) -> None:
@@ -37,7 +37,7 @@ def starting_classifier(options: TrainOptions, classes: tuple[str, ...]) -> tupl
         random_seed=options.random_seed,
     )
     weights = options.weights or ("DEFAULT" if options.pretrained else "")
-    start = load_starting_weights(classifier, weights) if weights else "random weights"
+    start = load_starting_weights(classifier, weights) if weights else "starting from random weights"
     say(start)
     return classifier, start
 
@@ -45,4 +45,5 @@ def starting_classifier(options: TrainOptions, classes: tuple[str, ...]) -> tupl
 def augmented(options: TrainOptions, classifier: ImageClassifier, directory: LabeledDirectory) -> TrainingImages:
     """The training images with the augmentation that the options ask for."""
     augmentation = Augmentation(classifier.preprocessing, options.random_resized_crop, options.random_horizontal_flip)
-    return training_images(directory, classifier.classes, augmentation, options.random_seed)
+    targets = targets_of(directory, classifier.classes, "the classifier")
+    return TrainingImages(directory, targets, augmentation, options.random_seed)

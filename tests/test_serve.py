@@ -1,0 +1,251 @@
+"""A model served over HTTP by real `mlflow models serve` processes."""
+
+import base64
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import requests
+from helpers import COLORS, free_port, server
+
+REFUSED = "not an image: send the bytes of an image file, base64-encoded; paths and URLs are not opened here"
+PROBABILITIES = [f"Scored Probabilities_{name}" for name in COLORS]
+PARQUET = "application/vnd.apache.parquet"
+
+
+@pytest.fixture(scope="module")
+def offline(trained):
+    return mlflow.pyfunc.load_model(trained.model_uri)
+
+
+@pytest.fixture(scope="module")
+def files(images):
+    return sorted((images / "val").rglob("*.jpg"))
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory, files):
+    """A folder that a server opens, with one image, a folder in it, and links that lead inside and outside."""
+    root = tmp_path_factory.mktemp("around") / "opened"
+    root.mkdir()
+    shutil.copy(files[0], root / "inside.jpg")
+    shutil.copy(files[1], root.parent / "beside.jpg")
+    (root.parent / "opened-too").mkdir()
+    shutil.copy(files[1], root.parent / "opened-too" / "x.jpg")
+    (root / "link.jpg").symlink_to("inside.jpg")
+    (root / "out.jpg").symlink_to(root.parent / "beside.jpg")
+    (root / "folder").mkdir()
+    os.mkfifo(root / "pipe.jpg")
+    return root
+
+
+@pytest.fixture(scope="module")
+def small(trained, tmp_path_factory, opened):
+    """The URL of a server that takes three images per request and opens one folder."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    environment = {
+        "MLFLOW_PYFUNC_INFERENCE_CONFIG": '{"max_images_per_request": 3}',
+        "MLFLOW_RESNET_ALLOWED_ROOT": str(opened),
+    }
+    with server(serve(trained.model_uri, port), f"{url}/ping", tmp_path_factory.mktemp("small"), **environment):
+        yield url
+
+
+def serve(model_uri, port):
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", str(model_uri)]
+    return [*command, "--port", str(port), "--env-manager", "local"]
+
+
+def post(url, body=None, **arguments):
+    return requests.post(f"{url}/invocations", json=body, timeout=60, **arguments)
+
+
+def refuse_constant(name):
+    raise ValueError(f"{name} is not JSON")
+
+
+def rows(answer):
+    assert answer.status_code == 200, answer.text
+    return json.loads(answer.text, parse_constant=refuse_constant)["predictions"]
+
+
+def encoded(file, prefix=""):
+    return prefix + base64.b64encode(file.read_bytes()).decode()
+
+
+def parquet(column):
+    file = io.BytesIO()
+    pd.DataFrame({"image": column}).to_parquet(file)
+    return {"data": file.getvalue(), "headers": {"Content-Type": PARQUET}}
+
+
+BODIES = {
+    "dataframe_split": lambda values: {"dataframe_split": {"columns": ["image"], "data": [[v] for v in values]}},
+    "dataframe_records": lambda values: {"dataframe_records": [{"picture": value} for value in values]},
+    "inputs": lambda values: {"inputs": values},
+    "instances": lambda values: {"instances": values},
+    "named instances": lambda values: {"instances": [{"image": value} for value in values]},
+}
+
+
+def test_ping_says_that_the_model_is_there(served):
+    assert requests.get(f"{served}/ping", timeout=5).status_code == 200
+
+
+@pytest.mark.parametrize("prefix", ["", "data:image/jpeg;base64,"])
+@pytest.mark.parametrize("form", BODIES)
+def test_every_body_is_answered_as_offline(form, prefix, served, offline, files):
+    answered = rows(post(served, BODIES[form]([encoded(file, prefix) for file in files])))
+    assert_as_offline(answered, offline, files)
+
+
+def test_raw_bytes_in_parquet_are_answered_as_offline(served, offline, files):
+    assert_as_offline(rows(post(served, **parquet([file.read_bytes() for file in files]))), offline, files)
+
+
+def assert_as_offline(answered, offline, files):
+    expected = offline.predict([file.read_bytes() for file in files])
+    got = pd.DataFrame(answered)
+    assert list(got.columns) == list(expected.columns)
+    np.testing.assert_allclose(got[PROBABILITIES], expected[PROBABILITIES], rtol=1e-6)
+    for column in ("image", "Scored Labels", "error"):
+        assert list(got[column]) == list(expected[column])
+
+
+def test_a_bad_image_is_a_row_and_the_answer_is_strict_json(served, files):
+    half = base64.b64encode(files[0].read_bytes()[:300]).decode()
+    answered = rows(post(served, {"inputs": [encoded(files[0]), "no image", half, encoded(files[4])]}))
+    assert [row["Scored Labels"] for row in answered] == ["007", None, None, "blue sky"]
+    assert [row[PROBABILITIES[0]] is None for row in answered] == [False, True, True, False]
+    assert [row["error"] for row in answered[::3]] == ["", ""]
+    assert answered[1]["error"] == REFUSED
+    assert "truncated or damaged" in answered[2]["error"]
+
+
+def test_params_are_taken_from_json(served, files):
+    body = {"inputs": [encoded(files[0]), "no image"], "params": {"top_k": 1, "batch_size": 1}}
+    answered = rows(post(served, body))
+    assert answered[0].keys() == {"image", "Scored Labels", "Top 1 Label", "Top 1 Probability", "error"}
+    assert [row["Top 1 Label"] for row in answered] == ["007", None]
+
+
+def test_paths_and_urls_are_refused_in_one_sentence_and_not_looked_at(served, files, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.5)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/x.jpg"
+        named = ["/etc/passwd", "/nope", str(files[0]), str(tmp_path), str(tmp_path / "pipe"), "/dev/zero", url]
+        named += [f"file://{files[0]}", "s3://bucket/x.jpg", "../x.jpg", "~/x.jpg", "x" * 100_000, "a\0b", ""]
+        for form in ("inputs", "dataframe_split"):
+            assert {row["error"] for row in rows(post(served, BODIES[form](named)))} == {REFUSED}
+        with pytest.raises(TimeoutError):
+            listener.accept()
+
+
+def test_one_folder_can_be_opened_and_nothing_beside_it(small, opened):
+    for name in ("inside.jpg", "link.jpg", "folder/../inside.jpg"):
+        assert rows(post(small, {"inputs": [f"{opened}/{name}"]}))[0]["Scored Labels"] == "007", name
+    outside = ["../beside.jpg", "../opened-too/x.jpg", "out.jpg", "nope.jpg", "folder", "pipe.jpg", ""]
+    paths = [f"{opened}/{name}" for name in outside] + [
+        f"{opened}-too/x.jpg",
+        "/etc/passwd",
+        f"file://{opened}/inside.jpg",
+    ]
+    for path in paths:
+        assert rows(post(small, {"inputs": [path]}))[0]["error"] == REFUSED, path
+
+
+def test_as_many_images_as_allowed_and_one_more(small, files):
+    for form in ("inputs", "dataframe_split"):
+        assert len(rows(post(small, BODIES[form]([encoded(files[0])] * 3)))) == 3
+        answer = post(small, BODIES[form]([encoded(files[0])] * 4))
+        assert answer.status_code == 400
+        sentence = "4 images in one request, over the limit of 3; send several requests"
+        assert sentence in answer.json()["message"]
+    assert len(rows(post(small, {"inputs": [encoded(files[0])]}))) == 1
+
+
+def test_an_image_over_the_cap_is_a_row(served, files):
+    content = files[0].read_bytes()
+    too_large = content + bytes(64 * 2**20)
+    answered = rows(post(served, **parquet([too_large, content])))
+    assert [row["error"] for row in answered] == ["over the limit of 64 MiB for one image", ""]
+    answered = rows(post(served, {"inputs": [base64.b64encode(too_large).decode(), encoded(files[0])]}))
+    assert [row["error"] for row in answered] == ["over the limit of 64 MiB for one image", ""]
+
+
+def test_concurrent_requests_each_get_the_answer_of_their_own_images(served, offline, files):
+    together = threading.Barrier(16)
+
+    def ask(number):
+        own = [files[(number + i) % len(files)] for i in range(1 + number % 3)]
+        together.wait(30)
+        return [(own, rows(post(served, {"inputs": [encoded(file) for file in own]}))) for _ in range(3)]
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = [answer for answered in pool.map(ask, range(16)) for answer in answered]
+    assert len(answers) == 48
+    for own, answered in answers:
+        expected = offline.predict([str(file) for file in own])[PROBABILITIES]
+        np.testing.assert_allclose(pd.DataFrame(answered)[PROBABILITIES], expected, rtol=1e-5)
+
+
+BAD_REQUESTS = {
+    "negative top_k": {"json": {"inputs": ["x"], "params": {"top_k": -1}}},
+    "top_k as text": {"json": {"inputs": ["x"], "params": {"top_k": "x"}}},
+    "negative batch_size": {"json": {"dataframe_split": {"data": [["x"]]}, "params": {"batch_size": -5}}},
+    "no images": {"json": {"inputs": []}},
+    "no field": {"json": {}},
+    "two fields": {"json": {"inputs": ["x"], "instances": ["x"]}},
+    "pixels": {"json": {"instances": [[[1, 2], [3, 4]]]}},
+    "not JSON": {"data": "xx", "headers": {"Content-Type": "application/json"}},
+    "unknown content": {"data": b"xx", "headers": {"Content-Type": "application/octet-stream"}},
+    "257 images": {"json": {"inputs": ["x"] * 257}},
+    "bad Parquet": {"data": b"xx", "headers": {"Content-Type": PARQUET}},
+}
+MLFLOWS_OWN = {"bad Parquet": pytest.mark.xfail(reason="MLflow answers with its stack trace", strict=True)}
+
+
+@pytest.mark.parametrize(
+    "arguments", [pytest.param(value, id=name, marks=MLFLOWS_OWN.get(name, ())) for name, value in BAD_REQUESTS.items()]
+)
+def test_a_bad_request_is_a_sentence_without_trace_or_path_and_the_server_goes_on(arguments, served, files):
+    answer = requests.post(f"{served}/invocations", timeout=60, **arguments)
+    assert 400 <= answer.status_code < 500
+    for secret in ("Traceback", "stack_trace", 'File "', sys.prefix, os.getcwd()):
+        assert secret not in answer.text
+    assert rows(post(served, {"inputs": [encoded(files[0])]}))[0]["Scored Labels"] == "007"
+
+
+def test_a_tampered_model_never_becomes_healthy(trained, tmp_path):
+    model = mlflow.artifacts.download_artifacts(trained.model_uri, dst_path=tmp_path)
+    with open(f"{model}/data/model.safetensors", "r+b") as weights:
+        weights.seek(-4, os.SEEK_END)
+        weights.write(b"\1\2\3\4")
+    port = free_port()
+    result = subprocess.run(serve(model, port), cwd=tmp_path, capture_output=True, text=True, timeout=90)
+    assert result.returncode != 0
+    assert "TamperedWeightsError" in result.stderr
+    assert "the model was saved with" in result.stderr
+    with pytest.raises(requests.ConnectionError):
+        requests.get(f"http://127.0.0.1:{port}/ping", timeout=5)
+
+
+def test_models_predict_scores_a_json_file(trained, offline, files, tmp_path):
+    (tmp_path / "input.json").write_text(json.dumps({"inputs": [encoded(file) for file in files[::4]]}))
+    command = [sys.executable, "-m", "mlflow", "models", "predict", "--model-uri", trained.model_uri]
+    command += ["--input-path", "input.json", "--output-path", "output.json", "--env-manager", "local"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert_as_offline(json.loads((tmp_path / "output.json").read_text())["predictions"], offline, files[::4])
