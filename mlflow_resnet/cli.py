@@ -1,6 +1,12 @@
 """The command line: parse, one call, print. Options come from `mlflow_resnet.options`; torch is imported on use."""
 
+# ruff: noqa: E402
 from __future__ import annotations
+
+import os
+
+# A thread of torch that waits must sleep and not spin: on a busy machine spinning made training several times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is loaded
 
 import signal
 import sys

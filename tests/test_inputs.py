@@ -18,6 +18,7 @@ from PIL import Image
 import mlflow_resnet
 from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError
 from mlflow_resnet.images.decode import MAX_IMAGE_BYTES
+from mlflow_resnet.scoring.guard import REFUSED as REFUSED_OVER_HTTP
 from mlflow_resnet.scoring.pyfunc import ScoringModel
 
 CLASSES = list(COLORS)
@@ -158,10 +159,11 @@ def test_a_prefix_and_an_object_in_s3(model, images, files, expect, s3):
     assert "s3://bucket/val/nothing-here" in scored["error"][2]
 
 
-def test_the_column_image_among_others(model, native, files, expect):
+def test_of_several_columns_mlflow_passes_on_the_first(model, native, files, expect):
     frame = pd.DataFrame({"image": list(map(str, files)), "comment": "nice"})
     expect(model.predict(frame), files)
-    expect(native.predict(frame[["comment", "image"]]), files)  # MLflow passes on the first column alone
+    with pytest.raises(InvalidOptionsError, match="columns 'image', 'comment'; pass the one with the images alone"):
+        native.predict(frame)
 
 
 def too_many_pixels():
@@ -206,7 +208,7 @@ def test_an_empty_directory_is_a_row_in_a_list_and_an_error_alone(model, native,
 REFUSED = [
     (np.zeros((2, 8, 8, 3), np.uint8), "an array of uint8 numbers; pass encoded image files as bytes, or their paths"),
     (np.zeros((2, 2)), "an array of float64 numbers"),
-    (pd.DataFrame({"left": ["a"], "right": ["b"]}), "columns 'left', 'right'; pass one column, or call .* 'image'"),
+    (pd.DataFrame({"left": ["a"], "right": ["b"]}), "columns 'left', 'right'; pass the one with the images alone"),
 ]
 
 
@@ -247,3 +249,9 @@ def test_the_largest_image_and_one_byte_more(wrap, model, files, expect):
     scored = model.predict([wrap(largest), wrap(largest + b"\0"), wrap(content)])
     expect(scored, [files[0], None, files[0]])
     assert scored["error"][1] == "over the limit of 64 MiB for one image"
+
+
+def test_another_server_can_have_paths_refused_too(native, files, monkeypatch):
+    monkeypatch.setenv("MLFLOW_RESNET_SERVING", "true")
+    scored = native.predict([str(files[0]), files[0].read_bytes()])
+    assert scored["error"].tolist() == [REFUSED_OVER_HTTP, ""]

@@ -220,6 +220,10 @@ print(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
 
+# Left alone, glibc's heap also keeps between 0 and 1.2 GiB of freed batches, by chance: too much noise to measure in.
+GIVEN_BACK = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1000000"}
+
+
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
     picture = write_picture(tmp_path / "picture.bmp", (90, 90, 90), 1, (150, 150))
     peaks = {}
@@ -229,7 +233,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
         for i in range(number):
             os.link(picture, folder / f"{i}.bmp")
         command = [sys.executable, "-c", MEASURED, str(folder), str(tmp_path / "scored.parquet")]
-        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        result = subprocess.run(command, cwd=ROOT, env=GIVEN_BACK, capture_output=True, text=True, timeout=120)
         assert result.returncode == 0, result.stderr
         rows, peaks[number] = map(int, result.stdout.split())
         assert rows == number

@@ -40,8 +40,7 @@ def opened(tmp_path_factory, files):
     root.mkdir()
     shutil.copy(files[0], root / "inside.jpg")
     shutil.copy(files[1], root.parent / "beside.jpg")
-    (root.parent / "opened-too").mkdir()
-    shutil.copy(files[1], root.parent / "opened-too" / "x.jpg")
+    shutil.copytree(files[1].parent, root.parent / "opened-too")
     (root / "link.jpg").symlink_to("inside.jpg")
     (root / "out.jpg").symlink_to(root.parent / "beside.jpg")
     (root / "folder").mkdir()
@@ -156,9 +155,9 @@ def test_paths_and_urls_are_refused_in_one_sentence_and_not_looked_at(served, fi
 def test_one_folder_can_be_opened_and_nothing_beside_it(small, opened):
     for name in ("inside.jpg", "link.jpg", "folder/../inside.jpg"):
         assert rows(post(small, {"inputs": [f"{opened}/{name}"]}))[0]["Scored Labels"] == "007", name
-    outside = ["../beside.jpg", "../opened-too/x.jpg", "out.jpg", "nope.jpg", "folder", "pipe.jpg", ""]
+    outside = ["../beside.jpg", "../opened-too/01.jpg", "out.jpg", "nope.jpg", "folder", "pipe.jpg", ""]
     paths = [f"{opened}/{name}" for name in outside] + [
-        f"{opened}-too/x.jpg",
+        f"{opened}-too/01.jpg",
         "/etc/passwd",
         f"file://{opened}/inside.jpg",
     ]
