@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,22 @@ def run_main(*args: object) -> subprocess.CompletedProcess:
         sys.argv = argv
         signal.signal(signal.SIGTERM, handler)
     return subprocess.CompletedProcess(args, int(ended.value.code or 0), out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def start_cli(*args: object):
+    """A command in a process that can be sent signals, and that does not outlive the block.
+
+    A shell's background job ignores Ctrl-C, and so would the process, if it were not told otherwise.
+    """
+    command = [sys.executable, "-m", "mlflow_resnet", *map(str, args)]
+    restore = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=restore)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def flags(options: dict) -> list[str]:

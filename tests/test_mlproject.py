@@ -73,6 +73,7 @@ def test_a_failed_run_is_failed_and_says_why(elsewhere, images):
     assert only_run().info.status == "FAILED"
 
 
+@pytest.mark.slow
 def test_score_and_evaluate_are_entry_points(elsewhere, trained, images):
     shutil.copytree(mlflow_model(trained), elsewhere / "model")
     values = {"model_uri": elsewhere / "model", "image_dir": images / "val"}

@@ -12,7 +12,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import COLORS, ROOT, run_cli, upload, write_picture
+from helpers import COLORS, ROOT, run_cli, start_cli, upload, write_picture
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidModelError, InvalidOptionsError, OutputError
 from mlflow_resnet.options import ScoreOptions
@@ -185,16 +185,15 @@ def test_a_signal_leaves_nothing_half_written(sent, code, trained, folder, tmp_p
     for i in range(5_000):
         os.link(folder / "007" / "00.jpg", tmp_path / "many" / f"{i:05d}.jpg")
     (tmp_path / "out" / "scored.csv").write_text("old")
-    command = [sys.executable, "-m", "mlflow_resnet", "score", "--model-uri", MODEL]
-    command += ["--image-dir", str(tmp_path / "many"), "--output", str(tmp_path / "out" / "scored.csv")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not any(path.stat().st_size for path in (tmp_path / "out").glob(".*partial*")):
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline, "nothing was written"
-        time.sleep(0.05)
-    process.send_signal(sent)
-    _, stderr = process.communicate(timeout=30)
+    output = tmp_path / "out" / "scored.csv"
+    with start_cli("score", "--model-uri", MODEL, "--image-dir", tmp_path / "many", "--output", output) as process:
+        deadline = time.monotonic() + 120
+        while not any(path.stat().st_size for path in (tmp_path / "out").glob(".*partial*")):
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline, "nothing was written"
+            time.sleep(0.05)
+        process.send_signal(sent)
+        _, stderr = process.communicate(timeout=30)
     assert process.returncode == code, stderr
     assert "Traceback" not in stderr
     assert os.listdir(tmp_path / "out") == ["scored.csv"]
@@ -224,6 +223,7 @@ print(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 GIVEN_BACK = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1000000"}
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
     picture = write_picture(tmp_path / "picture.bmp", (90, 90, 90), 1, (150, 150))
     peaks = {}

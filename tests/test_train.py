@@ -1,12 +1,10 @@
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import mlflow
 import pytest
-from helpers import ROOT, TINY, flags, run_cli, run_main, write_class_folders, write_picture
+from helpers import ROOT, TINY, flags, run_cli, run_main, start_cli, write_class_folders, write_picture
 from mlflow import MlflowClient
 
 from mlflow_resnet.errors import ClassMismatchError, InvalidDatasetError, TrainingDivergedError
@@ -131,14 +129,13 @@ def test_skipping_bad_images_trains_on_the_others(workdir, tmp_path, capfd):
 
 @pytest.mark.parametrize(("sent", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_the_run_killed(workdir, images, sent, exit_code):
-    command = [sys.executable, "-m", "mlflow_resnet", "train", "--train-dir", str(images / "train")]
-    command += flags(FAST | {"epochs": 1000, "patience": 1000})
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    for line in process.stderr:
-        if "epoch 2/1000" in line:
-            break
-    process.send_signal(sent)
-    _, errors = process.communicate(timeout=60)
+    options = flags(FAST | {"epochs": 1000, "patience": 1000})
+    with start_cli("train", "--train-dir", images / "train", *options) as process:
+        for line in process.stderr:
+            if "epoch 2/1000" in line:
+                break
+        process.send_signal(sent)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == exit_code
     assert "Traceback" not in errors
     (run,) = mlflow.search_runs(output_format="list")

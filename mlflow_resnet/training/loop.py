@@ -32,7 +32,7 @@ VAL_NAMES = {"log_loss": "val_loss"}
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One epoch's numbers. `epoch` counts from 1; metric names and units are in DESIGN's vocabulary."""
+    """One epoch's numbers. `epoch` counts from 1; metrics are fractions, mean losses in nats, and images per second."""
 
     epoch: int
     metrics: dict[str, float]

@@ -53,7 +53,7 @@ def test_ignores_what_is_not_part_of_the_data_and_says_how_much(tmp_path: Path, 
     assert found.names == ("cat/1.png",)
     assert found.classes == ("cat",)
     assert found.ignored == Ignored(hidden=4, not_images=3, beside_classes=1)
-    assert found.ignored.describe() == ("ignored 4 hidden, 3 without an image's extension, 1 beside the class folders")
+    assert str(found.ignored) == "ignored 4 hidden, 3 without an image's extension, 1 beside the class folders"
 
 
 def test_links_that_loop_or_lead_outside_are_not_followed(tmp_path: Path, write_image: Write) -> None:
