@@ -46,8 +46,8 @@ REQUIREMENTS = (
     "safetensors",
     "numpy",
     "pandas",
-    "boto3",
-)  # boto3: predict takes s3://
+    "boto3",  # predict takes s3://
+)
 
 
 def get_default_pip_requirements() -> list[str]:

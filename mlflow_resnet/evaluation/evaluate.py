@@ -56,11 +56,12 @@ def targets_of(directory: LabeledDirectory, classes: tuple[str, ...], owner: str
     Raises:
         ClassMismatchError: if the directory has a class folder that `classes` lacks.
     """
-    extra = [name for name in directory.class_names if name not in set(classes)]
+    index = {name: i for i, name in enumerate(classes)}
+    extra = [name for name in directory.class_names if name not in index]
     if extra:
         raise ClassMismatchError(directory.root, extra, classes, owner)
-    index = {label: classes.index(printable(label)) for label in directory.classes}
-    return np.array([index[label] for label in directory.labels], dtype=np.int64)
+    targets = {label: index[printable(label)] for label in directory.classes}
+    return np.array([targets[label] for label in directory.labels], dtype=np.int64)
 
 
 def evaluate(predictor: Predictor, directory: LabeledDirectory, batch_size: int = 32) -> Evaluation:
