@@ -14,6 +14,7 @@ MlflowResnetError                    exit 2
 │   └── TamperedWeightsError         the weights are not the ones that were saved
 ├── ServerUnreachableError           the tracking server or registry does not answer
 ├── OutputError                      an output path cannot be written
+├── OutOfMemoryError                 even a small batch needs more memory than there is
 ├── PromotionRefusedError            exit 3
 └── TrainingDivergedError            exit 5
 
@@ -174,7 +175,18 @@ class OutputError(MlflowResnetError):
     """An output path cannot be written."""
 
     def __init__(self, path: str | os.PathLike[str], problem: str) -> None:
+        self.problem = problem
         super().__init__(f"{printable(path)}: {problem}")
+
+
+class OutOfMemoryError(MlflowResnetError):
+    """A batch of `images` does not fit into the memory of `device` and cannot be divided further."""
+
+    def __init__(self, images: int, device: str) -> None:
+        super().__init__(
+            f"out of memory: {images} images at a time are too many for {device}. "
+            "Lower --crop-size or --batch-size, raise --accumulation-steps, or choose a smaller --architecture."
+        )
 
 
 class PromotionRefusedError(MlflowResnetError):

@@ -8,6 +8,8 @@
 - `convert`: a folder or an archive to an image directory
 - `split`: one labeled directory to two
 - `scan`: which images are bad, and what identifies the data
+- `cache`: images decoded and resized once; in memory, or on disk by `packed`, or not kept at all
+- `memory`: how much memory is to be had
 - `output`: files and directories that appear whole or not at all
 - `digits`: the demo data set
 """

@@ -64,6 +64,11 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
 
 
+def leftovers(path: Path) -> Iterator[Path]:
+    """The hidden files beside `path` that become `path` when they are whole, or were left there by a killed process."""
+    return path.parent.glob(f".{path.stem}.partial-*{path.suffix}")
+
+
 def _sibling(path: Path) -> Path:
     return path.with_name(f".{path.stem}.partial-{secrets.token_hex(4)}{path.suffix}")
 

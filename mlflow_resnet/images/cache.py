@@ -1,0 +1,195 @@
+"""Prepared images: decoded and resized once, kept as uint8. Training and validation read images through it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import PIL
+
+from mlflow_resnet._version import __version__
+from mlflow_resnet.errors import BadImagesError, InvalidImageError, InvalidOptionsError
+from mlflow_resnet.images.decode import read_bytes
+from mlflow_resnet.images.directories import LabeledDirectory
+from mlflow_resnet.images.memory import available_memory, size_in_words
+from mlflow_resnet.images.packed import packed_images
+from mlflow_resnet.images.parallel import map_ordered
+
+CACHE_DIR_VARIABLE = "MLFLOW_RESNET_CACHE"
+MODES = ("auto", "ram", "disk", "none")
+AUTO_SHARE = 0.5  # of the available memory, that "auto" takes at most
+RAM_SHARE = 0.8  # that "ram" takes at most
+SAMPLE_SIZE = 32  # images prepared to estimate the size of all
+
+
+class PreparedImages:
+    """`images[i]` is image i as uint8 of shape (H_i, W_i, 3). Any number of threads may read at once.
+
+    The arrays are read-only, whatever the mode: the next read and other processes see the same memory. torch warns
+    of such arrays, so copy what you use, after the crop: `torch.from_numpy(images[i][rows, columns].copy())`.
+    Reading raises BadImagesError if the file is gone, or no longer what was scanned.
+
+    Attributes:
+        description: a clause for the terminal, on where the images are kept.
+        memory_bytes: what they will take in this process's memory once all were read; 0 unless they are kept there.
+    """
+
+    def __init__(self, load: Callable[[int], np.ndarray], count: int, description: str, memory_bytes: int = 0) -> None:
+        self._load = load
+        self._count = count
+        self.description = description
+        self.memory_bytes = memory_bytes
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self._load(index)
+
+
+def prepared_images(
+    directory: LabeledDirectory,
+    hashes: Mapping[str, str],
+    prepare: Callable[[bytes], np.ndarray],
+    settings: Mapping[str, object],
+    *,
+    mode: str,
+    threads: int,
+    cache_dir: str | os.PathLike[str] = "",
+    processes: int = 1,
+    reserved_bytes: int = 0,
+    on_image: Callable[[], None] | None = None,
+) -> PreparedImages:
+    """The images of `directory`, each as `prepare` makes it of the file's content.
+
+    Args:
+        hashes: name -> sha256 of the content, from `images.scan`.
+        prepare: always gives the same uint8 array of shape (H, W, 3) for the same content.
+        settings: what its result depends on besides, as JSON takes it; another value gives another file on disk.
+        mode: "none" prepares at every read. "ram" prepares at the first read and keeps the array. "disk" prepares all
+            now, into one file that later runs and other processes share, and that nobody removes. "auto" is "ram" if
+            half of the available memory is enough, else "none": disks are not filled unasked.
+        threads: how many prepare images in this call.
+        cache_dir: where "disk" keeps its files; "" is $MLFLOW_RESNET_CACHE, else the user's cache directory.
+        processes: how many on this machine make this same call; each keeps arrays of its own in "ram".
+        reserved_bytes: memory this process is yet to take, such as the `memory_bytes` of other images.
+        on_image: called for each image that is put on disk, in this thread.
+
+    Raises:
+        InvalidOptionsError: if "ram" would take more than 80 % of the available memory, or there is no such mode.
+        OutputError: if "disk" cannot write its file.
+        BadImagesError: if an image is gone, or no longer what was scanned.
+    """
+    source = _Source(directory, hashes, prepare)
+    if mode == "none":
+        return PreparedImages(source.load, len(directory), "prepared anew at every read")
+    if mode == "disk":
+        path = cache_folder(cache_dir) / f"{_key(directory, hashes, settings)}.arrow"
+        return _on_disk(source, path, threads, on_image)
+    if mode in ("auto", "ram"):
+        return _in_memory(source, mode, threads, processes, reserved_bytes)
+    raise InvalidOptionsError([f"cache is {mode!r}; choose one of {', '.join(MODES)}"])
+
+
+def cache_folder(cache_dir: str | os.PathLike[str] = "") -> Path:
+    """`cache_dir`, else $MLFLOW_RESNET_CACHE, else `mlflow_resnet` in the user's cache directory."""
+    if chosen := os.fspath(cache_dir) or os.environ.get(CACHE_DIR_VARIABLE):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "mlflow_resnet")
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The images as they are in their files."""
+
+    directory: LabeledDirectory
+    hashes: Mapping[str, str]
+    prepare: Callable[[bytes], np.ndarray]
+
+    def load(self, index: int) -> np.ndarray:
+        """Image `index`, read and prepared. Its content is what was scanned: the run and the file on disk say so."""
+        name = self.directory.names[index]
+        try:
+            content = read_bytes(self.directory.paths[index])
+            if hashlib.sha256(content).hexdigest() != self.hashes[name]:
+                raise InvalidImageError("changed since it was scanned")
+            image = self.prepare(content).view()
+        except InvalidImageError as error:
+            raise BadImagesError(self.directory.root, {name: error.message}) from None
+        image.flags.writeable = False
+        return image
+
+    def load_all(self, threads: int, on_image: Callable[[], None] | None) -> Generator[np.ndarray, None, None]:
+        for image in map_ordered(self.load, range(len(self.directory)), threads):
+            yield image
+            if on_image:
+                on_image()
+
+    def sample(self, threads: int) -> dict[int, np.ndarray]:
+        """Index -> image of a few images, evenly spread over all."""
+        count = len(self.directory)
+        size = min(count, SAMPLE_SIZE)
+        indices = [number * count // size for number in range(size)]
+        return dict(zip(indices, map_ordered(self.load, indices, threads), strict=True))
+
+    def size_of_all(self, sample: dict[int, np.ndarray]) -> int:
+        """Bytes of all images prepared, as estimated from a sample."""
+        return sum(image.nbytes for image in sample.values()) * len(self.directory) // len(sample)
+
+
+class _Kept:
+    """Prepares each image at its first read."""
+
+    def __init__(self, source: _Source, begun: dict[int, np.ndarray]) -> None:
+        self._source = source
+        self._images = [begun.get(index) for index in range(len(source.directory))]
+        self._locks = [Lock() for _ in self._images]
+
+    def load(self, index: int) -> np.ndarray:
+        with self._locks[index]:  # a second thread waits for the image instead of preparing it too
+            image = self._images[index]
+            if image is None:
+                image = self._images[index] = self._source.load(index)
+            return image
+
+
+def _in_memory(source: _Source, mode: str, threads: int, processes: int, reserved_bytes: int) -> PreparedImages:
+    sample = source.sample(threads)
+    need = source.size_of_all(sample)
+    available = max(available_memory() // processes - reserved_bytes, 0)
+    sizes = f"about {size_in_words(need)} of {size_in_words(available)} available"
+    if processes > 1:
+        sizes += f" to each of {processes} processes"
+    count = len(source.directory)
+    if need <= available * (AUTO_SHARE if mode == "auto" else RAM_SHARE):
+        return PreparedImages(_Kept(source, sample).load, count, f"kept in memory ({sizes})", need)
+    if mode == "auto":
+        advice = f"keeping them would take {sizes}, over {AUTO_SHARE:.0%}; --cache disk would keep them on disk"
+        return PreparedImages(source.load, count, f"prepared anew at every read ({advice})")
+    problem = f"cache is ram, but the prepared images take {sizes}, over the limit of {RAM_SHARE:.0%}"
+    raise InvalidOptionsError([f"{problem}; pass --cache disk or --cache none"])
+
+
+def _on_disk(source: _Source, path: Path, threads: int, on_image: Callable[[], None] | None) -> PreparedImages:
+    packed = packed_images(
+        path,
+        lambda: source.load_all(threads, on_image),
+        lambda: source.size_of_all(source.sample(threads)),
+    )
+    size = size_in_words(packed.nbytes)
+    return PreparedImages(packed.load, len(packed), f"kept on disk ({size} in {path})")
+
+
+def _key(directory: LabeledDirectory, hashes: Mapping[str, str], settings: Mapping[str, object]) -> str:
+    """64 hex digits for the contents in their order, the settings, and who decodes: not for names, labels or place."""
+    facts = {"mlflow_resnet": __version__, "pillow": PIL.__version__, "settings": dict(settings)}
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name in directory.names:
+        digest.update(hashes[name].encode())
+    return digest.hexdigest()

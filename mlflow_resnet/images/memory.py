@@ -1,0 +1,57 @@
+"""How much memory is to be had, and sizes in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+# Where a control group tells its limit, its use, and (in memory.stat) the cached files it would give back.
+_VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_VERSION_2 = ("memory.max", "memory.current", "inactive_file")
+
+
+def available_memory(
+    groups: Path = Path("/sys/fs/cgroup"),
+    membership: Path = Path("/proc/self/cgroup"),
+) -> int:
+    """Bytes that can be taken without swapping: the system's, or less where a container's limit (cgroup) is nearer.
+
+    `groups` is where Linux shows the control groups, `membership` the file that names this process's.
+    """
+    return min([psutil.virtual_memory().available, *_rooms(groups, membership)])
+
+
+def size_in_words(size: float) -> str:
+    """A number of bytes as "12 MiB" or "3.4 GiB"."""
+    return f"{size / 2**20:.0f} MiB" if size < 2**30 else f"{size / 2**30:.1f} GiB"
+
+
+def _rooms(groups: Path, membership: Path) -> Iterator[int]:
+    """Free bytes of each limited group around this process.
+
+    A container often sees its own group as the root, and none at the path it is told: what is not there is passed over.
+    """
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        root, files = (groups / "memory", _VERSION_1) if controllers else (groups, _VERSION_2)
+        group = root / path.lstrip("/")
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(root) and (room := _room(folder, *files)) is not None:
+                yield room
+
+
+def _room(folder: Path, limit: str, usage: str, reclaimable: str) -> int | None:
+    try:
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        used = int((folder / usage).read_text()) - int(stat[reclaimable])
+        return max(int((folder / limit).read_text()) - used, 0)
+    except (OSError, ValueError, KeyError):  # no such group, or its limit is "max"
+        return None
