@@ -87,10 +87,16 @@ def read_region(content: bytes, choose_region: Callable[[int, int], Region], siz
     return _resampled(image, orientation, region, size)
 
 
-def decode(content: bytes) -> Image.Image:
-    """The whole picture as a person sees it, in full resolution and mode RGB. Raises InvalidImageError."""
+def decode(content: bytes, shorter_edge: int | None = None) -> Image.Image:
+    """The whole picture as a person sees it, in mode RGB. Raises InvalidImageError.
+
+    In full resolution, or, with `shorter_edge`, a JPEG at the smallest scale (1/8, 1/4, 1/2) that leaves that many
+    pixels.
+    """
     image, orientation = _open(content)
     with _one_line_errors():
+        if shorter_edge:
+            _draft(image, image.size, (shorter_edge, shorter_edge))
         image.load()
         return turned(_rgb(image), orientation)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from mlflow_resnet.images.decode import Region, read_region
@@ -18,27 +19,41 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Preprocessing:
     """Resize the shorter edge to `resize_size` pixels, cut the central square of `crop_size` pixels, normalize.
 
-    The same as torchvision's `ImageClassification` preset, in one resampling step.
+    The same as torchvision's `ImageClassification` preset, in one resampling step. The designer's two other
+    operations that are not random come before the normalization, in scoring as in training: `padding` pixels of black
+    on each side, and `grayscale`, which makes the three channels equal.
     """
 
     resize_size: int = 256
     crop_size: int = 224
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    padding: int = 0
+    grayscale: bool = False
+
+    @property
+    def image_size(self) -> int:
+        """Pixels of each side of the square that the network sees."""
+        return self.crop_size + 2 * self.padding
 
     def center_region(self, width: int, height: int) -> Region:
-        """The square of a width x height image that the network sees: (left, top, right, bottom)."""
+        """The central square of a width x height image that is kept: (left, top, right, bottom)."""
         side = min(width, height) * self.crop_size / self.resize_size
         left, top = (width - side) / 2, (height - side) / 2
         return left, top, left + side, top + side
 
-    def load(self, content: bytes) -> Tensor:
-        """Bytes of an image file to uint8 of shape (3, crop_size, crop_size).
+    def prepare(self, content: bytes) -> np.ndarray:
+        """Bytes of an image file to uint8 of shape (image_size, image_size, 3).
 
         Raises:
             InvalidImageError: if the image cannot be read.
         """
-        return to_tensor(read_region(content, self.center_region, (self.crop_size, self.crop_size)))
+        image = read_region(content, self.center_region, (self.crop_size, self.crop_size))
+        return to_array(ImageOps.expand(image, self.padding) if self.padding else image, self.grayscale)
+
+    def load(self, content: bytes) -> Tensor:
+        """The same as `prepare`, as a tensor of shape (3, image_size, image_size)."""
+        return to_tensor(self.prepare(content))
 
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 of shape (N, 3, H, W) to float32 of the same shape, with zero mean and unit variance on ImageNet."""
@@ -47,6 +62,11 @@ class Preprocessing:
         return (images.float() - mean) / std
 
 
-def to_tensor(image: object) -> Tensor:
-    """An RGB picture to uint8 of shape (3, height, width)."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+def to_array(image: Image.Image, grayscale: bool) -> np.ndarray:
+    """An RGB picture to uint8 of shape (height, width, 3), its channels made equal if `grayscale`."""
+    return np.array(image.convert("L").convert("RGB") if grayscale else image)
+
+
+def to_tensor(image: np.ndarray) -> Tensor:
+    """The view of shape (3, height, width) of an array of shape (height, width, 3)."""
+    return torch.from_numpy(image).permute(2, 0, 1)

@@ -107,6 +107,24 @@ def test_a_jpeg_is_never_decoded_smaller_than_the_target() -> None:
         assert image.height >= target[1]
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_whole_jpeg_is_decoded_smaller_but_with_the_shorter_edge_asked_for(orientation: int) -> None:
+    content = with_orientation(photo(800, 641), orientation, "JPEG", quality=95)
+    for shorter_edge, size in (
+        (80, (100, 81)),
+        (81, (200, 161)),
+        (200, (400, 321)),
+        (400, (800, 641)),
+        (900, (800, 641)),
+    ):
+        seen = decode(content, shorter_edge)
+        assert seen.size == (size if orientation == 1 else size[::-1])
+        expected = decode(content).resize(seen.size, Image.Resampling.BOX)
+        assert np.abs(np.asarray(seen).astype(int) - np.asarray(expected)).mean() < 1.5
+    png = encoded(photo(80, 64), "PNG")
+    assert np.array_equal(np.asarray(decode(png, 8)), np.asarray(decode(png)))
+
+
 def test_a_png_is_resampled_from_all_its_pixels() -> None:
     picture = photo(640, 480)
     expected = picture.resize((80, 60), Image.Resampling.BILINEAR)

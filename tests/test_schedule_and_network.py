@@ -1,12 +1,8 @@
-from random import Random
-
 import pytest
 import torch
 from torch import nn
 
 from mlflow_resnet.model.network import build_network, fold_batch_norms
-from mlflow_resnet.model.preprocessing import Preprocessing
-from mlflow_resnet.training.augmentation import random_region
 from mlflow_resnet.training.loop import build_optimizer
 from mlflow_resnet.training.schedule import learning_rate_at
 
@@ -25,37 +21,6 @@ def test_the_warm_up_rises_linearly_to_the_highest_rate():
 def test_a_warm_up_as_long_as_the_run_does_not_divide_by_zero():
     rates = [learning_rate_at(step, steps=4, warmup_steps=4, highest=1.0) for step in range(4)]
     assert rates == pytest.approx([0.2, 0.4, 0.6, 0.8])
-
-
-@pytest.mark.parametrize(("width", "height"), [(640, 480), (1, 1), (3000, 2), (5, 900)])
-def test_a_random_region_lies_in_the_image(width, height):
-    random = Random(1)
-    for _ in range(200):
-        left, top, right, bottom = random_region(width, height, random)
-        assert 0 <= left < right <= width
-        assert 0 <= top < bottom <= height
-
-
-def test_a_random_region_covers_between_8_and_100_percent():
-    random = Random(1)
-    areas = [(r[2] - r[0]) * (r[3] - r[1]) / 1e6 for r in (random_region(1000, 1000, random) for _ in range(500))]
-    assert 0.075 < min(areas) < 0.12
-    assert max(areas) > 0.8
-
-
-@pytest.mark.parametrize(
-    ("size", "expected"), [((400, 300), (68.75, 18.75, 331.25, 281.25)), ((256, 256), (16, 16, 240, 240))]
-)
-def test_the_central_crop_is_torchvisions(size, expected):
-    assert Preprocessing(256, 224).center_region(*size) == pytest.approx(expected)
-
-
-def test_normalized_images_are_torchvisions():
-    from torchvision.transforms._presets import ImageClassification
-
-    image = torch.randint(0, 256, (3, 224, 224), dtype=torch.uint8)
-    expected = ImageClassification(crop_size=224, resize_size=224)(image)
-    assert torch.allclose(Preprocessing().normalize(image[None])[0], expected, atol=1e-5)
 
 
 def test_weight_decay_spares_norms_and_biases():

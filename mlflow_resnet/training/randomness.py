@@ -1,0 +1,40 @@
+"""Random numbers that belong to one image or one batch, whichever thread draws them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+# What draws from a generator (https://docs.pytorch.org/docs/stable/torch.html#random-sampling); the Beta distribution
+# of MixUp draws through _sample_dirichlet.
+_DRAWING = {
+    *(torch.bernoulli, torch.multinomial, torch.normal, torch.poisson, torch._sample_dirichlet),
+    *(torch.rand, torch.randint, torch.randn, torch.randperm),
+    *(Tensor.bernoulli, Tensor.bernoulli_, Tensor.cauchy_, Tensor.exponential_, Tensor.geometric_),
+    *(Tensor.log_normal_, Tensor.multinomial, Tensor.normal_, Tensor.random_, Tensor.uniform_),
+}
+
+
+class Seeded(TorchFunctionMode):
+    """Inside the block, this thread's draws on the CPU come from a generator of their own, seeded with `seed`.
+
+    torchvision's transforms know only torch's global generator, which all threads share. A function mode belongs to
+    its thread, so nothing waits for a lock, and the global generator stays as it is.
+
+    Args:
+        seed: of 64 bits at most.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        generator = {"generator": self.generator} if function in _DRAWING else {}
+        return function(*args, **generator | (kwargs or {}))
