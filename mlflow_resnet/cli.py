@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import MISSING, fields
-from typing import Any, NoReturn, get_type_hints
+from typing import Any, NoReturn, get_args, get_type_hints
 
 import click
 from mlflow.exceptions import MlflowException
@@ -23,7 +23,17 @@ from mlflow_resnet.errors import MlflowResnetError
 
 SIGTERM_EXIT_CODE = 143
 SIGINT_EXIT_CODE = 130
-TYPES: dict[type, Any] = {str: click.STRING, int: click.INT, float: click.FLOAT, bool: click.BOOL}
+TYPES: dict[type, click.ParamType] = {str: click.STRING, int: click.INT, float: click.FLOAT, bool: click.BOOL}
+
+
+class OrAuto(click.ParamType):
+    """A value of another type, or `auto`, which leaves it to the recipe."""
+
+    def __init__(self, kind: click.ParamType) -> None:
+        self.kind, self.name = kind, f"{kind.name}|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value == options.AUTO else self.kind.convert(value, param, ctx)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -49,7 +59,12 @@ def command(kind: type[options.Options], example: str) -> Callable[[Callable[[An
     return decorate
 
 
-def click_option(field: Any, kind: type) -> click.Option:
+def click_type(kind: Any) -> click.ParamType:
+    """What parses values of a field that is annotated with `kind`: a plain type, or one `| Auto`."""
+    return TYPES[kind] if kind in TYPES else OrAuto(TYPES[get_args(kind)[0]])
+
+
+def click_option(field: Any, kind: Any) -> click.Option:
     """The option of one field. Choices are left to the options class, which reports all problems at once."""
     choices = field.metadata["choices"]
     metavar = "true|false" if kind is bool else "|".join(choices) if 0 < len(choices) < 4 else None
@@ -58,7 +73,7 @@ def click_option(field: Any, kind: type) -> click.Option:
     default = {} if required else {"default": field.default, "show_default": field.default != ""}
     return click.Option(
         ["--" + field.name.replace("_", "-")],
-        type=TYPES[kind],
+        type=click_type(kind),
         metavar=metavar,
         help=help_text,
         required=required,

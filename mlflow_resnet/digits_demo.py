@@ -56,11 +56,9 @@ def train_options(options: DemoOptions) -> TrainOptions:
         learning_rate=0.02,
         warmup_epochs=1,
         random_seed=options.random_seed,
-        patience=6,
         resize_size=32,
         crop_size=32,
         random_resized_crop=False,
-        random_horizontal_flip=False,
         registered_model_name=options.registered_model_name,
         alias=options.alias,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -40,9 +42,11 @@ from mlflow_resnet.tracking.data import scanned_dataset, scanned_training_data
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
 from mlflow_resnet.tracking.run import attached_run_ends_with, log_missing_params, recorded_run
 from mlflow_resnet.tracking.server import check_servers
-from mlflow_resnet.training.loop import fit
+from mlflow_resnet.training.data import LabeledImages, TrainingImages
+from mlflow_resnet.training.loop import EpochResult, fit
 from mlflow_resnet.training.progress import Progress
-from mlflow_resnet.training.setup import augmented, check_training_data, starting_classifier
+from mlflow_resnet.training.recipe import Recipe, decide
+from mlflow_resnet.training.setup import check_training_data, starting_classifier, training_images, validation_images
 
 
 @dataclass(frozen=True)
@@ -73,39 +77,64 @@ def train(options: TrainOptions) -> TrainResult:
         check_directories(options.train_dir, options.val_dir)
         pick_device(options.device)
         check_servers(registry=bool(options.registered_model_name))
-        with scanned_training_data(options) as (train_set, val_set):
-            check_training_data(options, train_set.directory, val_set.directory)
-            classifier, start = starting_classifier(options, train_set.directory.class_names)
-            with recorded_run(f"{options.architecture} on {train_set.name}") as run:
-                log_missing_params(run, asdict(options) | environment_params())
-                return train_in_run(options, classifier, start, train_set, val_set, run)
+        with prepared(options) as training, recorded_run(f"{options.architecture} on {training.train_set.name}") as run:
+            decided = {f"recipe.{name}": value for name, value in asdict(training.recipe).items()}
+            log_missing_params(run, asdict(options) | decided | environment_params())
+            return train_in_run(options, training, run)
 
 
-def train_in_run(
-    options: TrainOptions,
-    classifier: ImageClassifier,
-    start: str,
-    train_set: ImageDirectoryDataset,
-    val_set: ImageDirectoryDataset,
-    run: Run,
-) -> TrainResult:
+@dataclass(frozen=True)
+class Training:
+    """All that a training begins with. `start` says where the classifier's weights come from."""
+
+    recipe: Recipe
+    classifier: ImageClassifier
+    start: str
+    train_set: ImageDirectoryDataset
+    val_set: ImageDirectoryDataset
+    train_images: TrainingImages
+    val_images: LabeledImages
+
+    def epochs(self, options: TrainOptions) -> Iterator[EpochResult]:
+        """Trains the classifier, epoch by epoch."""
+        progress = Progress(self.recipe.epochs, options.print_frequency)
+        return fit(self.classifier, self.train_images, self.val_images, self.recipe, options, progress)
+
+
+@contextlib.contextmanager
+def prepared(options: TrainOptions) -> Iterator[Training]:
+    """Scans the data and loads the starting weights; whatever is wrong with them is found here."""
+    with scanned_training_data(options) as (train_set, val_set):
+        train, val = train_set.directory, val_set.directory
+        recipe = decide(options, train.class_names, len(train))
+        check_training_data(recipe, train, val)
+        classifier, start = starting_classifier(options, recipe, train.class_names)
+        train_images = training_images(options, recipe, classifier, train, train_set.hashes)
+        reserved = train_images.data.images.memory_bytes
+        val_images = validation_images(options, classifier, val, val_set.hashes, reserved)
+        yield Training(recipe, classifier, start, train_set, val_set, train_images, val_images)
+
+
+def train_in_run(options: TrainOptions, training: Training, run: Run) -> TrainResult:
     """The part of `train` that is recorded."""
-    images = augmented(options, classifier, train_set.directory)
+    train_set, val_set, start = training.train_set, training.val_set, training.start
     mlflow.log_input(train_set, context="training")
     mlflow.set_tags({"mlflow_resnet.version": __version__, "mlflow_resnet.start": start})
-    record.log_gallery(images)
+    mlflow.log_dict(dict(training.classifier.training), "training.json")
+    record.log_gallery(training.train_images)
     with record.pending_model(run, val_set) as model:
-        progress = Progress(options.epochs, options.print_frequency)
-        for result in fit(classifier, images, val_set.directory, options, progress):
+        for result in training.epochs(options):
             record.log_epoch(result, train_set, val_set, model)
             if result.is_best:
                 best = result
-        metrics = best.metrics | record.log_evaluation_of(best, val_set, model)
-        record.log_classifier(classifier, model, best.epoch)
-    card = training_card(options, train_set.directory, val_set.directory, start, best.epoch, metrics)
+        record.log_evaluation(best.evaluation)
+        record.log_classifier(training.classifier, model, best.epoch)
+    card = training_card(
+        options, training.recipe, train_set.directory, val_set.directory, start, best.epoch, best.metrics
+    )
     mlflow.set_tag("mlflow.note.content", card)
     version = register(options, model.model_uri, card)
-    return TrainResult(classifier, run.info.run_id, model.model_uri, version, best.epoch, metrics)
+    return TrainResult(training.classifier, run.info.run_id, model.model_uri, version, best.epoch, best.metrics)
 
 
 def environment_params() -> dict[str, Any]:

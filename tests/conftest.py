@@ -53,6 +53,16 @@ def trained(tracking, images):
 
 
 @pytest.fixture(scope="session")
+def trained_weights(trained, tmp_path_factory) -> str:
+    """The state_dict of `trained` as a file, which a run on another tracking server can start from."""
+    import torch
+
+    path = tmp_path_factory.mktemp("weights") / "colors.pth"
+    torch.save(trained.classifier.network.state_dict(), path)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
 def served(trained, tmp_path_factory) -> str:
     """The URL of `mlflow models serve` for the champion."""
     port = free_port()

@@ -23,7 +23,9 @@ def test_command_line_and_mlproject_have_the_options_names_and_defaults(kind):
     parameters = {name: p.get("default") for name, p in entry_point["parameters"].items()}
     assert parameters == declared
     assert {name: type(value) for name, value in parameters.items() if value is not None} == {
-        name: types[name] for name, value in declared.items() if value is not None
+        name: types[name] if types[name] in (str, int, float, bool) else str
+        for name, value in declared.items()
+        if value is not None
     }
     expected = [f"python -m mlflow_resnet {kind.verb}"] + [f"--{n.replace('_', '-')} {{{n}}}" for n in declared]
     assert entry_point["command"] == " ".join(expected)
@@ -34,11 +36,11 @@ def test_main_is_train():
     assert set(ENTRY_POINTS) == {"main"} | {kind.verb for kind in VERBS}
 
 
-def test_the_defaults_are_the_designers():
+def test_the_defaults_are_the_designers_or_left_to_the_recipe():
     options = TrainOptions(train_dir="images")
-    values = (options.epochs, options.batch_size, options.learning_rate, options.warmup_epochs, options.random_seed)
-    assert values == (5, 16, 0.001, 0, 1)
-    assert (options.patience, options.print_frequency, options.resize_size, options.crop_size) == (3, 10, 256, 224)
+    assert (options.architecture, options.pretrained, options.zero_init_residual) == ("resnext101_32x8d", True, False)
+    assert (options.random_seed, options.print_frequency, options.resize_size, options.crop_size) == (1, 10, 256, 224)
+    assert {options.epochs, options.batch_size, options.learning_rate, options.patience} == {"auto"}
 
 
 @pytest.mark.parametrize(
@@ -51,7 +53,6 @@ def test_the_defaults_are_the_designers():
         ({"learning_rate": float("nan")}, "learning_rate is nan; it must be above 0"),
         ({"crop_size": 300}, "crop_size 300 is above resize_size 256; raise resize_size"),
         ({"architecture": "resnet19"}, "architecture is 'resnet19'; choose one of resnet18, resnet34"),
-        ({"warmup_epochs": 6}, "warmup_epochs 6 is more than epochs 5"),
         ({"val_fraction": 1.0}, "val_fraction is 1.0; it must be below 1"),
         ({"on_bad_image": "ignore"}, "on_bad_image is 'ignore'; choose one of error, skip"),
         ({"alias": "champion"}, "registered_model_name is empty; give the name to register under"),
@@ -71,7 +72,7 @@ def test_an_option_that_cannot_work_is_refused(changes, problem):
 
 def test_all_problems_are_named_at_once():
     with pytest.raises(InvalidOptionsError) as caught:
-        TrainOptions(train_dir="images", epochs=0, batch_size=0, crop_size=999)
+        TrainOptions(train_dir="images", epochs=0, batch_size=0, label_smoothing=2.0)
     assert len(caught.value.problems) == 3
 
 
@@ -82,6 +83,19 @@ def test_other_verbs_check_theirs():
         PromoteOptions(model_uri="m", image_dir="i", max_drop=-0.1)
     with pytest.raises(InvalidOptionsError, match="fraction is 0; it must be above 0"):
         SplitOptions(image_dir="i", train_dir="t", val_dir="v", fraction=0)
+
+
+def test_problems_of_several_fields_are_named_at_once():
+    with pytest.raises(InvalidOptionsError) as caught:
+        TrainOptions(train_dir="images", crop_size=999, alias="x", batch_size=15, processes=2)
+    assert len(caught.value.problems) == 3
+
+
+@pytest.mark.parametrize(("text", "value"), [("auto", "auto"), ("0.01", 0.01), ("1e-3", 0.001)])
+def test_a_number_can_be_left_to_the_recipe(text, value):
+    context = click.Context(cli.commands["train"])
+    cli.commands["train"].parse_args(context, ["--train-dir", "x", "--learning-rate", text])
+    assert context.params["learning_rate"] == value
 
 
 @pytest.mark.parametrize("text", ["true", "True", "false", "1", "0"])

@@ -1,11 +1,13 @@
-"""A map over threads that keeps the order and bounds the memory."""
+"""Iterating with threads: a map that keeps the order and bounds the memory, and a few items ahead; batches."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -38,3 +40,21 @@ def default_threads() -> int:
     """The number of cores this process may use, at most 32."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, 32)
+
+
+def ahead(items: Generator[T, None, None], count: int) -> Generator[T, None, None]:
+    """`items`, of which a thread makes up to `count` before they are asked for. Closing it closes `items`."""
+    end = object()
+    with ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as at_end:
+        at_end.callback(pool.submit, items.close)
+        ready = deque(pool.submit(next, items, end) for _ in range(count))
+        while (item := ready.popleft().result()) is not end:
+            ready.append(pool.submit(next, items, end))
+            yield item  # type: ignore[misc]
+
+
+def batched(items: Iterable[T], size: int) -> Generator[list[T], None, None]:
+    """`items` in lists of `size`, the last of which may be shorter."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch

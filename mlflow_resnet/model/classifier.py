@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
@@ -18,13 +20,15 @@ class ImageClassifier:
         architecture: torchvision's name of the network.
         classes: class names; the network's output i is the score of `classes[i]`.
         preprocessing: what happens to an image before it reaches the network.
-        network: takes float32 of shape (N, 3, crop_size, crop_size), returns logits of shape (N, len(classes)).
+        network: takes float32 of shape (N, 3, image_size, image_size), returns logits of shape (N, len(classes)).
+        training: how it was trained, as JSON: recipe and transformations; empty if that is not known.
     """
 
     architecture: str
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     network: nn.Module
+    training: Mapping[str, Any] = field(default_factory=dict)
 
 
 def new_classifier(

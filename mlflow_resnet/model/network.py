@@ -1,4 +1,4 @@
-"""Builds torchvision's ResNets, picks a device, and folds batch norms for scoring."""
+"""Builds torchvision's ResNets, picks a device, freezes stages, and folds batch norms for scoring."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import copy
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm  # of all kinds, SyncBatchNorm too
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import get_model
 
 from mlflow_resnet.errors import InvalidOptionsError, listed
 from mlflow_resnet.images.reasons import one_line
-from mlflow_resnet.options import ARCHITECTURES
+from mlflow_resnet.options import ARCHITECTURES, STAGES
 
 DEVICE_TYPES = ("cpu", "cuda", "mps")
 
@@ -50,13 +51,41 @@ def pick_device(device: str = "auto") -> torch.device:
         ) from None
 
 
+def stage_of(name: str) -> str:
+    """The stage that the parameter or module `name` of a ResNet, or of its head alone, belongs to."""
+    first = name.split(".")[0]
+    if first in STAGES:
+        return first
+    return "stem" if first in ("conv1", "bn1") else "head"
+
+
+def stages_until(stage: str) -> tuple[str, ...]:
+    """The stages from the image to `stage`, which is included; none for "none"."""
+    return STAGES[: STAGES.index(stage) + 1] if stage != "none" else ()
+
+
+def freeze(network: nn.Module, until: str) -> None:
+    """Only the stages after `until` get gradients from now on."""
+    frozen = stages_until(until)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(stage_of(name) not in frozen)
+
+
+def train_mode(network: nn.Module, frozen_until: str) -> None:
+    """Train mode, but for the frozen stages: their batch norms would go on to adapt to the images."""
+    network.train()
+    for name, module in network.named_children():
+        if stage_of(name) in stages_until(frozen_until):
+            module.eval()
+
+
 def fold_batch_norms(network: nn.Module) -> nn.Module:
     """A copy of a ResNet, in eval mode, with every batch norm folded into the convolution before it."""
     network = copy.deepcopy(network).eval()
     for module in list(network.modules()):
         children = list(module.named_children())
         for (conv_name, conv), (norm_name, norm) in zip(children, children[1:], strict=False):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm):
                 setattr(module, conv_name, fuse_conv_bn_eval(conv, norm))
                 setattr(module, norm_name, nn.Identity())
     return network

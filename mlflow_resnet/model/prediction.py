@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from threading import BoundedSemaphore
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mlflow_resnet.errors import InvalidImageError
-from mlflow_resnet.images.parallel import default_threads, map_ordered
+from mlflow_resnet.images.parallel import batched, default_threads, map_ordered
 from mlflow_resnet.images.sources import ImageSource
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import fold_batch_norms, pick_device
@@ -54,8 +53,16 @@ class Predictor:
     def predict(self, sources: Iterable[ImageSource], batch_size: int = 32) -> Iterator[Prediction]:
         """One prediction for every source, in their order. `sources` is consumed lazily; memory does not grow."""
         loaded = map_ordered(self._load, sources, self.threads)
-        while batch := list(islice(loaded, batch_size)):
+        for batch in batched(loaded, batch_size):
             yield from self._predict_batch(batch)
+
+    def predict_arrays(self, images: Iterable[np.ndarray], batch_size: int = 32) -> Iterator[np.ndarray]:
+        """The probabilities of images that the preprocessing has already made: uint8 of shape (H, W, 3) each.
+
+        Yields float32 of shape (len(classes),). `images` is consumed lazily, and indexed by threads of its own if any.
+        """
+        for batch in batched(images, batch_size):
+            yield from self.probabilities(torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2))
 
     def _load(self, source: ImageSource) -> _Loaded:
         try:

@@ -66,6 +66,7 @@ def save_classifier(classifier: ImageClassifier, folder: str | os.PathLike[str])
         "architecture": classifier.architecture,
         "classes": list(classifier.classes),
         "preprocessing": asdict(classifier.preprocessing),
+        "training": dict(classifier.training),
         "weights_sha256": sha256,
         "torch_version": torch.__version__,
     }
@@ -119,7 +120,8 @@ def described_classifier(description: dict[str, Any]) -> ImageClassifier:
     fields = description["preprocessing"]
     preprocessing = Preprocessing(**fields | {key: tuple(fields[key]) for key in ("mean", "std")})
     architecture, classes = description["architecture"], tuple(description["classes"])
-    return ImageClassifier(architecture, classes, preprocessing, build_network(architecture, len(classes)).eval())
+    network = build_network(architecture, len(classes)).eval()
+    return ImageClassifier(architecture, classes, preprocessing, network, description.get("training", {}))
 
 
 def verify_weights(path: Path, expected: str) -> None:

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 
 from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.options import TrainOptions
+from mlflow_resnet.training.recipe import Recipe
 
 MAX_LISTED_CLASSES = 20
 
 
 def training_card(
     options: TrainOptions,
+    recipe: Recipe,
     train: LabeledDirectory,
     val: LabeledDirectory,
     start: str,
@@ -28,15 +30,16 @@ def training_card(
 |---|---|
 | validation top-1 accuracy | {metrics["val_top1_accuracy"]:.2%} |{top5_row}
 | validation loss | {metrics["val_loss"]:.4f} |
-| best epoch | {best_epoch} of {options.epochs}, chosen on the validation images |
+| best epoch | {best_epoch} of {recipe.epochs}, chosen on the validation images |
 
 **Data.** {len(train)} images of {len(train.classes)} classes ({class_list(train.class_names)}) \
 from `{options.train_dir}`; validated on {len(val)} from `{held_out}`.
 
 **Start.** {start[0].upper() + start[1:]}.
 
-**Recipe.** SGD with Nesterov momentum, learning rate {options.learning_rate:g}, batch size {options.batch_size}, \
-seed {options.random_seed}; images resized to {options.resize_size} and cropped to {options.crop_size} pixels.
+**Recipe.** {recipe.strategy}, {recipe.optimizer}, learning rate {recipe.learning_rate:g} ({recipe.schedule}), \
+batch size {recipe.batch_size}, seed {options.random_seed}; images resized to {options.resize_size} and cropped to \
+{options.crop_size} pixels. All of it is in `training.json`.
 """
 
 

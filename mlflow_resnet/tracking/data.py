@@ -12,11 +12,12 @@ from mlflow_resnet.console import say
 from mlflow_resnet.errors import listed, printable
 from mlflow_resnet.images.directories import LabeledDirectory, list_labeled
 from mlflow_resnet.images.parallel import default_threads
-from mlflow_resnet.images.scan import apply_policy, digest_of, scan
+from mlflow_resnet.images.scan import Scan, apply_policy, digest_of, scan
 from mlflow_resnet.images.sources import local_copy
 from mlflow_resnet.images.split import split_labeled
 from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset, source_of
+from mlflow_resnet.training import processes
 
 
 @contextlib.contextmanager
@@ -50,8 +51,7 @@ def scanned(
     """A labeled directory without what the policy leaves out, and the sha256 of each image."""
     with local_copy(image_dir) as path:
         directory = list_labeled(path)
-        with tqdm(total=len(directory), desc=f"checking {role} images", unit="img", leave=False, disable=None) as bar:
-            found = scan(directory, num_workers or default_threads(), bar.update)
+        found = scan_together(directory, num_workers or default_threads(), f"checking {role} images")
         kept = apply_policy(directory, found, on_bad_image)
         say(
             f"{role}: {len(kept)} images of {len(kept.classes)} classes in {image_dir}",
@@ -59,6 +59,17 @@ def scanned(
             left_out(found.bad),
         )
         yield kept, found.hashes
+
+
+def scan_together(directory: LabeledDirectory, threads: int, title: str) -> Scan:
+    """Scans the directory; of several processes that train together, each scans a part and all get the whole."""
+    own = directory.subset(range(processes.rank(), len(directory), processes.world_size()))
+    hidden = None if processes.is_first() else True  # None: unless on a terminal
+    with tqdm(total=len(own), desc=title, unit="img", leave=False, disable=hidden) as bar:
+        parts = processes.gathered(scan(own, threads, bar.update))
+    bad = {name: reason for part in parts for name, reason in part.bad.items()}
+    hashes = {name: sha256 for part in parts for name, sha256 in part.hashes.items()}
+    return Scan(hashes, {name: bad[name] for name in directory.names if name in bad})
 
 
 def left_out(bad: dict[str, str]) -> str:
@@ -70,4 +81,4 @@ def dataset_of(
 ) -> ImageDirectoryDataset:
     """A scanned directory as a dataset called after the last part of `uri`, the path or URI that the user gave."""
     name = printable(os.path.basename(os.path.abspath(uri)))
-    return ImageDirectoryDataset(directory, source_of(uri), name + suffix, digest_of(directory, hashes))
+    return ImageDirectoryDataset(directory, source_of(uri), name + suffix, digest_of(directory, hashes), hashes)

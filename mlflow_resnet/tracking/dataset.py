@@ -5,6 +5,7 @@ Annotations here are not postponed, because MLflow looks at the class in `from_i
 
 import json
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 from mlflow.data.dataset import Dataset
@@ -25,12 +26,19 @@ class ImageDirectoryDataset(Dataset):
         directory: the listed directory.
         source: where it came from, such as `s3://bucket/prefix`.
         digest: of the content, as `scan` gives it; computed if it is not given.
+        hashes: sha256 of the content of each image, as `scan` gives them, by name; empty if they are not known.
     """
 
     def __init__(
-        self, directory: LabeledDirectory, source: DatasetSource, name: str | None = None, digest: str | None = None
+        self,
+        directory: LabeledDirectory,
+        source: DatasetSource,
+        name: str | None = None,
+        digest: str | None = None,
+        hashes: Mapping[str, str] | None = None,
     ) -> None:
         self.directory = directory
+        self.hashes = hashes or {}
         super().__init__(source, name or printable(directory.root.name), digest)
 
     def _compute_digest(self) -> str:

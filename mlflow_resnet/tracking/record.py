@@ -60,14 +60,6 @@ def log_epoch(
     mlflow.log_metrics(of_val, step=result.epoch, dataset=val, model_id=model_id)
 
 
-def log_evaluation_of(best: EpochResult, val: ImageDirectoryDataset, model: LoggedModel) -> dict[str, float]:
-    """What only the best epoch needs: averages over classes, which are returned, figure and table."""
-    averages = {f"val_{name}": value for name, value in best.evaluation.averages.items()}
-    mlflow.log_metrics(averages, step=best.epoch, dataset=val, model_id=model.model_id)
-    log_evaluation(best.evaluation)
-    return averages
-
-
 def log_evaluation(evaluation: Evaluation) -> None:
     """The confusion matrix as a figure and the per-class table."""
     mlflow.log_figure(confusion_matrix_figure(evaluation.confusion, evaluation.classes), "confusion_matrix.png")

@@ -1,9 +1,22 @@
 """Training, which knows torch but not MLflow.
 
-loop          fit(): the epoch loop as a story
-setup         checks the data; builds the classifier to start from
-data          labeled images, their order and their batches
-augmentation  random region and flip of one training image
+loop          fit(): the phases and epochs of a training as a story
+trainer       one phase: its epochs and steps
+work          what a phase works on: the network and images, or the head and features
+recipe        what "auto" becomes; the phases of a strategy
+setup         checks the data; builds the classifier to start from, and the images
+data          labeled images, their order and their batches; class weights
+augmentation  what happens to a training image, by torchvision's names
+regions       random regions of an image, cut out and resized
+mixing        mixup and cutmix of a batch
+randomness    random numbers that belong to one image, whichever thread draws them
+optimizer     which parameters change, and how fast each
 schedule      the learning rate at a step
+budget        a time budget
+averaging     an exponential moving average of the weights
+best          the best epoch by any metric; patience
+processes     several processes that train one network
+synchronized  batch norms that see the images of all processes
+hardware      precision, memory, TF32
 progress      a bar on a terminal, lines elsewhere
 """

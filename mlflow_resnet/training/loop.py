@@ -9,25 +9,27 @@ from dataclasses import dataclass
 from time import perf_counter
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-from torch.optim import SGD, Optimizer
 
-from mlflow_resnet.errors import TrainingDivergedError
-from mlflow_resnet.evaluation.evaluate import Evaluation, evaluate
-from mlflow_resnet.images.directories import LabeledDirectory
+from mlflow_resnet.evaluation.evaluate import Evaluation
 from mlflow_resnet.images.parallel import default_threads
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import pick_device
-from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.options import TrainOptions
-from mlflow_resnet.training.data import TrainingImages
+from mlflow_resnet.training import processes
+from mlflow_resnet.training.best import Best
+from mlflow_resnet.training.budget import Budget
+from mlflow_resnet.training.data import LabeledImages, TrainingImages
+from mlflow_resnet.training.hardware import keep_freed_memory, pick_precision, use_tensor_cores
 from mlflow_resnet.training.progress import Progress
-from mlflow_resnet.training.schedule import learning_rate_at
+from mlflow_resnet.training.recipe import Recipe, phases
+from mlflow_resnet.training.synchronized import synchronize_batch_norms
+from mlflow_resnet.training.trainer import Trainer
+from mlflow_resnet.training.work import FeatureWork, ImageWork
 
-MOMENTUM = 0.9
-WEIGHT_DECAY = 1e-4
 VAL_NAMES = {"log_loss": "val_loss"}
+EVALUATION_BATCH_SIZE = 32
+PROBE_SHARE = 0.2  # of a time budget, at most, before the other layers are trained
+AUGMENTED_VIEWS = 4
 
 
 @dataclass(frozen=True)
@@ -41,127 +43,93 @@ class EpochResult:
 
 
 def fit(
-    classifier: ImageClassifier, train: TrainingImages, val: LabeledDirectory, options: TrainOptions, progress: Progress
+    classifier: ImageClassifier,
+    train: TrainingImages,
+    val: LabeledImages,
+    recipe: Recipe,
+    options: TrainOptions,
+    progress: Progress,
 ) -> Iterator[EpochResult]:
     """Trains the classifier's network in place and yields after each epoch.
 
-    Iterate to the end: only then the network holds the weights of the best epoch (highest validation accuracy, lower
-    loss among equals), on the CPU and in eval mode. Same seed, machine and number of torch threads give the same bits.
+    Iterate to the end: only then the network holds the weights of the best epoch, on the CPU and in eval mode. Same
+    seed, machine and number of torch threads give the same bits, unless there is a time budget.
 
     Raises:
         TrainingDivergedError: if the loss becomes NaN or infinite.
+        OutOfMemoryError: if even the smallest batch does not fit.
     """
-    iterations = len(train) // options.batch_size
-    trainer = Trainer(classifier, train, options, progress, iterations)
-    best = Best()
+    best = Best(options.best_metric, recipe.patience, options.patience_delay)
+    budget = Budget(options.max_minutes * 60 or math.inf)
+    device = prepare(classifier, options)
+    plan = phases(recipe)
+    epoch = 0
     with deterministic_cudnn():
-        for epoch in range(1, options.epochs + 1):
-            started = perf_counter()
-            with contextlib.closing(progress):
-                train_metrics = trainer.train_one_epoch(epoch)
-            train_metrics["train_images_per_second"] = iterations * options.batch_size / (perf_counter() - started)
-            if not all(tensor.isfinite().all() for tensor in classifier.network.state_dict().values()):
-                raise TrainingDivergedError(math.nan, epoch, iterations, train_metrics["learning_rate"])
-            evaluation = validate(classifier, val, options)
-            val_metrics = {VAL_NAMES.get(name, f"val_{name}"): value for name, value in evaluation.headline.items()}
-            is_best = best.update(epoch, val_metrics, classifier.network)
-            progress.end_epoch(summarize(train_metrics, val_metrics, is_best))
-            yield EpochResult(epoch, train_metrics | val_metrics, evaluation, is_best)
-            if epoch - best.epoch >= options.patience:
-                break
+        for phase in plan:
+            work = work_of(phase, classifier, train, val, options, device)
+            seconds = budget.left() * (1 if phase is plan[-1] else PROBE_SHARE)
+            trainer = Trainer(work, phase, options, progress, seconds)
+            best.begin_phase(epoch)
+            for _ in range(phase.epochs):
+                epoch += 1
+                with contextlib.closing(progress):
+                    train_metrics = trainer.train_one_epoch(epoch)
+                evaluation = validate(trainer)
+                metrics = train_metrics | named_for_validation(evaluation.metrics)
+                is_best = best.update(epoch, metrics, work.state(trainer.evaluated_module))
+                progress.end_epoch(summarize(metrics, is_best))
+                yield EpochResult(epoch, metrics, evaluation, is_best)
+                if trainer.is_done() or best.is_over(epoch):
+                    break
     classifier.network.load_state_dict(best.weights)
     classifier.network.to("cpu").eval()
 
 
-class Trainer:
-    """A network, its optimizer and its position in the schedule."""
-
-    def __init__(
-        self,
-        classifier: ImageClassifier,
-        train: TrainingImages,
-        options: TrainOptions,
-        progress: Progress,
-        iterations: int,
-    ) -> None:
-        self.device = pick_device(options.device)
-        self.network = classifier.network.to(self.device)
-        self.optimizer = build_optimizer(self.network, options.learning_rate)
-        self.normalize = classifier.preprocessing.normalize
-        self.train, self.options, self.progress, self.iterations = train, options, progress, iterations
-        self.threads = options.num_workers or default_threads()
-
-    def train_one_epoch(self, epoch: int) -> dict[str, float]:
-        """Trains on every image once and returns the means over images of loss and accuracy, and the last rate."""
-        self.network.train()
-        self.progress.start_epoch(epoch, self.iterations)
-        loss_sum = torch.zeros((), device=self.device)
-        correct = torch.zeros((), device=self.device)
-        batches = self.train.batches(epoch, self.options.batch_size, self.threads)
-        for iteration, (images, targets) in enumerate(batches, start=1):
-            rate = self.set_learning_rate((epoch - 1) * self.iterations + iteration - 1)
-            loss, hits = self.step(images, targets)
-            loss_sum += loss * len(images)
-            correct += hits
-            self.progress.advance()
-            if self.progress.is_due(iteration):
-                seen = iteration * self.options.batch_size
-                mean_loss = loss_sum.item() / seen
-                if not math.isfinite(mean_loss):
-                    raise TrainingDivergedError(mean_loss, epoch, iteration, rate)
-                self.progress.show(iteration, seen, mean_loss)
-        return {"train_loss": mean_loss, "train_top1_accuracy": correct.item() / seen, "learning_rate": rate}
-
-    def set_learning_rate(self, step: int) -> float:
-        """Sets the rate of the optimizer for `step` of the whole run and returns it."""
-        options = self.options
-        steps, warmup_steps = options.epochs * self.iterations, options.warmup_epochs * self.iterations
-        rate = learning_rate_at(step, steps, warmup_steps, options.learning_rate)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        return rate
-
-    def step(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """One update of the weights. Returns the batch's mean loss and its number of hits, both on the device."""
-        images, targets = images.to(self.device, non_blocking=True), targets.to(self.device, non_blocking=True)
-        logits = self.network(self.normalize(images))
-        loss = cross_entropy(logits, targets)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        return loss.detach(), (logits.argmax(dim=1) == targets).sum()
+def prepare(classifier: ImageClassifier, options: TrainOptions) -> torch.device:
+    """Moves the network to its device, where convolutions are fastest with channels last. Returns the device."""
+    device = pick_device(processes.local_device(options.device))
+    if device.type == "cpu":
+        keep_freed_memory()
+    use_tensor_cores()
+    if options.sync_batch_norm:
+        synchronize_batch_norms(classifier.network, device)
+    classifier.network.to(device).to(memory_format=torch.channels_last)
+    return device
 
 
-def build_optimizer(network: nn.Module, learning_rate: float) -> Optimizer:
-    """SGD with Nesterov momentum. Weight decay on weights of convolutions and the head, not on norms and biases."""
-    decayed = [parameter for parameter in network.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
-    return SGD(groups, lr=learning_rate, momentum=MOMENTUM, nesterov=True)
+def work_of(
+    phase: Recipe,
+    classifier: ImageClassifier,
+    train: TrainingImages,
+    val: LabeledImages,
+    options: TrainOptions,
+    device: torch.device,
+) -> ImageWork | FeatureWork:
+    """Images for the whole network; features, computed once, for the head alone."""
+    threads = options.num_workers or default_threads()
+    if phase.strategy == "linear_probe":
+        views = options.feature_views or (AUGMENTED_VIEWS if train.augmentation.is_random else 1)
+        dtype = pick_precision(options.precision, device)
+        return FeatureWork(classifier, train, val, device, threads, views, dtype)
+    return ImageWork(classifier, train, val, device, threads, options.freeze_until)
 
 
-def validate(classifier: ImageClassifier, val: LabeledDirectory, options: TrainOptions) -> Evaluation:
-    """Predicts `val` through the predict path that scoring and serving use."""
-    predictor = Predictor(classifier, options.device, options.num_workers)
-    return evaluate(predictor, val, max(options.batch_size, 32))
+def validate(trainer: Trainer) -> Evaluation:
+    """Evaluates the weights that count.
+
+    Raises:
+        TrainingDivergedError: if they are not finite.
+    """
+    started, module = perf_counter(), trainer.evaluated_module
+    processes.share_buffers(module)
+    trainer.check_weights(module)
+    evaluation = trainer.work.evaluate(module, EVALUATION_BATCH_SIZE)
+    trainer.validation_seconds = perf_counter() - started
+    return evaluation
 
 
-class Best:
-    """A copy of the best epoch's weights."""
-
-    def __init__(self) -> None:
-        self.epoch = 0
-        self.score = (-math.inf, -math.inf)
-        self.weights: dict[str, Tensor] = {}
-
-    def update(self, epoch: int, val_metrics: dict[str, float], network: nn.Module) -> bool:
-        """Copies the weights if this epoch is the best so far, and says whether it is."""
-        score = (val_metrics["val_top1_accuracy"], -val_metrics["val_loss"])
-        if score <= self.score:
-            return False
-        self.epoch, self.score = epoch, score
-        self.weights = {key: tensor.detach().clone() for key, tensor in network.state_dict().items()}
-        return True
+def named_for_validation(metrics: dict[str, float]) -> dict[str, float]:
+    return {VAL_NAMES.get(name, f"val_{name}"): value for name, value in metrics.items()}
 
 
 @contextlib.contextmanager
@@ -172,8 +140,8 @@ def deterministic_cudnn() -> Iterator[None]:
         yield
 
 
-def summarize(train_metrics: dict[str, float], val_metrics: dict[str, float], is_best: bool) -> str:
+def summarize(metrics: dict[str, float], is_best: bool) -> str:
     """One epoch in a line."""
-    train = f"train loss {train_metrics['train_loss']:.4f}, {train_metrics['train_images_per_second']:.0f} images/s"
-    val = f"val loss {val_metrics['val_loss']:.4f}, val top-1 {val_metrics['val_top1_accuracy']:.2%}"
+    train = f"train loss {metrics['train_loss']:.4f}, {metrics['train_images_per_second']:.0f} images/s"
+    val = f"val loss {metrics['val_loss']:.4f}, val top-1 {metrics['val_top1_accuracy']:.2%}"
     return f"{train}, {val}{' (best)' if is_best else ''}"

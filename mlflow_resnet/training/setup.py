@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
 from mlflow_resnet.console import say
 from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError
 from mlflow_resnet.evaluation.evaluate import targets_of
+from mlflow_resnet.images.cache import PreparedImages, prepared_images
 from mlflow_resnet.images.directories import LabeledDirectory
+from mlflow_resnet.images.parallel import default_threads
 from mlflow_resnet.model.classifier import ImageClassifier, new_classifier
 from mlflow_resnet.model.preprocessing import Preprocessing
 from mlflow_resnet.model.weights import load_starting_weights
 from mlflow_resnet.options import TrainOptions
+from mlflow_resnet.training import processes
 from mlflow_resnet.training.augmentation import Augmentation
-from mlflow_resnet.training.data import TrainingImages
+from mlflow_resnet.training.data import LabeledImages, TrainingImages, draw_weights
+from mlflow_resnet.training.recipe import Recipe
+
+HALF = (0.5, 0.5, 0.5)
 
 
-def check_training_data(options: TrainOptions, train_dir: LabeledDirectory, val_dir: LabeledDirectory) -> None:
+def check_training_data(recipe: Recipe, train_dir: LabeledDirectory, val_dir: LabeledDirectory) -> None:
     """Raises an error for data that cannot be trained on or validated with."""
     if len(train_dir.classes) < 2:
         raise InvalidDatasetError(train_dir.root, f"one class, {train_dir.classes[0]!r}; training needs two or more.")
@@ -22,28 +34,102 @@ def check_training_data(options: TrainOptions, train_dir: LabeledDirectory, val_
     if empty:
         raise InvalidDatasetError(train_dir.root, f"no images of class {empty[0]!r}; add some or remove the folder.")
     targets_of(val_dir, train_dir.class_names, "the training images")
-    if options.batch_size > len(train_dir):
-        problem = f"batch_size is {options.batch_size}, more than the {len(train_dir)} training images; lower it"
+    if recipe.batch_size > len(train_dir):
+        problem = f"batch_size is {recipe.batch_size}, more than the {len(train_dir)} training images; lower it"
         raise InvalidOptionsError([problem])
 
 
-def starting_classifier(options: TrainOptions, classes: tuple[str, ...]) -> tuple[ImageClassifier, str]:
+def starting_classifier(options: TrainOptions, recipe: Recipe, classes: tuple[str, ...]) -> tuple[ImageClassifier, str]:
     """The classifier before training, and a sentence that says where its weights come from."""
+    preprocessing = Preprocessing(
+        options.resize_size, options.crop_size, padding=options.padding, grayscale=options.grayscale
+    )
+    if recipe.normalize_half:
+        preprocessing = replace(preprocessing, mean=HALF, std=HALF)
     classifier = new_classifier(
         options.architecture,
         classes,
-        Preprocessing(options.resize_size, options.crop_size),
+        preprocessing,
         zero_init_residual=options.zero_init_residual,
         random_seed=options.random_seed,
     )
-    weights = options.weights or ("DEFAULT" if options.pretrained else "")
+    weights = "" if recipe.strategy == "scratch" else options.weights or ("DEFAULT" if options.pretrained else "")
     start = load_starting_weights(classifier, weights) if weights else "starting from random weights"
     say(start)
-    return classifier, start
+    training = {"recipe": asdict(recipe), "transformations": augmentation_of(options, recipe, classifier).as_list()}
+    return replace(classifier, training=training), start
 
 
-def augmented(options: TrainOptions, classifier: ImageClassifier, directory: LabeledDirectory) -> TrainingImages:
-    """The training images with the augmentation that the options ask for."""
-    augmentation = Augmentation(classifier.preprocessing, options.random_resized_crop, options.random_horizontal_flip)
+def augmentation_of(options: TrainOptions, recipe: Recipe, classifier: ImageClassifier) -> Augmentation:
+    """What happens to training images."""
+    return Augmentation(
+        classifier.preprocessing,
+        options.train_crop_size or options.crop_size,
+        random_resized_crop=recipe.random_resized_crop,
+        min_crop_area=recipe.min_crop_area,
+        random_crop=options.random_crop,
+        random_horizontal_flip=recipe.random_horizontal_flip,
+        random_vertical_flip=options.random_vertical_flip,
+        rotation_degrees=options.rotation_degrees,
+        affine_degrees=options.affine_degrees,
+        color_jitter=options.color_jitter,
+        random_grayscale=options.random_grayscale,
+        random_perspective=options.random_perspective,
+        random_erasing=recipe.random_erasing,
+        auto_augment=recipe.auto_augment,
+    )
+
+
+def training_images(
+    options: TrainOptions,
+    recipe: Recipe,
+    classifier: ImageClassifier,
+    directory: LabeledDirectory,
+    hashes: Mapping[str, str],
+) -> TrainingImages:
+    """The training images, cached and augmented as the options ask for."""
+    augmentation = augmentation_of(options, recipe, classifier)
+    images = cached(options, directory, hashes, augmentation.prepare, augmentation.prepare_settings())
+    say(f"training images: {images.description}")
     targets = targets_of(directory, classifier.classes, "the classifier")
-    return TrainingImages(directory, targets, augmentation, options.random_seed)
+    weights = draw_weights(targets, options.class_balance)
+    return TrainingImages(LabeledImages(images, targets), augmentation, options.random_seed, weights)
+
+
+def validation_images(
+    options: TrainOptions,
+    classifier: ImageClassifier,
+    directory: LabeledDirectory,
+    hashes: Mapping[str, str],
+    reserved_bytes: int,
+) -> LabeledImages:
+    """The validation images as scoring would see them, cached as the options ask for.
+
+    Args:
+        reserved_bytes: of memory, for the training images.
+    """
+    preprocessing = classifier.preprocessing
+    images = cached(options, directory, hashes, preprocessing.prepare, asdict(preprocessing), reserved_bytes)
+    return LabeledImages(images, targets_of(directory, classifier.classes, "the classifier"))
+
+
+def cached(
+    options: TrainOptions,
+    directory: LabeledDirectory,
+    hashes: Mapping[str, str],
+    prepare: Callable[[bytes], np.ndarray],
+    settings: dict[str, Any],
+    reserved_bytes: int = 0,
+) -> PreparedImages:
+    """The images as the option `cache` keeps them."""
+    return prepared_images(
+        directory,
+        hashes,
+        prepare,
+        settings,
+        mode=options.cache,
+        cache_dir=options.cache_dir,
+        threads=options.num_workers or default_threads(),
+        processes=processes.local_world_size(),
+        reserved_bytes=reserved_bytes,
+    )

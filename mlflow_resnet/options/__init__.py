@@ -1,0 +1,47 @@
+"""The options of every command: names, defaults, units and checks, in one frozen dataclass per verb.
+
+The command line, the MLproject parameters and a run's params all derive from these fields. "" and 0 mean "not given"
+where the help says so, because MLproject parameters are strings with a default; "auto" leaves a value to the recipe.
+
+base   fields that know their help text and limits, and the class that checks them
+train  the options of `train`
+verbs  the options of the other verbs
+"""
+
+from mlflow_resnet.options.base import AUTO, Options
+from mlflow_resnet.options.train import ARCHITECTURES, STAGES, TrainOptions
+from mlflow_resnet.options.verbs import (
+    METRICS,
+    ConvertOptions,
+    DemoOptions,
+    EvaluateOptions,
+    PromoteOptions,
+    ScoreOptions,
+    SplitOptions,
+)
+
+VERBS: tuple[type[Options], ...] = (
+    TrainOptions,
+    ScoreOptions,
+    EvaluateOptions,
+    PromoteOptions,
+    ConvertOptions,
+    SplitOptions,
+    DemoOptions,
+)
+
+__all__ = [
+    "ARCHITECTURES",
+    "AUTO",
+    "METRICS",
+    "STAGES",
+    "VERBS",
+    "ConvertOptions",
+    "DemoOptions",
+    "EvaluateOptions",
+    "Options",
+    "PromoteOptions",
+    "ScoreOptions",
+    "SplitOptions",
+    "TrainOptions",
+]

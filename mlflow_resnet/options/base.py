@@ -1,0 +1,88 @@
+"""What every options class is made of: fields that know their help text and the values they may take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, ClassVar, Literal
+
+from mlflow_resnet.errors import InvalidOptionsError, listed
+
+AUTO: Literal["auto"] = "auto"  # a value that the recipe decides
+MAX_SEED = 2**63  # what torch takes
+RESERVED_ALIASES = ("latest",)  # MLflow also reserves v<number>
+
+BATCH_SIZE = "images per forward pass"
+DEVICE = "auto, cpu, cuda, cuda:N or mps"
+NUM_WORKERS = "threads that decode images; 0: one per core"
+ON_BAD_IMAGE = "error: list unreadable images and stop; skip: leave them out"
+IMAGE_DIR_LABELED = "directory of class folders, local or s3://"
+
+
+def option(
+    help: str,  # noqa: A002 - click's word for it
+    default: Any = MISSING,
+    *,
+    choices: tuple[str, ...] = (),
+    at_least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    at_most: float | None = None,
+) -> Any:
+    """A dataclass field that knows its help text and the values it may take. `auto` is not checked."""
+    limits = {"at_least": at_least, "above": above, "below": below, "at_most": at_most}
+    return field(default=default, metadata={"help": help, "choices": choices} | limits)
+
+
+def problems_of(name: str, value: Any, metadata: Any) -> Iterator[str]:
+    """What is wrong with `value`, one sentence each."""
+    if metadata["choices"] and value not in metadata["choices"]:
+        yield f"{name} is {value!r}; choose one of {listed(metadata['choices'])}"
+    if value == AUTO:
+        return
+    if metadata["at_least"] is not None and not value >= metadata["at_least"]:
+        yield f"{name} is {value}; it must be at least {metadata['at_least']}"
+    if metadata["above"] is not None and not value > metadata["above"]:
+        yield f"{name} is {value}; it must be above {metadata['above']}"
+    if metadata["below"] is not None and not value < metadata["below"]:
+        yield f"{name} is {value}; it must be below {metadata['below']}"
+    if metadata["at_most"] is not None and not value <= metadata["at_most"]:
+        yield f"{name} is {value}; it must be at most {metadata['at_most']}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Base: checks every field and then `combinations()`, and raises one error that names all problems."""
+
+    verb: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        found = [p for f in fields(self) for p in problems_of(f.name, getattr(self, f.name), f.metadata)]
+        found = found or self.combinations()
+        if found:
+            raise InvalidOptionsError(found)
+
+    def combinations(self) -> list[str]:
+        """Problems that only show when fields are seen together."""
+        return []
+
+
+def alias_problems(alias: str, registered_model_name: str) -> list[str]:
+    """Why `alias` cannot be set; MLflow reserves `latest` and v<number>."""
+    if not alias:
+        return []
+    problems = []
+    if alias.lower() in RESERVED_ALIASES or (alias[0] in "vV" and alias[1:].isdigit()):
+        problems.append(f"alias is {alias!r}, which MLflow reserves; choose another, such as champion")
+    elif not alias.replace("-", "").replace("_", "").isalnum():
+        problems.append(f"alias is {alias!r}; use letters, digits, _ and - only")
+    if not registered_model_name:
+        problems.append(f"alias is {alias!r} but registered_model_name is empty; give the name to register under")
+    return problems
+
+
+def model_name_problems(name: str) -> list[str]:
+    """Why MLflow would refuse `name` for a registered model."""
+    if "/" in name or ":" in name or (name and not name.strip()):
+        return [f"registered_model_name is {name!r}; MLflow allows no / and no : in it, and not only spaces"]
+    return []

@@ -1,0 +1,209 @@
+"""The options of `train`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mlflow_resnet.options.base import (
+    AUTO,
+    DEVICE,
+    MAX_SEED,
+    NUM_WORKERS,
+    ON_BAD_IMAGE,
+    Options,
+    alias_problems,
+    model_name_problems,
+    option,
+)
+
+ARCHITECTURES = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnext101_64x4d",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+)
+STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")  # from the image to the head
+STRATEGIES = ("auto", "finetune", "linear_probe", "probe_then_finetune", "scratch")
+EPOCH_METRICS = (  # what every epoch logs; those that end in loss are better when lower
+    "val_top1_accuracy",
+    "val_top5_accuracy",
+    "val_loss",
+    "val_micro_precision",
+    "val_micro_recall",
+    "val_micro_f1",
+    "val_macro_precision",
+    "val_macro_recall",
+    "val_macro_f1",
+    "train_loss",
+    "train_top1_accuracy",
+)
+
+Auto = Literal["auto"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(Options):
+    """Options of `train`. What is "auto" is decided by the recipe: see `training.recipe`."""
+
+    verb = "train"
+
+    # data
+    train_dir: str = option("directory of class folders to train on, local or s3://")
+    val_dir: str = option("directory of class folders to validate on; empty: split off val_fraction", "")
+    val_fraction: float = option("fraction of train_dir held out, if val_dir is empty", 0.2, above=0, below=1)
+    on_bad_image: str = option(ON_BAD_IMAGE, "error", choices=("error", "skip"))
+
+    # network
+    architecture: str = option("network", "resnext101_32x8d", choices=ARCHITECTURES)
+    pretrained: bool = option("start from torchvision's default ImageNet weights", True)
+    weights: str = option(
+        "start from these instead: IMAGENET1K_V1, IMAGENET1K_V2, a .pth or .safetensors file (local or s3://), "
+        "or a model URI",
+        "",
+    )
+    zero_init_residual: bool = option("start each residual branch at zero (without pretrained weights)", False)
+
+    # recipe
+    recipe: str = option(
+        "auto: our defaults for the strategy; designer: exactly the Azure designer's training",
+        "auto",
+        choices=("auto", "designer"),
+    )
+    strategy: str = option(
+        "finetune: all layers, earlier ones at a lower rate; linear_probe: the head only; probe_then_finetune; "
+        "scratch; auto: probe_then_finetune from given weights, else scratch",
+        "auto",
+        choices=STRATEGIES,
+    )
+    freeze_until: str = option("keep the layers up to this one as they are", "none", choices=("none", *STAGES))
+    epochs: int | Auto = option("passes over the training images", AUTO, at_least=1)
+    probe_epochs: int | Auto = option("of these, epochs on the head alone (probe_then_finetune)", AUTO, at_least=0)
+    max_minutes: float = option("end the training within this time, its schedule adapted; 0: no limit", 0.0, at_least=0)
+    batch_size: int | Auto = option("images per update of the weights, over all processes", AUTO, at_least=2)
+    accumulation_steps: int = option("parts that a batch is computed in, to save memory", 1, at_least=1)
+    random_seed: int = option("seed of split, head, order and augmentation", 1, at_least=0, below=MAX_SEED)
+
+    # optimizer
+    optimizer: str = option("optimizer", AUTO, choices=("auto", "sgd", "adamw"))
+    learning_rate: float | Auto = option("highest learning rate", AUTO, above=0)
+    layer_decay: float | Auto = option(
+        "factor of the learning rate from one stage to the one before it", AUTO, above=0, at_most=1
+    )
+    schedule: str = option(
+        "fall of the learning rate; polynomial: power 2; step: to a tenth after each third of the training",
+        AUTO,
+        choices=("auto", "cosine", "polynomial", "step", "constant"),
+    )
+    warmup_epochs: float | Auto = option("epochs over which the learning rate rises linearly", AUTO, at_least=0)
+    weight_decay: float | Auto = option("weight decay", AUTO, at_least=0)
+    gradient_clip: float | Auto = option("largest norm of the gradient; 0: any", AUTO, at_least=0)
+    label_smoothing: float | Auto = option("label smoothing", AUTO, at_least=0, below=1)
+    ema_decay: float | Auto = option("decay per step of an average of the weights; 0: off", AUTO, at_least=0, below=1)
+    class_balance: str = option(
+        "rare classes count more: loss weights of 1/sqrt(n) (sqrt) or 1/n (balanced), or drawn more often (sampler)",
+        "none",
+        choices=("none", "sqrt", "balanced", "sampler"),
+    )
+
+    # best epoch
+    best_metric: str = option("metric that chooses the best epoch", "val_top1_accuracy", choices=EPOCH_METRICS)
+    patience: int | Auto = option("stop after this many epochs without a new best; 0: never", AUTO, at_least=0)
+    patience_delay: int = option("epochs before patience begins to count", 0, at_least=0)
+
+    # preprocessing, for training and scoring
+    resize_size: int = option("pixels of the shorter edge before the crop", 256, at_least=1)
+    crop_size: int = option("pixels of the square the network sees", 224, at_least=1)
+    train_crop_size: int = option("the same in training; 0: crop_size", 0, at_least=0)
+    padding: int = option("pixels of black around the crop", 0, at_least=0)
+    grayscale: bool = option("take the color away", False)
+
+    # augmentation, for training only
+    random_resized_crop: bool | Auto = option("crop a random region and resize it", AUTO)
+    min_crop_area: float | Auto = option("smallest area of that region, as a fraction", AUTO, above=0, at_most=1)
+    random_crop: bool = option("crop a random square of the resized image", False)
+    random_horizontal_flip: bool | Auto = option(
+        "mirror every other image; auto: unless the classes are named after digits or letters", AUTO
+    )
+    random_vertical_flip: bool = option("turn every other image upside down", False)
+    rotation_degrees: float = option("rotate by up to this many degrees", 0.0, at_least=0, at_most=180)
+    affine_degrees: float = option("the same, and move by up to a tenth", 0.0, at_least=0, at_most=180)
+    color_jitter: float = option("change brightness, contrast and saturation by up to this factor", 0.0, at_least=0)
+    random_grayscale: float = option("probability to take the color away", 0.0, at_least=0, at_most=1)
+    random_perspective: float = option("probability of another perspective", 0.0, at_least=0, at_most=1)
+    random_erasing: float | Auto = option("probability to erase a rectangle", AUTO, at_least=0, at_most=1)
+    auto_augment: str = option("augmentation policy", AUTO, choices=("auto", "none", "randaugment", "trivialaugment"))
+    mixup: float | Auto = option("alpha of mixup; 0: off", AUTO, at_least=0)
+    cutmix: float | Auto = option("alpha of cutmix; 0: off", AUTO, at_least=0)
+    mixing_until: float = option("fraction of the training after which both stop", 0.9, at_least=0, at_most=1)
+
+    # speed
+    device: str = option(DEVICE, "auto")
+    precision: str = option("auto: bf16 where the hardware has it, else fp32", "auto", choices=("auto", "bf16", "fp32"))
+    compile: bool = option("torch.compile the network: a minute first, then faster on GPUs", False)
+    cache: str = option(
+        "keep decoded images: in memory if they fit (auto), in memory (ram), in a file that runs share (disk), none",
+        "auto",
+        choices=("auto", "ram", "disk", "none"),
+    )
+    cache_dir: str = option("folder of that file; empty: the user's cache folder", "")
+    feature_views: int = option(
+        "augmented views of each image that a linear probe keeps the features of; 0: 1 without augmentation, else 4",
+        0,
+        at_least=0,
+    )
+    num_workers: int = option(NUM_WORKERS, 0, at_least=0)
+    processes: int = option("processes that train together on this machine, such as one per GPU", 1, at_least=1)
+    sync_batch_norm: bool = option("batch norms see the batch of all processes", False)
+    print_frequency: int = option("iterations between progress lines", 10, at_least=1)
+
+    # registration
+    registered_model_name: str = option("register the model under this name; empty: do not register", "")
+    alias: str = option("set this alias on the registered version; empty: none", "")
+
+    def combinations(self) -> list[str]:
+        problems = alias_problems(self.alias, self.registered_model_name)
+        problems += model_name_problems(self.registered_model_name)
+        return problems + self.size_problems() + self.batch_problems() + self.recipe_problems()
+
+    def size_problems(self) -> list[str]:
+        problems = []
+        if self.crop_size > self.resize_size:
+            problems.append(f"crop_size {self.crop_size} is above resize_size {self.resize_size}; raise resize_size")
+        if self.random_crop and self.random_resized_crop is True:
+            problems.append("random_crop and random_resized_crop are both on; choose one")
+        if self.random_crop and self.train_crop_size > self.resize_size:
+            problems.append(f"train_crop_size {self.train_crop_size} is above resize_size {self.resize_size}")
+        return problems
+
+    def batch_problems(self) -> list[str]:
+        problems = []
+        if self.batch_size != AUTO and self.batch_size % self.processes:
+            problems.append(f"batch_size {self.batch_size} cannot be divided among {self.processes} processes")
+        if self.batch_size != AUTO and self.batch_size < 2 * self.processes * self.accumulation_steps:
+            problems.append(
+                f"batch_size {self.batch_size} leaves less than 2 images for each of {self.processes} processes "
+                f"times {self.accumulation_steps} accumulation_steps"
+            )
+        return problems
+
+    def recipe_problems(self) -> list[str]:
+        problems = []
+        starts_trained = self.pretrained or self.weights
+        if self.strategy == "linear_probe" and not starts_trained:
+            problems.append("strategy is 'linear_probe' without pretrained weights, so the features would be random")
+        if self.strategy == "scratch" and self.weights:
+            problems.append(f"strategy is 'scratch' but weights is {self.weights!r}; leave one out")
+        if self.strategy == "linear_probe" and self.freeze_until not in ("none", STAGES[-1]):
+            problems.append("strategy 'linear_probe' freezes all layers; leave freeze_until out")
+        if self.strategy == "linear_probe" and (self.mixup not in (0, AUTO) or self.cutmix not in (0, AUTO)):
+            problems.append("strategy 'linear_probe' trains on features, which mixup and cutmix do not apply to")
+        if self.recipe == "designer" and self.strategy not in (AUTO, "scratch", "finetune"):
+            problems.append(f"recipe 'designer' trains all layers; it has no strategy {self.strategy!r}")
+        return problems

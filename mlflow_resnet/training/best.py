@@ -1,0 +1,43 @@
+"""The best epoch so far, by any metric, and when to stop waiting for a better one."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+
+class Best:
+    """A copy of the best epoch's weights.
+
+    Args:
+        metric: a metric of every epoch; lower is better if its name ends in "loss". Among equals the lower `val_loss`
+            is better.
+        patience: epochs without a new best after which `is_over`; 0 is never.
+        delay: epochs that patience does not count.
+    """
+
+    def __init__(self, metric: str, patience: int = 0, delay: int = 0) -> None:
+        self.metric, self.patience, self.delay = metric, patience, delay
+        self.epoch = 0
+        self.waiting_since = 0
+        self.score = (-math.inf, -math.inf)
+        self.weights: dict[str, Tensor] = {}
+
+    def begin_phase(self, epoch: int) -> None:
+        """Patience begins anew after `epoch`."""
+        self.waiting_since = epoch
+
+    def update(self, epoch: int, metrics: dict[str, float], weights: dict[str, Tensor]) -> bool:
+        """Copies the weights if this epoch is the best so far, and says whether it is."""
+        sign = -1 if self.metric.endswith("loss") else 1
+        score = (sign * metrics[self.metric], -metrics["val_loss"])
+        if score <= self.score:
+            return False
+        self.epoch, self.score = epoch, score
+        self.weights = {key: tensor.detach().clone() for key, tensor in weights.items()}
+        return True
+
+    def is_over(self, epoch: int) -> bool:
+        """Whether `epoch` ends the training."""
+        return self.patience > 0 and epoch - max(self.epoch, self.waiting_since, self.delay) >= self.patience

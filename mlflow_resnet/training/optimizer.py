@@ -1,0 +1,48 @@
+"""The optimizer: which parameters it changes, and how fast each."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from torch import nn
+from torch.nn import Parameter
+from torch.optim import SGD, AdamW, Optimizer
+
+from mlflow_resnet.model.network import stage_of
+from mlflow_resnet.options import STAGES
+from mlflow_resnet.training.recipe import Recipe
+
+MOMENTUM = 0.9
+STAGES_FROM_HEAD = ("head", *reversed(STAGES))
+
+
+def build_optimizer(network: nn.Module, recipe: Recipe) -> Optimizer:
+    """SGD with Nesterov momentum, or AdamW, over the parameters that are not frozen.
+
+    Each group has a `rate_factor` besides its `lr`: `layer_decay` to the power of the stage's distance from the head.
+    Weight decay applies to weights of convolutions and the head, not to batch norms and biases.
+    """
+    groups = parameter_groups(network, recipe)
+    if recipe.optimizer == "adamw":
+        return AdamW(groups, lr=recipe.learning_rate, fused=True)
+    return SGD(groups, lr=recipe.learning_rate, momentum=MOMENTUM, nesterov=True, fused=True)
+
+
+def parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Parameters of the same stage and weight decay, together."""
+    members: dict[tuple[float, float], list[Parameter]] = defaultdict(list)
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            factor = recipe.layer_decay ** STAGES_FROM_HEAD.index(stage_of(name))
+            decay = recipe.weight_decay if parameter.ndim > 1 or recipe.decay_all else 0.0
+            members[factor, decay].append(parameter)
+    return [
+        {"params": params, "rate_factor": factor, "weight_decay": decay} for (factor, decay), params in members.items()
+    ]
+
+
+def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
+    """Sets `rate`, for each group times its `rate_factor`."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["rate_factor"]

@@ -1,0 +1,55 @@
+"""Batch norms that see the images of all processes that train together."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+
+from mlflow_resnet.training.processes import world_size
+
+
+def synchronize_batch_norms(network: nn.Module, device: torch.device) -> None:
+    """Has the batch norms of a ResNet see the images of all processes. The names in its state_dict stay."""
+    if world_size() == 1:
+        return
+    kind = nn.SyncBatchNorm.convert_sync_batchnorm if device.type == "cuda" else GlooSyncBatchNorm.like
+    for parent in list(network.modules()):
+        for name, norm in list(parent.named_children()):
+            if isinstance(norm, nn.BatchNorm2d):
+                setattr(parent, name, kind(norm))
+
+
+class GlooSyncBatchNorm(nn.BatchNorm2d):
+    """Batch norm over the images of all processes; torch's own takes only GPUs. Processes have equal batches."""
+
+    @classmethod
+    def like(cls, norm: nn.BatchNorm2d) -> GlooSyncBatchNorm:
+        """One with the parameters and statistics of `norm`."""
+        new = cls(norm.num_features, norm.eps, norm.momentum)
+        new.load_state_dict(norm.state_dict())
+        return new.train(norm.training)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(images)
+        values = images.float()
+        dims = (0, 2, 3)
+        moments = torch.stack([values.mean(dims), values.square().mean(dims)])
+        mean, square = all_reduce(moments) / world_size()
+        variance = square - mean.square()
+        self.follow(mean.detach(), variance.detach(), values.numel() // values.shape[1] * world_size())
+        scale = self.weight / torch.sqrt(variance + self.eps)
+        shift = self.bias - mean * scale
+        return (values * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)).to(images.dtype)
+
+    @torch.no_grad()
+    def follow(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """Moves the running statistics towards these; the variance becomes that of a sample."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance * count / max(count - 1, 1), self.momentum)
