@@ -6,9 +6,9 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,6 +22,7 @@ PACKAGES = ("torch", "torchvision", "timm", "pillow", "mlflow", "mlflow_resnet")
 MEMORY = "peak MiB"
 WORKER_MEMORY = "largest worker MiB"
 REPETITION = "repetition"
+OURS = {"OMP_WAIT_POLICY": "passive"}  # what our command line sets
 
 
 def alternate(jobs: Mapping[str, Job], repetitions: int) -> dict[str, list[Measurement]]:
@@ -33,7 +34,8 @@ def alternate(jobs: Mapping[str, Job], repetitions: int) -> dict[str, list[Measu
     for repetition in range(1, repetitions + 1):
         for name, job in jobs.items():
             try:
-                measurement = in_fresh_process(job, repetition)
+                with environment(OURS if name.startswith(("ours", "limit")) else {}):
+                    measurement = in_fresh_process(job, repetition)
             except Exception as error:
                 say(f"{name}: failed ({type(error).__name__}: {error})")
                 continue
@@ -43,6 +45,18 @@ def alternate(jobs: Mapping[str, Job], repetitions: int) -> dict[str, list[Measu
         if len(measurements) < repetitions:
             print(f"{name}: {repetitions - len(measurements)} of {repetitions} repetitions failed")
     return results
+
+
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Sets environment variables for the processes that are started meanwhile."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def in_fresh_process(job: Job, repetition: int = 1) -> Measurement:

@@ -95,9 +95,9 @@ class Training:
     train_images: TrainingImages
     val_images: LabeledImages
 
-    def epochs(self, options: TrainOptions) -> Iterator[EpochResult]:
-        """Trains the classifier, epoch by epoch."""
-        progress = Progress(self.recipe.epochs, options.print_frequency)
+    def epochs(self, options: TrainOptions, progress: Progress | None = None) -> Iterator[EpochResult]:
+        """Trains the classifier, epoch by epoch; shows it on stderr if `progress` says nothing else."""
+        progress = progress or Progress(self.recipe.epochs, options.print_frequency)
         return fit(self.classifier, self.train_images, self.val_images, self.recipe, options, progress)
 
 
