@@ -57,9 +57,10 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """The content of a regular file of at most `MAX_IMAGE_BYTES`; anything else is an InvalidImageError at once."""
     try:
         with open(path, "rb", opener=_open_at_once) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            facts = os.fstat(file.fileno())
+            if not stat.S_ISREG(facts.st_mode):
                 raise InvalidImageError("not a regular file")
-            content = file.read(MAX_IMAGE_BYTES + 1)
+            content = file.read(min(facts.st_size, MAX_IMAGE_BYTES) + 1)  # Python allocates what it is asked for
     except OSError as error:
         raise InvalidImageError(os_reason(error)) from error
     except ValueError as error:  # a NUL in it

@@ -11,6 +11,7 @@ from mlflow_resnet.errors import InvalidOptionsError
 
 NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16")  # CPU flags
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
+OUT_OF_MEMORY_ON_CPU = ("can't allocate memory", "could not create a primitive", "could not execute a primitive")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -48,13 +49,25 @@ def keep_freed_memory() -> None:
 
     The system has to clear each page that it hands out again: without this, training on a CPU is about 10 % slower.
     """
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
-        if mallopt:
-            mallopt(M_MMAP_MAX, 0)
-            mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    call_glibc("mallopt", M_MMAP_MAX, 0)
+    call_glibc("mallopt", M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch could not get memory, on a GPU or a CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def give_back_memory(device: torch.device) -> None:
+    """Gives what is freed back to the system or the GPU, from where it can be had in other sizes."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    call_glibc("malloc_trim", 0)
+
+
+def call_glibc(function: str, *arguments: int) -> None:
+    """Calls a function of glibc where there is one."""
+    if sys.platform == "linux" and (found := getattr(ctypes.CDLL(None), function, None)):  # musl has none
+        found(*arguments)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch, or oneDNN within it, could not get memory, on a GPU or a CPU."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY_ON_CPU)

@@ -19,7 +19,7 @@ from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.training import processes
 from mlflow_resnet.training.averaging import averaged
 from mlflow_resnet.training.data import class_weights
-from mlflow_resnet.training.hardware import is_out_of_memory, pick_precision
+from mlflow_resnet.training.hardware import give_back_memory, is_out_of_memory, pick_precision
 from mlflow_resnet.training.mixing import Mixing
 from mlflow_resnet.training.optimizer import build_optimizer, set_learning_rate
 from mlflow_resnet.training.progress import Progress
@@ -149,10 +149,10 @@ class Trainer:
         while True:
             try:
                 return self.gradients_in_parts(inputs, targets, labels)
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                self.halve(len(inputs))
+            self.halve(len(inputs))  # after the error is gone, which holds on to what was computed
 
     def gradients_in_parts(self, inputs: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)
@@ -190,5 +190,5 @@ class Trainer:
             raise OutOfMemoryError(images // self.parts, str(self.device))
         self.parts *= 2
         say(f"out of memory: batches of {images} are now computed in {self.parts} parts of {smaller} images")
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self.optimizer.zero_grad(set_to_none=True)
+        give_back_memory(self.device)
