@@ -23,7 +23,7 @@ from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.options import TrainOptions
-from mlflow_resnet.pipeline import prepared
+from mlflow_resnet.preparation import prepared
 from mlflow_resnet.training.hardware import pick_precision
 from mlflow_resnet.training.loop import prepare
 from mlflow_resnet.training.optimizer import build_optimizer

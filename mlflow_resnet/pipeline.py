@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,7 +21,6 @@ from mlflow_resnet.images.directories import LabeledDirectory, Walk, no_images
 from mlflow_resnet.images.output import new_file
 from mlflow_resnet.images.sources import check_directories, directory_sources, local_copy
 from mlflow_resnet.model.classifier import ImageClassifier
-from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.weights import MODEL_SCHEMES
 from mlflow_resnet.options import (
@@ -34,19 +31,15 @@ from mlflow_resnet.options import (
     SplitOptions,
     TrainOptions,
 )
+from mlflow_resnet.preparation import Training, check_surroundings, prepared
 from mlflow_resnet.registry import promotion, versions
 from mlflow_resnet.scoring.batch import ScoredFile, check_suffix, score_to_file
 from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.card import training_card
-from mlflow_resnet.tracking.data import scanned_dataset, scanned_training_data
+from mlflow_resnet.tracking.data import scanned_dataset
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
 from mlflow_resnet.tracking.run import attached_run_ends_with, log_missing_params, recorded_run
 from mlflow_resnet.tracking.server import check_servers
-from mlflow_resnet.training.data import LabeledImages, TrainingImages
-from mlflow_resnet.training.loop import EpochResult, fit
-from mlflow_resnet.training.progress import Progress
-from mlflow_resnet.training.recipe import Recipe, decide
-from mlflow_resnet.training.setup import check_training_data, starting_classifier, training_images, validation_images
 
 
 @dataclass(frozen=True)
@@ -74,54 +67,25 @@ def train(options: TrainOptions) -> TrainResult:
         MlflowResnetError: for anything a user can cause; nothing is registered then.
     """
     with attached_run_ends_with():
-        check_directories(options.train_dir, options.val_dir)
-        pick_device(options.device)
-        check_servers(registry=bool(options.registered_model_name))
+        check_surroundings(options)
         with prepared(options) as training, recorded_run(f"{options.architecture} on {training.train_set.name}") as run:
-            decided = {f"recipe.{name}": value for name, value in asdict(training.recipe).items()}
-            log_missing_params(run, asdict(options) | decided | environment_params())
             return train_in_run(options, training, run)
 
 
-@dataclass(frozen=True)
-class Training:
-    """All that a training begins with. `start` says where the classifier's weights come from."""
-
-    recipe: Recipe
-    classifier: ImageClassifier
-    start: str
-    train_set: ImageDirectoryDataset
-    val_set: ImageDirectoryDataset
-    train_images: TrainingImages
-    val_images: LabeledImages
-
-    def epochs(self, options: TrainOptions, progress: Progress | None = None) -> Iterator[EpochResult]:
-        """Trains the classifier, epoch by epoch; shows it on stderr if `progress` says nothing else."""
-        progress = progress or Progress(self.recipe.epochs, options.print_frequency)
-        return fit(self.classifier, self.train_images, self.val_images, self.recipe, options, progress)
-
-
-@contextlib.contextmanager
-def prepared(options: TrainOptions) -> Iterator[Training]:
-    """Scans the data and loads the starting weights; whatever is wrong with them is found here."""
-    with scanned_training_data(options) as (train_set, val_set):
-        train, val = train_set.directory, val_set.directory
-        recipe = decide(options, train.class_names, len(train))
-        check_training_data(recipe, train, val)
-        classifier, start = starting_classifier(options, recipe, train.class_names)
-        train_images = training_images(options, recipe, classifier, train, train_set.hashes)
-        reserved = train_images.data.images.memory_bytes
-        val_images = validation_images(options, classifier, val, val_set.hashes, reserved)
-        yield Training(recipe, classifier, start, train_set, val_set, train_images, val_images)
+def log_beginning(options: TrainOptions, training: Training, run: Run) -> None:
+    """What is known of a training before its first step."""
+    decided = {f"recipe.{name}": value for name, value in asdict(training.recipe).items()}
+    log_missing_params(run, asdict(options) | decided | environment_params())
+    mlflow.log_input(training.train_set, context="training")
+    mlflow.set_tags({"mlflow_resnet.version": __version__, "mlflow_resnet.start": training.start})
+    mlflow.log_dict(dict(training.classifier.training), "training.json")
+    record.log_gallery(training.train_images)
 
 
 def train_in_run(options: TrainOptions, training: Training, run: Run) -> TrainResult:
     """The part of `train` that is recorded."""
     train_set, val_set, start = training.train_set, training.val_set, training.start
-    mlflow.log_input(train_set, context="training")
-    mlflow.set_tags({"mlflow_resnet.version": __version__, "mlflow_resnet.start": start})
-    mlflow.log_dict(dict(training.classifier.training), "training.json")
-    record.log_gallery(training.train_images)
+    log_beginning(options, training, run)
     with record.pending_model(run, val_set) as model:
         for result in training.epochs(options):
             record.log_epoch(result, train_set, val_set, model)

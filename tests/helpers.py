@@ -103,7 +103,7 @@ class Learned:
 
 def learn(options) -> Learned:
     """Trains as `train` does, without MLflow, which takes seconds."""
-    from mlflow_resnet.pipeline import prepared
+    from mlflow_resnet.preparation import prepared
 
     with prepared(options) as training:
         results = list(training.epochs(options))

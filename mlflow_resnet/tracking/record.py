@@ -50,10 +50,10 @@ def pending_model(run: Run, val: ImageDirectoryDataset) -> Iterator[LoggedModel]
 
 
 def log_epoch(
-    result: EpochResult, train: ImageDirectoryDataset, val: ImageDirectoryDataset, model: LoggedModel
+    result: EpochResult, train: ImageDirectoryDataset, val: ImageDirectoryDataset, model: LoggedModel | None
 ) -> None:
-    """The epoch's metrics at its step, tied to their data; those of a best epoch to the model too."""
-    model_id = model.model_id if result.is_best else None
+    """The epoch's metrics at its step, tied to their data; those of a best epoch to the model too, if there is one."""
+    model_id = model.model_id if model and result.is_best else None
     of_val = {name: value for name, value in result.metrics.items() if name.startswith("val_")}
     of_train = {name: value for name, value in result.metrics.items() if name not in of_val}
     mlflow.log_metrics(of_train, step=result.epoch, dataset=train, model_id=model_id)

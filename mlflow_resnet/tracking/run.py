@@ -9,28 +9,60 @@ from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import LifecycleStage, Run
 from mlflow.environment_variables import MLFLOW_RUN_ID
+from mlflow.exceptions import MlflowException
+
+SIGNALS = (KeyboardInterrupt, SystemExit)  # Ctrl-C, and SIGTERM, which the command line turns into SystemExit
 
 
 @contextlib.contextmanager
-def recorded_run(name: str) -> Iterator[Run]:
+def recorded_run(name: str, resumed_id: str | None = None) -> Iterator[Run]:
     """The run to log to: the caller's active one, the one that `mlflow run` started, or a new one called `name`.
 
     A run that this function started or attached to ends FINISHED, FAILED after an error, or KILLED after a signal.
+
+    Args:
+        resumed_id: of an earlier run to go on with instead of a new one, if it still exists.
     """
     if active := mlflow.active_run():
         yield active
         return
-    run_name = None if MLFLOW_RUN_ID.get() else name
-    run = mlflow.start_run(run_name=run_name, log_system_metrics=True)
+    attached = MLFLOW_RUN_ID.get()
+    resumed = resumed_id if resumed_id and not attached and exists(resumed_id) else None
+    run_name = None if attached or resumed else name
+    with ending(mlflow.start_run(resumed, run_name=run_name, log_system_metrics=True)) as run:
+        yield run
+
+
+@contextlib.contextmanager
+def child_run(name: str, killed_by: tuple[type[BaseException], ...] = ()) -> Iterator[Run]:
+    """A new run below the active one, which ends like those of `recorded_run`, and KILLED after errors `killed_by`."""
+    parent = mlflow.active_run()
+    experiment = parent.info.experiment_id if parent else None
+    run = mlflow.start_run(run_name=name, experiment_id=experiment, nested=True, log_system_metrics=True)
+    with ending(run, killed_by):
+        yield run
+
+
+@contextlib.contextmanager
+def ending(run: Run, killed_by: tuple[type[BaseException], ...] = ()) -> Iterator[Run]:
+    """Ends the active run after the block."""
     try:
         yield run
     except BaseException as error:
         with contextlib.suppress(Exception):  # the first error is the one to report
-            mlflow.end_run(status_after(error))
+            mlflow.end_run(status_after(error, killed_by))
         raise
     mlflow.end_run()
+
+
+def exists(run_id: str) -> bool:
+    """Whether the tracking server has the run, and not in its trash."""
+    try:
+        return MlflowClient().get_run(run_id).info.lifecycle_stage == LifecycleStage.ACTIVE
+    except MlflowException:
+        return False
 
 
 @contextlib.contextmanager
@@ -46,9 +78,9 @@ def attached_run_ends_with() -> Iterator[None]:
         raise
 
 
-def status_after(error: BaseException) -> str:
-    """KILLED after a signal (Ctrl-C, or SIGTERM, which the command line turns into SystemExit), else FAILED."""
-    return "KILLED" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "FAILED"
+def status_after(error: BaseException, killed_by: tuple[type[BaseException], ...] = ()) -> str:
+    """KILLED after a signal or an error `killed_by`, else FAILED."""
+    return "KILLED" if isinstance(error, SIGNALS + killed_by) else "FAILED"
 
 
 def log_missing_params(run: Run, params: dict[str, Any]) -> None:

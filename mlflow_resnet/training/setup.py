@@ -34,8 +34,13 @@ def check_training_data(recipe: Recipe, train_dir: LabeledDirectory, val_dir: La
     if empty:
         raise InvalidDatasetError(train_dir.root, f"no images of class {empty[0]!r}; add some or remove the folder.")
     targets_of(val_dir, train_dir.class_names, "the training images")
-    if recipe.batch_size > len(train_dir):
-        problem = f"batch_size is {recipe.batch_size}, more than the {len(train_dir)} training images; lower it"
+    check_batch_size(recipe, len(train_dir))
+
+
+def check_batch_size(recipe: Recipe, images: int) -> None:
+    """Raises an error if not even one batch can be made of the `images`."""
+    if recipe.batch_size > images:
+        problem = f"batch_size is {recipe.batch_size}, more than the {images} training images; lower it"
         raise InvalidOptionsError([problem])
 
 
