@@ -19,6 +19,7 @@ _HOMES = {
     "convert": "mlflow_resnet.pipeline",
     "demo": "mlflow_resnet.digits_demo",
     "evaluate": "mlflow_resnet.pipeline",
+    "find_lr": "mlflow_resnet.tuning.find_lr",
     "load_model": "mlflow_resnet.flavor",
     "log_model": "mlflow_resnet.flavor",
     "new_classifier": "mlflow_resnet.model.classifier",

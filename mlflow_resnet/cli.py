@@ -93,6 +93,14 @@ def train(given: options.TrainOptions) -> None:
     click.echo(summaries.trained(pipeline.train(given), given))
 
 
+@command(options.FindLrOptions, "  mlflow-resnet find-lr --train-dir flowers --architecture resnet50")
+def find_lr(given: options.FindLrOptions) -> None:
+    """Look for a learning rate: train on some batches at rising rates and log how the loss changes."""
+    from mlflow_resnet.tuning.find_lr import find_lr
+
+    click.echo(summaries.found_lr(find_lr(given)))
+
+
 @command(
     options.ScoreOptions,
     "  mlflow-resnet score --model-uri models:/flowers@champion --image-dir new-photos --output scored.parquet",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mlflow_resnet.pipeline import TrainResult
     from mlflow_resnet.registry.promotion import Comparison
     from mlflow_resnet.scoring.batch import ScoredFile
+    from mlflow_resnet.tuning.find_lr import LearningRateTest
 
 PORT = 5001
 
@@ -26,6 +27,17 @@ def trained(result: TrainResult, options: TrainOptions | DemoOptions) -> str:
     if result.version:
         alias = f", alias {options.alias}" if options.alias else ""
         lines.append(f"registry  models:/{options.registered_model_name}/{result.version}{alias}")
+    return "\n".join(lines)
+
+
+def found_lr(result: LearningRateTest) -> str:
+    suggestion, last = result.suggestion, result.points[-1]
+    lines = [f"suggested learning rate {suggestion.tenth_of_minimum:.2g}, a tenth of that with the lowest loss"]
+    lines.append(f"the loss falls fastest at {suggestion.steepest:.2g}")
+    lines.append(f"tested    {result.strategy}, {last.step} steps up to {last.learning_rate:.2g}")
+    lines.append(f"run       {result.run_id}, learning_rate_test.png")
+    if suggestion.note:
+        lines.append(f"note      {suggestion.note}")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation and of training images, as matplotlib figures and arrays."""
+"""Pictures of an evaluation, of training images and of a learning rate test, as matplotlib figures and arrays."""
 
 from __future__ import annotations
 
@@ -48,3 +48,28 @@ def annotate(axes: Axes, counts: np.ndarray, fractions: np.ndarray) -> None:
 def image_grid(images: Sequence[Tensor], columns: int = 8) -> np.ndarray:
     """uint8 images of shape (3, H, W) side by side on white, as uint8 of shape (height, width, 3)."""
     return make_grid(torch.stack(list(images)), nrow=columns, pad_value=255).permute(1, 2, 0).numpy()
+
+
+def learning_rate_figure(
+    rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float], suggested: dict[str, float]
+) -> Figure:
+    """Loss over learning rate, as measured and smoothed, with a line at each suggested rate.
+
+    Args:
+        suggested: rate by name; the first is drawn solid.
+    """
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(rates, losses, color="lightgray", label="loss of each batch")
+    axes.plot(rates, smoothed, color="tab:blue", label="smoothed loss")
+    for index, (name, rate) in enumerate(suggested.items()):
+        axes.axvline(rate, color="tab:red", linestyle=":" if index else "-", label=f"{name}: {rate:.2g}")
+    axes.set(xscale="log", xlabel="learning rate", ylabel="training loss", ylim=visible(losses, smoothed))
+    axes.legend()
+    return figure
+
+
+def visible(losses: Sequence[float], smoothed: Sequence[float]) -> tuple[float, float]:
+    """Limits of the loss that leave out how far it rises at the end."""
+    lowest = min(*losses, *smoothed)
+    return lowest - 0.05 * abs(lowest), max(1.5 * smoothed[0], max(losses[: len(losses) // 2]))

@@ -3,13 +3,15 @@
 The command line, the MLproject parameters and a run's params all derive from these fields. "" and 0 mean "not given"
 where the help says so, because MLproject parameters are strings with a default; "auto" leaves a value to the recipe.
 
-base   fields that know their help text and limits, and the class that checks them
-train  the options of `train`
-verbs  the options of the other verbs
+base    fields that know their help text and limits, and the class that checks them
+train   the options of `train`
+tuning  the options of `find-lr` and `sweep`
+verbs   the options of the other verbs
 """
 
 from mlflow_resnet.options.base import AUTO, Options
 from mlflow_resnet.options.train import ARCHITECTURES, STAGES, TrainOptions
+from mlflow_resnet.options.tuning import FindLrOptions
 from mlflow_resnet.options.verbs import (
     METRICS,
     ConvertOptions,
@@ -22,6 +24,7 @@ from mlflow_resnet.options.verbs import (
 
 VERBS: tuple[type[Options], ...] = (
     TrainOptions,
+    FindLrOptions,
     ScoreOptions,
     EvaluateOptions,
     PromoteOptions,
@@ -39,6 +42,7 @@ __all__ = [
     "ConvertOptions",
     "DemoOptions",
     "EvaluateOptions",
+    "FindLrOptions",
     "Options",
     "PromoteOptions",
     "ScoreOptions",

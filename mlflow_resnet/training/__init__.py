@@ -12,6 +12,7 @@ mixing        mixup and cutmix of a batch
 randomness    random numbers that belong to one image, whichever thread draws them
 optimizer     which parameters change, and how fast each
 schedule      the learning rate at a step
+rate_test     the loss over a rising learning rate
 budget        a time budget
 averaging     an exponential moving average of the weights
 best          the best epoch by any metric; patience

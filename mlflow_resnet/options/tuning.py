@@ -1,0 +1,34 @@
+"""The options of `find-lr` and `sweep`: those of `train`, and their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlflow_resnet.options.base import AUTO, option
+from mlflow_resnet.options.train import TrainOptions
+
+
+def processes_problems(verb: str, processes: int) -> list[str]:
+    """Why `verb` cannot use so many processes."""
+    return [f"processes is {processes}, but {verb} trains in one process; leave it out"] if processes > 1 else []
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindLrOptions(TrainOptions):
+    """Options of `find-lr`. Those of `train` on epochs, schedule, patience and time are accepted and play no part."""
+
+    verb = "find-lr"
+
+    lowest_rate: float = option("learning rate of the first step", 1e-7, above=0)
+    highest_rate: float = option("learning rate of the last step; the test ends earlier if the loss diverges", 10.0)
+    steps: int = option("batches, each trained on at a higher rate", 100, at_least=20)
+
+    def combinations(self) -> list[str]:
+        problems = super().combinations() + processes_problems(self.verb, self.processes)
+        if not self.highest_rate > self.lowest_rate:
+            problems.append(f"highest_rate {self.highest_rate:g} is not above lowest_rate {self.lowest_rate:g}")
+        if self.learning_rate != AUTO:
+            problems.append("learning_rate is what find-lr looks for; leave it out")
+        if self.registered_model_name:
+            problems.append("find-lr makes no model; leave registered_model_name and alias out")
+        return problems

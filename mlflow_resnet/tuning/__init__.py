@@ -1,0 +1,4 @@
+"""Looking for good options of a training.
+
+find_lr  the learning rate range test
+"""
