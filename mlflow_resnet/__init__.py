@@ -27,6 +27,7 @@ _HOMES = {
     "save_model": "mlflow_resnet.flavor",
     "score": "mlflow_resnet.pipeline",
     "split": "mlflow_resnet.pipeline",
+    "sweep": "mlflow_resnet.tuning.sweep",
     "train": "mlflow_resnet.pipeline",
 }
 

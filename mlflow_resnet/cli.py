@@ -102,6 +102,25 @@ def find_lr(given: options.FindLrOptions) -> None:
 
 
 @command(
+    options.SweepOptions,
+    "  mlflow-resnet sweep --train-dir flowers --architecture resnet50 --trials 30 --sweep-minutes 120 \\\n"
+    "      --registered-model-name flowers\n"
+    "\b\nA search space, for --search-space FILE:\n"
+    "  learning_rate: {low: 1e-4, high: 0.1, log: true}\n"
+    "  batch_size: {low: 16, high: 64, step: 16}\n"
+    "  optimizer: [sgd, adamw]",
+)
+def sweep(given: options.SweepOptions) -> None:
+    """Search for the best options: many trainings, each a child run of one run; train with the best once more.
+
+    The same command goes on where it stopped. Several of them share the work.
+    """
+    from mlflow_resnet.tuning.sweep import sweep
+
+    click.echo(summaries.swept(sweep(given), given))
+
+
+@command(
     options.ScoreOptions,
     "  mlflow-resnet score --model-uri models:/flowers@champion --image-dir new-photos --output scored.parquet",
 )

@@ -14,6 +14,8 @@ MlflowResnetError                    exit 2
 │   └── TamperedWeightsError         the weights are not the ones that were saved
 ├── ServerUnreachableError           the tracking server or registry does not answer
 ├── OutputError                      an output path cannot be written
+├── MissingPackageError              an optional package is not installed
+├── SweepError                       a sweep cannot begin, or has no result
 ├── OutOfMemoryError                 even a small batch needs more memory than there is
 ├── PromotionRefusedError            exit 3
 └── TrainingDivergedError            exit 5
@@ -177,6 +179,17 @@ class OutputError(MlflowResnetError):
     def __init__(self, path: str | os.PathLike[str], problem: str) -> None:
         self.problem = problem
         super().__init__(f"{printable(path)}: {problem}")
+
+
+class MissingPackageError(MlflowResnetError):
+    """A command needs a package that only an extra installs."""
+
+    def __init__(self, verb: str, requirement: str) -> None:
+        super().__init__(f"{verb} needs a package that is not installed; install it: pip install '{requirement}'")
+
+
+class SweepError(MlflowResnetError):
+    """A sweep cannot begin, or has no result."""
 
 
 class OutOfMemoryError(MlflowResnetError):

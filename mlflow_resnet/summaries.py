@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlflow_resnet.options import DemoOptions, TrainOptions
+from mlflow_resnet.options import DemoOptions, SweepOptions, TrainOptions
 
 if TYPE_CHECKING:
     from mlflow_resnet.digits_demo import DemoResult
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mlflow_resnet.registry.promotion import Comparison
     from mlflow_resnet.scoring.batch import ScoredFile
     from mlflow_resnet.tuning.find_lr import LearningRateTest
+    from mlflow_resnet.tuning.sweep import SweepResult
 
 PORT = 5001
 
@@ -39,6 +40,13 @@ def found_lr(result: LearningRateTest) -> str:
     if suggestion.note:
         lines.append(f"note      {suggestion.note}")
     return "\n".join(lines)
+
+
+def swept(result: SweepResult, options: SweepOptions) -> str:
+    lines = [f"best {options.best_metric} {result.best_value:.4f} in trial {result.best_trial} of {result.trials}"]
+    lines += [f"  --{name.replace('_', '-')} {value}" for name, value in result.best_values.items()]
+    lines.append(f"sweep     {result.run_id}, study {result.study_name}")
+    return "\n".join(lines + ([trained(result.trained, options)] if result.trained else []))
 
 
 def scored(result: ScoredFile) -> str:

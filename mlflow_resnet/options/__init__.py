@@ -11,7 +11,7 @@ verbs   the options of the other verbs
 
 from mlflow_resnet.options.base import AUTO, Options
 from mlflow_resnet.options.train import ARCHITECTURES, STAGES, TrainOptions
-from mlflow_resnet.options.tuning import FindLrOptions
+from mlflow_resnet.options.tuning import FindLrOptions, SweepOptions
 from mlflow_resnet.options.verbs import (
     METRICS,
     ConvertOptions,
@@ -25,6 +25,7 @@ from mlflow_resnet.options.verbs import (
 VERBS: tuple[type[Options], ...] = (
     TrainOptions,
     FindLrOptions,
+    SweepOptions,
     ScoreOptions,
     EvaluateOptions,
     PromoteOptions,
@@ -47,5 +48,6 @@ __all__ = [
     "PromoteOptions",
     "ScoreOptions",
     "SplitOptions",
+    "SweepOptions",
     "TrainOptions",
 ]

@@ -32,3 +32,32 @@ class FindLrOptions(TrainOptions):
         if self.registered_model_name:
             problems.append("find-lr makes no model; leave registered_model_name and alias out")
         return problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions(TrainOptions):
+    """Options of `sweep`. Those of `train` are fixed values of every trial."""
+
+    verb = "sweep"
+
+    search_space: str = option(
+        "YAML file that maps options of train to values: a list, or {low, high} with log: true or step; "
+        "empty: learning rate, weight decay and others around the strategy's defaults",
+        "",
+    )
+    trials: int = option("trials in all, those of earlier calls included", 20, at_least=1)
+    sweep_minutes: float = option(
+        "end the trials after this time; to retrain the best comes on top; 0: no limit", 0.0, at_least=0
+    )
+    storage: str = option("database of Optuna, from which the same command goes on", "sqlite:///sweep.db")
+    study_name: str = option("name of the study in it; empty: one of its own for each set of images and options", "")
+    pruning: bool = option("end a trial that is worse than the median of the others at the same epoch", True)
+    retrain_best: bool = option("train once more with the best values, log the model, register it", True)
+
+    def combinations(self) -> list[str]:
+        problems = super().combinations() + processes_problems(self.verb, self.processes)
+        if not self.storage:
+            problems.append("storage is empty; give a database, such as sqlite:///sweep.db")
+        if self.registered_model_name and not self.retrain_best:
+            problems.append("registered_model_name is given but retrain_best is false; leave one of them out")
+        return problems

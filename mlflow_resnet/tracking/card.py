@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from mlflow_resnet.images.directories import LabeledDirectory
-from mlflow_resnet.options import TrainOptions
+from mlflow_resnet.options import SweepOptions, TrainOptions
 from mlflow_resnet.training.recipe import Recipe
 
 MAX_LISTED_CLASSES = 20
@@ -46,3 +47,21 @@ batch size {recipe.batch_size}, seed {options.random_seed}; images resized to {o
 def class_list(classes: tuple[str, ...]) -> str:
     more = f" and {len(classes) - MAX_LISTED_CLASSES} more" if len(classes) > MAX_LISTED_CLASSES else ""
     return ", ".join(f"`{name}`" for name in classes[:MAX_LISTED_CLASSES]) + more
+
+
+def sweep_card(
+    options: SweepOptions, study: str, trials: int, best: int, value: float, values: Mapping[str, Any]
+) -> str:
+    """Args: best: number of the best trial; value: its `best_metric`; values: option -> value."""
+    rows = "\n".join(f"| {name} | {value} |" for name, value in values.items())
+    return f"""## Sweep of {options.architecture}: {options.best_metric} {value:.4f}
+
+The best of {trials} trials is trial {best}:
+
+| option | value |
+|---|---|
+{rows}
+
+The trials are the runs below this one; compare them in a parallel-coordinates plot of the options above against \
+`best_{options.best_metric}`. Optuna's study is `{study}`.
+"""

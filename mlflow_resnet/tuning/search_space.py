@@ -1,0 +1,201 @@
+"""Which options a sweep varies, and between which values."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from itertools import islice, product
+from typing import Any, get_args, get_type_hints
+
+import yaml
+
+from mlflow_resnet.errors import InvalidOptionsError
+from mlflow_resnet.options import AUTO, TrainOptions
+from mlflow_resnet.training.recipe import Recipe
+
+# Options that the results of a trial do not depend on: the machine, and what happens to the model.
+INDIFFERENT = {"device", "compile", "cache", "cache_dir", "num_workers", "print_frequency"}
+INDIFFERENT |= {"registered_model_name", "alias"}
+# Those that choose the images, what is measured and for how long: trials that differ in them cannot be compared.
+NOT_SWEPT = INDIFFERENT | {"train_dir", "val_dir", "val_fraction", "on_bad_image", "random_seed", "best_metric"}
+NOT_SWEPT |= {"max_minutes", "patience", "patience_delay"}
+NOT_SWEPT |= {"precision", "processes", "sync_batch_norm", "accumulation_steps"}
+TYPES = {field.name: get_type_hints(TrainOptions)[field.name] for field in fields(TrainOptions)}
+RECIPE_FIELDS = {field.name for field in fields(Recipe)}
+RANGE_KEYS = {"low", "high", "log", "step"}
+NOUNS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+MAX_CORNERS = 4096
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Any of some values."""
+
+    values: tuple[Any, ...]
+
+    @property
+    def extremes(self) -> tuple[Any, ...]:
+        return self.values
+
+    def suggest(self, trial: Any, name: str) -> Any:
+        return trial.suggest_categorical(name, self.values)
+
+    def __contains__(self, value: Any) -> bool:
+        return value in self.values
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`: whole ones if both are, evenly over the logarithm, or `step` apart."""
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+
+    @property
+    def extremes(self) -> tuple[Any, ...]:
+        return self.low, self.high
+
+    def suggest(self, trial: Any, name: str) -> Any:
+        if isinstance(self.low, int):
+            return trial.suggest_int(name, self.low, self.high, step=self.step or 1, log=self.log)
+        return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
+
+    def __contains__(self, value: Any) -> bool:
+        steps = (value - self.low) / self.step if self.step else 0.0
+        return self.low <= value <= self.high and abs(steps - round(steps)) < 1e-8
+
+
+Space = Mapping[str, Choice | Range]
+
+
+def default_space(recipe: Recipe, options: TrainOptions, images: int) -> Space:
+    """What is worth varying around a strategy's recipe, without the options that were given.
+
+    Rate and decay: a factor of 10 to either side. Batch size: half and twice the recipe's, within the `images`.
+    """
+    rate, decay, batch = recipe.learning_rate, recipe.weight_decay, recipe.batch_size
+    space: dict[str, Choice | Range] = {
+        "learning_rate": Range(rate / 10, rate * 10, log=True),
+        "weight_decay": Range(decay / 10, decay * 10, log=True) if decay else Choice((0.0, 1e-4)),
+        "label_smoothing": Range(0.0, 0.2),
+        "batch_size": Choice(tuple(size for size in (batch // 2, batch, 2 * batch) if 2 <= size <= images)),
+    }
+    if recipe.strategy != "linear_probe":
+        space["mixup"] = Choice((0.0, 0.2))
+    if recipe.strategy in ("finetune", "probe_then_finetune"):
+        space["layer_decay"] = Range(0.5, 1.0)
+    if recipe.random_resized_crop:
+        space["min_crop_area"] = Range(0.08, 1.0)
+    return {name: values for name, values in space.items() if getattr(options, name) == AUTO}
+
+
+def read_space(path: str, options: TrainOptions) -> Space:
+    """The search space in a YAML file.
+
+    Raises:
+        InvalidOptionsError: that names all that is wrong in it.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = yaml.safe_load(file)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise InvalidOptionsError([f"search_space {path} cannot be read as YAML ({reason})"]) from None
+    if not isinstance(content, dict) or not content:
+        raise InvalidOptionsError(
+            [f"search_space {path} must map names of options to values: `optimizer: [sgd, adamw]`"]
+        )
+    problems: list[str] = []
+    space = {}
+    for name, entry in content.items():
+        try:
+            check_name(str(name), options)
+            space[str(name)] = parsed(str(name), entry)
+        except ValueError as error:
+            problems.append(f"search_space: {error}")
+    if problems:
+        raise InvalidOptionsError(problems)
+    return space
+
+
+def check_name(name: str, options: TrainOptions) -> None:
+    """Raises ValueError for an option that cannot be swept."""
+    if name not in TYPES:
+        close = difflib.get_close_matches(name, TYPES, 1)
+        raise ValueError(f"{name} is no option of train" + (f"; did you mean {close[0]}?" if close else ""))
+    if name in NOT_SWEPT:
+        raise ValueError(f"{name} must be the same in every trial; give it as an option of the sweep")
+    given, default = getattr(options, name), TrainOptions.__dataclass_fields__[name].default
+    if given != default:
+        raise ValueError(f"{name} is also given as an option, {given!r}; leave one of them out")
+
+
+def parsed(name: str, entry: Any) -> Choice | Range:
+    """The values of one entry. Raises ValueError, which says what is wrong."""
+    kind, takes_auto = kind_of(name)
+    if isinstance(entry, list) and entry:
+        return Choice(tuple(AUTO if takes_auto and v == AUTO else converted(name, v, kind) for v in entry))
+    if isinstance(entry, dict) and {"low", "high"} <= entry.keys() <= RANGE_KEYS and kind in (int, float):
+        return parsed_range(name, entry, kind)
+    ranges = ", or a range such as {low: 1, high: 8}" if kind in (int, float) else ""
+    raise ValueError(f"{name} is {entry!r}; give a list of values{ranges}")
+
+
+def kind_of(name: str) -> tuple[type, bool]:
+    """The plain type of an option, and whether it may be "auto" besides."""
+    hint = TYPES[name]
+    return (hint, False) if isinstance(hint, type) else (get_args(hint)[0], True)
+
+
+def parsed_range(name: str, entry: dict[str, Any], kind: type) -> Range:
+    low, high = (converted(name, entry[key], kind) for key in ("low", "high"))
+    step = converted(name, entry["step"], kind) if "step" in entry else None
+    log = converted(name, entry.get("log", False), bool)
+    if not low < high:
+        raise ValueError(f"{name} has low {low} and high {high}; low must be below high")
+    if log and low <= 0:
+        raise ValueError(f"{name} has low {low} and log: true; low must be above 0 then")
+    if step is not None and (log or not 0 < step <= high - low):
+        raise ValueError(f"{name} has step {step}; it must be above 0, at most high - low, and without log: true")
+    return Range(low, high, log, step)
+
+
+def converted(name: str, value: Any, kind: type) -> Any:
+    """`value` as the option's type. YAML takes 1e-4, without a dot, for text."""
+    try:
+        if kind is float and not isinstance(value, bool):
+            return float(value)
+        if kind is int and not isinstance(value, bool) and int(value) == float(value):
+            return int(value)
+    except (TypeError, ValueError):
+        pass
+    if kind in (bool, str) and isinstance(value, kind):
+        return value
+    raise ValueError(f"{name} has the value {value!r}; it must be {NOUNS[kind]}")
+
+
+def check_corners(space: Space, check: Callable[[dict[str, Any]], object]) -> None:
+    """Calls `check` with every combination of extreme values, and raises one error for all that cannot work.
+
+    Beyond 4096 combinations the others are left to the trials.
+    """
+    if not space:
+        raise InvalidOptionsError(["there is nothing to sweep: every option that would vary is given"])
+    problems: dict[str, None] = {}
+    corners: Iterable[tuple[Any, ...]] = product(*(values.extremes for values in space.values()))
+    for corner in islice(corners, MAX_CORNERS):
+        try:
+            check(dict(zip(space, corner, strict=True)))
+        except InvalidOptionsError as error:
+            problems |= dict.fromkeys(error.problems)
+    if problems:
+        raise InvalidOptionsError([f"search_space: {problem}" for problem in problems])
+
+
+def own_values(space: Space, recipe: Recipe, options: TrainOptions) -> dict[str, Any]:
+    """The values that `train` would take for the swept options, empty if one of them is outside the space."""
+    own = {name: getattr(recipe, name) if name in RECIPE_FIELDS else getattr(options, name) for name in space}
+    return own if all(own[name] in values for name, values in space.items()) else {}

@@ -1,0 +1,117 @@
+"""The memory of a sweep: a study in Optuna's database, which several processes may use at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import warnings
+from collections.abc import Iterable
+from dataclasses import asdict, fields
+from typing import Any
+
+import optuna
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from mlflow_resnet.errors import SweepError, listed
+from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.options import SweepOptions, TrainOptions
+from mlflow_resnet.tuning.search_space import INDIFFERENT, Space
+
+HEARTBEAT_SECONDS = 10
+GRACE_SECONDS = 30  # without a heartbeat, after which a trial counts as abandoned, as after kill -9
+CHANGEABLE = INDIFFERENT | {"train_dir", "val_dir"}  # from one call to the next; images are known by their digest
+
+
+def open_study(options: SweepOptions, space: Space, digests: dict[str, str], probe_epochs: int) -> Study:
+    """The study with these options, images and search space, from the database or new in it.
+
+    Pruning: the median rule judges a trial by the others' values at the same epoch after five trials. Hyperband would
+    need about ten for each of its brackets before its sampler learns anything, more than most sweeps have in all.
+
+    Args:
+        probe_epochs: in which nothing is pruned, because only the head is trained.
+
+    Raises:
+        SweepError: if the database cannot be opened, or holds another study of that name.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # the terminal and the runs tell of the trials
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # of the heartbeat
+    known_by = identity(options, space, digests)
+    median = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=probe_epochs + 1)
+    try:
+        study = optuna.create_study(
+            storage=optuna.storages.RDBStorage(
+                options.storage, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS
+            ),
+            study_name=options.study_name or f"{options.architecture}-{digest_of(known_by)}",
+            direction="minimize" if options.best_metric.endswith("loss") else "maximize",
+            pruner=median if options.pruning else optuna.pruners.NopPruner(),
+            load_if_exists=True,
+        )
+    except Exception as error:  # SQLAlchemy's, its drivers' and Optuna's have no common base class
+        raise SweepError(
+            f"storage {without_password(options.storage)} cannot be opened ({one_line(error)}); give a database, "
+            "such as sqlite:///sweep.db"
+        ) from None
+    # A sampler that began with the same seed each time would draw the first trials again.
+    seed = (options.random_seed + len(study.trials)) % 2**32
+    study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+    claim(study, known_by)
+    return study
+
+
+def without_password(url: str) -> str:
+    """`postgresql://me:***@host/db`, which runs and logs may show."""
+    return re.sub(r"(://[^/@]*?:).*@", r"\1***@", url)
+
+
+def claim(study: Study, known_by: dict[str, Any]) -> None:
+    """Writes what a new study is known by, and refuses an old one that was begun with something else."""
+    before = study.user_attrs.get("options")
+    if before is None:
+        study.set_user_attr("options", known_by)
+    elif changed := [name for name in known_by.keys() | before.keys() if known_by.get(name) != before.get(name)]:
+        raise SweepError(
+            f"study {study.study_name} was begun with other values of {listed(sorted(changed))}, so its trials cannot "
+            "be compared with new ones; give the same values or another study_name"
+        )
+
+
+def identity(options: SweepOptions, space: Space, digests: dict[str, str]) -> dict[str, Any]:
+    """All that the results of trials depend on, ready for JSON."""
+    names = [field.name for field in fields(TrainOptions) if field.name not in CHANGEABLE]
+    swept = {name: asdict(values) for name, values in space.items()}
+    known_by = {name: getattr(options, name) for name in names} | digests | {"search_space": swept}
+    return json.loads(json.dumps(known_by))
+
+
+def digest_of(known_by: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(known_by, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def ended(study: Study) -> list[FrozenTrial]:
+    """Trials that came to an end: completed, pruned, or failed with an error. Interrupted ones are tried again."""
+    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+    trials = study.get_trials(deepcopy=False, states=states)
+    return [trial for trial in trials if trial.state != TrialState.FAIL or "error" in trial.user_attrs]
+
+
+def best_trial(study: Study) -> FrozenTrial | None:
+    """The completed trial with the best value, None if there is none."""
+    completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return study.best_trial if completed else None
+
+
+def others_running(study: Study) -> list[int]:
+    """Numbers of the trials that other processes are at."""
+    optuna.storages.fail_stale_trials(study)
+    return [trial.number for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
+
+
+def interrupted(study: Study) -> Iterable[FrozenTrial]:
+    """Trials that a signal or a crash ended."""
+    optuna.storages.fail_stale_trials(study)
+    failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+    return (trial for trial in failed if "error" not in trial.user_attrs)

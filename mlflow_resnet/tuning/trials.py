@@ -1,0 +1,158 @@
+"""The trials of a sweep: trainings without a model, each in a child run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, NoReturn
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Run, RunStatus
+from optuna import Study, Trial, TrialPruned
+from optuna.trial import FrozenTrial, TrialState
+
+from mlflow_resnet._version import __version__
+from mlflow_resnet.console import say
+from mlflow_resnet.errors import InvalidOptionsError, OutOfMemoryError, TrainingDivergedError
+from mlflow_resnet.options import SweepOptions, TrainOptions
+from mlflow_resnet.pipeline import log_beginning
+from mlflow_resnet.preparation import training_on
+from mlflow_resnet.tracking import record
+from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
+from mlflow_resnet.tracking.run import child_run, exists, log_missing_params
+from mlflow_resnet.training.budget import Budget
+from mlflow_resnet.training.hardware import is_out_of_memory
+from mlflow_resnet.training.loop import EpochResult
+from mlflow_resnet.tuning.search_space import Space
+from mlflow_resnet.tuning.study import ended, interrupted, without_password
+
+ENDED_TAG = "mlflow_resnet.ended"
+
+
+class TrialFailed(Exception):
+    """A trial came to nothing because of its values, so the others go on."""
+
+
+class TimeIsOver(Exception):
+    """The time of the sweep ended within a trial."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What all trials have in common. The parent run must be the active one."""
+
+    options: SweepOptions
+    space: Space
+    study: Study
+    train_set: ImageDirectoryDataset
+    val_set: ImageDirectoryDataset
+    budget: Budget
+
+    def begin(self, run: Run, first: dict[str, Any]) -> None:
+        """Records in the parent run what is known before the trials. A new study begins with the values `first`."""
+        log_missing_params(run, asdict(self.options) | {"storage": without_password(self.options.storage)})
+        mlflow.log_input(self.train_set, context="training")
+        mlflow.log_input(self.val_set, context="validation")
+        mlflow.log_dict({name: asdict(values) for name, values in self.space.items()}, "search_space.json")
+        mlflow.set_tags({"mlflow_resnet.version": __version__, "mlflow_resnet.study": self.study.study_name})
+        self.study.set_user_attr("run_id", run.info.run_id)
+        end_interrupted_runs(self.study)
+        if first and not self.study.trials:
+            self.study.enqueue_trial(first)
+
+    def run_trials(self) -> None:
+        """Goes on until enough trials came to an end or the time is over."""
+        if done := len(ended(self.study)):
+            say(f"going on after {done} of {self.options.trials} trials")
+        if done < self.options.trials:
+            self.study.optimize(self.run_trial, catch=(TrialFailed, TimeIsOver), callbacks=[self.after_trial])
+
+    def run_trial(self, trial: Trial) -> float:
+        """One trial in a child run. It ends KILLED if it was pruned, as MLflow's own storage for Optuna has it."""
+        values = {name: values.suggest(trial, name) for name, values in self.space.items()}
+        say(f"trial {trial.number}: {spelled(values)}")
+        with child_run(f"trial {trial.number}", killed_by=(TrialPruned, TimeIsOver)) as run:
+            trial.set_user_attr("run_id", run.info.run_id)
+            try:
+                best = self.train(trial, train_options(self.options, values), run)
+            except (TrainingDivergedError, OutOfMemoryError, InvalidOptionsError) as error:
+                fail(trial, error.message)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                fail(trial, "out of memory")
+            except (TrialPruned, TimeIsOver) as error:
+                mlflow.set_tag(ENDED_TAG, str(error))
+                raise
+        trial.set_user_attr("metrics", best.metrics)
+        return best.metrics[self.options.best_metric]
+
+    def train(self, trial: Trial, options: TrainOptions, run: Run) -> EpochResult:
+        """Trains as `train` does, but keeps no model. Returns the best epoch."""
+        training = training_on(self.train_set, self.val_set, options)
+        log_beginning(options, training, run)
+        metric = options.best_metric
+        for result in training.epochs(options):
+            record.log_epoch(result, self.train_set, self.val_set, None)
+            if result.is_best:
+                best = result
+                mlflow.log_metric(f"best_{metric}", result.metrics[metric], step=result.epoch)
+            trial.report(result.metrics[metric], result.epoch)
+            if result.epoch < training.recipe.epochs:
+                self.check(trial, f"after epoch {result.epoch}")
+        record.log_evaluation(best.evaluation)
+        return best
+
+    def check(self, trial: Trial, when: str) -> None:
+        """Raises TrialPruned or TimeIsOver if it is not worth while, or there is no time, to go on."""
+        if self.options.pruning and trial.should_prune():
+            raise TrialPruned(f"pruned {when}")
+        if self.budget.left() <= 0:
+            raise TimeIsOver(f"out of time {when}")
+
+    def after_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Tells of the trial, adds it to the history in the parent run, and stops the study if it was the last."""
+        metric = self.options.best_metric
+        if trial.state == TrialState.COMPLETE:
+            value, best = trial.values[0], study.best_value
+            say(f"trial {trial.number}: {metric} {value:.4f}; best {best:.4f} in trial {study.best_trial.number}")
+            mlflow.log_metrics({f"trial_{metric}": value, f"best_{metric}": best}, step=trial.number)
+        else:
+            say(f"trial {trial.number}: {trial.user_attrs.get('error', 'ended early')}")
+        mlflow.log_text(study.trials_dataframe().to_csv(index=False), "trials.csv")
+        if len(ended(study)) >= self.options.trials or self.budget.left() <= 0:
+            study.stop()
+
+
+def train_options(options: SweepOptions, values: Mapping[str, Any], **registration: str) -> TrainOptions:
+    """The options of one training with `values`, which registers nothing unless that is given too.
+
+    Raises:
+        InvalidOptionsError: if they do not go together.
+    """
+    fixed = {field.name: getattr(options, field.name) for field in fields(TrainOptions)}
+    return TrainOptions(**fixed | {"registered_model_name": "", "alias": ""} | registration | dict(values))
+
+
+def fail(trial: Trial, reason: str) -> NoReturn:
+    """Ends a trial that counts, although it has no result."""
+    trial.set_user_attr("error", reason)
+    mlflow.set_tag(ENDED_TAG, reason)
+    raise TrialFailed(reason)
+
+
+def end_interrupted_runs(study: Study) -> None:
+    """Ends the child runs that a killed process left RUNNING."""
+    client = MlflowClient()
+    run_ids = {trial.user_attrs.get("run_id", "") for trial in interrupted(study)}
+    for run_id in filter(exists, run_ids):
+        if client.get_run(run_id).info.status == RunStatus.to_string(RunStatus.RUNNING):
+            client.set_terminated(run_id, RunStatus.to_string(RunStatus.KILLED))
+
+
+def spelled(values: Mapping[str, Any]) -> str:
+    """Values as a person would write them: `learning_rate 0.0123, optimizer sgd`."""
+    return ", ".join(
+        f"{name} {f'{value:.3g}' if isinstance(value, float) else value}" for name, value in values.items()
+    )
