@@ -43,4 +43,11 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts(tmp_path):
 def run(folder: Path, limit_kib: int) -> subprocess.CompletedProcess:
     command = [sys.executable, "-c", SCRIPT, str(folder), str(limit_kib)]
     here = Path(__file__).parent
-    return subprocess.run(command, capture_output=True, text=True, cwd=here, env=os.environ | {"PYTHONPATH": f"{here}:{ROOT}"}, timeout=300)
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        cwd=here,
+        env=os.environ | {"PYTHONPATH": f"{here}:{ROOT}"},
+        timeout=300,
+    )

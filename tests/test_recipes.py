@@ -94,6 +94,7 @@ def test_a_few_images_make_a_batch_of_their_own():
         ({"epochs": 5, "warmup_epochs": 6.0}, "warmup_epochs 6 is more than the 5 epochs"),
         ({"epochs": 3, "probe_epochs": 3}, "probe_epochs 3 leaves none of the 3 epochs to finetune in"),
         ({"probe_epochs": 50}, "probe_epochs 50 leaves none of the 13 epochs"),
+        ({"best_metric": "val_top5_accuracy"}, "which needs more than 5 classes, not 2"),
         ({"batch_size": 15, "processes": 2}, "batch_size 15 cannot be divided among 2 processes"),
         ({"batch_size": 8, "accumulation_steps": 8}, "leaves less than 2 images"),
         ({"random_crop": True, "random_resized_crop": True}, "choose one"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 
 from mlflow_resnet.errors import InvalidOptionsError
+from mlflow_resnet.evaluation.metrics import TOP_K
 from mlflow_resnet.options import AUTO, TrainOptions
 
 MAX_WARMUP_EPOCHS = 5.0
@@ -102,7 +103,7 @@ def decide(options: TrainOptions, classes: tuple[str, ...], images: int) -> Reci
         recipe = replace(recipe, batch_size=max(images // options.processes, 1) * options.processes)
     if options.random_crop:
         recipe = replace(recipe, random_resized_crop=False)
-    check(options, recipe)
+    check(options, recipe, len(classes))
     return recipe
 
 
@@ -111,7 +112,7 @@ def named_after_characters(classes: tuple[str, ...]) -> bool:
     return all(len(name) == 1 and name.isalnum() for name in classes)
 
 
-def check(options: TrainOptions, recipe: Recipe) -> None:
+def check(options: TrainOptions, recipe: Recipe, num_classes: int) -> None:
     """Raises an error for given values that do not go with what the recipe decided."""
     problems = []
     if recipe.warmup_epochs > recipe.epochs:
@@ -123,6 +124,8 @@ def check(options: TrainOptions, recipe: Recipe) -> None:
         )
     if recipe.batch_size % options.processes:
         problems.append(f"batch_size {recipe.batch_size} cannot be divided among {options.processes} processes")
+    if options.best_metric == "val_top5_accuracy" and num_classes <= TOP_K:
+        problems.append(f"best_metric is 'val_top5_accuracy', which needs more than {TOP_K} classes, not {num_classes}")
     if problems:
         raise InvalidOptionsError(problems)
 
