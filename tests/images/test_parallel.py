@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mlflow_resnet.images.parallel import default_threads, map_ordered
+from mlflow_resnet.images.parallel import ahead, batched, default_threads, map_ordered
 
 
 @pytest.mark.parametrize("threads", [1, 2, 8])
@@ -71,3 +71,50 @@ def test_closing_early_cancels_what_has_not_begun() -> None:
 
 def test_default_threads_is_a_sane_number() -> None:
     assert 1 <= default_threads() <= 32
+
+
+def test_items_are_made_ahead_of_the_consumer():
+    made = []
+
+    def items():
+        for number in range(10):
+            made.append(number)
+            yield number
+
+    taken = ahead(items(), 3)
+    assert next(taken) == 0
+    deadline = time.monotonic() + 10
+    while len(made) < 4 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert made == [0, 1, 2, 3]
+    assert list(taken) == list(range(1, 10))
+
+
+def test_closing_what_is_ahead_closes_its_source():
+    closed = []
+
+    def items():
+        try:
+            yield from range(1000)
+        finally:
+            closed.append(True)
+
+    taken = ahead(items(), 2)
+    next(taken)
+    taken.close()
+    assert closed == [True]
+
+
+def test_an_error_ahead_reaches_the_consumer_in_its_place():
+    def items():
+        yield 1
+        raise ValueError("broken")
+
+    taken = ahead(items(), 2)
+    assert next(taken) == 1
+    with pytest.raises(ValueError, match="broken"):
+        next(taken)
+
+
+def test_batches_keep_the_order_and_the_rest():
+    assert list(batched(range(7), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
