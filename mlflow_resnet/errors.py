@@ -17,6 +17,7 @@ MlflowResnetError                    exit 2
 ├── MissingPackageError              an optional package is not installed
 ├── SweepError                       a sweep cannot begin, or has no result
 ├── OutOfMemoryError                 even a small batch needs more memory than there is
+├── ProcessEndedError                one of several processes that train together ended before the others
 ├── PromotionRefusedError            exit 3
 └── TrainingDivergedError            exit 5
 
@@ -28,10 +29,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
+SIGINT_EXIT_CODE, SIGTERM_EXIT_CODE = 130, 143
 LISTED = 20  # how many names a message lists before it says "and N more"
 
 
@@ -51,9 +54,20 @@ class MlflowResnetError(MlflowException):
     """Base of every error that a user can cause."""
 
     exit_code = 2
+    is_shared = False  # by all processes that train together, so that one of them tells it
 
     def __init__(self, message: str) -> None:
         super().__init__(message, error_code=INVALID_PARAMETER_VALUE)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Processes send errors to each other; the arguments of a subclass are not those of `Exception`."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[MlflowResnetError], args: tuple[Any, ...], facts: dict[str, Any]) -> MlflowResnetError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(facts)
+    return error
 
 
 class InvalidOptionsError(MlflowResnetError):
@@ -200,6 +214,15 @@ class OutOfMemoryError(MlflowResnetError):
             f"out of memory: {images} images at a time are too many for {device}. "
             "Lower --crop-size or --batch-size, raise --accumulation-steps, or choose a smaller --architecture."
         )
+
+
+class ProcessEndedError(MlflowResnetError):
+    """`which` of several processes that train together ended early, and `how`."""
+
+    def __init__(self, which: str, how: str) -> None:
+        self.which, self.how = which, how
+        remedy = ". If memory ran out, lower --batch-size or --processes" if how.endswith("SIGKILL") else ""
+        super().__init__(f"{which} {how}, so the training ended{remedy}.")
 
 
 class PromotionRefusedError(MlflowResnetError):

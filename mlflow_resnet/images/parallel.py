@@ -37,9 +37,9 @@ def map_ordered(function: Callable[[T], R], items: Iterable[T], threads: int) ->
 
 
 def default_threads() -> int:
-    """The number of cores this process may use, at most 32."""
+    """This process's share of the cores it may use, at most 32. torchrun says how many processes share them."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 32)
+    return max(1, min(cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 32))
 
 
 def ahead(items: Generator[T, None, None], count: int) -> Generator[T, None, None]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
-from mlflow_resnet.console import say
+from mlflow_resnet.console import is_first, say
 from mlflow_resnet.errors import listed, printable
 from mlflow_resnet.images.directories import LabeledDirectory, list_labeled
 from mlflow_resnet.images.parallel import default_threads
@@ -64,7 +64,7 @@ def scanned(
 def scan_together(directory: LabeledDirectory, threads: int, title: str) -> Scan:
     """Scans the directory; of several processes that train together, each scans a part and all get the whole."""
     own = directory.subset(range(processes.rank(), len(directory), processes.world_size()))
-    hidden = None if processes.is_first() else True  # None: unless on a terminal
+    hidden = None if is_first() else True  # None: unless on a terminal
     with tqdm(total=len(own), desc=title, unit="img", leave=False, disable=hidden) as bar:
         parts = processes.gathered(scan(own, threads, bar.update))
     bad = {name: reason for part in parts for name, reason in part.bad.items()}

@@ -67,7 +67,7 @@ def fit(
     with deterministic_cudnn():
         for phase in plan:
             work = work_of(phase, classifier, train, val, options, device)
-            seconds = budget.left() * (1 if phase is plan[-1] else PROBE_SHARE)
+            seconds = processes.of_first(budget.left()) * (1 if phase is plan[-1] else PROBE_SHARE)
             trainer = Trainer(work, phase, options, progress, seconds)
             best.begin_phase(epoch)
             for _ in range(phase.epochs):
@@ -90,6 +90,8 @@ def prepare(classifier: ImageClassifier, options: TrainOptions) -> torch.device:
     device = pick_device(processes.local_device(options.device))
     if device.type == "cpu":
         keep_freed_memory()
+    if device.type == "cuda" and processes.world_size() > 1:
+        torch.cuda.set_device(device)  # where torch puts what has no place of its own
     use_tensor_cores()
     if options.sync_batch_norm:
         synchronize_batch_norms(classifier.network, device)

@@ -1,13 +1,15 @@
-"""Several processes that train one network: who is first, and what they tell each other.
+"""Several processes that train one network: how they meet, and what they tell each other.
 
 Everything here also works in a process that trains alone. `torchrun` sets the environment variables.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -15,11 +17,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mlflow_resnet.errors import InvalidOptionsError, MlflowResnetError, ProcessEndedError
+
 T = TypeVar("T")
+
+TIMEOUT = timedelta(hours=1)  # for one that still copies images or uploads the model; torch's is 10 minutes for GPUs
 
 
 def rank() -> int:
-    """Which process this is; 0 is the one that speaks and logs."""
+    """Which process this is, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -33,13 +39,23 @@ def local_world_size() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
-def is_first() -> bool:
-    return rank() == 0
-
-
 def was_launched() -> bool:
     """Whether torchrun, or `processes` above 1, started this process as one of several."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def check_device(device: str, count: int) -> None:
+    """Raises InvalidOptionsError if `count` processes on this machine cannot each have a `device`."""
+    gpus = torch.cuda.device_count()
+    problem = ""
+    if device.startswith("cuda:"):
+        problem = f"device is {device!r}, a single GPU; give cuda, and each process takes its own"
+    elif device == "mps" or (device == "auto" and not gpus and torch.backends.mps.is_available()):
+        problem = "processes share no mps device; give device cpu"
+    elif device in ("auto", "cuda") and 0 < gpus < count:
+        problem = f"processes is {count}, but this machine has {gpus} GPUs; give processes {gpus}, or device cpu"
+    if problem and count > 1:
+        raise InvalidOptionsError([problem])
 
 
 def local_device(device: str) -> str:
@@ -50,18 +66,78 @@ def local_device(device: str) -> str:
 
 
 @contextlib.contextmanager
-def joined(device: torch.device) -> Iterator[None]:
-    """Meets the other processes, and parts from them at the end: NCCL between GPUs, gloo between CPUs."""
-    if not was_launched() or dist.is_initialized():
+def joined() -> Iterator[None]:
+    """Meets the other processes: NCCL between GPUs, gloo between CPUs.
+
+    They part when they end, since they could not meet a second time. After an error they do not: that could wait for
+    each other.
+
+    Raises:
+        ProcessEndedError: if another process ends before this block does.
+    """
+    if not was_launched():
         yield
         return
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
+        if not dist.is_initialized():
+            dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
         yield
-    finally:
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            raise ProcessEndedError("another process", "ended") from None
+        raise
+    atexit.register(part)
+
+
+def part() -> None:
+    if dist.is_initialized():
         dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def agreeing() -> Iterator[None]:
+    """An error of one process in this block becomes the error of all; only the first process tells it.
+
+    Processes may exchange nothing in it but what is `gathered`.
+    """
+    try:
+        try:
+            yield
+        except MlflowResnetError as error:
+            exchanged(None, error)
+        else:
+            exchanged(None)
+    except _FirstError as first:
+        raise alike(first.error) from None
+
+
+class _FirstError(Exception):
+    """The error of the first process that has one; every process gets it."""
+
+    def __init__(self, error: MlflowResnetError) -> None:
+        self.error = error
+
+
+def alike(error: MlflowResnetError) -> MlflowResnetError:
+    """The error, marked as one that every process has."""
+    error.is_shared = True
+    return error
+
+
+def gathered(value: T) -> list[T]:
+    """Every process's `value`, in the order of their ranks."""
+    return exchanged(value)
+
+
+def exchanged(value: T, error: MlflowResnetError | None = None) -> list[T]:
+    """Every process's `value`; but if one has an `error`, all raise it as a `_FirstError`."""
+    found: list[Any] = [(value, error)] * world_size()
+    if dist.is_initialized():
+        dist.all_gather_object(found, (value, error))
+    for _, some_error in found:
+        if some_error:
+            raise _FirstError(some_error)
+    return [value for value, _ in found]
 
 
 def summed(values: Tensor) -> Tensor:
@@ -79,14 +155,6 @@ def of_first(value: T) -> T:
     return values[0]
 
 
-def gathered(value: T) -> list[T]:
-    """Every process's `value`, in the order of their ranks."""
-    values: list[Any] = [value] * world_size()
-    if dist.is_initialized():
-        dist.all_gather_object(values, value)
-    return values
-
-
 def interleaved(parts: list[list[T]]) -> list[T]:
     """Undoes `items[rank::world_size]`: the items in their order, each once."""
     total = sum(map(len, parts))
@@ -97,7 +165,8 @@ def in_step(network: nn.Module, device: torch.device) -> nn.Module:
     """The network, wrapped so that every process's gradients become their mean."""
     if world_size() == 1:
         return network
-    return DistributedDataParallel(network, device_ids=[device.index] if device.type == "cuda" else None)
+    device_ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(network, device_ids=device_ids)
 
 
 def share_buffers(network: nn.Module) -> None:

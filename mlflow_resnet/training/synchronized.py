@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
-from mlflow_resnet.training.processes import world_size
+from mlflow_resnet.training.processes import summed, world_size
 
 
 def synchronize_batch_norms(network: nn.Module, device: torch.device) -> None:
@@ -20,6 +21,18 @@ def synchronize_batch_norms(network: nn.Module, device: torch.device) -> None:
                 setattr(parent, name, kind(norm))
 
 
+class OverProcesses(torch.autograd.Function):
+    """The sum over all processes. The loss of each of them depends on it, so its gradient is a sum, too."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return summed(values.clone())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return summed(gradient.clone())
+
+
 class GlooSyncBatchNorm(nn.BatchNorm2d):
     """Batch norm over the images of all processes; torch's own takes only GPUs. Processes have equal batches."""
 
@@ -31,12 +44,12 @@ class GlooSyncBatchNorm(nn.BatchNorm2d):
         return new.train(norm.training)
 
     def forward(self, images: Tensor) -> Tensor:
-        if not self.training:
+        if not self.training or world_size() == 1:
             return super().forward(images)
         values = images.float()
         dims = (0, 2, 3)
         moments = torch.stack([values.mean(dims), values.square().mean(dims)])
-        mean, square = all_reduce(moments) / world_size()
+        mean, square = OverProcesses.apply(moments) / world_size()
         variance = square - mean.square()
         self.follow(mean.detach(), variance.detach(), values.numel() // values.shape[1] * world_size())
         scale = self.weight / torch.sqrt(variance + self.eps)

@@ -51,8 +51,8 @@ class Trainer:
         self.num_classes = len(work.classifier.classes)
         self.iterations = len(work.train) // recipe.batch_size
         self.optimizer = build_optimizer(work.module, recipe)
-        network = processes.in_step(work.module, self.device)
-        self.network: Callable[[Tensor], Tensor] = torch.compile(network) if options.compile else network
+        self.replica = processes.in_step(work.module, self.device)
+        self.network: Callable[[Tensor], Tensor] = torch.compile(self.replica) if options.compile else self.replica
         steps, warmup_steps = recipe.epochs * self.iterations, round(recipe.warmup_epochs * self.iterations)
         self.schedule = Schedule(recipe.schedule, recipe.learning_rate, steps, warmup_steps, seconds)
         self.average = averaged(work.module, recipe.ema_decay) if recipe.ema_decay else None
@@ -108,20 +108,20 @@ class Trainer:
         }
 
     def show(self, sums: Tensor, done: int, epoch: int, rate: float) -> None:
-        """Prints the mean loss of this process's part."""
+        """Prints the mean loss so far."""
         seen = done * self.recipe.batch_size
-        loss = sums[0].item() * processes.world_size() / seen
+        loss = processes.summed(sums[0].clone()).item() / seen
         self.check(loss, epoch, done, rate)
         self.progress.show(done, seen, loss)
 
     def check(self, loss: float, epoch: int, iteration: int, rate: float) -> None:
         if not math.isfinite(loss):
-            raise TrainingDivergedError(loss, epoch, iteration, rate)
+            raise processes.alike(TrainingDivergedError(loss, epoch, iteration, rate))
 
     def check_weights(self, module: torch.nn.Module) -> None:
         """Raises TrainingDivergedError if a weight or statistic is not finite."""
         if not all(tensor.isfinite().all() for tensor in module.state_dict().values()):
-            raise TrainingDivergedError(math.nan, *self.place)
+            raise processes.alike(TrainingDivergedError(math.nan, *self.place))
 
     def step(self, images: Tensor, targets: Tensor, sums: Tensor) -> float:
         """One update of the weights. Adds the batch's loss and hits to `sums`; returns the learning rate."""
@@ -175,8 +175,8 @@ class Trainer:
 
     def without_exchange(self, wanted: bool) -> contextlib.AbstractContextManager:
         """Processes exchange gradients once a step, not after every part of it."""
-        if wanted and isinstance(self.network, DistributedDataParallel):
-            return self.network.no_sync()
+        if wanted and isinstance(self.replica, DistributedDataParallel):
+            return self.replica.no_sync()
         return contextlib.nullcontext()
 
     def halve(self, images: int) -> None:

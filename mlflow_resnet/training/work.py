@@ -83,7 +83,7 @@ class FeatureWork:
     dtype: torch.dtype
 
     def __post_init__(self) -> None:
-        self.module: nn.Module = self.classifier.network.fc  # type: ignore[assignment]
+        self.module: nn.Linear = self.classifier.network.fc  # type: ignore[assignment]
         self.module.requires_grad_(True)
         self.backbone = fold_batch_norms(self.classifier.network).to(memory_format=torch.channels_last)
         self.backbone.fc = nn.Identity()
@@ -99,13 +99,13 @@ class FeatureWork:
         """
         own = range(processes.rank(), len(self.train), processes.world_size())
         images = map_ordered(lambda index: self.train.load(view, index), own, self.threads)
-        parts = processes.gathered(self.features_of(images, self.dtype))
+        parts = processes.gathered(self.features_of(images, self.dtype).cpu())
         return torch.stack(processes.interleaved([list(part) for part in parts])).to(self.device)
 
     @torch.no_grad()
     def features_of(self, images: Iterator[Tensor], dtype: torch.dtype) -> Tensor:
         """Features of uint8 images, float32 of shape (N, F)."""
-        found = []
+        found = [torch.empty(0, self.module.in_features, device=self.device)]  # a process may have no images
         for batch in batched(images, FEATURE_BATCH_SIZE):
             inputs = self.classifier.preprocessing.normalize(torch.stack(batch).to(self.device))
             with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
