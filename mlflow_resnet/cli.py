@@ -19,10 +19,9 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_resnet import options, summaries
 from mlflow_resnet._version import __version__
-from mlflow_resnet.errors import MlflowResnetError
+from mlflow_resnet.console import is_first
+from mlflow_resnet.errors import SIGINT_EXIT_CODE, SIGTERM_EXIT_CODE, MlflowResnetError
 
-SIGTERM_EXIT_CODE = 143
-SIGINT_EXIT_CODE = 130
 TYPES: dict[type, click.ParamType] = {str: click.STRING, int: click.INT, float: click.FLOAT, bool: click.BOOL}
 
 
@@ -90,7 +89,9 @@ def train(given: options.TrainOptions) -> None:
     """Train a ResNet on folders of images; log the run and the model; register it if a name is given."""
     from mlflow_resnet import pipeline
 
-    click.echo(summaries.trained(pipeline.train(given), given))
+    result = pipeline.train(given)
+    if is_first():
+        click.echo(summaries.trained(result, given))
 
 
 @command(options.FindLrOptions, "  mlflow-resnet find-lr --train-dir flowers --architecture resnet50")
@@ -191,6 +192,8 @@ def main() -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         fail("interrupted", SIGINT_EXIT_CODE)
     except MlflowResnetError as error:
+        if error.is_shared and not is_first():
+            sys.exit(error.exit_code)
         fail(error.message, error.exit_code)
     except MlflowException as error:
         fail(error.message.split("\n")[0], MlflowResnetError.exit_code)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import mlflow
@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from mlflow_resnet import flavor
 from mlflow_resnet._version import __version__
-from mlflow_resnet.console import say
+from mlflow_resnet.console import is_first, say
 from mlflow_resnet.evaluation.evaluate import Evaluation
 from mlflow_resnet.evaluation.evaluate import evaluate as evaluate_images
 from mlflow_resnet.images import convert as conversion
@@ -20,6 +20,7 @@ from mlflow_resnet.images import split as splitting
 from mlflow_resnet.images.directories import LabeledDirectory, Walk, no_images
 from mlflow_resnet.images.output import new_file
 from mlflow_resnet.images.sources import check_directories, directory_sources, local_copy
+from mlflow_resnet.launch import in_processes
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.weights import MODEL_SCHEMES
@@ -31,15 +32,16 @@ from mlflow_resnet.options import (
     SplitOptions,
     TrainOptions,
 )
-from mlflow_resnet.preparation import Training, check_surroundings, prepared
+from mlflow_resnet.preparation import Training, agreed, check, prepared
 from mlflow_resnet.registry import promotion, versions
 from mlflow_resnet.scoring.batch import ScoredFile, check_suffix, score_to_file
 from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.card import training_card
 from mlflow_resnet.tracking.data import scanned_dataset
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
-from mlflow_resnet.tracking.run import attached_run_ends_with, log_missing_params, recorded_run
+from mlflow_resnet.tracking.run import attached_run_ends_with, log_missing_params, recorded_run, run_of_workers
 from mlflow_resnet.tracking.server import check_servers
+from mlflow_resnet.training import processes
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,40 @@ class TrainResult:
 def train(options: TrainOptions) -> TrainResult:
     """Trains a classifier on folders of images, logs the run and the model, registers it if a name is given.
 
+    `options.processes` are started to share the work, unless torchrun has started several: then each calls this.
+
     Raises:
         MlflowResnetError: for anything a user can cause; nothing is registered then.
     """
     with attached_run_ends_with():
-        check_surroundings(options)
-        with prepared(options) as training, recorded_run(f"{options.architecture} on {training.train_set.name}") as run:
-            return train_in_run(options, training, run)
+        if options.processes > 1 and not processes.was_launched():
+            return train_in_processes(options)
+        with processes.joined():
+            options = agreed(options)
+            with prepared(options) as training:
+                facts = record_training(options, training) if is_first() else follow_training(options, training)
+                return TrainResult(training.classifier, **processes.of_first(facts))
+
+
+def train_in_processes(options: TrainOptions) -> TrainResult:
+    """Has workers train, and waits for them."""
+    check(options, options.processes)
+    with run_of_workers() as environment:
+        return in_processes(options.processes, train, options, environment)
+
+
+def record_training(options: TrainOptions, training: Training) -> dict[str, Any]:
+    """Trains and records it in a run; returns what a `TrainResult` has besides the classifier."""
+    with recorded_run(f"{options.architecture} on {training.train_set.name}") as run:
+        result = train_in_run(options, training, run)
+    return {field.name: getattr(result, field.name) for field in fields(result) if field.name != "classifier"}
+
+
+def follow_training(options: TrainOptions, training: Training) -> dict[str, Any]:
+    """Does this process's part of what the first process records."""
+    for _ in training.epochs(options):
+        pass
+    return {}
 
 
 def log_beginning(options: TrainOptions, training: Training, run: Run) -> None:

@@ -1,11 +1,13 @@
-"""All that a training begins with: the surroundings checked, the data scanned, the weights loaded."""
+"""What a training begins with: checked options, scanned data, starting weights. Whatever is wrong is found here."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from mlflow_resnet.console import is_first, progress_stream
+from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.images.sources import check_directories
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import pick_device
@@ -13,6 +15,7 @@ from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.tracking.data import scanned_training_data
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
 from mlflow_resnet.tracking.server import check_servers
+from mlflow_resnet.training import processes
 from mlflow_resnet.training.data import LabeledImages, TrainingImages
 from mlflow_resnet.training.loop import EpochResult, fit
 from mlflow_resnet.training.progress import Progress
@@ -20,11 +23,24 @@ from mlflow_resnet.training.recipe import Recipe, decide
 from mlflow_resnet.training.setup import check_training_data, starting_classifier, training_images, validation_images
 
 
-def check_surroundings(options: TrainOptions) -> None:
-    """Raises an error if a directory, the device or a server is not there, before any work is done."""
+def check(options: TrainOptions, local_processes: int) -> None:
+    """Finds what is wrong before any work begins. `local_processes` share this machine."""
     check_directories(options.train_dir, options.val_dir)
-    pick_device(options.device)
-    check_servers(registry=bool(options.registered_model_name))
+    processes.check_device(options.device, local_processes)
+    if is_first():
+        check_servers(registry=bool(options.registered_model_name))
+
+
+def agreed(options: TrainOptions) -> TrainOptions:
+    """The options of this process and those that it has joined, checked; `processes` is how many there are."""
+    with processes.agreeing():
+        count = processes.world_size()
+        if options.processes not in (1, count):
+            raise InvalidOptionsError([f"processes is {options.processes}, but {count} were started; leave it out"])
+        options = replace(options, processes=count)
+        check(options, processes.local_world_size())
+        pick_device(processes.local_device(options.device))
+    return options
 
 
 @dataclass(frozen=True)
@@ -41,15 +57,18 @@ class Training:
 
     def epochs(self, options: TrainOptions, progress: Progress | None = None) -> Iterator[EpochResult]:
         """Trains the classifier, epoch by epoch; shows it on stderr if `progress` says nothing else."""
-        progress = progress or Progress(self.recipe.epochs, options.print_frequency)
+        progress = progress or Progress(self.recipe.epochs, options.print_frequency, progress_stream())
         return fit(self.classifier, self.train_images, self.val_images, self.recipe, options, progress)
 
 
 @contextlib.contextmanager
 def prepared(options: TrainOptions) -> Iterator[Training]:
-    """Scans the data and loads the starting weights; whatever is wrong with them is found here."""
-    with scanned_training_data(options) as (train_set, val_set):
-        yield training_on(train_set, val_set, options)
+    """Scans the data and loads the starting weights."""
+    with contextlib.ExitStack() as stack:
+        with processes.agreeing():
+            train_set, val_set = stack.enter_context(scanned_training_data(options))
+            training = training_on(train_set, val_set, options)
+        yield training
 
 
 def training_on(train_set: ImageDirectoryDataset, val_set: ImageDirectoryDataset, options: TrainOptions) -> Training:

@@ -13,7 +13,8 @@ from helpers import ROOT
 PACKAGE = ROOT / "mlflow_resnet"
 # each may import those before it
 LAYERS = ["_version", "errors", "console", "options", "images", "model", "evaluation", "training", "scoring", "flavor"]
-LAYERS += ["tracking", "registry", "preparation", "pipeline", "tuning", "digits_demo", "summaries", "cli", "__main__"]
+LAYERS += ["tracking", "registry", "preparation", "launch", "pipeline", "tuning", "digits_demo", "summaries", "cli"]
+LAYERS += ["__main__"]
 FOREIGN = {"images": {"torch", "torchvision", "sklearn"}, "evaluation": {"mlflow"}, "training": {"mlflow"}}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

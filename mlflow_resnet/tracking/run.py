@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -13,7 +15,10 @@ from mlflow.entities import LifecycleStage, Run
 from mlflow.environment_variables import MLFLOW_RUN_ID
 from mlflow.exceptions import MlflowException
 
+from mlflow_resnet.console import is_first
+
 SIGNALS = (KeyboardInterrupt, SystemExit)  # Ctrl-C, and SIGTERM, which the command line turns into SystemExit
+RUN_ID_FILE = "MLFLOW_RESNET_RUN_ID_FILE"  # variable: where a worker process leaves the id of the run it began
 
 
 @contextlib.contextmanager
@@ -31,7 +36,10 @@ def recorded_run(name: str, resumed_id: str | None = None) -> Iterator[Run]:
     attached = MLFLOW_RUN_ID.get()
     resumed = resumed_id if resumed_id and not attached and exists(resumed_id) else None
     run_name = None if attached or resumed else name
-    with ending(mlflow.start_run(resumed, run_name=run_name, log_system_metrics=True)) as run:
+    run = mlflow.start_run(resumed, run_name=run_name, log_system_metrics=True)
+    if file := os.environ.get(RUN_ID_FILE):
+        Path(file).write_text(run.info.run_id)
+    with ending(run):
         yield run
 
 
@@ -68,7 +76,7 @@ def exists(run_id: str) -> bool:
 @contextlib.contextmanager
 def attached_run_ends_with() -> Iterator[None]:
     """Ends the run that `mlflow run` started also if an error comes before the run is attached to."""
-    run_id = os.environ.get(MLFLOW_RUN_ID.name)
+    run_id = os.environ.get(MLFLOW_RUN_ID.name) if is_first() else None
     try:
         yield
     except BaseException as error:
@@ -76,6 +84,32 @@ def attached_run_ends_with() -> Iterator[None]:
             with contextlib.suppress(Exception):  # the first error is the one to report
                 MlflowClient().set_terminated(run_id, status_after(error))
         raise
+
+
+@contextlib.contextmanager
+def run_of_workers() -> Iterator[dict[str, str]]:
+    """Around processes of which the first has a `recorded_run`; yields environment variables for them.
+
+    They log to the caller's active run, which stays active. A run that they began ends also if they were killed.
+    """
+    active = mlflow.active_run()
+    with tempfile.TemporaryDirectory(prefix="mlflow_resnet-") as folder:
+        file = Path(folder) / "run_id"
+        try:
+            yield {RUN_ID_FILE: str(file)} | ({MLFLOW_RUN_ID.name: active.info.run_id} if active else {})
+        except BaseException as error:
+            if file.exists():
+                with contextlib.suppress(Exception):  # the first error is the one to report
+                    end_if_running(file.read_text(), status_after(error))
+            raise
+        finally:
+            if active:
+                MlflowClient().update_run(active.info.run_id, "RUNNING")
+
+
+def end_if_running(run_id: str, status: str) -> None:
+    if MlflowClient().get_run(run_id).info.status == "RUNNING":
+        MlflowClient().set_terminated(run_id, status)
 
 
 def status_after(error: BaseException, killed_by: tuple[type[BaseException], ...] = ()) -> str:

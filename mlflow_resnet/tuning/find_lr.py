@@ -13,7 +13,7 @@ from mlflow_resnet.console import say
 from mlflow_resnet.evaluation.figures import learning_rate_figure
 from mlflow_resnet.options import FindLrOptions
 from mlflow_resnet.pipeline import log_beginning
-from mlflow_resnet.preparation import check_surroundings, prepared
+from mlflow_resnet.preparation import check, prepared
 from mlflow_resnet.tracking.run import attached_run_ends_with, recorded_run
 from mlflow_resnet.training.rate_test import RatePoint, Suggestion, rate_points, suggest
 from mlflow_resnet.training.recipe import phases
@@ -38,7 +38,7 @@ def find_lr(options: FindLrOptions) -> LearningRateTest:
         MlflowResnetError: for anything a user can cause.
     """
     with attached_run_ends_with():
-        check_surroundings(options)
+        check(options, 1)
         with prepared(options) as training:
             name = f"learning rates of {options.architecture} on {training.train_set.name}"
             strategy = phases(training.recipe)[-1].strategy

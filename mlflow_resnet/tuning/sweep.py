@@ -14,7 +14,7 @@ from mlflow_resnet.errors import MissingPackageError, SweepError, listed
 from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.options import SweepOptions, TrainOptions
 from mlflow_resnet.pipeline import TrainResult, train_in_run
-from mlflow_resnet.preparation import check_surroundings, training_on
+from mlflow_resnet.preparation import check, training_on
 from mlflow_resnet.tracking.card import sweep_card
 from mlflow_resnet.tracking.data import scanned_training_data
 from mlflow_resnet.tracking.run import attached_run_ends_with, child_run, recorded_run
@@ -63,7 +63,7 @@ def sweep(options: SweepOptions) -> SweepResult:
         MlflowResnetError: for anything a user can cause. A trial that diverges or runs out of memory is only a trial.
     """
     with attached_run_ends_with():
-        check_surroundings(options)
+        check(options, 1)
         given = given_space(options)
         budget = Budget(options.sweep_minutes * 60 or math.inf)
         with scanned_training_data(options) as (train_set, val_set):
