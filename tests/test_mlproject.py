@@ -74,6 +74,17 @@ def test_a_failed_run_is_failed_and_says_why(elsewhere, images):
 
 
 @pytest.mark.slow
+def test_main_trains_in_two_processes(elsewhere, images):
+    values = TINY | {"epochs": 1, "train_dir": images / "train", "processes": 2}
+    result = mlflow_run(ROOT, *parameters(values), cwd=elsewhere)
+    assert result.returncode == 0, result.stderr
+    run = only_run()
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["val_top1_accuracy"] > 0
+    assert "to each of 2 processes" in result.stderr
+
+
+@pytest.mark.slow
 def test_score_and_evaluate_are_entry_points(elsewhere, trained, images):
     shutil.copytree(mlflow_model(trained), elsewhere / "model")
     values = {"model_uri": elsewhere / "model", "image_dir": images / "val"}
