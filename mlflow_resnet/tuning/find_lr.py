@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from mlflow_resnet.console import say
 from mlflow_resnet.evaluation.figures import learning_rate_figure
+from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.options import FindLrOptions
 from mlflow_resnet.pipeline import log_beginning
 from mlflow_resnet.preparation import check, prepared
@@ -39,6 +40,7 @@ def find_lr(options: FindLrOptions) -> LearningRateTest:
     """
     with attached_run_ends_with():
         check(options, 1)
+        pick_device(options.device)
         with prepared(options) as training:
             name = f"learning rates of {options.architecture} on {training.train_set.name}"
             strategy = phases(training.recipe)[-1].strategy

@@ -12,6 +12,7 @@ from mlflow.entities import LoggedModelOutput, Run
 from mlflow_resnet.console import say
 from mlflow_resnet.errors import MissingPackageError, SweepError, listed
 from mlflow_resnet.images.directories import LabeledDirectory
+from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.options import SweepOptions, TrainOptions
 from mlflow_resnet.pipeline import TrainResult, train_in_run
 from mlflow_resnet.preparation import check, training_on
@@ -64,6 +65,7 @@ def sweep(options: SweepOptions) -> SweepResult:
     """
     with attached_run_ends_with():
         check(options, 1)
+        pick_device(options.device)
         given = given_space(options)
         budget = Budget(options.sweep_minutes * 60 or math.inf)
         with scanned_training_data(options) as (train_set, val_set):
