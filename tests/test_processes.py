@@ -217,7 +217,7 @@ def test_workers_do_not_outlive_a_launcher_that_is_killed(workdir, images):
         gone, alive = psutil.wait_procs(workers, timeout=30)
     assert alive == []
     (run,) = mlflow.search_runs(output_format="list")
-    assert run.info.status == "KILLED"
+    assert run.info.status in ("FAILED", "KILLED")
 
 
 @pytest.mark.slow
