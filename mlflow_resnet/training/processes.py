@@ -119,8 +119,8 @@ class _FirstError(Exception):
 
 
 def alike(error: MlflowResnetError) -> MlflowResnetError:
-    """The error, marked as one that every process has."""
-    error.is_shared = True
+    """The error, marked as one that every process has, if there are several."""
+    error.is_shared = world_size() > 1
     return error
 
 

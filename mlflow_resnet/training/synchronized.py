@@ -33,6 +33,11 @@ class OverProcesses(torch.autograd.Function):
         return summed(gradient.clone())
 
 
+def mean_over_processes(values: Tensor) -> Tensor:
+    """The mean of each channel of (N, C, H, W) over all processes, which have equal N: shape (C,)."""
+    return OverProcesses.apply(values.mean((0, 2, 3))) / world_size()
+
+
 class GlooSyncBatchNorm(nn.BatchNorm2d):
     """Batch norm over the images of all processes; torch's own takes only GPUs. Processes have equal batches."""
 
@@ -47,14 +52,13 @@ class GlooSyncBatchNorm(nn.BatchNorm2d):
         if not self.training or world_size() == 1:
             return super().forward(images)
         values = images.float()
-        dims = (0, 2, 3)
-        moments = torch.stack([values.mean(dims), values.square().mean(dims)])
-        mean, square = OverProcesses.apply(moments) / world_size()
-        variance = square - mean.square()
+        shape = (1, -1, 1, 1)
+        mean = mean_over_processes(values)
+        centered = values - mean.view(shape)
+        variance = mean_over_processes(centered.square())
         self.follow(mean.detach(), variance.detach(), values.numel() // values.shape[1] * world_size())
         scale = self.weight / torch.sqrt(variance + self.eps)
-        shift = self.bias - mean * scale
-        return (values * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)).to(images.dtype)
+        return (centered * scale.view(shape) + self.bias.view(shape)).to(images.dtype)
 
     @torch.no_grad()
     def follow(self, mean: Tensor, variance: Tensor, count: int) -> None:
