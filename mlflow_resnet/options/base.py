@@ -58,7 +58,7 @@ class Options:
 
     def __post_init__(self) -> None:
         found = [p for f in fields(self) for p in problems_of(f.name, getattr(self, f.name), f.metadata)]
-        found = found or self.combinations()
+        found += self.combinations()
         if found:
             raise InvalidOptionsError(found)
 

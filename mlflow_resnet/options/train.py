@@ -183,10 +183,12 @@ class TrainOptions(Options):
         return problems
 
     def batch_problems(self) -> list[str]:
-        problems = []
-        if self.batch_size != AUTO and self.batch_size % self.processes:
+        problems: list[str] = []
+        if self.batch_size == AUTO or self.batch_size < 2 or self.processes < 1:
+            return problems
+        if self.batch_size % self.processes:
             problems.append(f"batch_size {self.batch_size} cannot be divided among {self.processes} processes")
-        if self.batch_size != AUTO and self.batch_size < 2 * self.processes * self.accumulation_steps:
+        if self.batch_size < 2 * self.processes * self.accumulation_steps:
             problems.append(
                 f"batch_size {self.batch_size} leaves less than 2 images for each of {self.processes} processes "
                 f"times {self.accumulation_steps} accumulation_steps"
