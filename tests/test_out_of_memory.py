@@ -35,7 +35,10 @@ print("needed", kib("VmPeak") - before)
 def test_a_batch_that_does_not_fit_is_computed_in_parts(tmp_path):
     folder = write_class_folders(tmp_path / "images", 30)
     needed = int(run(folder, 0).stdout.split()[-1])
-    limited = run(folder, int(0.85 * needed))
+    for percent in range(90, 45, -5):  # how much of it is mapped but not used differs between machines
+        limited = run(folder, needed * percent // 100)
+        if "out of memory" in limited.stderr:
+            break
     assert "out of memory: batches of 64 are now computed in 2 parts of 32 images" in limited.stderr
     assert limited.returncode == 0, limited.stderr
 
