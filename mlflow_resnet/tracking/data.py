@@ -63,7 +63,7 @@ def scanned(
 
 def scan_together(directory: LabeledDirectory, threads: int, title: str) -> Scan:
     """Scans the directory; of several processes that train together, each scans a part and all get the whole."""
-    own = directory.subset(range(processes.rank(), len(directory), processes.world_size()))
+    own = directory.subset(processes.own_share(len(directory)))
     hidden = None if is_first() else True  # None: unless on a terminal
     with tqdm(total=len(own), desc=title, unit="img", leave=False, disable=hidden) as bar:
         parts = processes.gathered(scan(own, threads, bar.update))

@@ -59,10 +59,14 @@ class TrainingImages:
             batch_size: images of all processes together.
             pin: whether to copy batches to page-locked memory, from which a GPU copies without waiting.
         """
-        order = self.order(epoch)[: len(self) // batch_size * batch_size]
-        own = order[processes.rank() :: processes.world_size()]
+        own = self.own_order(epoch, batch_size)
         images = map_ordered(lambda index: self.load(epoch, index), own, threads)
         return ahead(self.collate(images, own, batch_size // processes.world_size(), pin), BATCHES_AHEAD)
+
+    def own_order(self, epoch: int, batch_size: int) -> list[int]:
+        """Indices of this process's images in the full batches of an epoch."""
+        order = self.order(epoch)[: len(self) // batch_size * batch_size]
+        return [order[i] for i in processes.own_share(len(order))]
 
     def order(self, epoch: int) -> list[int]:
         """Indices of an epoch: all of them, shuffled, or drawn with `draw_weights`."""

@@ -155,8 +155,13 @@ def of_first(value: T) -> T:
     return values[0]
 
 
+def own_share(count: int) -> range:
+    """Which of `count` items are this process's: every `world_size`-th, from its rank on."""
+    return range(rank(), count, world_size())
+
+
 def interleaved(parts: list[list[T]]) -> list[T]:
-    """Undoes `items[rank::world_size]`: the items in their order, each once."""
+    """Undoes `own_share`: the items in their order, each once."""
     total = sum(map(len, parts))
     return [parts[i % len(parts)][i // len(parts)] for i in range(total)]
 

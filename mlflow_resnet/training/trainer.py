@@ -57,7 +57,8 @@ class Trainer:
         self.schedule = Schedule(recipe.schedule, recipe.learning_rate, steps, warmup_steps, seconds)
         self.average = averaged(work.module, recipe.ema_decay) if recipe.ema_decay else None
         self.mixing = Mixing(recipe.mixup, recipe.cutmix, self.num_classes)
-        self.class_weights = class_weights(work.train.data.targets, options.class_balance, self.num_classes)
+        weights = class_weights(work.train.data.targets, options.class_balance, self.num_classes)
+        self.class_weights = None if weights is None else weights.to(self.device)
         self.parts = options.accumulation_steps
         self.steps = 0
         self.validation_seconds = 0.0  # that the last validation took
@@ -170,8 +171,8 @@ class Trainer:
 
     def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy of each image, of shape (N,); `labels` are class indices or probabilities."""
-        weights = None if self.class_weights is None else self.class_weights.to(self.device)
-        return cross_entropy(logits, labels, weights, reduction="none", label_smoothing=self.recipe.label_smoothing)
+        smoothing = self.recipe.label_smoothing
+        return cross_entropy(logits, labels, self.class_weights, reduction="none", label_smoothing=smoothing)
 
     def without_exchange(self, wanted: bool) -> contextlib.AbstractContextManager:
         """Processes exchange gradients once a step, not after every part of it."""

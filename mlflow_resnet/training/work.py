@@ -59,7 +59,7 @@ class ImageWork:
     def evaluate(self, module: nn.Module, batch_size: int) -> Evaluation:
         """Predicts the validation images with `module` through the predict path that scoring and serving use."""
         predictor = Predictor(replace(self.classifier, network=module), str(self.device), self.threads)
-        own = range(processes.rank(), len(self.val), processes.world_size())
+        own = processes.own_share(len(self.val))
         images = map_ordered(self.val.images.__getitem__, own, self.threads)
         probabilities = predictor.predict_arrays(images, batch_size)
         return evaluation_of(self.classifier, self.val, list(probabilities))
@@ -88,7 +88,7 @@ class FeatureWork:
         self.backbone = fold_batch_norms(self.classifier.network).to(memory_format=torch.channels_last)
         self.backbone.fc = nn.Identity()
         self.features = {view: self.train_features(view) for view in range(self.views)}
-        own = range(processes.rank(), len(self.val), processes.world_size())
+        own = processes.own_share(len(self.val))
         images = map_ordered(lambda i: to_tensor(self.val.images[i].copy()), own, self.threads)
         self.val_features = self.features_of(images, torch.float32)
 
@@ -97,7 +97,7 @@ class FeatureWork:
 
         Each process computes a part of them and gets them all.
         """
-        own = range(processes.rank(), len(self.train), processes.world_size())
+        own = processes.own_share(len(self.train))
         images = map_ordered(lambda index: self.train.load(view, index), own, self.threads)
         parts = processes.gathered(self.features_of(images, self.dtype).cpu())
         return torch.stack(processes.interleaved([list(part) for part in parts])).to(self.device)
@@ -117,9 +117,7 @@ class FeatureWork:
 
     def batches(self, epoch: int, batch_size: int) -> Batches:
         features = self.features[epoch % self.views]
-        order = self.train.order(epoch)[: len(features) // batch_size * batch_size]
-        own = order[processes.rank() :: processes.world_size()]
-        for batch in batched(iter(own), batch_size // processes.world_size()):
+        for batch in batched(self.train.own_order(epoch, batch_size), batch_size // processes.world_size()):
             yield features[batch], torch.from_numpy(self.train.data.targets[batch])
 
     def inputs(self, features: Tensor) -> Tensor:
