@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import mlflow
 import pytest
@@ -278,6 +279,7 @@ def test_a_sweep_that_was_killed_goes_on(workdir, options, monkeypatch, sent, pa
     assert "Traceback" not in errors
     (parent,) = parents()
     assert parent.info.status == parents_status
+    time.sleep(2)  # heartbeats are kept in whole seconds, so two are surely more than the grace period of one
     result = run_main(*command)
     assert result.returncode == 0, result.stderr
     assert "going on after 2 of 4 trials" in result.stderr

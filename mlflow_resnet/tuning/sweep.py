@@ -138,8 +138,8 @@ def retrained(all_trials: Sweep, best: FrozenTrial) -> TrainResult | None:
     registration = {"registered_model_name": options.registered_model_name, "alias": options.alias}
     if busy := others_running(study):
         say(
-            f"trials {listed(busy)} are under way in other processes, the last of which trains with the best values "
-            "again; if they were killed, repeat this command in a minute"
+            f"other processes are at trial {listed(busy)}; the last of them trains with the best values again, or, if "
+            "they were killed, this command does, repeated in a minute"
         )
         return None
     if study.user_attrs.get("retrained") == registration | {"trial": best.number}:
