@@ -43,11 +43,11 @@ class Case:
 
 
 CPU_CASES = (
-    Case("resnet18", 224, "photos", 480),
-    Case("resnet50", 224, "photos", 160),
-    Case("resnet18", 96, "solar", 1_600),
-    Case("resnet18", 64, "mnist", 3_200),
-    Case("resnet18", 32, "digits", 11_520),
+    Case("resnet18", 224, "photos", 320),
+    Case("resnet50", 224, "photos", 96),
+    Case("resnet18", 96, "solar", 960),
+    Case("resnet18", 64, "mnist", 1_920),
+    Case("resnet18", 32, "digits", 5_760),
 )
 GPU_CASES = (Case("resnet50", 224, "photos", 19_200, batch_size=256),)
 
