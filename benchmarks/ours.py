@@ -36,7 +36,8 @@ def fit(setting: Setting) -> Trained:
     """Trains as `mlflow-resnet train` does, without a run."""
     started = perf_counter()
     options = train_options(setting)
-    with prepared(options) as training, open(os.devnull, "w") as null:
+    training = prepared(options)
+    with open(os.devnull, "w") as null:
         progress = Progress(training.recipe.epochs, stream=null)
         results = list(training.epochs(options, progress))
     batch_size = training.recipe.batch_size

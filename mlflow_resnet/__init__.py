@@ -16,7 +16,8 @@ from mlflow_resnet._version import __version__
 _HOMES = {
     "ImageClassifier": "mlflow_resnet.model.classifier",
     "Preprocessing": "mlflow_resnet.model.preprocessing",
-    "convert": "mlflow_resnet.pipeline",
+    "audit": "mlflow_resnet.curation",
+    "convert": "mlflow_resnet.curation",
     "demo": "mlflow_resnet.digits_demo",
     "evaluate": "mlflow_resnet.pipeline",
     "find_lr": "mlflow_resnet.tuning.find_lr",
@@ -26,9 +27,10 @@ _HOMES = {
     "promote": "mlflow_resnet.pipeline",
     "save_model": "mlflow_resnet.flavor",
     "score": "mlflow_resnet.pipeline",
-    "split": "mlflow_resnet.pipeline",
+    "split": "mlflow_resnet.curation",
     "sweep": "mlflow_resnet.tuning.sweep",
     "train": "mlflow_resnet.pipeline",
+    "transform": "mlflow_resnet.curation",
 }
 
 __all__ = ["__version__"]  # a literal, which linters read

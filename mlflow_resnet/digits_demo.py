@@ -8,7 +8,7 @@ from pathlib import Path
 from mlflow_resnet import pipeline
 from mlflow_resnet.images.digits import write_digits
 from mlflow_resnet.images.output import new_directory
-from mlflow_resnet.images.split import split
+from mlflow_resnet.images.splitting.split import split
 from mlflow_resnet.options import DemoOptions, ScoreOptions, TrainOptions
 from mlflow_resnet.scoring.batch import ScoredFile
 

@@ -5,6 +5,8 @@ MlflowResnetError                    exit 2
 ├── InvalidDatasetError              a directory or archive cannot be used
 │   ├── NotLabeledDatasetError       no class folders
 │   ├── BadImagesError               some of its images cannot be read
+│   ├── ObjectUnreadableError        one object in S3 is gone, was changed or is forbidden
+│   ├── StoreUnreachableError        S3 does not answer, or is too busy
 │   └── ClassMismatchError           it holds classes that training or the model lacks
 ├── InvalidImageError                one image cannot be read
 ├── WeightsError                     starting weights cannot be used
@@ -18,6 +20,7 @@ MlflowResnetError                    exit 2
 ├── SweepError                       a sweep cannot begin, or has no result
 ├── OutOfMemoryError                 even a small batch needs more memory than there is
 ├── ProcessEndedError                one of several processes that train together ended before the others
+├── AuditFailedError                 an audit found what it was told to fail on
 ├── PromotionRefusedError            exit 3
 └── TrainingDivergedError            exit 5
 
@@ -55,6 +58,7 @@ class MlflowResnetError(MlflowException):
 
     exit_code = 2
     is_shared = False  # by all processes that train together, so that one of them tells it
+    is_passing = False  # the same call may succeed later, so what was done up to here is kept
 
     def __init__(self, message: str) -> None:
         super().__init__(message, error_code=INVALID_PARAMETER_VALUE)
@@ -82,7 +86,7 @@ class InvalidDatasetError(MlflowResnetError):
     """`path` cannot be used as a directory or archive of images."""
 
     def __init__(self, path: str | os.PathLike[str], problem: str) -> None:
-        self.path = printable(path)
+        self.path, self.problem = printable(path), problem
         super().__init__(f"{self.path}: {problem}")
 
 
@@ -104,6 +108,16 @@ class BadImagesError(InvalidDatasetError):
             f"{len(reasons)} unreadable image{'s' * (len(reasons) != 1)}: {pairs}. "
             "Repair or remove them, or leave them out with --on-bad-image skip.",
         )
+
+
+class ObjectUnreadableError(InvalidDatasetError):
+    """One object in S3 cannot be read; the others may be."""
+
+
+class StoreUnreachableError(InvalidDatasetError):
+    """S3 does not answer, or is too busy."""
+
+    is_passing = True
 
 
 class ClassMismatchError(InvalidDatasetError):
@@ -223,6 +237,10 @@ class ProcessEndedError(MlflowResnetError):
         self.which, self.how = which, how
         remedy = ". If memory ran out, lower --batch-size or --processes" if how.endswith("SIGKILL") else ""
         super().__init__(f"{which} {how}, so the training ended{remedy}.")
+
+
+class AuditFailedError(MlflowResnetError):
+    """An audit found what it was told to fail on."""
 
 
 class PromotionRefusedError(MlflowResnetError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -13,23 +14,21 @@ from tqdm import tqdm
 from mlflow_resnet import flavor
 from mlflow_resnet._version import __version__
 from mlflow_resnet.console import is_first, say
+from mlflow_resnet.curation import audit_training
 from mlflow_resnet.evaluation.evaluate import Evaluation
 from mlflow_resnet.evaluation.evaluate import evaluate as evaluate_images
-from mlflow_resnet.images import convert as conversion
-from mlflow_resnet.images import split as splitting
-from mlflow_resnet.images.directories import LabeledDirectory, Walk, no_images
+from mlflow_resnet.images.directories import no_images
 from mlflow_resnet.images.output import new_file
-from mlflow_resnet.images.sources import check_directories, directory_sources, local_copy
+from mlflow_resnet.images.rules import Ignored
+from mlflow_resnet.images.sources import check_directories, directory_sources
 from mlflow_resnet.launch import in_processes
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.weights import MODEL_SCHEMES
 from mlflow_resnet.options import (
-    ConvertOptions,
     EvaluateOptions,
     PromoteOptions,
     ScoreOptions,
-    SplitOptions,
     TrainOptions,
 )
 from mlflow_resnet.preparation import Training, agreed, check, prepared
@@ -75,9 +74,9 @@ def train(options: TrainOptions) -> TrainResult:
             return train_in_processes(options)
         with processes.joined():
             options = agreed(options)
-            with prepared(options) as training:
-                facts = record_training(options, training) if is_first() else follow_training(options, training)
-                return TrainResult(training.classifier, **processes.of_first(facts))
+            training = prepared(options)
+            facts = record_training(options, training) if is_first() else follow_training(options, training)
+            return TrainResult(training.classifier, **processes.of_first(facts))
 
 
 def train_in_processes(options: TrainOptions) -> TrainResult:
@@ -105,7 +104,7 @@ def log_beginning(options: TrainOptions, training: Training, run: Run) -> None:
     """What is known of a training before its first step."""
     decided = {f"recipe.{name}": value for name, value in asdict(training.recipe).items()}
     log_missing_params(run, asdict(options) | decided | environment_params())
-    mlflow.log_input(training.train_set, context="training")
+    record.log_data(training.train_set, "training")
     mlflow.set_tags({"mlflow_resnet.version": __version__, "mlflow_resnet.start": training.start})
     mlflow.log_dict(dict(training.classifier.training), "training.json")
     record.log_gallery(training.train_images)
@@ -115,6 +114,8 @@ def train_in_run(options: TrainOptions, training: Training, run: Run) -> TrainRe
     """The part of `train` that is recorded."""
     train_set, val_set, start = training.train_set, training.val_set, training.start
     log_beginning(options, training, run)
+    if options.audit:
+        audit_training(train_set, val_set)
     with record.pending_model(run, val_set) as model:
         for result in training.epochs(options):
             record.log_epoch(result, train_set, val_set, model)
@@ -154,10 +155,10 @@ def score(options: ScoreOptions) -> ScoredFile:
         check_suffix(options.output)
         check_directories(options.image_dir)
         check_servers_of(options.model_uri)
-        with new_file(options.output) as path, local_copy(options.image_dir) as folder:
+        ignored: Counter[str] = Counter()
+        with new_file(options.output) as path:
             predictor = load_predictor(options.model_uri, options)
-            walk = Walk(folder)
-            sources = directory_sources(walk, options.image_dir)
+            sources = directory_sources(options.image_dir, ignored)
             with tqdm(desc="scoring", unit="img", leave=False, disable=None) as bar:
                 scored = score_to_file(
                     predictor,
@@ -169,8 +170,8 @@ def score(options: ScoreOptions) -> ScoredFile:
                     on_rows=bar.update,
                 )
             if scored.rows == 0:
-                raise no_images(options.image_dir, walk.report())
-            say(f"{scored.rows} images in {options.image_dir}", str(walk.report()))
+                raise no_images(options.image_dir, Ignored(**ignored))
+            say(f"{scored.rows} images in {options.image_dir}", str(Ignored(**ignored)))
     return scored
 
 
@@ -195,11 +196,11 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         check_directories(options.image_dir)
         check_servers(registry=options.model_uri.startswith("models:/"))
         predictor = load_predictor(options.model_uri, options)
-        with scanned_dataset(options.image_dir, options.on_bad_image, options.num_workers, "evaluation") as dataset:
-            evaluation = evaluate_images(predictor, dataset.directory, options.batch_size)
+        dataset = scanned_dataset(options.image_dir, options.on_bad_image, options.num_workers, "evaluation")
+        evaluation = evaluate_images(predictor, dataset.directory, options.batch_size)
         with recorded_run(f"evaluate {options.model_uri}") as run:
             log_missing_params(run, asdict(options))
-            mlflow.log_input(dataset, context="evaluation")
+            record.log_data(dataset, "evaluation")
             model_id = record.known_model_id(options.model_uri)
             mlflow.log_metrics(evaluation.metrics, dataset=dataset, model_id=model_id)
             record.log_evaluation(evaluation)
@@ -218,9 +219,9 @@ def promote(options: PromoteOptions) -> promotion.Comparison:
         check_servers(registry=True)
         candidate = versions.resolve(options.model_uri)
         champion = versions.version_at(candidate.name, options.alias)
-        with scanned_dataset(options.image_dir, options.on_bad_image, options.num_workers, "evaluation") as dataset:
-            value = measure(options, candidate, dataset)
-            champion_value = measure(options, champion, dataset) if champion else None
+        dataset = scanned_dataset(options.image_dir, options.on_bad_image, options.num_workers, "evaluation")
+        value = measure(options, candidate, dataset)
+        champion_value = measure(options, champion, dataset) if champion else None
         comparison = promotion.Comparison(
             candidate, champion, options.metric, value, champion_value, len(dataset.directory), dataset.digest
         )
@@ -233,23 +234,3 @@ def measure(options: PromoteOptions, version: Any, dataset: ImageDirectoryDatase
     predictor = load_predictor(f"models:/{version.name}/{version.version}", options)
     evaluation = evaluate_images(predictor, dataset.directory, options.batch_size)
     return promotion.value_of(evaluation.metrics, options.metric)
-
-
-def convert(options: ConvertOptions) -> conversion.Converted:
-    """Makes an image directory from a folder or an archive."""
-    with attached_run_ends_with():
-        return conversion.convert(options.source, options.output_dir)
-
-
-def split(options: SplitOptions) -> tuple[LabeledDirectory, LabeledDirectory]:
-    """Copies a labeled directory into two parts."""
-    with attached_run_ends_with():
-        return splitting.split(
-            options.image_dir,
-            options.train_dir,
-            options.val_dir,
-            fraction=options.fraction,
-            train_count=options.train_count,
-            val_count=options.val_count,
-            seed=options.random_seed,
-        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -61,14 +60,10 @@ class Training:
         return fit(self.classifier, self.train_images, self.val_images, self.recipe, options, progress)
 
 
-@contextlib.contextmanager
-def prepared(options: TrainOptions) -> Iterator[Training]:
+def prepared(options: TrainOptions) -> Training:
     """Scans the data and loads the starting weights."""
-    with contextlib.ExitStack() as stack:
-        with processes.agreeing():
-            train_set, val_set = stack.enter_context(scanned_training_data(options))
-            training = training_on(train_set, val_set, options)
-        yield training
+    with processes.agreeing():
+        return training_on(*scanned_training_data(options), options)
 
 
 def training_on(train_set: ImageDirectoryDataset, val_set: ImageDirectoryDataset, options: TrainOptions) -> Training:
@@ -77,7 +72,7 @@ def training_on(train_set: ImageDirectoryDataset, val_set: ImageDirectoryDataset
     recipe = decide(options, train.class_names, len(train))
     check_training_data(recipe, train, val)
     classifier, start = starting_classifier(options, recipe, train.class_names)
-    train_images = training_images(options, recipe, classifier, train, train_set.hashes)
+    train_images = training_images(options, recipe, classifier, train, train_set.found.hashes)
     reserved = train_images.data.images.memory_bytes
-    val_images = validation_images(options, classifier, val, val_set.hashes, reserved)
+    val_images = validation_images(options, classifier, val, val_set.found.hashes, reserved)
     return Training(recipe, classifier, start, train_set, val_set, train_images, val_images)

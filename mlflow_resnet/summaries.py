@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
+from mlflow_resnet.errors import LISTED
 from mlflow_resnet.options import DemoOptions, SweepOptions, TrainOptions
 
 if TYPE_CHECKING:
+    from mlflow_resnet.curation import Audit
     from mlflow_resnet.digits_demo import DemoResult
     from mlflow_resnet.evaluation.evaluate import Evaluation
-    from mlflow_resnet.images.convert import Converted
+    from mlflow_resnet.images.conversion.convert import Converted
     from mlflow_resnet.images.directories import LabeledDirectory
     from mlflow_resnet.pipeline import TrainResult
     from mlflow_resnet.registry.promotion import Comparison
     from mlflow_resnet.scoring.batch import ScoredFile
+    from mlflow_resnet.transformation import Transformed
     from mlflow_resnet.tuning.find_lr import LearningRateTest
     from mlflow_resnet.tuning.sweep import SweepResult
 
@@ -68,16 +73,36 @@ def promoted(result: Comparison, alias: str) -> str:
 
 
 def converted(result: Converted, output_dir: str) -> str:
+    from mlflow_resnet.images.rules import LEFT_OUT_NAME  # with Pillow, for which --help need not wait
+
     classes = f" of {len(result.classes)} classes" if result.classes else ", without class folders"
-    lines = [f"{result.images} images{classes} in {output_dir}"]
+    earlier = result.images - result.added
+    by_whom = f", {earlier} by an earlier call" if earlier else ""
+    lines = [f"{result.images} images{classes} in {output_dir}{by_whom}"]
     if ignored := str(result.ignored):
         lines.append(ignored)
-    lines += [f"left out {name}: {reason}" for name, reason in result.unreadable.items()]
-    return "\n".join(lines)
+    return "\n".join([*lines, *left_out(result.unreadable, f"; {LEFT_OUT_NAME} in that folder has them all")])
 
 
-def divided(first: LabeledDirectory, second: LabeledDirectory) -> str:
-    return "\n".join(f"{len(part)} images of {len(part.classes)} classes in {part.root}" for part in (first, second))
+def left_out(unreadable: dict[str, str], where: str = "") -> Iterator[str]:
+    """A line for each of the first few images that were left out, and one for the rest, which are `where`."""
+    yield from (f"left out {name}: {reason}" for name, reason in islice(unreadable.items(), LISTED))
+    if (more := len(unreadable) - LISTED) > 0:
+        yield f"left out {more} more{where}"
+
+
+def transformed(result: Transformed, output_dir: str) -> str:
+    first = f"{result.images} images in {output_dir}: {', '.join(result.steps) or 'as they were'}"
+    return "\n".join([first, *left_out(result.unreadable)])
+
+
+def audited(result: Audit) -> str:
+    lines = [str(finding) for finding in result.findings] or ["nothing found"]
+    return "\n".join([f"{result.images} images", *lines, f"report    audit/report.html in run {result.run_id}"])
+
+
+def divided(parts: Sequence[LabeledDirectory]) -> str:
+    return "\n".join(f"{len(part)} images of {len(part.classes)} classes in {part.source}" for part in parts)
 
 
 def demonstrated(result: DemoResult, options: DemoOptions) -> str:

@@ -14,6 +14,12 @@ import pytest  # noqa: E402
 from helpers import COLORS, ROOT, TINY, flags, free_port, run_cli, server, upload, write_class_folders, write_picture  # noqa: E402, F401
 
 
+@pytest.fixture(scope="session", autouse=True)
+def user_cache(tmp_path_factory) -> None:
+    """What users have in ~/.cache is neither read nor written."""
+    os.environ["MLFLOW_RESNET_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def images(tmp_path_factory) -> Path:
     """`train` with 8 pictures per class and `val` with 4."""

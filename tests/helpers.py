@@ -105,9 +105,9 @@ def learn(options) -> Learned:
     """Trains as `train` does, without MLflow, which takes seconds."""
     from mlflow_resnet.preparation import prepared
 
-    with prepared(options) as training:
-        results = list(training.epochs(options))
-        return Learned(training.classifier, results)
+    training = prepared(options)
+    results = list(training.epochs(options))
+    return Learned(training.classifier, results)
 
 
 def flags(options: dict) -> list[str]:

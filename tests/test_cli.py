@@ -7,7 +7,7 @@ import pytest
 from helpers import TINY, flags, run_cli, run_main, write_class_folders, write_picture
 from PIL import Image
 
-VERBS = ["train", "score", "evaluate", "promote", "convert", "split", "demo"]
+VERBS = ["train", "score", "evaluate", "promote", "convert", "split", "audit", "transform", "demo"]
 
 
 def last_line(result):
@@ -128,7 +128,7 @@ def test_convert_a_zip_and_split_it(workdir, folder):
     result = run_main("convert", "--source", "photos.zip", "--output-dir", "converted")
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[0] == "12 images of 3 classes in converted"
-    assert "left out pictures/007/bad.jpg: not an image" in result.stdout
+    assert "left out photos.zip!pictures/007/bad.jpg: not an image" in result.stdout
     assert sorted(os.listdir("converted/007")) == ["00.jpg", "01.jpg", "02.jpg", "03.jpg"]
     result = run_main("split", "--image-dir", "converted", "--train-dir", "a", "--val-dir", "b", "--fraction", 0.75)
     assert result.stdout.splitlines() == ["9 images of 3 classes in a", "3 images of 3 classes in b"]

@@ -12,9 +12,30 @@ from helpers import ROOT
 
 PACKAGE = ROOT / "mlflow_resnet"
 # each may import those before it
-LAYERS = ["_version", "errors", "console", "options", "images", "model", "evaluation", "training", "scoring", "flavor"]
-LAYERS += ["tracking", "registry", "preparation", "launch", "pipeline", "tuning", "digits_demo", "summaries", "cli"]
-LAYERS += ["__main__"]
+LAYERS = [
+    "_version",
+    "errors",
+    "console",
+    "options",
+    "images",
+    "model",
+    "evaluation",
+    "training",
+    "transformation",
+    "scoring",
+    "flavor",
+    "tracking",
+    "registry",
+    "preparation",
+    "launch",
+    "curation",
+    "pipeline",
+    "tuning",
+    "digits_demo",
+    "summaries",
+    "cli",
+    "__main__",
+]
 FOREIGN = {"images": {"torch", "torchvision", "sklearn"}, "evaluation": {"mlflow"}, "training": {"mlflow"}}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

@@ -22,11 +22,11 @@ def kib(name):
 folder, limit_kib = sys.argv[1], int(sys.argv[2])
 sizes = {"epochs": 1, "batch_size": 64, "crop_size": 160, "resize_size": 160, "precision": "fp32", "num_workers": 1}
 options = TrainOptions(train_dir=folder, val_dir=folder, **TINY | sizes)
-with prepared(options) as training:
-    before = kib("VmSize")
-    if limit_kib:
-        resource.setrlimit(resource.RLIMIT_AS, ((before + limit_kib) * 1024,) * 2)
-    epochs = list(training.epochs(options))
+training = prepared(options)
+before = kib("VmSize")
+if limit_kib:
+    resource.setrlimit(resource.RLIMIT_AS, ((before + limit_kib) * 1024,) * 2)
+epochs = list(training.epochs(options))
 print("needed", kib("VmPeak") - before)
 """
 

@@ -201,7 +201,7 @@ def test_a_signal_leaves_nothing_half_written(sent, code, trained, folder, tmp_p
 
 
 MEASURED = """
-import contextlib, resource, sys
+import resource, sys
 from pathlib import Path
 from torch import nn
 from mlflow_resnet.model.classifier import ImageClassifier
@@ -213,7 +213,7 @@ from mlflow_resnet.scoring.inputs import image_sources
 folder, output = sys.argv[1:]
 network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
 predictor = Predictor(ImageClassifier("no ResNet, to be quick", ("a", "b"), Preprocessing(), network), "cpu")
-sources = image_sources(folder, Guard(), contextlib.ExitStack())
+sources = image_sources(folder, Guard())
 rows = score_to_file(predictor, sources, Path(output), output).rows
 print(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """

@@ -59,7 +59,7 @@ def targets_of(directory: LabeledDirectory, classes: tuple[str, ...], owner: str
     index = {name: i for i, name in enumerate(classes)}
     extra = [name for name in directory.class_names if name not in index]
     if extra:
-        raise ClassMismatchError(directory.root, extra, classes, owner)
+        raise ClassMismatchError(directory.source, extra, classes, owner)
     targets = {label: index[printable(label)] for label in directory.classes}
     return np.array([targets[label] for label in directory.labels], dtype=np.int64)
 
@@ -80,5 +80,5 @@ def evaluate(predictor: Predictor, directory: LabeledDirectory, batch_size: int 
         else:
             probabilities[i] = prediction.probabilities
     if bad:
-        raise BadImagesError(directory.root, bad)
+        raise BadImagesError(directory.source, bad)
     return Evaluation(predictor.classes, targets, probabilities)

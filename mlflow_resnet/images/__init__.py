@@ -3,11 +3,15 @@
 - `decode`: bytes to pictures; the only module that opens an image
 - `parallel`: an ordered map over threads
 - `sources`: an image's bytes, wherever they are
+- `s3`: the wherever that is not this machine
+- `rules`: what belongs to a data set, by its name
 - `directories`: lists labeled and unlabeled directories
-- `archives`: reads the images in zip and tar files
-- `convert`: a folder or an archive to an image directory
-- `split`: one labeled directory to two
-- `scan`: which images are bad, and what identifies the data
+- `conversion`: folders, archives, S3, tables and annotations to an image directory
+- `index`: the table of its images that a conversion writes
+- `splitting`: one labeled directory to two or three
+- `look_alikes`: which pictures are nearly the same
+- `scan`: reads every image once: which are bad, and what identifies the data
+- `audit`: whether the images can be trusted
 - `cache`: images decoded and resized once; in memory, or on disk by `packed`, or not kept at all
 - `memory`: how much memory is to be had
 - `output`: files and directories that appear whole or not at all

@@ -121,7 +121,7 @@ class _Source:
                 raise InvalidImageError("changed since it was scanned")
             image = self.prepare(content).view()
         except InvalidImageError as error:
-            raise BadImagesError(self.directory.root, {name: error.message}) from None
+            raise BadImagesError(self.directory.source, {name: error.message}) from None
         image.flags.writeable = False
         return image
 

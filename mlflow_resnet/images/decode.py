@@ -51,6 +51,7 @@ _READERS: dict[str, tuple[bytes, Callable[[Any], ImageFile.ImageFile]]] = {
     "GIF": (rb"GIF8[79]a", GifImagePlugin.GifImageFile),
 }
 FORMATS = tuple(_READERS)
+_SUFFIXES = {"JPEG": ".jpg", "TIFF": ".tif"}  # those that are not the format's name
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -110,6 +111,12 @@ def check(content: bytes) -> None:
 def looks_like_image(content: bytes) -> bool:
     """Whether `content` begins as a file of one of `FORMATS` does."""
     return _sniff(content) is not None
+
+
+def usual_suffix(content: bytes) -> str:
+    """How the names of files of this image's format end; empty for any other content."""
+    name = _sniff(content)
+    return _SUFFIXES.get(name, f".{name.lower()}") if name else ""
 
 
 def _open_at_once(path: str, flags: int) -> int:

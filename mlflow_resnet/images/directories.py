@@ -7,53 +7,36 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import islice
-from pathlib import Path
 
 from mlflow_resnet.errors import InvalidDatasetError, NotLabeledDatasetError, printable
 from mlflow_resnet.images.decode import IMAGE_EXTENSIONS
+from mlflow_resnet.images.index import IndexRow, referenced_rows
 from mlflow_resnet.images.reasons import os_reason
-
-
-@dataclass(frozen=True)
-class Ignored:
-    """How many entries a listing left out, and why. A hidden folder counts once, whatever it holds."""
-
-    hidden: int = 0
-    not_images: int = 0
-    outside_links: int = 0
-    beside_classes: int = 0
-
-    def __str__(self) -> str:
-        """A clause for a message, empty if nothing was left out."""
-        facts = {
-            "hidden": self.hidden,
-            "without an image's extension": self.not_images,
-            "behind links that lead outside or in a circle": self.outside_links,
-            "beside the class folders": self.beside_classes,
-        }
-        clauses = [f"{count} {what}" for what, count in facts.items() if count]
-        return "ignored " + ", ".join(clauses) if clauses else ""
+from mlflow_resnet.images.rules import BOOKKEEPING, Ignored, is_hidden, is_image
+from mlflow_resnet.images.s3.listing import StoredObject
 
 
 @dataclass(frozen=True)
 class LabeledDirectory:
-    """Images in class folders: `names[i]`, relative to `root` with "/" between its parts, is of class `labels[i]`."""
+    """Images in class folders: image `names[i]` is of class `labels[i]` and lies at `paths[i]` on this machine.
 
-    root: Path
+    Attributes:
+        source: path or URI, as the user gave it.
+        names: relative to the source, with "/" between their parts.
+        objects: what was copied from an object store, with key, size and ETag; empty for a local directory.
+    """
+
+    source: str
     classes: tuple[str, ...]
     names: tuple[str, ...]
     labels: tuple[str, ...]
+    paths: tuple[str, ...]
     ignored: Ignored
+    objects: tuple[StoredObject, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
-
-    @cached_property
-    def paths(self) -> tuple[str, ...]:
-        """Where each image is."""
-        return tuple(os.path.join(self.root, name) for name in self.names)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -67,8 +50,9 @@ class LabeledDirectory:
 
     def subset(self, indices: Sequence[int]) -> LabeledDirectory:
         """The images at `indices`; the classes stay."""
-        names, labels = (tuple(values[index] for index in indices) for values in (self.names, self.labels))
-        return replace(self, names=names, labels=labels)
+        columns = (self.names, self.labels, self.paths)
+        names, labels, paths = (tuple(values[index] for index in indices) for values in columns)
+        return replace(self, names=names, labels=labels, paths=paths)
 
     def without(self, names: Collection[str]) -> LabeledDirectory:
         """All images but those named; the classes stay."""
@@ -82,38 +66,60 @@ def list_labeled(root: str | os.PathLike[str]) -> LabeledDirectory:
     Sorted by class, then within each folder by name, files before folders. Raises NotLabeledDatasetError if there are
     images but no class folders, InvalidDatasetError if there are no images or `root` cannot be listed.
     """
+    if rows := referenced_rows(root):
+        return labeled_references(root, rows)
     walk = Walk(root)
     loose, classes = walk.entries("")
     walk.ignored["beside_classes"] = len(loose)
-    pairs = [(name, label) for label in classes for name in walk.images(label)]
-    if loose and not classes:
-        raise NotLabeledDatasetError(root)
-    if not pairs:
-        raise no_images(root, walk.report())
-    names, labels = zip(*pairs, strict=True)
-    return LabeledDirectory(Path(root), tuple(classes), names, labels, walk.report())
+    names = [name for label in classes for name in walk.images(label)]
+    return labeled(root, names, [os.path.join(root, name) for name in names], walk.ignored, classes)
 
 
-def list_images(root: str | os.PathLike[str]) -> Iterator[str]:
-    """Paths of all images in `root` at any depth, lazily; same rules and order. Raises InvalidDatasetError at once."""
-    walk = Walk(root)
-    return (os.path.join(root, name) for name in walk.images(""))
+def labeled_references(root: str | os.PathLike[str], rows: Sequence[IndexRow]) -> LabeledDirectory:
+    """The images that an index names and that are elsewhere."""
+    inside = sorted((row for row in rows if row.label), key=lambda row: walk_order(row.name))
+    ignored = Counter(beside_classes=len(rows) - len(inside))
+    return labeled(root, [row.name for row in inside], [row.source for row in inside], ignored)
+
+
+def labeled(
+    source: str | os.PathLike[str],
+    names: Sequence[str],
+    paths: Sequence[str],
+    ignored: Counter[str],
+    classes: Sequence[str] = (),
+    objects: Sequence[StoredObject] = (),
+) -> LabeledDirectory:
+    """Names such as `class/image.jpg` as a labeled directory.
+
+    Args:
+        ignored: by the fields of `Ignored`.
+        classes: all of them, if there may be some without images.
+
+    Raises:
+        NotLabeledDatasetError: if no image is in a class folder, but there are images.
+        InvalidDatasetError: if there are none.
+    """
+    labels = tuple(name.partition("/")[0] for name in names)
+    classes = tuple(classes) or tuple(dict.fromkeys(labels))
+    if ignored["beside_classes"] and not classes:
+        raise NotLabeledDatasetError(source)
+    if not names:
+        raise no_images(source, Ignored(**ignored))
+    kept = Ignored(**ignored)
+    return LabeledDirectory(os.fspath(source), classes, tuple(names), labels, tuple(paths), kept, tuple(objects))
+
+
+def walk_order(name: str) -> list[tuple[bool, str]]:
+    """A key that sorts names as `Walk` finds them: by name, files before folders."""
+    *folders, file = name.split("/")
+    return [*((True, folder) for folder in folders), (False, file)]
 
 
 def no_images(root: str | os.PathLike[str], ignored: Ignored) -> InvalidDatasetError:
     """The error for a directory or archive without images."""
     clause = f" ({ignored})" if str(ignored) else ""
     return InvalidDatasetError(root, f"no images{clause}. Supported extensions: {' '.join(sorted(IMAGE_EXTENSIONS))}")
-
-
-def is_hidden(name: str) -> bool:
-    """Whether the name of a file or folder says that it is not part of a data set."""
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def is_image(name: str) -> bool:
-    """Whether the extension is one of an image."""
-    return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
 
 
 class Walk:
@@ -148,6 +154,8 @@ class Walk:
         """Names, relative to the root and sorted, of the images and the folders right in `folder`."""
         found: dict[str, list[str]] = {"image": [], "folder": []}
         for entry in _listed(os.path.join(self.root, folder)):
+            if not folder and entry.name in BOOKKEEPING:
+                continue
             kind = self._kind(entry)
             if kind in found:
                 found[kind].append(f"{folder}/{entry.name}" if folder else entry.name)

@@ -6,11 +6,11 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mlflow_resnet.errors import OutputError
+from mlflow_resnet.errors import MlflowResnetError, OutputError
 from mlflow_resnet.images.reasons import os_reason
 
 # Errors of the file system written to, whatever was being written.
@@ -37,6 +37,55 @@ def new_directory(path: str | os.PathLike[str], overwrite: bool = False) -> Iter
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+@contextmanager
+def resumable_directory(path: str | os.PathLike[str], key: str, is_own: Callable[[Path], bool]) -> Iterator[Path]:
+    """Yields a directory which becomes `path` when the block ends.
+
+    If the block is interrupted, or fails with an error that is passing, the next call with the same `key` gets the
+    directory as it was left; after another error of ours it vanishes. What is already at `path`, if it `is_own`, is
+    linked into the directory, and is replaced by it.
+
+    Raises OutputError if `path` cannot be written, is a non-empty directory that is not its own, or is being written.
+    """
+    final = Path(os.path.realpath(path))
+    own = final.is_dir() and is_own(final)
+    _refuse_occupied(final, overwrite=own)
+    partial = final.with_name(f".{final.name}.{key}.partial")
+    with _output_errors(final):
+        os.makedirs(partial, exist_ok=True)
+    with _locked(partial, final):
+        try:
+            with _disk_errors(final):
+                if own and not any(partial.iterdir()):
+                    shutil.copytree(final, partial, copy_function=os.link, dirs_exist_ok=True)
+                yield partial
+            with _output_errors(final):
+                _replace_directory(partial, final, own)
+        except MlflowResnetError as error:
+            if not error.is_passing:
+                shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def _locked(directory: Path, final: Path) -> Iterator[None]:
+    """Keeps other processes out of `directory`; the system opens the lock when this one ends, however that may be."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise OutputError(final, "is being written by another process; wait for it") from None
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager

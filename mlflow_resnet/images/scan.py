@@ -6,33 +6,57 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property, partial
 
-from mlflow_resnet.errors import BadImagesError, InvalidDatasetError, InvalidImageError, listed, printable
-from mlflow_resnet.images.decode import check, read_bytes
+from mlflow_resnet.errors import BadImagesError, InvalidDatasetError, listed, printable
+from mlflow_resnet.images.audit.facts import ImageFacts, check_imagehash, facts_of_file
+from mlflow_resnet.images.audit.journal import FactsJournal
 from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.images.parallel import map_ordered
 
 
 @dataclass(frozen=True)
 class Scan:
-    """`hashes`: name -> sha256 of the content of each readable image; `bad`: name -> why it cannot be read."""
+    """`facts`: name -> what was found out about the image, in the directory's order."""
 
-    hashes: dict[str, str]
-    bad: dict[str, str]
+    facts: dict[str, ImageFacts]
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """Name -> sha256 of the content of each readable image."""
+        return {name: facts.sha256 for name, facts in self.facts.items() if not facts.problem}
+
+    @cached_property
+    def bad(self) -> dict[str, str]:
+        """Name -> why the image cannot be read."""
+        return {name: facts.problem for name, facts in self.facts.items() if facts.problem}
 
 
-def scan(directory: LabeledDirectory, threads: int, on_image: Callable[[], None] | None = None) -> Scan:
-    """Reads and decodes every image in full; calls `on_image` after each, in the caller's thread."""
-    hashes: dict[str, str] = {}
-    bad: dict[str, str] = {}
-    for name, (sha256, reason) in zip(directory.names, map_ordered(_read, directory.paths, threads), strict=True):
-        if reason:
-            bad[name] = reason
-        else:
-            hashes[name] = sha256
-        if on_image:
-            on_image()
-    return Scan(hashes, bad)
+def scan(
+    directory: LabeledDirectory,
+    threads: int,
+    on_image: Callable[[], object] = lambda: None,
+    *,
+    looks: bool = False,
+    journal: FactsJournal | None = None,
+) -> Scan:
+    """Reads and decodes every image in full.
+
+    Args:
+        on_image: called after each, in the caller's thread.
+        looks: find out perceptual hashes too.
+        journal: facts that are known already; it learns the new ones.
+    """
+    if looks:
+        check_imagehash("looking for similar pictures")
+    find = partial(facts_of_file, looks=looks)
+    if journal:
+        find = partial(journal.remembered, find, looks=looks)
+    facts = {}
+    for name, found in zip(directory.names, map_ordered(find, directory.paths, threads), strict=True):
+        facts[name] = found
+        on_image()
+    return Scan(facts)
 
 
 def digest_of(directory: LabeledDirectory, hashes: Mapping[str, str]) -> str:
@@ -54,21 +78,11 @@ def apply_policy(directory: LabeledDirectory, found: Scan, on_bad_image: str) ->
     if not found.bad:
         return directory
     if on_bad_image != "skip":
-        raise BadImagesError(directory.root, found.bad)
+        raise BadImagesError(directory.source, found.bad)
     if len(found.bad) == len(directory):
         reasons = listed(f"{printable(name)} ({reason})" for name, reason in found.bad.items())
-        raise InvalidDatasetError(directory.root, f"none of its {len(directory)} images can be read: {reasons}")
+        raise InvalidDatasetError(directory.source, f"none of its {len(directory)} images can be read: {reasons}")
     return directory.without(found.bad)
-
-
-def _read(path: str) -> tuple[str, str]:
-    """The sha256 of the content, and the reason why it is not an image or ""."""
-    try:
-        content = read_bytes(path)
-        check(content)
-    except InvalidImageError as error:
-        return "", error.message
-    return hashlib.sha256(content).hexdigest(), ""
 
 
 def _digest_of(texts: Iterable[str]) -> hashlib._Hash:

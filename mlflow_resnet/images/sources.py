@@ -1,21 +1,27 @@
-"""Where images and weights come from: a local path as it is, or an object store copied to a temporary folder."""
+"""Where images come from: a local path, or a prefix in S3."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
-import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from mlflow_resnet.errors import InvalidDatasetError, printable
-from mlflow_resnet.images.decode import read_bytes
-from mlflow_resnet.images.directories import Walk
-from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError, ObjectUnreadableError, printable
+from mlflow_resnet.images.cache import cache_folder
+from mlflow_resnet.images.decode import MAX_IMAGE_BYTES, read_bytes
+from mlflow_resnet.images.directories import LabeledDirectory, Walk, labeled, list_labeled, walk_order
+from mlflow_resnet.images.index import referenced_rows
+from mlflow_resnet.images.parallel import map_ordered
+from mlflow_resnet.images.s3.client import connected
+from mlflow_resnet.images.s3.listing import StoredObject, check_names, images_among, leads_out, objects
+from mlflow_resnet.images.s3.location import SCHEME, Location, located
+from mlflow_resnet.images.s3.transfer import THREADS, content_of, copied
 
-REMOTE_SCHEMES = ("s3://",)
+NOTHING = "nothing there. Check the bucket and the prefix."
 
 
 @dataclass(frozen=True)
@@ -29,54 +35,147 @@ class ImageSource:
     read: Callable[[], bytes]
 
 
+def is_remote(uri: str) -> bool:
+    """Whether `uri` is in S3."""
+    return uri.startswith(SCHEME)
+
+
+def check_directories(*uris: str) -> None:
+    """Raises InvalidDatasetError for a place that there cannot be, at no cost; "" is not given."""
+    for uri in filter(None, uris):
+        if is_remote(uri):
+            located(uri)
+        else:
+            Walk(uri)
+
+
 def file_source(path: str | os.PathLike[str], called: str | os.PathLike[str] | None = None) -> ImageSource:
     """An image file, called by its path if nothing else is given."""
     return ImageSource(printable(called or path), functools.partial(read_bytes, path))
 
 
-def directory_sources(walk: Walk, called: str) -> Iterator[ImageSource]:
-    """Every image that `walk` finds, called by its place below `called`: a path, or the URI of what was copied."""
-    for name in walk.images(""):
-        yield file_source(os.path.join(walk.root, name), os.path.join(called, name))
+def failing_source(name: str, reason: str) -> ImageSource:
+    """A source whose image cannot be read."""
+
+    def read() -> bytes:
+        raise InvalidImageError(reason)
+
+    return ImageSource(name, read)
 
 
-def is_remote(uri: str) -> bool:
-    """Whether `uri` has to be copied before it can be read."""
-    return uri.startswith(REMOTE_SCHEMES)
+def directory_sources(uri: str, ignored: Counter[str]) -> Iterator[ImageSource]:
+    """Every image below a directory or prefix, called by its path or URI; `ignored` counts what else is there.
 
-
-def check_directories(*uris: str) -> None:
-    """Raises InvalidDatasetError for a local directory that does not exist or is empty, at no cost; "" is not given."""
-    for uri in uris:
-        if uri and not is_remote(uri):
-            Walk(uri)
-
-
-@contextlib.contextmanager
-def local_copy(uri: str) -> Iterator[Path]:
-    """The local path of `uri`. What had to be copied is removed at the end.
-
-    Credentials and endpoint are the usual AWS configuration and `MLFLOW_S3_ENDPOINT_URL`.
+    Those in S3 are fetched a few ahead, while the listing goes on, and are never on disk.
 
     Raises:
-        InvalidDatasetError: if nothing can be copied from `uri`.
+        InvalidDatasetError: if `uri` cannot be listed, or holds nothing.
+    """
+    if is_remote(uri):
+        yield from map_ordered(fetched, stored_images(uri, ignored), THREADS)
+        return
+    if rows := referenced_rows(uri):
+        yield from (file_source(row.source) for row in rows)
+        return
+    for name in Walk(uri, ignored).images(""):
+        yield file_source(os.path.join(uri, name))
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """An image in S3 that was listed."""
+
+    client: Any
+    location: Location
+    object: StoredObject
+
+    @property
+    def uri(self) -> str:
+        return printable(f"{SCHEME}{self.location.bucket}/{self.object.key}")
+
+    def read(self) -> bytes:
+        """Its bytes. Raises InvalidImageError if it is the cause that there are none, InvalidDatasetError if S3 is."""
+        if leads_out(self.object.name):
+            raise InvalidImageError("refused: its key leads out of the prefix")
+        if self.object.size == 0:
+            raise InvalidImageError("empty file")
+        if self.object.size > MAX_IMAGE_BYTES:
+            raise InvalidImageError(f"over the limit of {MAX_IMAGE_BYTES // 2**20} MiB for one image")
+        try:
+            return content_of(self.client, self.location, self.object, MAX_IMAGE_BYTES)
+        except ObjectUnreadableError as error:
+            raise InvalidImageError(error.problem) from None
+
+
+def stored_images(uri: str, ignored: Counter[str]) -> Iterator[StoredImage]:
+    """The images in S3 at `uri`, in the order of their keys, as they are listed.
+
+    Raises:
+        InvalidDatasetError: if `uri` cannot be listed, or holds nothing.
+    """
+    client, location = connected(uri), located(uri)
+    for found in images_among(something(uri, objects(client, location)), ignored):
+        yield StoredImage(client, location, found)
+
+
+def fetched(image: StoredImage) -> ImageSource:
+    """A source that has its bytes already, or knows why there are none."""
+    try:
+        content = image.read()
+    except InvalidImageError as error:
+        return failing_source(image.uri, error.message)
+    return ImageSource(image.uri, lambda: content)
+
+
+def read_object(uri: str) -> bytes:
+    """The bytes of the object `uri`. Raises as `StoredImage.read` does."""
+    client, location = connected(uri), located(uri)
+    try:
+        return StoredImage(client, location, next(something(uri, objects(client, location)))).read()
+    except InvalidDatasetError as error:
+        raise InvalidImageError(error.problem) from None
+
+
+def labeled_directory(uri: str, on_object: Callable[[], object] = lambda: None) -> LabeledDirectory:
+    """The class folders at `uri`, a path or a prefix in S3, whose images are copied to the cache.
+
+    Args:
+        on_object: called after each image that is in the cache.
+
+    Raises:
+        InvalidDatasetError: if there are none, or they cannot be listed or copied.
     """
     if not is_remote(uri):
-        yield Path(uri)
-        return
-    with tempfile.TemporaryDirectory(prefix="mlflow-resnet-") as folder:
-        yield download(uri, folder)
+        return list_labeled(uri)
+    client, location, ignored = connected(uri), located(uri), Counter[str]()
+    images = images_among(something(uri, objects(client, location)), ignored)
+    found = sorted(images, key=lambda each: walk_order(each.name))
+    check_names(uri, found)
+    inside = [each for each in found if "/" in each.name]
+    ignored["beside_classes"] = len(found) - len(inside)
+    paths = copied(client, location, inside, cache_folder(), on_object).paths
+    return labeled(uri, [each.name for each in inside], paths, ignored, objects=inside)
 
 
-def download(uri: str, folder: str) -> Path:
-    """Copies the object or prefix `uri` below `folder`."""
-    from mlflow.artifacts import download_artifacts
+def local_file(uri: str) -> Path:
+    """Where the file `uri` is, after it was copied to the cache if it is in S3.
 
-    try:
-        path = Path(download_artifacts(uri.rstrip("/"), dst_path=folder))
-    except Exception as error:  # botocore and MLflow share no base class
-        reason = one_line(error)
-        raise InvalidDatasetError(uri, f"cannot be copied ({reason}). Check name and AWS credentials.") from None
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        raise InvalidDatasetError(uri, "nothing there. Check the bucket and the prefix.")
-    return path
+    Raises:
+        InvalidDatasetError: if there is no object `uri`, or it cannot be copied.
+    """
+    if not is_remote(uri):
+        return Path(uri)
+    client, location = connected(uri), located(uri)
+    first = next(something(uri, objects(client, location)))
+    if first.key != location.key:
+        raise InvalidDatasetError(uri, "a prefix of several objects; give the key of one")
+    return Path(copied(client, location, [first], cache_folder()).paths[0])
+
+
+def something(uri: str, found: Iterator[StoredObject]) -> Iterator[StoredObject]:
+    """`found`, or an InvalidDatasetError if that is nothing."""
+    first = next(found, None)
+    if first is None:
+        raise InvalidDatasetError(uri, NOTHING)
+    yield first
+    yield from found

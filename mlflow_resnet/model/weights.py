@@ -19,7 +19,7 @@ from torchvision.models import WeightsEnum, get_model_weights
 
 from mlflow_resnet.errors import InvalidModelError, WeightsDownloadError, WeightsError, WeightsMismatchError, listed
 from mlflow_resnet.images.reasons import one_line
-from mlflow_resnet.images.sources import local_copy
+from mlflow_resnet.images.sources import local_file
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.storage import DATA_SUBPATH, fetched_model, load_classifier
 
@@ -44,9 +44,7 @@ def load_starting_weights(classifier: ImageClassifier, weights: str) -> str:
     if weights.startswith(MODEL_SCHEMES):
         return start_from_model(classifier, weights)
     if weights.endswith((".pth", ".pt", ".safetensors")):
-        with local_copy(weights) as path:
-            state = read_state_dict(path, weights)
-        return copy_into(classifier, state, weights, same_head=True)
+        return copy_into(classifier, read_state_dict(local_file(weights), weights), weights, same_head=True)
     member = imagenet_weights(classifier.architecture, weights)
     return copy_into(classifier, download(member), str(member), same_head=False)
 

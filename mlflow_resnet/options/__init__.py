@@ -13,13 +13,16 @@ from mlflow_resnet.options.base import AUTO, Options
 from mlflow_resnet.options.train import ARCHITECTURES, STAGES, TrainOptions
 from mlflow_resnet.options.tuning import FindLrOptions, SweepOptions
 from mlflow_resnet.options.verbs import (
+    FINDINGS,
     METRICS,
+    AuditOptions,
     ConvertOptions,
     DemoOptions,
     EvaluateOptions,
     PromoteOptions,
     ScoreOptions,
     SplitOptions,
+    TransformOptions,
 )
 
 VERBS: tuple[type[Options], ...] = (
@@ -31,15 +34,19 @@ VERBS: tuple[type[Options], ...] = (
     PromoteOptions,
     ConvertOptions,
     SplitOptions,
+    AuditOptions,
+    TransformOptions,
     DemoOptions,
 )
 
 __all__ = [
     "ARCHITECTURES",
     "AUTO",
+    "FINDINGS",
     "METRICS",
     "STAGES",
     "VERBS",
+    "AuditOptions",
     "ConvertOptions",
     "DemoOptions",
     "EvaluateOptions",
@@ -50,4 +57,5 @@ __all__ = [
     "SplitOptions",
     "SweepOptions",
     "TrainOptions",
+    "TransformOptions",
 ]

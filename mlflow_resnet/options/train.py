@@ -59,6 +59,7 @@ class TrainOptions(Options):
     val_dir: str = option("directory of class folders to validate on; empty: split off val_fraction", "")
     val_fraction: float = option("fraction of train_dir held out, if val_dir is empty", 0.2, above=0, below=1)
     on_bad_image: str = option(ON_BAD_IMAGE, "error", choices=("error", "skip"))
+    audit: bool = option("look for leaks, conflicting labels and bad pictures first, and log what was found", True)
 
     # network
     architecture: str = option("network", "resnext101_32x8d", choices=ARCHITECTURES)

@@ -17,6 +17,23 @@ from mlflow_resnet.options.base import (
     option,
 )
 
+FINDINGS = (
+    "unreadable",
+    "leak",
+    "conflict",
+    "near_leak",
+    "duplicate",
+    "near_duplicate",
+    "tiny_class",
+    "imbalance",
+    "blank",
+    "dark",
+    "bright",
+    "blurry",
+    "odd_aspect",
+)
+DUPLICATES = ("ignore", "exact", "near")
+TRANSFERS = ("copy", "hardlink", "reference")
 METRICS = (
     "top1_accuracy",
     "top5_accuracy",
@@ -85,8 +102,19 @@ class ConvertOptions(Options):
 
     verb = "convert"
 
-    source: str = option("folder, .zip, .tar or .tar.gz of images")
-    output_dir: str = option("image directory to write; must not exist or be empty")
+    source: str = option(
+        "folder, s3:// prefix, .zip, .tar[.gz|.bz2], table (.csv, .parquet, .jsonl) or COCO annotations (.json)"
+    )
+    output_dir: str = option("image directory to write: new, empty, or from an earlier call with the same source")
+    image_root: str = option("folder or s3:// prefix that a table's relative paths begin from; empty: its own", "")
+    image_column: str = option("a table's column of paths and URIs; empty: image_url, image, path, …", "")
+    label_column: str = option("a table's column of labels; empty: label, class or category", "")
+    transfer: str = option(
+        "copy the images, hardlink them, or reference: write only an index, and read them where they are",
+        "copy",
+        choices=TRANSFERS,
+    )
+    num_workers: int = option(NUM_WORKERS, 0, at_least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,13 +123,79 @@ class SplitOptions(Options):
 
     verb = "split"
 
-    image_dir: str = option("directory of class folders")
+    image_dir: str = option(IMAGE_DIR_LABELED)
     train_dir: str = option("directory to write the first part to; must not exist or be empty")
     val_dir: str = option("directory to write the second part to; must not exist or be empty")
+    test_dir: str = option("directory to write a third part to; empty: two parts", "")
     fraction: float = option("fraction of the images that goes to train_dir", 0.9, above=0, below=1)
+    test_fraction: float = option("fraction of the images that goes to test_dir", 0.0, at_least=0, below=1)
     train_count: int = option("images for train_dir, instead of fraction; 0: by fraction", 0, at_least=0)
     val_count: int = option("images for val_dir; 0: all the others", 0, at_least=0)
+    test_count: int = option("images for test_dir, instead of test_fraction; 0: by fraction", 0, at_least=0)
     random_seed: int = option("seed of the split", 1, at_least=0, below=MAX_SEED)
+    group_regex: str = option("images stay together in whose names this finds the same, such as ^[^_]+", "")
+    group_table: str = option("table (.csv, .parquet, .jsonl) that says which images stay together", "")
+    group_column: str = option("its column of groups, such as patient", "")
+    duplicates: str = option(
+        "keep together pictures with the same pixels (exact), or that look alike too (near)",
+        "exact",
+        choices=DUPLICATES,
+    )
+    num_workers: int = option(NUM_WORKERS, 0, at_least=0)
+
+    def combinations(self) -> list[str]:
+        problems = []
+        if not self.test_dir and (self.test_fraction or self.test_count):
+            problems.append("test_fraction and test_count need a test_dir")
+        if self.test_dir and not (self.test_fraction or self.test_count):
+            problems.append("test_dir is given, but neither test_fraction nor test_count")
+        if bool(self.group_table) != bool(self.group_column):
+            problems.append("group_table and group_column need each other")
+        return problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformOptions(Options):
+    """Options of `transform`."""
+
+    verb = "transform"
+
+    image_dir: str = option("images at any depth below this directory, local or s3://")
+    output_dir: str = option("directory to write PNGs to; must not exist or be empty")
+    transformation: str = option(
+        'JSON file: a list such as [{"name": "Resize", "size": 256}], or a run\'s training.json; '
+        "empty: the designer's defaults",
+        "",
+    )
+    mode: str = option(
+        "training: all of it, drawn once; inference: without what is random",
+        "training",
+        choices=("training", "inference"),
+    )
+    random_seed: int = option("seed of what is random", 1, at_least=0, below=MAX_SEED)
+    num_workers: int = option(NUM_WORKERS, 0, at_least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditOptions(Options):
+    """Options of `audit`."""
+
+    verb = "audit"
+
+    train_dir: str = option(IMAGE_DIR_LABELED)
+    val_dir: str = option("the same for validation; empty: audit train_dir alone", "")
+    near_duplicates: bool = option("look for pictures that look alike too (needs imagehash)", True)
+    fail_on: str = option(f"exit with 2 if there are any of these, with commas between: {', '.join(FINDINGS)}", "")
+    num_workers: int = option(NUM_WORKERS, 0, at_least=0)
+
+    @property
+    def fatal(self) -> tuple[str, ...]:
+        """The kinds of findings to fail on."""
+        return tuple(kind.strip() for kind in self.fail_on.split(",") if kind.strip())
+
+    def combinations(self) -> list[str]:
+        unknown = [kind for kind in self.fatal if kind not in FINDINGS]
+        return [f"fail_on has {', '.join(unknown)}; choose of {', '.join(FINDINGS)}"] if unknown else []
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
 import itertools
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,8 +20,7 @@ import pandas as pd
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError, InvalidOptionsError, listed
 from mlflow_resnet.images.decode import MAX_IMAGE_BYTES, looks_like_image
-from mlflow_resnet.images.directories import Walk
-from mlflow_resnet.images.sources import ImageSource, directory_sources, file_source, is_remote, local_copy
+from mlflow_resnet.images.sources import ImageSource, directory_sources, failing_source, file_source, is_remote
 from mlflow_resnet.scoring.guard import Guard
 
 DATA_URI = re.compile(rb"data:[^,]{0,100};base64,")
@@ -29,11 +28,8 @@ MAX_ENCODED_BYTES = MAX_IMAGE_BYTES * 4 // 3 * 79 // 76 + 1024  # base64 with li
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
-def image_sources(model_input: Any, guard: Guard, copies: contextlib.ExitStack) -> Iterator[ImageSource]:
+def image_sources(model_input: Any, guard: Guard) -> Iterator[ImageSource]:
     """One source per image, in order; a directory gives one per image file in it. Nothing is opened yet.
-
-    Args:
-        copies: keeps what was copied from object stores until the caller is done with the sources.
 
     Raises:
         InvalidOptionsError: if the input as a whole has none of the accepted forms, or too many images for HTTP.
@@ -48,7 +44,7 @@ def image_sources(model_input: Any, guard: Guard, copies: contextlib.ExitStack) 
     for position, cell in enumerate(cells_of(model_input)):
         name = f"image[{position}]"
         try:
-            yield from sources_of_cell(cell, name, guard, copies)
+            yield from sources_of_cell(cell, name, guard)
         except only_a_row as error:
             yield failing_source(name, error.message)
 
@@ -76,12 +72,12 @@ def image_column(frame: pd.DataFrame) -> pd.Series:
     raise InvalidOptionsError([f"columns {listed(map(repr, frame.columns))}; pass the one with the images alone"])
 
 
-def sources_of_cell(cell: Any, name: str, guard: Guard, copies: contextlib.ExitStack) -> Iterator[ImageSource]:
+def sources_of_cell(cell: Any, name: str, guard: Guard) -> Iterator[ImageSource]:
     """The sources that one value stands for. Raises InvalidImageError or InvalidDatasetError if it stands for none."""
     if isinstance(cell, (bytes, bytearray, memoryview)):
         yield bytes_source(name, bytes(cell))
     elif isinstance(cell, (str, os.PathLike)):
-        yield from sources_of_text(os.fspath(cell), name, guard, copies)
+        yield from sources_of_text(os.fspath(cell), name, guard)
     else:
         what = "no value" if is_missing(cell) else f"a value of type {type(cell).__name__}"
         raise InvalidImageError(f"{what}; expected bytes, base64 or a path")
@@ -100,7 +96,7 @@ def bytes_source(name: str, content: bytes) -> ImageSource:
     return ImageSource(name, lambda: content)
 
 
-def sources_of_text(text: str, name: str, guard: Guard, copies: contextlib.ExitStack) -> Iterator[ImageSource]:
+def sources_of_text(text: str, name: str, guard: Guard) -> Iterator[ImageSource]:
     """Base64 of an image is an image; anything else is a path, and the guard says whether it may be opened."""
     content = decoded_image(text.encode("ascii", "replace"))
     if content is not None:
@@ -108,7 +104,7 @@ def sources_of_text(text: str, name: str, guard: Guard, copies: contextlib.ExitS
     elif guard.serving or not URL.match(text):
         yield from path_sources(guard.path(text), text)
     elif is_remote(text):
-        yield from path_sources(str(copies.enter_context(local_copy(text))), text)
+        yield from directory_sources(text, Counter())
     else:
         raise InvalidImageError("URLs are not opened; download the image and pass its path or bytes")
 
@@ -142,15 +138,6 @@ def check_size(content: bytes, limit: int) -> None:
 def path_sources(path: str, called: str) -> Iterator[ImageSource]:
     """A file, or every image below a directory; `called` is what the caller calls the path."""
     if os.path.isdir(path):
-        yield from directory_sources(Walk(path), called)
+        yield from directory_sources(path, Counter())
     else:
         yield file_source(path, called)
-
-
-def failing_source(name: str, reason: str) -> ImageSource:
-    """A source whose image cannot be read."""
-
-    def read() -> bytes:
-        raise InvalidImageError(reason)
-
-    return ImageSource(name, read)

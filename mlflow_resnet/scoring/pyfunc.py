@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import pandas as pd
@@ -45,9 +44,8 @@ class ScoringModel:
         """
         top_k, batch_size = checked_params(params or {})
         guard = current_guard(self._max_images)
-        with contextlib.ExitStack() as copies:
-            sources = image_sources(model_input, guard, copies)
-            predictions = list(self._predictor.predict(sources, batch_size or self._batch_size))
+        sources = image_sources(model_input, guard)
+        predictions = list(self._predictor.predict(sources, batch_size or self._batch_size))
         frame = scored_frame(predictions, self._predictor.classes, top_k)
         return without_nan(frame) if guard.serving else frame
 

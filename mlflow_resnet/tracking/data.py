@@ -2,83 +2,77 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
 
 from tqdm import tqdm
 
 from mlflow_resnet.console import is_first, say
 from mlflow_resnet.errors import listed, printable
-from mlflow_resnet.images.directories import LabeledDirectory, list_labeled
+from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.images.parallel import default_threads
 from mlflow_resnet.images.scan import Scan, apply_policy, digest_of, scan
-from mlflow_resnet.images.sources import local_copy
-from mlflow_resnet.images.split import split_labeled
+from mlflow_resnet.images.sources import is_remote, labeled_directory
+from mlflow_resnet.images.splitting.split import split_labeled
 from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset, source_of
 from mlflow_resnet.training import processes
 
 
-@contextlib.contextmanager
-def scanned_training_data(options: TrainOptions) -> Iterator[tuple[ImageDirectoryDataset, ImageDirectoryDataset]]:
+def scanned_training_data(options: TrainOptions) -> tuple[ImageDirectoryDataset, ImageDirectoryDataset]:
     """Training and validation images, listed and decoded once; unreadable ones are all reported before epoch 1."""
-    with scanned(options.train_dir, options.on_bad_image, options.num_workers, "train") as (directory, hashes):
-        if options.val_dir:
-            train_set = dataset_of(directory, hashes, options.train_dir)
-            with scanned_dataset(options.val_dir, options.on_bad_image, options.num_workers, "validation") as val_set:
-                yield train_set, val_set
-        else:
-            parts = split_labeled(directory, 1 - options.val_fraction, options.random_seed)
-            train_set, val_set = (
-                dataset_of(part, hashes, options.train_dir, suffix)
-                for part, suffix in zip(parts, (" (training part)", " (validation part)"), strict=True)
-            )
-            yield train_set, val_set
+    directory, found = scanned(options.train_dir, options.on_bad_image, options.num_workers, "train")
+    if options.val_dir:
+        val_set = scanned_dataset(options.val_dir, options.on_bad_image, options.num_workers, "validation")
+        return dataset_of(directory, found), val_set
+    pixels = {name: facts.pixels for name, facts in found.facts.items()}
+    train, val = split_labeled(directory, 1 - options.val_fraction, options.random_seed, pixels)
+    return dataset_of(train, found, " (training part)"), dataset_of(val, found, " (validation part)")
 
 
-@contextlib.contextmanager
-def scanned_dataset(image_dir: str, on_bad_image: str, num_workers: int, role: str) -> Iterator[ImageDirectoryDataset]:
+def scanned_dataset(image_dir: str, on_bad_image: str, num_workers: int, role: str) -> ImageDirectoryDataset:
     """A labeled directory, listed and decoded once, as a dataset."""
-    with scanned(image_dir, on_bad_image, num_workers, role) as (directory, hashes):
-        yield dataset_of(directory, hashes, image_dir)
+    return dataset_of(*scanned(image_dir, on_bad_image, num_workers, role))
 
 
-@contextlib.contextmanager
-def scanned(
-    image_dir: str, on_bad_image: str, num_workers: int, role: str
-) -> Iterator[tuple[LabeledDirectory, dict[str, str]]]:
-    """A labeled directory without what the policy leaves out, and the sha256 of each image."""
-    with local_copy(image_dir) as path:
-        directory = list_labeled(path)
-        found = scan_together(directory, num_workers or default_threads(), f"checking {role} images")
-        kept = apply_policy(directory, found, on_bad_image)
-        say(
-            f"{role}: {len(kept)} images of {len(kept.classes)} classes in {image_dir}",
-            str(kept.ignored),
-            left_out(found.bad),
-        )
-        yield kept, found.hashes
+def scanned(image_dir: str, on_bad_image: str, num_workers: int, role: str) -> tuple[LabeledDirectory, Scan]:
+    """A labeled directory without what the policy leaves out, and what was found out about all of it."""
+    directory = listed_here(image_dir, role)
+    found = scan_together(directory, num_workers or default_threads(), f"checking {role} images")
+    kept = apply_policy(directory, found, on_bad_image)
+    say(
+        f"{role}: {len(kept)} images of {len(kept.classes)} classes in {image_dir}",
+        str(kept.ignored),
+        left_out(found.bad),
+    )
+    return kept, found
+
+
+def listed_here(image_dir: str, role: str) -> LabeledDirectory:
+    """The directory, copied from S3 if it is there."""
+    with progress(None, f"copying {role} images", is_remote(image_dir)) as bar:
+        return processes.first_alone(lambda: labeled_directory(image_dir, bar.update))
 
 
 def scan_together(directory: LabeledDirectory, threads: int, title: str) -> Scan:
     """Scans the directory; of several processes that train together, each scans a part and all get the whole."""
     own = directory.subset(processes.own_share(len(directory)))
-    hidden = None if is_first() else True  # None: unless on a terminal
-    with tqdm(total=len(own), desc=title, unit="img", leave=False, disable=hidden) as bar:
+    with progress(len(own), title) as bar:
         parts = processes.gathered(scan(own, threads, bar.update))
-    bad = {name: reason for part in parts for name, reason in part.bad.items()}
-    hashes = {name: sha256 for part in parts for name, sha256 in part.hashes.items()}
-    return Scan(hashes, {name: bad[name] for name in directory.names if name in bad})
+    facts = {name: found for part in parts for name, found in part.facts.items()}
+    return Scan({name: facts[name] for name in directory.names})
+
+
+def progress(total: int | None, title: str, wanted: bool = True) -> tqdm:
+    """A bar that is shown on a terminal, by the first of several processes."""
+    return tqdm(total=total, desc=title, unit="img", leave=False, disable=None if wanted and is_first() else True)
 
 
 def left_out(bad: dict[str, str]) -> str:
     return f"left out {len(bad)} unreadable images: {listed(map(printable, bad))}" if bad else ""
 
 
-def dataset_of(
-    directory: LabeledDirectory, hashes: dict[str, str], uri: str, suffix: str = ""
-) -> ImageDirectoryDataset:
-    """A scanned directory as a dataset called after the last part of `uri`, the path or URI that the user gave."""
+def dataset_of(directory: LabeledDirectory, found: Scan, suffix: str = "") -> ImageDirectoryDataset:
+    """A scanned directory as a dataset called after the last part of the path or URI that the user gave."""
+    uri = directory.source
     name = printable(os.path.basename(os.path.abspath(uri)))
-    return ImageDirectoryDataset(directory, source_of(uri), name + suffix, digest_of(directory, hashes), hashes)
+    return ImageDirectoryDataset(directory, source_of(uri), name + suffix, digest_of(directory, found.hashes), found)

@@ -4,8 +4,8 @@ Annotations here are not postponed, because MLflow looks at the class in `from_i
 """
 
 import json
+import os
 import warnings
-from collections.abc import Mapping
 from typing import Any
 
 from mlflow.data.dataset import Dataset
@@ -16,7 +16,7 @@ from mlflow.types import ColSpec, DataType, Schema
 from mlflow_resnet.errors import printable
 from mlflow_resnet.images.directories import LabeledDirectory, list_labeled
 from mlflow_resnet.images.parallel import default_threads
-from mlflow_resnet.images.scan import digest_of, scan
+from mlflow_resnet.images.scan import Scan, digest_of, scan
 
 
 class ImageDirectoryDataset(Dataset):
@@ -26,7 +26,7 @@ class ImageDirectoryDataset(Dataset):
         directory: the listed directory.
         source: where it came from, such as `s3://bucket/prefix`.
         digest: of the content, as `scan` gives it; computed if it is not given.
-        hashes: sha256 of the content of each image, as `scan` gives them, by name; empty if they are not known.
+        found: what a scan found out about each image; empty if none was made.
     """
 
     def __init__(
@@ -35,11 +35,11 @@ class ImageDirectoryDataset(Dataset):
         source: DatasetSource,
         name: str | None = None,
         digest: str | None = None,
-        hashes: Mapping[str, str] | None = None,
+        found: Scan | None = None,
     ) -> None:
         self.directory = directory
-        self.hashes = hashes or {}
-        super().__init__(source, name or printable(directory.root.name), digest)
+        self.found = found or Scan({})
+        super().__init__(source, name or printable(os.path.basename(directory.source.rstrip("/"))), digest)
 
     def _compute_digest(self) -> str:
         found = scan(self.directory, default_threads())

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import mlflow
 import numpy as np
+import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelInput, LoggedModelOutput, LoggedModelStatus, Run
 from mlflow.exceptions import MlflowException
@@ -17,6 +19,8 @@ from mlflow.models import Model
 from mlflow_resnet import flavor
 from mlflow_resnet.evaluation.evaluate import Evaluation
 from mlflow_resnet.evaluation.figures import confusion_matrix_figure, image_grid
+from mlflow_resnet.images.audit.findings import AuditedImage, Finding
+from mlflow_resnet.images.audit.report import write_report
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
 from mlflow_resnet.training.data import TrainingImages
@@ -32,6 +36,22 @@ def log_gallery(train: TrainingImages) -> None:
     mlflow.log_image(image_grid([train.load(epoch=1, index=index) for index in indices]), "training_images.png")
 
 
+def log_data(data: ImageDirectoryDataset, context: str, model: LoggedModelInput | None = None) -> None:
+    """The images as an input of the run; if they are in S3, also which objects they were, to find the same again."""
+    mlflow.log_input(data, context=context, model=model)
+    if data.directory.objects:
+        manifest = pd.DataFrame([asdict(each) for each in data.directory.objects])
+        mlflow.log_text(manifest[["key", "size", "etag"]].to_csv(index=False), f"manifests/{context}.csv")
+
+
+def log_audit(images: Sequence[AuditedImage], found: Sequence[Finding]) -> None:
+    """The report, the table of facts, and how many images have each kind of finding."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_report(Path(folder), images, found)
+        mlflow.log_artifacts(folder, "audit")
+    mlflow.log_metrics({f"audit_{finding.kind}": finding.images for finding in found})
+
+
 @contextlib.contextmanager
 def pending_model(run: Run, val: ImageDirectoryDataset) -> Iterator[LoggedModel]:
     """A logged model without files yet, to which metrics can be tied. It ends FAILED if training does.
@@ -41,7 +61,7 @@ def pending_model(run: Run, val: ImageDirectoryDataset) -> Iterator[LoggedModel]
     params = MlflowClient().get_run(run.info.run_id).data.params
     model = mlflow.initialize_logged_model(MODEL_NAME, params=params, model_type="image-classifier")
     try:
-        mlflow.log_input(val, context="validation", model=LoggedModelInput(model.model_id))
+        log_data(val, "validation", LoggedModelInput(model.model_id))
         yield model
     except BaseException:
         with contextlib.suppress(Exception):  # the first error is the one to report

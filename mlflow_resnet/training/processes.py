@@ -8,7 +8,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -153,6 +153,15 @@ def of_first(value: T) -> T:
     if dist.is_initialized():
         dist.broadcast_object_list(values)
     return values[0]
+
+
+def first_alone(function: Callable[[], T]) -> T:
+    """`function()`, called by one process of each machine before the others, which then find its work done."""
+    is_first_here = os.environ.get("LOCAL_RANK", "0") == "0"
+    if is_first_here:
+        value = function()
+    gathered(None)
+    return value if is_first_here else function()
 
 
 def own_share(count: int) -> range:

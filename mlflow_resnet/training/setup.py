@@ -29,10 +29,10 @@ HALF = (0.5, 0.5, 0.5)
 def check_training_data(recipe: Recipe, train_dir: LabeledDirectory, val_dir: LabeledDirectory) -> None:
     """Raises an error for data that cannot be trained on or validated with."""
     if len(train_dir.classes) < 2:
-        raise InvalidDatasetError(train_dir.root, f"one class, {train_dir.classes[0]!r}; training needs two or more.")
+        raise InvalidDatasetError(train_dir.source, f"one class, {train_dir.classes[0]!r}; training needs two or more.")
     empty = [name for name, count in train_dir.counts().items() if count == 0]
     if empty:
-        raise InvalidDatasetError(train_dir.root, f"no images of class {empty[0]!r}; add some or remove the folder.")
+        raise InvalidDatasetError(train_dir.source, f"no images of class {empty[0]!r}; add some or remove the folder.")
     targets_of(val_dir, train_dir.class_names, "the training images")
     check_batch_size(recipe, len(train_dir))
 

@@ -41,19 +41,19 @@ def find_lr(options: FindLrOptions) -> LearningRateTest:
     with attached_run_ends_with():
         check(options, 1)
         pick_device(options.device)
-        with prepared(options) as training:
-            name = f"learning rates of {options.architecture} on {training.train_set.name}"
-            strategy = phases(training.recipe)[-1].strategy
-            say(f"testing learning rates of the phase {strategy}")
-            with recorded_run(name) as run:
-                log_beginning(options, training, run)
-                mlflow.set_tag("mlflow_resnet.phase", strategy)
-                measured = rate_points(
-                    training.classifier, training.train_images, training.val_images, training.recipe, options
-                )
-                points = [log_point(p) for p in tqdm(measured, total=options.steps, leave=False, disable=None)]
-                suggestion = suggest(points, options)
-                log_test(points, suggestion)
+        training = prepared(options)
+        name = f"learning rates of {options.architecture} on {training.train_set.name}"
+        strategy = phases(training.recipe)[-1].strategy
+        say(f"testing learning rates of the phase {strategy}")
+        with recorded_run(name) as run:
+            log_beginning(options, training, run)
+            mlflow.set_tag("mlflow_resnet.phase", strategy)
+            measured = rate_points(
+                training.classifier, training.train_images, training.val_images, training.recipe, options
+            )
+            points = [log_point(p) for p in tqdm(measured, total=options.steps, leave=False, disable=None)]
+            suggestion = suggest(points, options)
+            log_test(points, suggestion)
     return LearningRateTest(run.info.run_id, strategy, points, suggestion)
 
 

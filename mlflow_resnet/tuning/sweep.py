@@ -68,22 +68,22 @@ def sweep(options: SweepOptions) -> SweepResult:
         pick_device(options.device)
         given = given_space(options)
         budget = Budget(options.sweep_minutes * 60 or math.inf)
-        with scanned_training_data(options) as (train_set, val_set):
-            recipe = decide(train_options(options, {}), train_set.directory.class_names, len(train_set.directory))
-            space = given or default_space(recipe, options, len(train_set.directory))
-            check_corners(space, lambda values: check_trial(train_options(options, values), train_set.directory))
-            digests = {"training images": train_set.digest, "validation images": val_set.digest}
-            study = open_study(options, space, digests, recipe.probe_epochs)
-            name, resumed_id = f"sweep of {options.architecture} on {train_set.name}", study.user_attrs.get("run_id")
-            with recorded_run(name, resumed_id) as run:
-                all_trials = Sweep(options, space, study, train_set, val_set, budget)
-                all_trials.begin(run, own_values(space, recipe, options))
-                try:
-                    all_trials.run_trials()
-                except (KeyboardInterrupt, SystemExit):
-                    say("the same command goes on from here")
-                    raise
-                return finish(all_trials, run)
+        train_set, val_set = scanned_training_data(options)
+        recipe = decide(train_options(options, {}), train_set.directory.class_names, len(train_set.directory))
+        space = given or default_space(recipe, options, len(train_set.directory))
+        check_corners(space, lambda values: check_trial(train_options(options, values), train_set.directory))
+        digests = {"training images": train_set.digest, "validation images": val_set.digest}
+        study = open_study(options, space, digests, recipe.probe_epochs)
+        name, resumed_id = f"sweep of {options.architecture} on {train_set.name}", study.user_attrs.get("run_id")
+        with recorded_run(name, resumed_id) as run:
+            all_trials = Sweep(options, space, study, train_set, val_set, budget)
+            all_trials.begin(run, own_values(space, recipe, options))
+            try:
+                all_trials.run_trials()
+            except (KeyboardInterrupt, SystemExit):
+                say("the same command goes on from here")
+                raise
+            return finish(all_trials, run)
 
 
 def given_space(options: SweepOptions) -> Space:

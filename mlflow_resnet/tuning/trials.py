@@ -52,8 +52,8 @@ class Sweep:
     def begin(self, run: Run, first: dict[str, Any]) -> None:
         """Records in the parent run what is known before the trials. A new study begins with the values `first`."""
         log_missing_params(run, asdict(self.options) | {"storage": without_password(self.options.storage)})
-        mlflow.log_input(self.train_set, context="training")
-        mlflow.log_input(self.val_set, context="validation")
+        record.log_data(self.train_set, "training")
+        record.log_data(self.val_set, "validation")
         mlflow.log_dict({name: asdict(values) for name, values in self.space.items()}, "search_space.json")
         mlflow.set_tags({"mlflow_resnet.version": __version__, "mlflow_resnet.study": self.study.study_name})
         self.study.set_user_attr("run_id", run.info.run_id)

@@ -1,20 +1,34 @@
 from __future__ import annotations
 
+import hashlib
 import io
+import json
+import os
+import signal
 import tarfile
+import time
 import zipfile
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from faults import faulty
+from helpers import run_main, start_cli, upload
 from made_images import encoded, photo
 from PIL import Image
 
-from mlflow_resnet.errors import InvalidDatasetError, OutputError
-from mlflow_resnet.images import archives, decode
-from mlflow_resnet.images import convert as converting
-from mlflow_resnet.images.convert import convert
-from mlflow_resnet.images.directories import Ignored
+from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError, OutputError, StoreUnreachableError
+from mlflow_resnet.images import decode
+from mlflow_resnet.images.conversion import archives
+from mlflow_resnet.images.conversion import convert as converting
+from mlflow_resnet.images.conversion.convert import convert
+from mlflow_resnet.images.directories import list_labeled
+from mlflow_resnet.images.index import read_index
+from mlflow_resnet.images.rules import Ignored
+from mlflow_resnet.images.sources import directory_sources
 
 GOOD = encoded(photo(4, 3), "PNG")
 Files = dict[str, bytes]
@@ -36,7 +50,7 @@ def as_zip(path: Path, files: Files) -> Path:
 
 
 def as_tar(path: Path, files: Files, *links: tarfile.TarInfo) -> Path:
-    with tarfile.open(path, "w:gz" if path.suffix in (".gz", ".tgz") else "w") as archive:
+    with tarfile.open(path, MODES.get(path.suffix, "w")) as archive:
         for name, content in files.items():
             member = tarfile.TarInfo(name)
             member.size = len(content)
@@ -47,9 +61,12 @@ def as_tar(path: Path, files: Files, *links: tarfile.TarInfo) -> Path:
 
 
 def tree(path: Path) -> set[str]:
-    return {str(entry.relative_to(path)) for entry in path.rglob("*") if entry.is_file()}
+    """Names of the files below `path`, without the index."""
+    files = {str(entry.relative_to(path)) for entry in path.rglob("*") if entry.is_file()}
+    return files - {"index.parquet", "left_out.csv"}
 
 
+MODES = {".gz": "w:gz", ".tgz": "w:gz", ".bz2": "w:bz2"}
 MAKERS = {
     "data": as_folder,
     "data.zip": as_zip,
@@ -57,6 +74,7 @@ MAKERS = {
     "data.tar": as_tar,
     "data.tar.gz": as_tar,
     "data.tgz": as_tar,
+    "data.tar.bz2": as_tar,
 }
 
 
@@ -81,9 +99,10 @@ def test_unreadable_images_are_left_out_and_listed(tmp_path: Path, kind: str, mo
     result = convert(source, tmp_path / "out")
     assert tree(tmp_path / "out") == set(TWO_CLASSES)
     assert result.classes == ("cat", "dog", "eel")
-    assert {name: reason.split(" (")[0] for name, reason in result.unreadable.items()} == {
+    reasons = {name[-11:].lstrip("!/"): reason.split(" (")[0] for name, reason in result.unreadable.items()}
+    assert reasons == {
         "cat/cut.png": "truncated or damaged",
-        "eel/empty.jpg": "empty file",
+        "l/empty.jpg"[-11:]: "empty file",
         "cat/big.png": "over the limit of 0 MiB for one image",
     }
 
@@ -182,10 +201,10 @@ def test_an_archive_over_the_limits_is_refused(tmp_path: Path, monkeypatch: pyte
 def test_says_why_a_source_cannot_be_used(tmp_path: Path) -> None:
     as_folder(tmp_path, {"data.rar": b"Rar!", "texts/a.txt": b"x", "bad/cat/1.png": b"x"})
     for name, reason in {
-        "data.rar": "not a directory nor an archive .*.zip, .tar, .tar.gz, .tgz",
+        "data.rar": "not a directory, nor a file of a known kind .*.zip, .tar, .tar.gz, .tgz",
         "missing.zip": "does not exist",
         "texts": "no images .ignored 1 without.*Supported extensions: .bmp",
-        "bad": "none of its 1 images can be read: cat/1.png .not an image",
+        "bad": "none of its 1 images can be read: .*/bad/cat/1.png .not an image",
     }.items():
         with pytest.raises(InvalidDatasetError, match=f"{name}: {reason}"):
             convert(tmp_path / name, tmp_path / "out")
@@ -197,3 +216,275 @@ def test_an_output_with_something_in_it_is_kept(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="out: is not empty"):
         convert(tmp_path / "data", tmp_path / "out")
     assert tree(tmp_path / "out") == {"mine"}
+
+
+def test_the_index_tells_of_every_image(tmp_path: Path) -> None:
+    source = as_folder(tmp_path / "data", TWO_CLASSES | {"cat/bad.png": b"x"})
+    convert(source, tmp_path / "out")
+    rows, facts = read_index(tmp_path / "out")
+    assert [(row.name, row.label) for row in rows] == [
+        ("cat/1.png", "cat"),
+        ("cat/deep/2.png", "cat"),
+        ("dog/a b.png", "dog"),
+    ]
+    first = rows[0]
+    assert (first.source, first.bytes, first.width, first.height) == (str(source / "cat/1.png"), len(GOOD), 4, 3)
+    assert first.sha256 == hashlib.sha256(GOOD).hexdigest()
+    assert facts["mlflow_resnet.source"] == str(source)
+    left_out = (tmp_path / "out" / "left_out.csv").read_text()
+    assert left_out.startswith("source,reason\n")
+    assert 'cat/bad.png,"not an image' in left_out
+    assert list_labeled(tmp_path / "out").ignored == Ignored()
+
+
+def test_a_second_call_adds_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = as_folder(tmp_path / "data", TWO_CLASSES)
+    convert(source, tmp_path / "out")
+    as_folder(source, {"cat/3.png": GOOD, "eel/4.png": GOOD})
+    decoded = []
+    monkeypatch.setattr(converting, "decode", lambda content: decoded.append(1) or decode.decode(content))
+    result = convert(source, tmp_path / "out")
+    assert (result.images, result.added, len(decoded)) == (5, 2, 2)
+    assert tree(tmp_path / "out") == {*TWO_CLASSES, "cat/3.png", "eel/4.png"}
+    assert len(read_index(tmp_path / "out")[0]) == 5
+    again = convert(source, tmp_path / "out")
+    assert (again.images, again.added) == (5, 0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "out"]
+
+
+def test_a_second_call_takes_what_was_changed(tmp_path: Path) -> None:
+    source = as_folder(tmp_path / "data", TWO_CLASSES)
+    convert(source, tmp_path / "out", transfer="hardlink")
+    other = encoded(photo(8, 8), "PNG")
+    (source / "cat/1.png").unlink()
+    (source / "cat/1.png").write_bytes(other)
+    result = convert(source, tmp_path / "out", transfer="hardlink")
+    assert (result.images, result.added) == (3, 0)
+    assert (tmp_path / "out" / "cat" / "1.png").read_bytes() == other
+    assert read_index(tmp_path / "out")[0][0].width == 8
+
+
+def test_what_was_converted_before_s3_went_away_is_kept(
+    tmp_path: Path, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = upload(s3, as_folder(tmp_path / "data", {f"cat/{n}.png": GOOD for n in range(40)}), "to-lose")
+    monkeypatch.setattr("mlflow_resnet.images.s3.client.PATIENCE_SECONDS", 0.5)
+    asked: list[str] = []
+
+    def fail_late(method: str, path: str) -> str:
+        asked.append(path)
+        return "503" if len(asked) > 25 else ""
+
+    with faulty(os.environ["MLFLOW_S3_ENDPOINT_URL"], fail_late) as server, monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_S3_ENDPOINT_URL", server.url)
+        with pytest.raises(StoreUnreachableError, match="too busy"):
+            convert(uri, tmp_path / "out")
+    result = convert(uri, tmp_path / "out")
+    assert result.images == 40
+    assert 0 < result.added < 40
+
+
+@pytest.mark.parametrize("kind", ["data", "data.zip", "data.tar.gz"])
+def test_a_call_that_was_interrupted_is_gone_on_with(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = MAKERS[kind](
+        tmp_path / kind, {f"wrapped/cat/{n}.png": GOOD for n in range(10)} | {"wrapped/dog/x.png": GOOD}
+    )
+    seen = []
+
+    def interrupt() -> None:
+        seen.append(1)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(source, tmp_path / "out", on_image=interrupt)
+    assert not (tmp_path / "out").exists()
+    decoded = []
+    monkeypatch.setattr(converting, "decode", lambda content: decoded.append(1) or decode.decode(content))
+    result = convert(source, tmp_path / "out")
+    assert (result.images, result.added, len(decoded)) == (11, 7, 7)
+    assert tree(tmp_path / "out") == {f"cat/{n}.png" for n in range(10)} | {"dog/x.png"}
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_command_goes_on(workdir: Path, sent: signal.Signals) -> None:
+    source = as_folder(workdir / "data", {f"cat/{n}.png": encoded(photo(900, 900), "PNG") for n in range(60)})
+    command = ["convert", "--source", source, "--output-dir", workdir / "out", "--num-workers", 1]
+    with start_cli(*command) as process:
+        while len(list(workdir.glob(".out.*/cat/*"))) < 3:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(sent)
+        process.communicate(timeout=60)
+    assert not (workdir / "out").exists()
+    result = run_main(*command)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("60 images of 1 classes in")
+    assert "by an earlier call" in result.stdout
+    assert len(tree(workdir / "out")) == 60
+
+
+def test_hard_links_take_no_space(tmp_path: Path) -> None:
+    source = as_folder(tmp_path / "data", TWO_CLASSES)
+    convert(source, tmp_path / "out", transfer="hardlink")
+    for name in TWO_CLASSES:
+        assert os.path.samefile(source / name, tmp_path / "out" / name)
+
+
+def test_references_leave_the_images_where_they_are(tmp_path: Path) -> None:
+    source = as_folder(tmp_path / "data", TWO_CLASSES)
+    convert(source, tmp_path / "out", transfer="reference")
+    assert os.listdir(tmp_path / "out") == ["index.parquet"]
+    here, there = list_labeled(source), list_labeled(tmp_path / "out")
+    assert (there.names, there.labels, there.classes) == (here.names, here.labels, here.classes)
+    assert there.paths == here.paths
+    found = [each.name for each in directory_sources(str(tmp_path / "out"), Counter())]
+    assert sorted(found) == sorted(here.paths)
+
+
+@pytest.mark.parametrize("transfer", ["hardlink", "reference"])
+def test_what_is_in_an_archive_can_only_be_copied(tmp_path: Path, transfer: str) -> None:
+    source = as_zip(tmp_path / "data.zip", TWO_CLASSES)
+    with pytest.raises(InvalidOptionsError, match=f"transfer is '{transfer}', but .*data.zip!cat/1.png is no file"):
+        convert(source, tmp_path / "out", transfer=transfer)
+    assert tree(tmp_path) == {"data.zip"}
+
+
+def as_csv(rows: list[dict[str, object]], path: Path) -> None:
+    pd.DataFrame(rows).to_csv(path, index=False)
+
+
+def as_parquet(rows: list[dict[str, object]], path: Path) -> None:
+    pd.DataFrame(rows).to_parquet(path)
+
+
+def as_jsonl(rows: list[dict[str, object]], path: Path) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+TABLES = {".csv": as_csv, ".parquet": as_parquet, ".jsonl": as_jsonl}
+
+
+@pytest.mark.parametrize("suffix", TABLES)
+def test_a_table_of_paths_and_labels(tmp_path: Path, suffix: str) -> None:
+    as_folder(tmp_path, {"images/1.png": GOOD, "images/other/1.png": GOOD, "elsewhere/2": GOOD})
+    rows: list[dict[str, object]] = [
+        {"image_url": "images/1.png", "label": "007"},
+        {"image_url": "images/other/1.png", "label": "007"},
+        {"image_url": str(tmp_path / "elsewhere" / "2"), "label": "dog"},
+        {"image_url": "images/missing.png", "label": "dog"},
+        {"image_url": "https://example.com/3.png", "label": "dog"},
+        {"image_url": "images/1.png", "label": ""},
+    ]
+    TABLES[suffix](rows, tmp_path / f"table{suffix}")
+    result = convert(tmp_path / f"table{suffix}", tmp_path / "out")
+    assert tree(tmp_path / "out") == {"007/1.png", "007/1-2.png", "dog/2.png"}
+    assert {source.replace(str(tmp_path), ""): reason for source, reason in result.unreadable.items()} == {
+        "/images/missing.png": "no such file",
+        "https://example.com/3.png": "URLs are not opened; download the image, and name its path",
+        "images/1.png": "no label",
+    }
+
+
+@pytest.mark.parametrize("label", ["a/b", "..", ".hidden", " ", "a\\b", "__MACOSX"])
+def test_a_label_that_no_folder_can_have_costs_its_row(tmp_path: Path, label: str) -> None:
+    as_folder(tmp_path, {"1.png": GOOD, "2.png": GOOD})
+    as_jsonl([{"path": "1.png", "label": label}, {"path": "2.png", "label": "cat"}], tmp_path / "table.jsonl")
+    result = convert(tmp_path / "table.jsonl", tmp_path / "out")
+    assert tree(tmp_path / "out") == {"cat/2.png"}
+    assert result.unreadable == {"1.png": f"label {label!r} cannot be the name of a folder"}
+
+
+def test_an_image_under_two_labels_is_kept_under_both(tmp_path: Path) -> None:
+    as_folder(tmp_path, {"1.png": GOOD})
+    as_jsonl([{"path": "1.png", "label": label} for label in ("cat", "dog", "cat")], tmp_path / "table.jsonl")
+    assert convert(tmp_path / "table.jsonl", tmp_path / "out").images == 2
+    assert tree(tmp_path / "out") == {"cat/1.png", "dog/1.png"}
+
+
+def test_the_lines_of_azures_automated_machine_learning_work_as_they_are(tmp_path: Path) -> None:
+    as_folder(tmp_path / "fridge", {"can/1.jpg": GOOD, "milk/2.jpg": GOOD, "water/3.jpg": GOOD})
+    store = "azureml://subscriptions/s/resourcegroups/r/workspaces/w/datastores/d/paths/"
+    lines = [
+        {"image_url": f"{store}can/1.jpg", "label": "can", "image_details": {"format": "jpg", "width": "4px"}},
+        {"image_url": "AmlDatastore://image_directory/milk/2.jpg", "label": "milk"},
+        {"image_url": f"{store}water/3.jpg", "label": ["water"]},
+        {"image_url": f"{store}water/3.jpg", "label": ["water", "milk"]},
+    ]
+    as_jsonl(lines, tmp_path / "train.jsonl")
+    result = convert(tmp_path / "train.jsonl", tmp_path / "out", image_root=str(tmp_path / "fridge"))
+    assert tree(tmp_path / "out") == {"can/1.jpg", "milk/2.jpg", "water/3.jpg"}
+    assert list(result.unreadable.values()) == ["several values in label: ['water', 'milk']"]
+
+
+def test_columns_of_other_names(tmp_path: Path) -> None:
+    as_folder(tmp_path, {"1.png": GOOD})
+    as_csv([{"photo": "1.png", "kind": "cat"}], tmp_path / "table.csv")
+    with pytest.raises(InvalidDatasetError, match="no image column of the usual names .*but 'photo', 'kind'. Name it"):
+        convert(tmp_path / "table.csv", tmp_path / "out")
+    with pytest.raises(InvalidDatasetError, match="no label column 'sort', but 'photo', 'kind'"):
+        convert(tmp_path / "table.csv", tmp_path / "out", image_column="photo", label_column="sort")
+    convert(tmp_path / "table.csv", tmp_path / "out", image_column="photo", label_column="kind")
+    assert tree(tmp_path / "out") == {"cat/1.png"}
+
+
+def test_a_table_without_labels_gives_a_flat_directory(tmp_path: Path) -> None:
+    as_folder(tmp_path, {"a/1.png": GOOD, "b/1.png": GOOD})
+    as_csv([{"path": "a/1.png"}, {"path": "b/1.png"}], tmp_path / "table.csv")
+    assert convert(tmp_path / "table.csv", tmp_path / "out").classes == ()
+    assert tree(tmp_path / "out") == {"1.png", "1-2.png"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("t.csv", b"", "a table without rows"),
+        ("t.csv", b"\xff\xfe\x00", "cannot be read as a table"),
+        ("t.parquet", b"PAR1", "cannot be read as a table"),
+        ("t.jsonl", b"{", "line 1 is no JSON"),
+        ("t.jsonl", b"[1]", "line 1 is no JSON object"),
+        ("t.json", b"{}", "no COCO annotations"),
+        ("t.json", b"[" * 100_000, "no COCO annotations"),
+    ],
+)
+def test_a_damaged_table_is_one_sentence(tmp_path: Path, name: str, content: bytes, problem: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InvalidDatasetError, match=problem) as caught:
+        convert(tmp_path / name, tmp_path / "out")
+    assert "\n" not in caught.value.message
+    assert tree(tmp_path) == {name}
+
+
+def test_coco_annotations_with_one_label_per_image(tmp_path: Path) -> None:
+    as_folder(tmp_path, {f"{n}.png": GOOD for n in range(5)})
+    content = {
+        "images": [{"id": n, "file_name": f"{n}.png", "width": 4} for n in range(5)],
+        "categories": [{"id": 7, "name": "cat"}, {"id": 9, "name": "dog"}],
+        "annotations": [
+            {"image_id": image, "category_id": category, "bbox": [0, 0, 1, 1]}
+            for image, category in [(0, 7), (1, 9), (1, 9), (2, 7), (2, 9), (4, 7)]
+        ],
+    }
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    result = convert(tmp_path / "annotations.json", tmp_path / "out")
+    assert tree(tmp_path / "out") == {"cat/0.png", "dog/1.png", "cat/4.png"}
+    assert result.unreadable == {"2.png": "2 categories (cat, dog)", "3.png": "no category"}
+
+
+def test_from_s3(tmp_path: Path, s3: Any) -> None:
+    as_folder(tmp_path / "local", {f"wrapped/{name}": content for name, content in TWO_CLASSES.items()})
+    uri = upload(s3, tmp_path / "local", "to-convert")
+    result = convert(uri, tmp_path / "out")
+    assert tree(tmp_path / "out") == set(TWO_CLASSES)
+    assert read_index(tmp_path / "out")[0][0].source == f"{uri}/wrapped/cat/1.png"
+    s3.upload_file(str(as_zip(tmp_path / "data.zip", TWO_CLASSES)), "bucket", "archives/data.zip")
+    assert convert("s3://bucket/archives/data.zip", tmp_path / "out2").images == 3
+    as_csv(
+        [{"image": f"{uri}/wrapped/cat/1.png", "label": "x"}, {"image": f"{uri}/no", "label": "x"}], tmp_path / "t.csv"
+    )
+    result = convert(tmp_path / "t.csv", tmp_path / "out3")
+    assert tree(tmp_path / "out3") == {"x/1.png"}
+    assert list(result.unreadable.values()) == ["nothing there. Check the bucket and the prefix."]

@@ -8,7 +8,8 @@ import pytest
 
 from mlflow_resnet.errors import InvalidDatasetError, NotLabeledDatasetError
 from mlflow_resnet.images.decode import read_bytes
-from mlflow_resnet.images.directories import Ignored, list_images, list_labeled
+from mlflow_resnet.images.directories import Walk, list_labeled
+from mlflow_resnet.images.rules import Ignored
 
 Write = Callable[..., Path]
 
@@ -110,7 +111,7 @@ def test_says_why_a_directory_cannot_be_used(tmp_path: Path, write_image: Write)
     (tmp_path / "barren" / "cat" / "note.txt").write_text("x")
     reasons = {"missing": "does not exist", "file": "not a directory", "empty": "empty directory"}
     for name, reason in reasons.items():
-        for list_it in (list_labeled, list_images):
+        for list_it in (list_labeled, Walk):
             with pytest.raises(InvalidDatasetError, match=f"{name}: {reason}"):
                 list_it(tmp_path / name)
     with pytest.raises(InvalidDatasetError) as caught:
@@ -123,7 +124,7 @@ def test_flat_images_have_no_labels(tmp_path: Path, write_image: Write) -> None:
     write_image("1.png")
     with pytest.raises(NotLabeledDatasetError, match="no class folders"):
         list_labeled(tmp_path)
-    assert list(list_images(tmp_path)) == [str(tmp_path / "1.png")]
+    assert list(Walk(tmp_path).images("")) == ["1.png"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may list every directory")
@@ -138,10 +139,10 @@ def test_lists_images_for_scoring_lazily(tmp_path: Path, write_image: Write) -> 
     for name in ("b.png", "a.png", "x/2.png", "x/y/1.png", ".hidden.png", "x/note.txt"):
         write_image(name)
     (tmp_path / "x" / "loop").symlink_to("..")
-    images = list_images(tmp_path)
-    assert next(images) == str(tmp_path / "a.png")
+    images = Walk(tmp_path).images("")
+    assert next(images) == "a.png"
     write_image("x/late.png")
-    assert [os.path.relpath(path, tmp_path) for path in images] == ["b.png", "x/2.png", "x/late.png", "x/y/1.png"]
+    assert list(images) == ["b.png", "x/2.png", "x/late.png", "x/y/1.png"]
 
 
 def test_survives_folders_nested_deeper_than_python_recurses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +153,7 @@ def test_survives_folders_nested_deeper_than_python_recurses(tmp_path: Path, mon
         os.chdir("d")
     Path("1.png").write_bytes(b"x")
     try:
-        assert len(list(list_images(tmp_path))) == 1
+        assert len(list(Walk(tmp_path).images(""))) == 1
     finally:  # pytest cannot remove it, for shutil.rmtree recurses
         os.remove("1.png")
         for _ in range(depth):

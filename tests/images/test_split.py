@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError, NotLabeledDatasetError, OutputError
 from mlflow_resnet.images.directories import list_labeled
-from mlflow_resnet.images.split import split, split_indices, split_labeled
+from mlflow_resnet.images.splitting.split import split, split_labeled
+from mlflow_resnet.images.splitting.stratified import split_indices
 
 LABELS = ["a"] * 50 + ["b"] * 30 + ["c"] * 20
 
@@ -70,7 +71,7 @@ def test_the_same_seed_draws_the_same_images_everywhere() -> None:
     assert expected[0] == FIRST_OF_SEED_7
     assert split_indices(LABELS, 10, 10, seed=8) != expected
     code = (
-        "from mlflow_resnet.images.split import split_indices\n"
+        "from mlflow_resnet.images.splitting.stratified import split_indices\n"
         "print(split_indices(['a'] * 50 + ['b'] * 30 + ['c'] * 20, 10, 10, seed=7))"
     )
     env = {"PYTHONHASHSEED": "99", "PYTHONPATH": ":".join(sys.path)}
@@ -92,11 +93,11 @@ def test_copies_into_two_directories_with_all_class_folders(pets: Path, tmp_path
     (pets / "cat" / "0.png").rename(pets / "cat" / "sub" / "0.png")
     train, val = split(pets, tmp_path / "out" / "train", tmp_path / "out" / "val", fraction=0.8, seed=3)
     for part in (train, val):
-        listed = list_labeled(part.root)
+        listed = list_labeled(part.source)
         assert (listed.classes, listed.names, listed.labels) == (part.classes, part.names, part.labels)
         for name in part.names:
-            assert (part.root / name).read_bytes() == (pets / name).read_bytes()
-    assert train.root == tmp_path / "out" / "train"
+            assert Path(part.source, name).read_bytes() == (pets / name).read_bytes()
+    assert train.source == str(tmp_path / "out" / "train")
     assert len(train) == 12
     assert len(val) == 3
     assert set(train.names) | set(val.names) == set(list_labeled(pets).names)

@@ -14,10 +14,10 @@ from typing import IO
 
 from mlflow_resnet.errors import InvalidDatasetError, printable
 from mlflow_resnet.images.decode import MAX_IMAGE_BYTES
-from mlflow_resnet.images.directories import is_hidden, is_image
 from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.images.rules import is_hidden, is_image
 
-ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2")
 MAX_ARCHIVE_BYTES = 100 * 2**30  # of all members, unpacked
 MAX_MEMBERS = 2_000_000  # tarfile keeps about 1 KiB of each in memory
 
@@ -25,11 +25,11 @@ Source = str | os.PathLike[str]
 Members = Iterator[tuple[str, Callable[[], IO[bytes] | None]]]
 
 
-def archive_images(source: Source, ignored: Counter[str]) -> Iterator[tuple[str, bytes]]:
-    """(relative name, content) of each image, lazily; `ignored` counts the rest by the fields of `Ignored`.
+def archive_members(source: Source, ignored: Counter[str]) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """(relative name, what reads it) of each image; `ignored` counts the rest by the fields of `Ignored`.
 
-    Content is cut after `MAX_IMAGE_BYTES` + 1 bytes. Raises InvalidDatasetError for a damaged archive, one over the
-    limits above, or one with names that lead out of it.
+    What reads an image must be called before the next one is asked for. It cuts after `MAX_IMAGE_BYTES` + 1 bytes.
+    Raises InvalidDatasetError for a damaged archive, one over the limits above, or one with names that lead out of it.
     """
     members = _zip_members if os.fspath(source).lower().endswith(".zip") else _tar_members
     with _damage_told(source):
@@ -40,7 +40,7 @@ def archive_images(source: Source, ignored: Counter[str]) -> Iterator[tuple[str,
             elif not is_image(name):
                 ignored["not_images"] += 1
             else:
-                yield name, _read(open_member)
+                yield name, partial(_read, source, open_member)
 
 
 def _zip_members(source: Source, ignored: Counter[str]) -> Members:
@@ -92,11 +92,12 @@ def _relative(source: Source, raw_name: str) -> str:
     return "/".join(parts)
 
 
-def _read(open_member: Callable[[], IO[bytes] | None]) -> bytes:
-    file = open_member()
-    assert file is not None  # None is for folders and devices
-    with file:
-        return file.read(MAX_IMAGE_BYTES + 1)
+def _read(source: Source, open_member: Callable[[], IO[bytes] | None]) -> bytes:
+    with _damage_told(source):
+        file = open_member()
+        assert file is not None  # None is for folders and devices
+        with file:
+            return file.read(MAX_IMAGE_BYTES + 1)
 
 
 @contextmanager

@@ -1,19 +1,13 @@
-"""Splits labeled images in two, class by class (Azure: *Split Image Directory*)."""
+"""The draw: which images go to which part, with the same share of each class in every part."""
 
 from __future__ import annotations
 
-import os
 import random
-import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 
-from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError, OutputError, listed
-from mlflow_resnet.images.directories import LabeledDirectory, list_labeled
-from mlflow_resnet.images.output import new_directory
-from mlflow_resnet.images.reasons import os_reason
+from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError, listed
+from mlflow_resnet.images.directories import LabeledDirectory
 
 
 def split_indices(
@@ -47,45 +41,14 @@ def _shuffled(count: int, seed: int) -> list[int]:
     return sorted(range(count), key=keys.__getitem__)
 
 
-def split_labeled(directory: LabeledDirectory, fraction: float, seed: int) -> tuple[LabeledDirectory, LabeledDirectory]:
-    """The directory in two parts, the first with `fraction` of the images; both keep all classes. Copies nothing."""
-    return _split(directory, fraction, None, seed)
-
-
-def split(
-    image_dir: str | os.PathLike[str],
-    train_dir: str | os.PathLike[str],
-    val_dir: str | os.PathLike[str],
-    *,
-    fraction: float = 0.9,
-    train_count: int = 0,
-    val_count: int = 0,
-    seed: int = 1,
-) -> tuple[LabeledDirectory, LabeledDirectory]:
-    """Copies a labeled directory into two new ones, both with all class folders. Names stay.
-
-    Counts of images, where not 0, take the place of `fraction`. Raises InvalidDatasetError, InvalidOptionsError or
-    OutputError; a copy that fails leaves neither output behind.
-    """
-    _check_apart([image_dir, train_dir, val_dir])
-    directory = list_labeled(image_dir)
-    first = train_count or (len(directory) - val_count if val_count else fraction)
-    train, val = _split(directory, first, val_count or None, seed)
-    with new_directory(train_dir) as new_train, new_directory(val_dir) as new_val:
-        _copy(train, new_train)
-        _copy(val, new_val)
-    return replace(train, root=Path(train_dir)), replace(val, root=Path(val_dir))
-
-
-def _split(
-    directory: LabeledDirectory, first: float | int, second: int | None, seed: int
-) -> tuple[LabeledDirectory, LabeledDirectory]:
-    single = [label for label, count in directory.counts().items() if count == 1]
-    if single:
-        problem = f"only one image in class {listed(map(repr, single))}, but a split needs two of each class"
-        raise InvalidDatasetError(directory.root, f"{problem}. Add images, or remove the class.")
-    train, val = split_indices(directory.labels, first, second, seed)
-    return directory.subset(train), directory.subset(val)
+def check_counts(directory: LabeledDirectory, parts: int) -> None:
+    """Raises InvalidDatasetError for a class with too few images to have one in each part."""
+    few = [label for label, count in directory.counts().items() if 0 < count < parts]
+    if few:
+        counted = "only one image" if parts == 2 else f"fewer than {parts} images"
+        needed = "two" if parts == 2 else str(parts)
+        problem = f"{counted} in class {listed(map(repr, few))}, but a split needs {needed} of each class"
+        raise InvalidDatasetError(directory.source, f"{problem}. Add images, or remove the class.")
 
 
 def _totals(images: int, classes: int, first: float | int, second: int | None) -> tuple[int, int]:
@@ -120,22 +83,3 @@ def _shares(sizes: dict[str, int], total: int, most: dict[str, int]) -> dict[str
         shares[min((label for label in shares if shares[label] > 1), key=lacking)] -= 1
         missing += 1
     return shares
-
-
-def _check_apart(paths: Sequence[str | os.PathLike[str]]) -> None:
-    source, *outputs = [os.path.realpath(path) for path in paths]
-    for output, others in ((outputs[0], [source, outputs[1]]), (outputs[1], [source, outputs[0]])):
-        for other in others:
-            if os.path.commonpath([output, other]) in (output, other):
-                raise OutputError(output, f"is {other}, in it or around it; give a directory apart from it")
-
-
-def _copy(directory: LabeledDirectory, output: Path) -> None:
-    for label in directory.classes:
-        (output / label).mkdir()
-    for name, path in zip(directory.names, directory.paths, strict=True):
-        (output / name).parent.mkdir(parents=True, exist_ok=True)
-        try:
-            shutil.copyfile(path, output / name)
-        except OSError as error:
-            raise OutputError(output / name, f"cannot be copied from {path} ({os_reason(error)})") from error

@@ -1,0 +1,154 @@
+"""From raw images to directories that can be trusted. One function per verb: convert, split, transform, audit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import mlflow
+from tqdm import tqdm
+
+from mlflow_resnet._version import __version__
+from mlflow_resnet.console import say
+from mlflow_resnet.errors import AuditFailedError, listed
+from mlflow_resnet.images.audit.facts import check_imagehash
+from mlflow_resnet.images.audit.findings import TRAIN, VAL, AuditedImage, Finding, findings
+from mlflow_resnet.images.audit.journal import FactsJournal
+from mlflow_resnet.images.cache import cache_folder
+from mlflow_resnet.images.conversion.convert import Converted
+from mlflow_resnet.images.conversion.convert import convert as convert_images
+from mlflow_resnet.images.directories import LabeledDirectory
+from mlflow_resnet.images.parallel import default_threads
+from mlflow_resnet.images.scan import Scan, scan
+from mlflow_resnet.images.sources import check_directories, labeled_directory
+from mlflow_resnet.images.splitting.split import split as split_images
+from mlflow_resnet.options import AuditOptions, ConvertOptions, SplitOptions, TransformOptions
+from mlflow_resnet.tracking import record
+from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
+from mlflow_resnet.tracking.run import attached_run_ends_with, log_missing_params, recorded_run
+from mlflow_resnet.tracking.server import check_servers
+from mlflow_resnet.transformation import Transformed
+from mlflow_resnet.transformation import transform as transform_images
+
+
+def convert(options: ConvertOptions) -> Converted:
+    """Makes an image directory from folders, archives, S3, tables or annotations.
+
+    Raises:
+        MlflowResnetError: for anything a user can cause. A bad image is only left out.
+    """
+    with attached_run_ends_with(), tqdm(desc="converting", unit="img", leave=False, disable=None) as bar:
+        return convert_images(
+            options.source,
+            options.output_dir,
+            image_root=options.image_root,
+            image_column=options.image_column,
+            label_column=options.label_column,
+            transfer=options.transfer,
+            threads=options.num_workers,
+            on_image=bar.update,
+        )
+
+
+def transform(options: TransformOptions) -> Transformed:
+    """Writes what a list of transformations makes of each image.
+
+    Raises:
+        MlflowResnetError: for anything a user can cause. A bad image is only left out.
+    """
+    with attached_run_ends_with(), tqdm(desc="transforming", unit="img", leave=False, disable=None) as bar:
+        check_directories(options.image_dir)
+        return transform_images(options, bar.update)
+
+
+def split(options: SplitOptions) -> list[LabeledDirectory]:
+    """Copies a labeled directory into two or three parts.
+
+    Raises:
+        MlflowResnetError: for anything a user can cause.
+    """
+    with attached_run_ends_with():
+        check_directories(options.image_dir)
+        return split_images(
+            options.image_dir,
+            options.train_dir,
+            options.val_dir,
+            options.test_dir,
+            fraction=options.fraction,
+            test_fraction=options.test_fraction,
+            train_count=options.train_count,
+            val_count=options.val_count,
+            test_count=options.test_count,
+            seed=options.random_seed,
+            group_regex=options.group_regex,
+            group_table=options.group_table,
+            group_column=options.group_column,
+            duplicates=options.duplicates,
+            threads=options.num_workers,
+        )
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found; the run `run_id` has the report and the facts about each image."""
+
+    run_id: str
+    images: int
+    findings: list[Finding]
+
+
+def audit(options: AuditOptions) -> Audit:
+    """Looks at every image of one or two labeled directories, and logs what is wrong with them in a run.
+
+    Repeated, it reads only what has changed.
+
+    Raises:
+        AuditFailedError: if there is a finding of a kind in `fail_on`, after everything is logged.
+        MlflowResnetError: for anything else a user can cause.
+    """
+    with attached_run_ends_with():
+        check_directories(options.train_dir, options.val_dir)
+        if options.near_duplicates:
+            check_imagehash("audit")
+        check_servers(registry=False)
+        parts = {TRAIN: options.train_dir} | ({VAL: options.val_dir} if options.val_dir else {})
+        images = [image for part, uri in parts.items() for image in audited_directory(part, uri, options)]
+        found = findings(images)
+        with recorded_run(f"audit of {options.train_dir}") as run:
+            log_missing_params(run, asdict(options))
+            mlflow.set_tag("mlflow_resnet.version", __version__)
+            record.log_audit(images, found)
+        fatal = [str(finding) for finding in found if finding.kind in options.fatal]
+        if fatal:
+            raise AuditFailedError(f"{'; '.join(fatal)}. The report is in run {run.info.run_id}.")
+    return Audit(run.info.run_id, len(images), found)
+
+
+def audited_directory(part: str, uri: str, options: AuditOptions) -> list[AuditedImage]:
+    """Every image of a labeled directory, with what is found out about it."""
+    directory = labeled_directory(uri)
+    threads = options.num_workers or default_threads()
+    with (
+        FactsJournal(cache_folder(), uri) as journal,
+        tqdm(total=len(directory), desc=f"auditing {part}", unit="img", leave=False, disable=None) as bar,
+    ):
+        found = scan(directory, threads, bar.update, looks=options.near_duplicates, journal=journal)
+    return audited(part, directory, found)
+
+
+def audited(part: str, directory: LabeledDirectory, found: Scan) -> list[AuditedImage]:
+    """The images of a scanned directory."""
+    rows = zip(directory.names, directory.labels, directory.paths, strict=True)
+    return [AuditedImage(part, name, label, path, found.facts[name]) for name, label, path in rows]
+
+
+def audit_training(train_set: ImageDirectoryDataset, val_set: ImageDirectoryDataset) -> Sequence[Finding]:
+    """Tells and logs, in the active run, what the scan of a training's images shows."""
+    sets = {TRAIN: train_set, VAL: val_set}
+    images = [image for part, data in sets.items() for image in audited(part, data.directory, data.found)]
+    found = findings(images)
+    record.log_audit(images, found)
+    if found:
+        kinds = listed(f"{finding.kind} {finding.images}" for finding in found)
+        say(f"audit: {kinds} images; see audit/report.html in the run")
+    return found

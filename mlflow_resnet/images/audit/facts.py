@@ -1,0 +1,99 @@
+"""What is found out about one image: whether it can be read, its pixels, how it looks."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from mlflow_resnet.errors import InvalidImageError, MissingPackageError
+from mlflow_resnet.images.decode import decode, read_bytes
+
+SHARPNESS_EDGE = 256  # pixels of the shorter edge at which sharpness is measured, or a little more
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """Of one image file.
+
+    Attributes:
+        problem: why the image cannot be read; all that is below `bytes` is then unknown.
+        sha256: of the file's content.
+        pixels: 32 hex digits that only pictures with the same pixels share.
+        look: perceptual hash of 64 bits, of which pictures that look alike share most; None if not asked for.
+        brightness, contrast: mean and standard deviation of the gray levels, 0 to 255.
+        sharpness: variance of the Laplacian of the gray levels.
+    """
+
+    problem: str = ""
+    sha256: str = ""
+    bytes: int = 0
+    width: int = 0
+    height: int = 0
+    pixels: str = ""
+    look: int | None = None
+    brightness: float = 0.0
+    contrast: float = 0.0
+    sharpness: float = 0.0
+
+
+def facts_of_file(path: str, looks: bool = False) -> ImageFacts:
+    """Reads and decodes an image in full.
+
+    Args:
+        looks: find out the perceptual hash too.
+    """
+    try:
+        content = read_bytes(path)
+        picture = decode(content)
+    except InvalidImageError as error:
+        return ImageFacts(error.message)
+    gray = np.asarray(reduced(picture).convert("L"), dtype=np.float32)
+    return ImageFacts(
+        sha256=hashlib.sha256(content).hexdigest(),
+        bytes=len(content),
+        width=picture.width,
+        height=picture.height,
+        pixels=pixels_of(picture),
+        look=look_of(picture) if looks else None,
+        brightness=float(gray.mean()),
+        contrast=float(gray.std()),
+        sharpness=sharpness_of(gray),
+    )
+
+
+def pixels_of(picture: Image.Image) -> str:
+    """32 hex digits of an RGB picture's size and pixels. SHA-256, because processors have instructions for it."""
+    digest = hashlib.sha256(f"{picture.size}".encode())
+    digest.update(picture.tobytes())
+    return digest.hexdigest()[:32]
+
+
+def look_of(picture: Image.Image) -> int:
+    """The perceptual hash of imagehash: which of 64 low frequencies are above their median."""
+    import imagehash
+
+    return int(str(imagehash.phash(picture)), 16)
+
+
+def check_imagehash(verb: str) -> None:
+    """Raises MissingPackageError unless imagehash is installed."""
+    try:
+        import imagehash  # noqa: F401
+    except ModuleNotFoundError:
+        raise MissingPackageError(verb, "imagehash>=4.3") from None
+
+
+def reduced(picture: Image.Image) -> Image.Image:
+    """The picture, each edge divided by the whole number that leaves the shorter one at least SHARPNESS_EDGE pixels."""
+    return picture.reduce(max(1, min(picture.size) // SHARPNESS_EDGE))
+
+
+def sharpness_of(gray: np.ndarray) -> float:
+    """The variance of the Laplacian: small where no edge is sharp. 0 for a picture without inner pixels."""
+    if min(gray.shape) < 3:
+        return 0.0
+    neighbors = gray[:-2, 1:-1] + gray[2:, 1:-1] + gray[1:-1, :-2] + gray[1:-1, 2:]
+    return float((neighbors - 4 * gray[1:-1, 1:-1]).var())

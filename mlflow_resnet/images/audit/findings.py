@@ -1,0 +1,153 @@
+"""What is wrong with a set of images, from the facts about each."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from mlflow_resnet.errors import listed, printable
+from mlflow_resnet.images.audit.facts import ImageFacts
+from mlflow_resnet.images.look_alikes import look_alike_pairs
+from mlflow_resnet.images.splitting.connected import connected
+
+# Kind -> what the pictures are. The order is that of the report.
+KINDS = {
+    "unreadable": "cannot be read",
+    "leak": "are in training and in validation",
+    "conflict": "are under several labels",
+    "near_leak": "look like one in the other part",
+    "duplicate": "are there several times",
+    "near_duplicate": "look like another one",
+    "tiny_class": "are in a class of fewer than 10",
+    "imbalance": "are in a class with less than a tenth of the images of the largest",
+    "blank": "show nothing",
+    "dark": "are nearly black",
+    "bright": "are nearly white",
+    "blurry": "have no sharp edge",
+    "odd_aspect": "are more than three times as long as wide",
+}
+TRAIN, VAL = "train", "val"
+TINY_CLASS = 10  # images
+IMBALANCE = 10  # times
+BLANK_CONTRAST = 2.0  # gray levels
+DARK, BRIGHT = 20.0, 240.0  # gray levels
+BLURRY = 10.0  # variance of the Laplacian
+LEGIBLE = 64  # pixels of the shorter edge, below which neither sharpness nor looks mean anything
+ODD_ASPECT = 3.0
+SHOWN = 5  # groups in a sentence
+
+
+@dataclass(frozen=True)
+class AuditedImage:
+    """An image and what is known of it."""
+
+    part: str
+    name: str
+    label: str
+    path: str
+    facts: ImageFacts
+
+    def __str__(self) -> str:
+        return f"{self.part}/{printable(self.name)}"
+
+
+Group = tuple[AuditedImage, ...]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Images of which something is wrong, in groups that belong together."""
+
+    kind: str
+    groups: tuple[Group, ...]
+
+    @property
+    def images(self) -> int:
+        return sum(map(len, self.groups))
+
+    def __str__(self) -> str:
+        if self.kind in ("tiny_class", "imbalance"):
+            names = [f"{group[0].label} ({len(group)})" for group in self.groups]
+        else:
+            reason = self.kind == "unreadable"
+            names = [" = ".join(f"{i} ({i.facts.problem})" if reason else str(i) for i in g) for g in self.groups]
+        return f"{self.kind}: {self.images} images {KINDS[self.kind]}: {listed(names, SHOWN)}"
+
+
+def findings(images: Sequence[AuditedImage]) -> list[Finding]:
+    """All findings of all kinds, in the order of KINDS."""
+    groups: dict[str, list[Group]] = defaultdict(list)
+    for kind, group in found_in(images):
+        groups[kind].append(group)
+    return [Finding(kind, tuple(groups[kind])) for kind in KINDS if groups[kind]]
+
+
+def found_in(images: Sequence[AuditedImage]) -> Iterator[tuple[str, Group]]:
+    yield from (("unreadable", (image,)) for image in images if image.facts.problem)
+    readable = [image for image in images if not image.facts.problem]
+    same = grouped(readable, lambda image: image.facts.pixels)
+    for group in same:
+        yield from kinds_of_copies(group)
+    yield from near_copies(same)
+    yield from small_classes([image for image in readable if image.part == TRAIN])
+    yield from ((kind, (image,)) for image in readable for kind in kinds_of_picture(image.facts))
+
+
+def grouped(images: Iterable[AuditedImage], key: Callable[[AuditedImage], Hashable]) -> list[Group]:
+    groups: dict[Hashable, list[AuditedImage]] = defaultdict(list)
+    for image in images:
+        groups[key(image)].append(image)
+    return [tuple(group) for group in groups.values()]
+
+
+def kinds_of_copies(group: Group) -> Iterator[tuple[str, Group]]:
+    """What it means that all pictures of `group` have the same pixels."""
+    if len({image.part for image in group}) > 1:
+        yield "leak", group
+    if len({image.label for image in group}) > 1:
+        yield "conflict", group
+    if len(group) > 1 and len({(image.part, image.label) for image in group}) == 1:
+        yield "duplicate", group
+
+
+def near_copies(same: Sequence[Group]) -> Iterator[tuple[str, Group]]:
+    """Groups of pictures that look alike, but have not the same pixels. `same` are those that have."""
+    looks = [group[0].facts.look if has_a_look(group[0].facts) else None for group in same]
+    numbers = connected(len(same), look_alike_pairs(looks))
+    members: dict[int, list[Group]] = defaultdict(list)
+    for number, group in zip(numbers, same, strict=True):
+        members[number].append(group)
+    for alike in members.values():
+        if len(alike) > 1:
+            first_of_each = tuple(group[0] for group in alike)
+            parts = {image.part for group in alike for image in group}
+            yield ("near_leak" if len(parts) > 1 else "near_duplicate"), first_of_each
+
+
+def has_a_look(facts: ImageFacts) -> bool:
+    """Whether the perceptual hash means anything: not for a tiny or empty picture."""
+    return min(facts.width, facts.height) >= LEGIBLE and facts.contrast >= BLANK_CONTRAST
+
+
+def small_classes(train: Sequence[AuditedImage]) -> Iterator[tuple[str, Group]]:
+    counts = Counter(image.label for image in train)
+    for group in grouped(train, lambda image: image.label):
+        if len(group) < TINY_CLASS:
+            yield "tiny_class", group
+        elif len(group) * IMBALANCE < max(counts.values()):
+            yield "imbalance", group
+
+
+def kinds_of_picture(facts: ImageFacts) -> Iterator[str]:
+    """What is wrong with a single picture."""
+    if facts.contrast < BLANK_CONTRAST:
+        yield "blank"
+    elif facts.brightness < DARK:
+        yield "dark"
+    elif facts.brightness > BRIGHT:
+        yield "bright"
+    elif facts.sharpness < BLURRY and min(facts.width, facts.height) >= LEGIBLE:
+        yield "blurry"
+    if max(facts.width, facts.height) > ODD_ASPECT * min(facts.width, facts.height):
+        yield "odd_aspect"

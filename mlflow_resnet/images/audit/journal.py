@@ -1,0 +1,59 @@
+"""Facts kept from one audit to the next: a file that has not changed is not read again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+
+from mlflow_resnet.images.audit.facts import ImageFacts
+
+Key = tuple[str, int, int]  # path, bytes, time of the last change in nanoseconds
+
+
+class FactsJournal:
+    """Facts by file, written as they are found, so that an audit that was interrupted goes on."""
+
+    def __init__(self, folder: Path, source: str) -> None:
+        self.path = folder / "audit" / f"{hashlib.sha256(os.path.abspath(source).encode()).hexdigest()[:16]}.jsonl"
+        self.known: dict[Key, ImageFacts] = {}
+        self._lock = Lock()
+
+    def __enter__(self) -> FactsJournal:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            self._read()
+        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed in __exit__
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+
+    def _read(self) -> None:
+        with open(self.path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                try:
+                    key, facts = json.loads(line)
+                    self.known[tuple(key)] = ImageFacts(**facts)
+                except (ValueError, TypeError):  # a line that a killed process did not finish, or of another version
+                    continue
+
+    def remembered(self, find: Callable[[str], ImageFacts], path: str, looks: bool) -> ImageFacts:
+        """`find(path)`, or what it was for the same file, if that has all that is asked for."""
+        try:
+            status = os.stat(path)
+        except OSError:
+            return find(path)
+        key = path, status.st_size, status.st_mtime_ns
+        facts = self.known.get(key)
+        if facts is None or (looks and facts.look is None and not facts.problem):
+            facts = find(path)
+            with self._lock:
+                self.known[key] = facts
+                self._file.write(json.dumps([key, asdict(facts)]) + "\n")
+        return facts if looks else replace(facts, look=None)

@@ -1,0 +1,223 @@
+"""Makes an image directory of a source: reads, checks and writes each image, and goes on after an interruption."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from mlflow_resnet.errors import (
+    InvalidDatasetError,
+    InvalidImageError,
+    InvalidOptionsError,
+    OutputError,
+    listed,
+    printable,
+)
+from mlflow_resnet.images.conversion.entries import Entry, entries_of, label_problem
+from mlflow_resnet.images.conversion.journal import JOURNAL_NAME, Journal
+from mlflow_resnet.images.conversion.tables import Columns
+from mlflow_resnet.images.decode import MAX_IMAGE_BYTES, decode, usual_suffix
+from mlflow_resnet.images.directories import no_images
+from mlflow_resnet.images.index import SOURCE, TRANSFER, IndexRow, read_index, write_index
+from mlflow_resnet.images.output import resumable_directory
+from mlflow_resnet.images.parallel import default_threads, map_ordered
+from mlflow_resnet.images.reasons import os_reason
+from mlflow_resnet.images.rules import LEFT_OUT_NAME, Ignored, is_image
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What `convert` made.
+
+    Attributes:
+        images: in the directory; `added` are those that an earlier call had not put there.
+        unreadable: source -> why it was left out.
+    """
+
+    images: int
+    added: int
+    classes: tuple[str, ...]
+    unreadable: dict[str, str]
+    ignored: Ignored
+
+
+@dataclass(frozen=True)
+class Examined:
+    """An image that was read: its bytes, and all of its row but the name it will have."""
+
+    entry: Entry
+    content: bytes
+    row: IndexRow | None
+    problem: str = ""
+
+
+def convert(
+    source: str | os.PathLike[str],
+    output_dir: str | os.PathLike[str],
+    *,
+    image_root: str = "",
+    image_column: str = "",
+    label_column: str = "",
+    transfer: str = "copy",
+    threads: int = 0,
+    on_image: Callable[[], object] = lambda: None,
+) -> Converted:
+    """Copies the readable images of a source to `output_dir`, in class folders or flat, and lists them in an index.
+
+    A call that was interrupted is gone on with by the next one; one for a directory that is complete adds what is new.
+
+    Args:
+        source: folder, `s3://` prefix, archive (.zip, .tar, .tar.gz, .tar.bz2), table (.csv, .parquet, .jsonl), or file
+            of COCO annotations (.json).
+        image_root: what relative paths in a table or in annotations begin from; empty: that file's folder.
+        image_column, label_column: of a table; empty: the usual names.
+        transfer: "copy" bytes; "hardlink" files, which takes no space on the same disk; "reference", which writes the
+            index alone: the images stay where they are.
+        threads: that read and check images; 0: one per core.
+        on_image: called for each image, in this thread.
+
+    Raises:
+        InvalidDatasetError: if the source cannot be read or holds no readable image.
+        OutputError: if `output_dir` cannot be written, or holds something else.
+    """
+    source, ignored, left_out = os.fspath(source), Counter[str](), dict[str, str]()
+    facts = {SOURCE: printable(source), TRANSFER: transfer}
+    key = hashlib.sha256("\0".join(facts.values()).encode()).hexdigest()[:8]
+    with (
+        resumable_directory(output_dir, key, lambda path: read_index(path)[1] == facts) as folder,
+        Journal(folder) as journal,
+    ):
+        for row in read_index(folder)[0]:
+            journal.rows.setdefault((row.source, row.label), row)
+        before = set(journal.rows)
+        taken = {row.name.casefold() for row in journal.rows.values()}
+        entries = entries_of(source, Columns(image_column, label_column), image_root, ignored)
+        for examined in map_ordered(examine, unknown(entries, journal), threads or default_threads()):
+            if examined.row is None:
+                left_out[examined.entry.source] = examined.problem
+                keep_class(folder, examined.entry)
+            else:
+                name = journal.name_of(examined.entry.source, examined.entry.label) or unique(named(examined), taken)
+                write(folder / name, examined, transfer)
+                journal.add(replace(examined.row, name=name))
+            on_image()
+        rows = journal.rows.values()
+        if not rows:
+            raise nothing(source, Ignored(**ignored), left_out)
+        write_index(folder, rows, facts)
+        write_left_out(folder, left_out)
+        (folder / JOURNAL_NAME).unlink()
+        classes = {row.label for row in rows} | {entry.name for entry in folder.iterdir() if entry.is_dir()}
+    return Converted(
+        len(rows), len(journal.rows.keys() - before), tuple(sorted(classes - {""})), left_out, Ignored(**ignored)
+    )
+
+
+def unknown(entries: Iterable[Entry], journal: Journal) -> Iterator[Entry]:
+    """The entries that are not in the journal, or have another size, each once.
+
+    Those of an archive are read here, one after the other.
+    """
+    sizes = {key: row.bytes for key, row in journal.rows.items()}
+    for entry in entries:
+        key = entry.source, entry.label
+        if key not in sizes or sizes[key] != size_of(entry, sizes[key]):
+            sizes[key] = size_of(entry, -1)
+            yield replace(entry, read=always(entry.read())) if entry.in_archive else entry
+
+
+def size_of(entry: Entry, otherwise: int) -> int:
+    """Bytes of the entry's file, if it is one on this machine."""
+    try:
+        return os.stat(entry.path).st_size if entry.path else otherwise
+    except OSError:
+        return otherwise
+
+
+def always(content: bytes) -> Callable[[], bytes]:
+    return lambda: content
+
+
+def examine(entry: Entry) -> Examined:
+    """Reads and decodes an image in full."""
+    if entry.problem:
+        return Examined(entry, b"", None, entry.problem)
+    try:
+        content = entry.read()
+        if len(content) > MAX_IMAGE_BYTES:
+            raise InvalidImageError(f"over the limit of {MAX_IMAGE_BYTES // 2**20} MiB for one image")
+        width, height = decode(content).size
+    except InvalidImageError as error:
+        return Examined(entry, b"", None, error.message)
+    digest = hashlib.sha256(content).hexdigest()
+    return Examined(entry, content, IndexRow("", entry.label, entry.source, len(content), width, height, digest))
+
+
+def named(examined: Examined) -> str:
+    """The entry's name, with a suffix if it has none that images have."""
+    name = examined.entry.name
+    return name if is_image(name) else name + usual_suffix(examined.content)
+
+
+def unique(name: str, taken: set[str]) -> str:
+    """`name`, with a number before its suffix if it is taken, also in another case. `taken` learns it."""
+    stem, suffix = os.path.splitext(name)
+    number = 1
+    while name.casefold() in taken:
+        number += 1
+        name = f"{stem}-{number}{suffix}"
+    taken.add(name.casefold())
+    return name
+
+
+def write(path: Path, examined: Examined, transfer: str) -> None:
+    """Puts an image at `path`."""
+    if transfer == "reference":
+        if not examined.entry.path:
+            raise no_file(examined.entry, transfer)
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # of an interrupted call that had not told its journal yet
+        if transfer == "hardlink":
+            if not examined.entry.path:
+                raise no_file(examined.entry, transfer)
+            os.link(os.path.realpath(examined.entry.path), path)
+        else:
+            path.write_bytes(examined.content)
+    except OSError as error:  # an archive may name a file like a folder, or too long
+        advice = "; give transfer copy" if transfer == "hardlink" else ""
+        raise OutputError(path, f"cannot be written ({os_reason(error)}){advice}") from error
+
+
+def keep_class(folder: Path, entry: Entry) -> None:
+    """A class all of whose images are unreadable is still a class, which training then asks about."""
+    if entry.label and not label_problem(entry.label):
+        with suppress(OSError):
+            (folder / entry.label).mkdir(exist_ok=True)
+
+
+def no_file(entry: Entry, transfer: str) -> InvalidOptionsError:
+    return InvalidOptionsError([f"transfer is {transfer!r}, but {entry.source} is no file on this machine; give copy"])
+
+
+def write_left_out(folder: Path, left_out: dict[str, str]) -> None:
+    """A table of the images that were left out, and why; none if there are none."""
+    (folder / LEFT_OUT_NAME).unlink(missing_ok=True)
+    if left_out:
+        table = pd.DataFrame({"source": list(left_out), "reason": list(left_out.values())})
+        table.to_csv(folder / LEFT_OUT_NAME, index=False)
+
+
+def nothing(source: str, ignored: Ignored, left_out: dict[str, str]) -> InvalidDatasetError:
+    if not left_out:
+        return no_images(source, ignored)
+    reasons = listed(f"{name} ({reason})" for name, reason in left_out.items())
+    return InvalidDatasetError(source, f"none of its {len(left_out)} images can be read: {reasons}")

@@ -1,0 +1,170 @@
+"""What a source holds: one entry per image."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from mlflow_resnet.errors import InvalidDatasetError, printable
+from mlflow_resnet.images.conversion.archives import ARCHIVE_SUFFIXES, archive_members
+from mlflow_resnet.images.conversion.coco import listed_in_coco
+from mlflow_resnet.images.conversion.tables import TABLE_SUFFIXES, Columns, Listed, listed_in_table
+from mlflow_resnet.images.decode import read_bytes
+from mlflow_resnet.images.directories import Walk
+from mlflow_resnet.images.rules import is_hidden
+from mlflow_resnet.images.sources import (
+    is_remote,
+    local_file,
+    read_object,
+    stored_images,
+)
+
+AZURE_SCHEMES = ("azureml://", "AmlDatastore://")
+ANNOTATIONS_SUFFIX = ".json"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of a source.
+
+    Attributes:
+        name: where it belongs below the image directory, with "/" between the parts.
+        source: where it is: a path, a URI, or `archive!member`.
+        read: its bytes, or an InvalidImageError. In an archive it must be called before the next entry is taken.
+        path: the file that a link can lead to; empty if there is none.
+        problem: why it cannot be used, if that is known already.
+    """
+
+    name: str
+    source: str
+    read: Callable[[], bytes]
+    path: str = ""
+    problem: str = ""
+    in_archive: bool = False
+
+    @property
+    def label(self) -> str:
+        """The class, empty if there is none."""
+        return self.name.partition("/")[0] if "/" in self.name else ""
+
+
+def entries_of(source: str, columns: Columns, image_root: str, ignored: Counter[str]) -> Iterator[Entry]:
+    """The images in `source`, in folders named after their classes. Folders that only wrap class folders are dropped.
+
+    Args:
+        source: a folder, `s3://` prefix, archive, table, or file of COCO annotations; the latter three may be in S3.
+        columns: of a table; empty names are found out.
+        image_root: what relative paths in a table or in annotations begin from; empty: the folder of that file.
+        ignored: counts what else is there, by the fields of `Ignored`.
+
+    Raises:
+        InvalidDatasetError: if the source is none of these, or is damaged.
+    """
+    if not is_remote(source) and not os.path.lexists(source):
+        raise InvalidDatasetError(source, "does not exist")
+    suffix = os.path.splitext(source)[1].lower()
+    if suffix in TABLE_SUFFIXES or suffix == ANNOTATIONS_SUFFIX:
+        listed_in = listed_in_table if suffix in TABLE_SUFFIXES else listed_in_coco
+        root = image_root or os.path.dirname(source)
+        with errors_about(source, path := local_file(source)):
+            yield from (listed_entry(each, root) for each in listed_in(path, columns))
+        return
+    if source.lower().endswith(ARCHIVE_SUFFIXES):
+        listing: Callable[[Counter[str]], Iterator[Entry]] = partial(archive_entries, source)
+    elif is_remote(source):
+        listing = partial(stored_entries, source)
+    elif os.path.isfile(source):
+        kinds = ", ".join((*ARCHIVE_SUFFIXES, *TABLE_SUFFIXES, ANNOTATIONS_SUFFIX))
+        raise InvalidDatasetError(source, f"not a directory, nor a file of a known kind ({kinds})")
+    else:
+        listing = partial(folder_entries, source)
+    depth = wrapper_depth(entry.name for entry in listing(Counter()))
+    for entry in listing(ignored):
+        yield replace(entry, name=entry.name.split("/", depth)[depth])
+
+
+def folder_entries(source: str, ignored: Counter[str]) -> Iterator[Entry]:
+    for name in Walk(source, ignored).images(""):
+        path = os.path.abspath(os.path.join(source, name))
+        yield Entry(name, printable(path), partial(read_bytes, path), path)
+
+
+def stored_entries(source: str, ignored: Counter[str]) -> Iterator[Entry]:
+    for found in stored_images(source, ignored):
+        yield Entry(found.object.name, found.uri, found.read)
+
+
+def archive_entries(source: str, ignored: Counter[str]) -> Iterator[Entry]:
+    times: Counter[str] = Counter()
+    with errors_about(source, path := local_file(source)):
+        for name, read in archive_members(path, ignored):
+            times[name] += 1
+            number = f"#{times[name]}" if times[name] > 1 else ""  # a tar may hold a name several times
+            yield Entry(name, f"{printable(source)}!{printable(name)}{number}", read, in_archive=True)
+
+
+@contextmanager
+def errors_about(source: str, path: Path) -> Iterator[None]:
+    """Errors about a copy at `path` become errors about what the user named."""
+    try:
+        yield
+    except InvalidDatasetError as error:
+        if error.path != printable(path):
+            raise
+        raise InvalidDatasetError(source, error.problem) from error
+
+
+def listed_entry(listed: Listed, root: str) -> Entry:
+    """An image that a table or annotations name."""
+    if problem := listed.problem or label_problem(listed.label) or path_problem(listed.path):
+        return Entry(listed.path, listed.path, bytes, problem=problem)
+    file = os.path.basename(listed.path.rstrip("/")).lstrip(".") or "image"
+    name = f"{listed.label}/{file}" if listed.label else file
+    where = located_below(root, listed.path)
+    if is_remote(where):
+        return Entry(name, where, partial(read_object, where))
+    where = os.path.abspath(where)
+    return Entry(name, printable(where), partial(read_bytes, where), where)
+
+
+def located_below(root: str, path: str) -> str:
+    """`path` as a local path or a URI: as it is if it is complete, else below `root`.
+
+    Azure's URIs name a datastore, which is not at hand: what follows it is looked for below `root`.
+    """
+    if path.startswith(AZURE_SCHEMES):
+        rest = path.split("://", 1)[1]
+        path = rest.split("/paths/", 1)[1] if "/paths/" in rest else rest.partition("/")[2]
+    if is_remote(path) or os.path.isabs(path):
+        return path
+    return f"{root.rstrip('/')}/{path}" if root else path
+
+
+def path_problem(path: str) -> str:
+    if "://" in path and not path.startswith(("s3://", *AZURE_SCHEMES)):
+        return "URLs are not opened; download the image, and name its path"
+    return ""
+
+
+def label_problem(label: str) -> str:
+    """Why a label cannot be the name of a class folder."""
+    bad = "/" in label or "\\" in label or "\0" in label or (label and (is_hidden(label) or not label.strip()))
+    return f"label {label!r} cannot be the name of a folder" if bad else ""
+
+
+def wrapper_depth(names: Iterable[str]) -> int:
+    """How many folders all `names` have in common and can lose: all but the last one if no other folder is in it."""
+    common: list[str] | None = None
+    deepest = 0
+    for name in names:
+        folders = name.split("/")[:-1]
+        common = folders if common is None else list(os.path.commonprefix([common, folders]))
+        deepest = max(deepest, len(folders))
+    if not common:
+        return 0
+    return len(common) if deepest > len(common) else len(common) - 1

@@ -1,0 +1,49 @@
+"""What an unfinished conversion has done, a line per image, so that the next one goes on from there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+
+from mlflow_resnet.images.index import IndexRow
+
+JOURNAL_NAME = ".journal.jsonl"
+
+
+class Journal:
+    """Rows by source and label. A row is written after its image is, so what is in the journal is there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / JOURNAL_NAME
+        self.rows = {(row.source, row.label): row for row in written(self.path)}
+
+    def __enter__(self) -> Journal:
+        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed in __exit__
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+
+    def name_of(self, source: str, label: str) -> str:
+        """What the image is called already; empty if it is new."""
+        row = self.rows.get((source, label))
+        return row.name if row else ""
+
+    def add(self, row: IndexRow) -> None:
+        self.rows[row.source, row.label] = row
+        self._file.write(json.dumps(asdict(row)) + "\n")
+        self._file.flush()
+
+
+def written(path: Path) -> Iterator[IndexRow]:
+    """The rows in a journal, up to a line that a killed process did not finish."""
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            yield IndexRow(**json.loads(line))
+        except (ValueError, TypeError):
+            return

@@ -1,0 +1,51 @@
+"""Pictures that look alike: whose perceptual hashes differ in a few bits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+RADIUS = 4  # bits of 64: re-encoded and resized copies differ in 0 to 4
+BANDS = RADIUS + 1  # two hashes within the radius agree in at least one of this many bands
+LARGE = 256  # images that share a band, above which only neighbors in order are compared
+
+
+def look_alike_pairs(looks: Sequence[int | None], radius: int = RADIUS) -> list[tuple[int, int]]:
+    """Pairs of indices of hashes that differ in at most `radius` <= RADIUS bits; `looks[i]` None is like nothing.
+
+    Of many equal hashes only neighbors are paired, which connects them all.
+    """
+    known = np.array([index for index, look in enumerate(looks) if look is not None], dtype=np.int64)
+    hashes = np.array([look for look in looks if look is not None], dtype=np.uint64)
+    pairs: set[tuple[int, int]] = set()
+    for band in bands_of(hashes):
+        order = np.lexsort((hashes, band))
+        for bucket in np.split(order, np.flatnonzero(np.diff(band[order])) + 1):
+            pairs.update(pairs_in(bucket, hashes, radius))
+    return [(int(known[first]), int(known[second])) for first, second in sorted(pairs)]
+
+
+def bands_of(hashes: np.ndarray) -> Iterator[np.ndarray]:
+    """The bits of each hash in BANDS pieces."""
+    edges = np.linspace(0, 64, BANDS + 1).astype(int)
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        yield hashes >> np.uint64(low) & np.uint64(2 ** int(high - low) - 1)
+
+
+def pairs_in(bucket: np.ndarray, hashes: np.ndarray, radius: int) -> Iterator[tuple[int, int]]:
+    """Those within the radius among the hashes at `bucket`, which are in the order of their hashes."""
+    if len(bucket) > LARGE:
+        firsts, seconds = bucket[:-1], bucket[1:]
+    else:
+        rows, columns = np.triu_indices(len(bucket), k=1)
+        firsts, seconds = bucket[rows], bucket[columns]
+    near = bits_set(hashes[firsts] ^ hashes[seconds]) <= radius
+    firsts, seconds = firsts[near], seconds[near]
+    for first, second in zip(firsts.tolist(), seconds.tolist(), strict=True):
+        yield (first, second) if first < second else (second, first)
+
+
+def bits_set(values: np.ndarray) -> np.ndarray:
+    """How many bits of each uint64 are 1."""
+    return np.unpackbits(values.view(np.uint8).reshape(len(values), 8), axis=1).sum(axis=1)

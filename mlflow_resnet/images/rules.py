@@ -1,0 +1,42 @@
+"""What belongs to a data set, by its name, and a count of what does not."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from mlflow_resnet.images.decode import IMAGE_EXTENSIONS
+
+INDEX_NAME, LEFT_OUT_NAME = "index.parquet", "left_out.csv"  # what `convert` writes beside the images
+BOOKKEEPING = (INDEX_NAME, LEFT_OUT_NAME)
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """How many entries a listing left out, and why. A hidden folder counts once, whatever it holds."""
+
+    hidden: int = 0
+    not_images: int = 0
+    outside_links: int = 0
+    beside_classes: int = 0
+
+    def __str__(self) -> str:
+        """A clause for a message, empty if nothing was left out."""
+        facts = {
+            "hidden": self.hidden,
+            "without an image's extension": self.not_images,
+            "behind links that lead outside or in a circle": self.outside_links,
+            "beside the class folders": self.beside_classes,
+        }
+        clauses = [f"{count} {what}" for what, count in facts.items() if count]
+        return "ignored " + ", ".join(clauses) if clauses else ""
+
+
+def is_hidden(name: str) -> bool:
+    """Whether the name of a file or folder says that it is not part of a data set."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def is_image(name: str) -> bool:
+    """Whether the extension is one of an image."""
+    return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS

@@ -1,0 +1,95 @@
+"""Copies objects to a cache on this machine: one that is there is not moved again.
+
+A cached object is known by bucket, key and ETag, so an object that was replaced is another one. Nothing removes old
+ones: the folder may be deleted at any time between runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mlflow_resnet.images.output import new_file
+from mlflow_resnet.images.parallel import map_ordered
+from mlflow_resnet.images.s3.client import CONNECTIONS, patiently
+from mlflow_resnet.images.s3.listing import StoredObject
+from mlflow_resnet.images.s3.location import SCHEME, Location
+
+THREADS = CONNECTIONS // 2
+CHUNK_BYTES = 2**20
+PLAIN_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,12}$")
+
+
+@dataclass(frozen=True)
+class Copied:
+    """Where the objects are now, in their order, and how many of them, of how many bytes, had to be moved."""
+
+    paths: tuple[str, ...]
+    moved: int
+    moved_bytes: int
+
+
+def copied(
+    client: Any,
+    location: Location,
+    found: Sequence[StoredObject],
+    cache: Path,
+    on_object: Callable[[], object] = lambda: None,
+) -> Copied:
+    """Copies the objects that `cache` does not hold; calls `on_object` after each, in the caller's thread.
+
+    Raises:
+        InvalidDatasetError: if an object is gone, or is no longer the one that was listed, or breaks off every time.
+        OutputError: if the cache cannot be written.
+    """
+
+    def fetch(each: StoredObject) -> tuple[str, bool]:
+        path = cached_path(cache, location, each)
+        if path.is_file() and path.stat().st_size == each.size:
+            return str(path), False
+        with new_file(path) as partial, open(partial, "wb") as file:
+            receive(client, location, each, file)
+        return str(path), True
+
+    paths, moved, moved_bytes = [], 0, 0
+    for each, (path, was_moved) in zip(found, map_ordered(fetch, found, THREADS), strict=True):
+        paths.append(path)
+        moved += was_moved
+        moved_bytes += each.size * was_moved
+        on_object()
+    return Copied(tuple(paths), moved, moved_bytes)
+
+
+def cached_path(cache: Path, location: Location, each: StoredObject) -> Path:
+    """Where `cache` holds an object. Of its key nothing but a plain suffix becomes a part of the path."""
+    digest = hashlib.sha256(f"{each.key}\0{each.etag}".encode()).hexdigest()
+    suffix = PLAIN_SUFFIX.search(each.key)
+    return cache / "s3" / location.bucket / digest[:2] / (digest[2:] + (suffix[0] if suffix else ""))
+
+
+def content_of(client: Any, location: Location, each: StoredObject, limit: int) -> bytes:
+    """The object as it was listed, but not more than `limit` + 1 bytes of it."""
+    file = io.BytesIO()
+    receive(client, location, each, file, limit + 1)
+    return file.getvalue()
+
+
+def receive(client: Any, location: Location, each: StoredObject, file: BinaryIO, limit: int | None = None) -> None:
+    """Writes the object as it was listed to `file`, or its first `limit` bytes."""
+
+    def request() -> None:
+        file.seek(0)
+        file.truncate()
+        body = client.get_object(Bucket=location.bucket, Key=each.key, IfMatch=each.etag)["Body"]
+        if limit:
+            file.write(body.read(limit))
+        else:
+            shutil.copyfileobj(body, file, CHUNK_BYTES)
+
+    patiently(f"{SCHEME}{location.bucket}/{each.key}", request)

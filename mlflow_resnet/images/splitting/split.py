@@ -1,0 +1,170 @@
+"""Copies a labeled directory into new directories, one per part."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError, OutputError, listed
+from mlflow_resnet.images.directories import LabeledDirectory
+from mlflow_resnet.images.output import new_directory
+from mlflow_resnet.images.parallel import default_threads
+from mlflow_resnet.images.reasons import os_reason
+from mlflow_resnet.images.sources import labeled_directory
+from mlflow_resnet.images.splitting.connected import connected, equal_pairs
+from mlflow_resnet.images.splitting.grouped import split_groups
+from mlflow_resnet.images.splitting.groups import groups_of
+from mlflow_resnet.images.splitting.stratified import check_counts, split_indices
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many images each part gets. Counts that are not 0 take the place of fractions; validation gets the rest."""
+
+    fraction: float = 0.9
+    test_fraction: float = 0.0
+    train_count: int = 0
+    val_count: int = 0
+    test_count: int = 0
+
+
+def split(
+    image_dir: str | os.PathLike[str],
+    train_dir: str | os.PathLike[str],
+    val_dir: str | os.PathLike[str],
+    test_dir: str | os.PathLike[str] = "",
+    *,
+    fraction: float = 0.9,
+    test_fraction: float = 0.0,
+    train_count: int = 0,
+    val_count: int = 0,
+    test_count: int = 0,
+    seed: int = 1,
+    group_regex: str = "",
+    group_table: str = "",
+    group_column: str = "",
+    duplicates: str = "ignore",
+    threads: int = 0,
+) -> list[LabeledDirectory]:
+    """Copies a labeled directory, local or in S3, into two new ones, or three. Names stay, and all class folders.
+
+    Args:
+        fraction, test_fraction: of all images; what is left is for validation.
+        train_count, val_count, test_count: where not 0, instead of the fractions.
+        group_regex, group_table, group_column, duplicates: which images stay together, see `groups_of`.
+
+    Raises InvalidDatasetError, InvalidOptionsError or OutputError; a copy that fails leaves no output behind.
+    """
+    outputs = [os.fspath(output) for output in (train_dir, val_dir, test_dir) if output]
+    check_apart(os.fspath(image_dir), outputs)
+    directory = labeled_directory(os.fspath(image_dir))
+    sizes = Sizes(fraction, test_fraction if test_dir else 0, train_count, val_count, test_count if test_dir else 0)
+    groups = groups_of(
+        directory,
+        group_regex=group_regex,
+        group_table=group_table,
+        group_column=group_column,
+        duplicates=duplicates,
+        threads=threads or default_threads(),
+    )
+    parts = [directory.subset(indices) for indices in drawn(directory, groups, sizes, len(outputs), seed)]
+    with ExitStack() as stack:
+        for part, output in zip(parts, outputs, strict=True):
+            copy(part, stack.enter_context(new_directory(output)))
+    return [moved(part, output) for part, output in zip(parts, outputs, strict=True)]
+
+
+def split_labeled(
+    directory: LabeledDirectory, fraction: float, seed: int, contents: Mapping[str, str] | None = None
+) -> list[LabeledDirectory]:
+    """The directory in two parts, the first with `fraction` of the images; both keep all classes. Copies nothing.
+
+    Args:
+        contents: name -> what identifies the image's content; images with the same stay on one side.
+    """
+    marks = [(contents or {}).get(name, name) for name in directory.names]
+    groups = connected(len(directory), equal_pairs(marks))
+    return [directory.subset(indices) for indices in drawn(directory, groups, Sizes(fraction), 2, seed)]
+
+
+def drawn(directory: LabeledDirectory, groups: Sequence[int], sizes: Sizes, parts: int, seed: int) -> list[list[int]]:
+    """The indices of each part: training, validation and, of three, test."""
+    images = len(directory)
+    test = test_total(images, sizes) if parts == 3 else 0
+    if len(set(groups)) == images:
+        return drawn_one_by_one(directory, sizes, test, parts, seed)
+    train = sizes.train_count or (
+        images - test - sizes.val_count if sizes.val_count else int(sizes.fraction * images + 1e-9)
+    )
+    val = sizes.val_count or images - test - train
+    if train + val + test != images or min(train, val) < 1:
+        problem = f"groups stay whole, so the parts of {train}, {val} and {test} must be all {images} images"
+        raise InvalidOptionsError([problem])
+    totals = [train, val, test][:parts]
+    found = split_groups(directory.labels, groups, totals, seed)
+    check_parts(directory, found, len(set(groups)))
+    return found
+
+
+def drawn_one_by_one(directory: LabeledDirectory, sizes: Sizes, test: int, parts: int, seed: int) -> list[list[int]]:
+    """The same for images that do not belong together."""
+    check_counts(directory, parts)
+    images, held_out = list(range(len(directory))), list[int]()
+    if parts == 3:
+        images, held_out = split_indices(directory.labels, len(directory) - test, test, seed)
+    of_train = int(sizes.fraction * len(directory) + 1e-9) if parts == 3 else sizes.fraction
+    first = sizes.train_count or (len(images) - sizes.val_count if sizes.val_count else of_train)
+    labels = [directory.labels[index] for index in images]
+    train, val = split_indices(labels, first, sizes.val_count or None, seed)
+    found = [[images[index] for index in train], [images[index] for index in val]]
+    return [*found, held_out][:parts]
+
+
+def test_total(images: int, sizes: Sizes) -> int:
+    """Images to test on."""
+    if not sizes.test_count and not 0 < sizes.test_fraction < 1:
+        raise InvalidOptionsError([f"test_fraction {sizes.test_fraction:g} is not between 0 and 1"])
+    if not sizes.test_count and not sizes.val_count and sizes.fraction + sizes.test_fraction >= 1:
+        problem = f"fraction {sizes.fraction:g} and test_fraction {sizes.test_fraction:g} leave nothing to validate on"
+        raise InvalidOptionsError([problem])
+    return sizes.test_count or int(sizes.test_fraction * images + 1e-9)
+
+
+def check_parts(directory: LabeledDirectory, parts: Sequence[Sequence[int]], groups: int) -> None:
+    """Raises InvalidDatasetError if whole groups cannot give the first part every class, and each part an image."""
+    wanted = {label for label, count in directory.counts().items() if count}
+    missing = wanted - {directory.labels[index] for index in parts[0]}
+    if missing or not all(parts):
+        what = f"class {listed(map(repr, sorted(missing)))} would not be trained on" if missing else "a part is empty"
+        problem = f"its images are in {groups} groups that stay whole, and {what}"
+        raise InvalidDatasetError(directory.source, f"{problem}. Add images, or group less.")
+
+
+def moved(directory: LabeledDirectory, output: str) -> LabeledDirectory:
+    """The same images, as copies in `output`."""
+    paths = tuple(os.path.join(output, name) for name in directory.names)
+    return replace(directory, source=output, paths=paths, objects=())
+
+
+def check_apart(source: str, outputs: Sequence[str]) -> None:
+    """Raises OutputError if one of the directories is in another one."""
+    paths = [os.path.realpath(path) for path in (source, *outputs)]
+    for number, output in enumerate(paths[1:], 1):
+        for other in paths[:number] + paths[number + 1 :]:
+            if os.path.commonpath([output, other]) in (output, other):
+                raise OutputError(output, f"is {other}, in it or around it; give a directory apart from it")
+
+
+def copy(directory: LabeledDirectory, output: Path) -> None:
+    for label in directory.classes:
+        (output / label).mkdir()
+    for name, path in zip(directory.names, directory.paths, strict=True):
+        (output / name).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copyfile(path, output / name)
+        except OSError as error:
+            raise OutputError(output / name, f"cannot be copied from {path} ({os_reason(error)})") from error
