@@ -14,7 +14,7 @@ from mlflow_resnet.errors import AuditFailedError, listed
 from mlflow_resnet.images.audit.facts import check_imagehash
 from mlflow_resnet.images.audit.findings import TRAIN, VAL, AuditedImage, Finding, findings
 from mlflow_resnet.images.audit.journal import FactsJournal
-from mlflow_resnet.images.cache import cache_folder
+from mlflow_resnet.images.cache_folder import cache_folder
 from mlflow_resnet.images.conversion.convert import Converted
 from mlflow_resnet.images.conversion.convert import convert as convert_images
 from mlflow_resnet.images.directories import LabeledDirectory

@@ -125,3 +125,13 @@ def test_conda_yaml_asks_for_what_setup_cfg_asks_for():
     (pip,) = [entry["pip"] for entry in conda["dependencies"] if isinstance(entry, dict)]
     assert pip == required
     assert f"python{setup['options']['python_requires']}" in conda["dependencies"]
+
+
+NOT_IN_A_SAVED_MODEL = ("boto3", "imagehash", "matplotlib", "optuna", "psutil", "scipy", "sklearn", "tqdm")
+
+
+def test_scoring_imports_only_what_a_saved_model_requires():
+    code = f"import sys\nfor name in {NOT_IN_A_SAVED_MODEL}: sys.modules[name] = None\n"
+    code += "import mlflow_resnet.flavor, mlflow_resnet.scoring.pyfunc"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

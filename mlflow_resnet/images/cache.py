@@ -15,13 +15,13 @@ import PIL
 
 from mlflow_resnet._version import __version__
 from mlflow_resnet.errors import BadImagesError, InvalidImageError, InvalidOptionsError
+from mlflow_resnet.images.cache_folder import cache_folder
 from mlflow_resnet.images.decode import read_bytes
 from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.images.memory import available_memory, size_in_words
 from mlflow_resnet.images.packed import packed_images
 from mlflow_resnet.images.parallel import map_ordered
 
-CACHE_DIR_VARIABLE = "MLFLOW_RESNET_CACHE"
 MODES = ("auto", "ram", "disk", "none")
 AUTO_SHARE = 0.5  # of the available memory, that "auto" takes at most
 RAM_SHARE = 0.8  # that "ram" takes at most
@@ -95,13 +95,6 @@ def prepared_images(
     if mode in ("auto", "ram"):
         return _in_memory(source, mode, threads, processes, reserved_bytes)
     raise InvalidOptionsError([f"cache is {mode!r}; choose one of {', '.join(MODES)}"])
-
-
-def cache_folder(cache_dir: str | os.PathLike[str] = "") -> Path:
-    """`cache_dir`, else $MLFLOW_RESNET_CACHE, else `mlflow_resnet` in the user's cache directory."""
-    if chosen := os.fspath(cache_dir) or os.environ.get(CACHE_DIR_VARIABLE):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "mlflow_resnet")
 
 
 @dataclass(frozen=True)

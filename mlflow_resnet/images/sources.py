@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError, ObjectUnreadableError, printable
-from mlflow_resnet.images.cache import cache_folder
+from mlflow_resnet.images.cache_folder import cache_folder
 from mlflow_resnet.images.decode import MAX_IMAGE_BYTES, read_bytes
 from mlflow_resnet.images.directories import LabeledDirectory, Walk, labeled, list_labeled, walk_order
 from mlflow_resnet.images.index import referenced_rows

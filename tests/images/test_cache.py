@@ -19,7 +19,8 @@ import pyarrow.feather
 import pytest
 
 from mlflow_resnet.errors import BadImagesError, InvalidOptionsError, OutputError
-from mlflow_resnet.images.cache import MODES, PreparedImages, cache_folder, prepared_images
+from mlflow_resnet.images.cache import MODES, PreparedImages, prepared_images
+from mlflow_resnet.images.cache_folder import cache_folder
 from mlflow_resnet.images.decode import decode
 from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.images.memory import available_memory

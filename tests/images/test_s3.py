@@ -1,4 +1,5 @@
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -7,7 +8,13 @@ import pytest
 from faults import faulty, half
 from helpers import run_main, upload
 
-from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError, NotLabeledDatasetError, ObjectUnreadableError
+from mlflow_resnet.errors import (
+    InvalidDatasetError,
+    InvalidImageError,
+    MissingPackageError,
+    NotLabeledDatasetError,
+    ObjectUnreadableError,
+)
 from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.images.s3.client import connected
 from mlflow_resnet.images.s3.listing import objects
@@ -185,6 +192,12 @@ def test_without_credentials_the_sentence_says_what_to_set(s3, monkeypatch, tmp_
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     with pytest.raises(InvalidDatasetError, match="no AWS credentials were found. Set AWS_ACCESS_KEY_ID"):
+        labeled_directory("s3://bucket/x")
+
+
+def test_without_boto3_the_sentence_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    with pytest.raises(MissingPackageError, match="s3:// needs a package .* pip install 'boto3>=1.35'"):
         labeled_directory("s3://bucket/x")
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from mlflow_resnet.errors import InvalidDatasetError, ObjectUnreadableError, StoreUnreachableError
+from mlflow_resnet.errors import InvalidDatasetError, MissingPackageError, ObjectUnreadableError, StoreUnreachableError
 from mlflow_resnet.images.reasons import one_line
 
 T = TypeVar("T")
@@ -55,9 +55,13 @@ def connected(uri: str) -> Any:
 
     Raises:
         InvalidDatasetError: if that configuration cannot be used.
+        MissingPackageError: if boto3 is not installed.
     """
-    import boto3  # takes a third of a second
-    from botocore.config import Config
+    try:
+        import boto3  # takes a third of a second
+        from botocore.config import Config
+    except ModuleNotFoundError:  # where a model is served, which brings only what it needs for bytes and files
+        raise MissingPackageError("s3://", "boto3>=1.35") from None
 
     config = Config(
         retries={"total_max_attempts": 1},  # `patiently` has more of them
