@@ -90,7 +90,7 @@ def read_region(content: bytes, choose_region: Callable[[int, int], Region], siz
 
 
 def decode(content: bytes, shorter_edge: int | None = None) -> Image.Image:
-    """The whole picture as a person sees it, in mode RGB. Raises InvalidImageError.
+    """The whole picture as a person sees it, in mode RGB. Raises InvalidImageError if any part does not decode.
 
     In full resolution, or, with `shorter_edge`, a JPEG at the smallest scale (1/8, 1/4, 1/2) that leaves that many
     pixels.
@@ -101,11 +101,6 @@ def decode(content: bytes, shorter_edge: int | None = None) -> Image.Image:
             _draft(image, image.size, (shorter_edge, shorter_edge))
         image.load()
         return turned(_rgb(image), orientation)
-
-
-def check(content: bytes) -> None:
-    """Raises InvalidImageError unless the whole image decodes (Pillow's `verify` lets half a JPEG pass)."""
-    decode(content)
 
 
 def looks_like_image(content: bytes) -> bool:

@@ -102,12 +102,12 @@ def labeled(
     """
     labels = tuple(name.partition("/")[0] for name in names)
     classes = tuple(classes) or tuple(dict.fromkeys(labels))
-    if ignored["beside_classes"] and not classes:
+    left_out = Ignored(**ignored)
+    if left_out.beside_classes and not classes:
         raise NotLabeledDatasetError(source)
     if not names:
-        raise no_images(source, Ignored(**ignored))
-    kept = Ignored(**ignored)
-    return LabeledDirectory(os.fspath(source), classes, tuple(names), labels, tuple(paths), kept, tuple(objects))
+        raise no_images(source, left_out)
+    return LabeledDirectory(os.fspath(source), classes, tuple(names), labels, tuple(paths), left_out, tuple(objects))
 
 
 def walk_order(name: str) -> list[tuple[bool, str]]:
@@ -133,9 +133,6 @@ class Walk:
             raise InvalidDatasetError(root, "not a directory" if os.path.lexists(self.root) else "does not exist")
         if not _listed(self.root, limit=1):
             raise InvalidDatasetError(root, "empty directory")
-
-    def report(self) -> Ignored:
-        return Ignored(**self.ignored)
 
     def images(self, folder: str) -> Iterator[str]:
         """Names of the images in `folder` at any depth, relative to the root. Visits each real folder once."""

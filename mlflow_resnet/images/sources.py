@@ -16,12 +16,10 @@ from mlflow_resnet.images.decode import MAX_IMAGE_BYTES, read_bytes
 from mlflow_resnet.images.directories import LabeledDirectory, Walk, labeled, list_labeled, walk_order
 from mlflow_resnet.images.index import referenced_rows
 from mlflow_resnet.images.parallel import map_ordered
-from mlflow_resnet.images.s3.client import connected
+from mlflow_resnet.images.s3.client import MEANINGS, connected
 from mlflow_resnet.images.s3.listing import StoredObject, check_names, images_among, leads_out, objects
 from mlflow_resnet.images.s3.location import SCHEME, Location, located
 from mlflow_resnet.images.s3.transfer import THREADS, content_of, copied
-
-NOTHING = "nothing there. Check the bucket and the prefix."
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ class StoredImage:
 
     @property
     def uri(self) -> str:
-        return printable(f"{SCHEME}{self.location.bucket}/{self.object.key}")
+        return printable(self.location.uri_of(self.object.key))
 
     def read(self) -> bytes:
         """Its bytes. Raises InvalidImageError if it is the cause that there are none, InvalidDatasetError if S3 is."""
@@ -153,7 +151,7 @@ def labeled_directory(uri: str, on_object: Callable[[], object] = lambda: None) 
     check_names(uri, found)
     inside = [each for each in found if "/" in each.name]
     ignored["beside_classes"] = len(found) - len(inside)
-    paths = copied(client, location, inside, cache_folder(), on_object).paths
+    paths = copied(client, location, inside, cache_folder(), on_object)
     return labeled(uri, [each.name for each in inside], paths, ignored, objects=inside)
 
 
@@ -169,13 +167,13 @@ def local_file(uri: str) -> Path:
     first = next(something(uri, objects(client, location)))
     if first.key != location.key:
         raise InvalidDatasetError(uri, "a prefix of several objects; give the key of one")
-    return Path(copied(client, location, [first], cache_folder()).paths[0])
+    return Path(copied(client, location, [first], cache_folder())[0])
 
 
 def something(uri: str, found: Iterator[StoredObject]) -> Iterator[StoredObject]:
     """`found`, or an InvalidDatasetError if that is nothing."""
     first = next(found, None)
     if first is None:
-        raise InvalidDatasetError(uri, NOTHING)
+        raise InvalidDatasetError(uri, MEANINGS["404"])
     yield first
     yield from found

@@ -179,16 +179,14 @@ def unique(name: str, taken: set[str]) -> str:
 
 def write(path: Path, examined: Examined, transfer: str) -> None:
     """Puts an image at `path`."""
+    if transfer != "copy" and not examined.entry.path:
+        raise no_file(examined.entry, transfer)
     if transfer == "reference":
-        if not examined.entry.path:
-            raise no_file(examined.entry, transfer)
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)  # of an interrupted call that had not told its journal yet
         if transfer == "hardlink":
-            if not examined.entry.path:
-                raise no_file(examined.entry, transfer)
             os.link(os.path.realpath(examined.entry.path), path)
         else:
             path.write_bytes(examined.content)

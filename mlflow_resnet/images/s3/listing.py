@@ -48,7 +48,7 @@ def listing(client: Any, location: Location, prefix: str) -> Iterator[StoredObje
     following: dict[str, str] = {}
     while True:
         request = {"Bucket": location.bucket, "Prefix": prefix, "MaxKeys": KEYS_PER_PAGE} | following
-        page = patiently(location.uri_of(""), partial(client.list_objects_v2, **request))
+        page = patiently(location.uri_of(location.prefix), partial(client.list_objects_v2, **request))
         for found in page.get("Contents", ()):
             if not (found["Key"].endswith("/") and found["Size"] == 0):
                 key = found["Key"]

@@ -23,9 +23,9 @@ class Location:
         """What the keys of the objects in this place begin with; empty for a whole bucket."""
         return f"{self.key.rstrip('/')}/" if self.key else ""
 
-    def uri_of(self, name: str) -> str:
-        """The URI of the object `name` in this place."""
-        return f"{SCHEME}{self.bucket}/{self.prefix}{name}"
+    def uri_of(self, key: str) -> str:
+        """The URI of a key in the same bucket."""
+        return f"{SCHEME}{self.bucket}/{key}"
 
 
 def located(uri: str) -> Location:

@@ -11,7 +11,6 @@ import io
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,20 +18,11 @@ from mlflow_resnet.images.output import new_file
 from mlflow_resnet.images.parallel import map_ordered
 from mlflow_resnet.images.s3.client import CONNECTIONS, patiently
 from mlflow_resnet.images.s3.listing import StoredObject
-from mlflow_resnet.images.s3.location import SCHEME, Location
+from mlflow_resnet.images.s3.location import Location
 
 THREADS = CONNECTIONS // 2
 CHUNK_BYTES = 2**20
 PLAIN_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,12}$")
-
-
-@dataclass(frozen=True)
-class Copied:
-    """Where the objects are now, in their order, and how many of them, of how many bytes, had to be moved."""
-
-    paths: tuple[str, ...]
-    moved: int
-    moved_bytes: int
 
 
 def copied(
@@ -41,29 +31,28 @@ def copied(
     found: Sequence[StoredObject],
     cache: Path,
     on_object: Callable[[], object] = lambda: None,
-) -> Copied:
-    """Copies the objects that `cache` does not hold; calls `on_object` after each, in the caller's thread.
+) -> tuple[str, ...]:
+    """Where the objects are in `cache`, after those that it did not hold were copied.
+
+    Calls `on_object` after each, in the caller's thread.
 
     Raises:
         InvalidDatasetError: if an object is gone, or is no longer the one that was listed, or breaks off every time.
         OutputError: if the cache cannot be written.
     """
 
-    def fetch(each: StoredObject) -> tuple[str, bool]:
+    def fetch(each: StoredObject) -> str:
         path = cached_path(cache, location, each)
-        if path.is_file() and path.stat().st_size == each.size:
-            return str(path), False
-        with new_file(path) as partial, open(partial, "wb") as file:
-            receive(client, location, each, file)
-        return str(path), True
+        if not path.is_file() or path.stat().st_size != each.size:
+            with new_file(path) as partial, open(partial, "wb") as file:
+                receive(client, location, each, file)
+        return str(path)
 
-    paths, moved, moved_bytes = [], 0, 0
-    for each, (path, was_moved) in zip(found, map_ordered(fetch, found, THREADS), strict=True):
+    paths = []
+    for path in map_ordered(fetch, found, THREADS):
         paths.append(path)
-        moved += was_moved
-        moved_bytes += each.size * was_moved
         on_object()
-    return Copied(tuple(paths), moved, moved_bytes)
+    return tuple(paths)
 
 
 def cached_path(cache: Path, location: Location, each: StoredObject) -> Path:
@@ -92,4 +81,4 @@ def receive(client: Any, location: Location, each: StoredObject, file: BinaryIO,
         else:
             shutil.copyfileobj(body, file, CHUNK_BYTES)
 
-    patiently(f"{SCHEME}{location.bucket}/{each.key}", request)
+    patiently(location.uri_of(each.key), request)
