@@ -53,8 +53,8 @@ def mlflow_job(folder: Path, runs: int, refuse: bool, repetition: int) -> Measur
 def measured(copy: Callable[[str], dict[str, bytes]], folder: Path, runs: int, refuse: bool, seed: int) -> Measurement:
     """Starts a server that holds `folder`, and copies it `runs` times."""
     import boto3
-    from faults import faulty, half
     from moto.server import ThreadedMotoServer
+    from proxy import faulty, half
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     moto = ThreadedMotoServer(port=0)

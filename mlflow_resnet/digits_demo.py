@@ -61,4 +61,5 @@ def train_options(options: DemoOptions) -> TrainOptions:
         random_resized_crop=False,
         registered_model_name=options.registered_model_name,
         alias=options.alias,
+        checkpoint_minutes=0,
     )

@@ -2,12 +2,15 @@
 
 MlflowResnetError                    exit 2
 ├── InvalidOptionsError              an option has a value that cannot work
-├── InvalidDatasetError              a directory or archive cannot be used
-│   ├── NotLabeledDatasetError       no class folders
-│   ├── BadImagesError               some of its images cannot be read
-│   ├── ObjectUnreadableError        one object in S3 is gone, was changed or is forbidden
-│   ├── StoreUnreachableError        S3 does not answer, or is too busy
-│   └── ClassMismatchError           it holds classes that training or the model lacks
+├── PathError
+│   ├── InvalidDatasetError          a directory or archive cannot be used
+│   │   ├── NotLabeledDatasetError   no class folders
+│   │   ├── BadImagesError           some of its images cannot be read
+│   │   ├── ObjectUnreadableError    one object in S3 is gone, was changed or is forbidden
+│   │   ├── StoreUnreachableError    S3 does not answer, or is too busy
+│   │   └── ClassMismatchError       it holds classes that training or the model lacks
+│   ├── OutputError                  an output path cannot be written
+│   └── CheckpointError              a training cannot go on from what a folder holds
 ├── InvalidImageError                one image cannot be read
 ├── WeightsError                     starting weights cannot be used
 │   ├── WeightsDownloadError         ImageNet weights cannot be had
@@ -15,7 +18,6 @@ MlflowResnetError                    exit 2
 ├── InvalidModelError                a model URI leads to no model of ours
 │   └── TamperedWeightsError         the weights are not the ones that were saved
 ├── ServerUnreachableError           the tracking server or registry does not answer
-├── OutputError                      an output path cannot be written
 ├── MissingPackageError              an optional package is not installed
 ├── SweepError                       a sweep cannot begin, or has no result
 ├── OutOfMemoryError                 even a small batch needs more memory than there is
@@ -31,7 +33,7 @@ answers 400 with the sentence and without a stack trace.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mlflow.exceptions import MlflowException
@@ -82,12 +84,16 @@ class InvalidOptionsError(MlflowResnetError):
         super().__init__("; ".join(problems))
 
 
-class InvalidDatasetError(MlflowResnetError):
-    """`path` cannot be used as a directory or archive of images."""
+class PathError(MlflowResnetError):
+    """Something at `path` cannot be used."""
 
     def __init__(self, path: str | os.PathLike[str], problem: str) -> None:
         self.path, self.problem = printable(path), problem
         super().__init__(f"{self.path}: {problem}")
+
+
+class InvalidDatasetError(PathError):
+    """`path` cannot be used as a directory or archive of images."""
 
 
 class NotLabeledDatasetError(InvalidDatasetError):
@@ -156,18 +162,10 @@ class WeightsDownloadError(WeightsError):
 
 
 class WeightsMismatchError(WeightsError):
-    """The keys or shapes of a state_dict are not the network's."""
+    """The keys or shapes of a state_dict are not the network's; `wrong` maps a kind, such as missing, to keys."""
 
-    def __init__(
-        self,
-        weights: str,
-        architecture: str,
-        missing: Sequence[str],
-        unexpected: Sequence[str],
-        reshaped: Sequence[str],
-    ) -> None:
-        kinds = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
-        facts = "; ".join(f"{len(keys)} keys {kind}: {listed(keys)}" for kind, keys in kinds.items() if keys)
+    def __init__(self, weights: str, architecture: str, wrong: Mapping[str, Sequence[str]]) -> None:
+        facts = "; ".join(f"{len(keys)} keys {kind}: {listed(keys)}" for kind, keys in wrong.items() if keys)
         super().__init__(
             weights, f"not a state_dict of {architecture}: {facts}. Choose the architecture it was made for."
         )
@@ -201,12 +199,12 @@ class ServerUnreachableError(MlflowResnetError):
         )
 
 
-class OutputError(MlflowResnetError):
+class OutputError(PathError):
     """An output path cannot be written."""
 
-    def __init__(self, path: str | os.PathLike[str], problem: str) -> None:
-        self.problem = problem
-        super().__init__(f"{printable(path)}: {problem}")
+
+class CheckpointError(PathError):
+    """A training cannot go on from what is at `path`."""
 
 
 class MissingPackageError(MlflowResnetError):

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from typing import Any
 
 import mlflow
-import torch
-from mlflow.entities import Run
 from tqdm import tqdm
 
 from mlflow_resnet import flavor
-from mlflow_resnet._version import __version__
 from mlflow_resnet.console import is_first, say
-from mlflow_resnet.curation import audit_training
 from mlflow_resnet.evaluation.evaluate import Evaluation
 from mlflow_resnet.evaluation.evaluate import evaluate as evaluate_images
 from mlflow_resnet.images.directories import no_images
@@ -22,7 +19,6 @@ from mlflow_resnet.images.output import new_file
 from mlflow_resnet.images.rules import Ignored
 from mlflow_resnet.images.sources import check_directories, directory_sources
 from mlflow_resnet.launch import in_processes
-from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.weights import MODEL_SCHEMES
 from mlflow_resnet.options import (
@@ -33,32 +29,15 @@ from mlflow_resnet.options import (
 )
 from mlflow_resnet.preparation import Training, agreed, check, prepared
 from mlflow_resnet.registry import promotion, versions
+from mlflow_resnet.resuming import TrainingFolder, full_identity_of, training_folder
 from mlflow_resnet.scoring.batch import ScoredFile, check_suffix, score_to_file
 from mlflow_resnet.tracking import record
-from mlflow_resnet.tracking.card import training_card
 from mlflow_resnet.tracking.data import scanned_dataset
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
 from mlflow_resnet.tracking.run import attached_run_ends_with, log_missing_params, recorded_run, run_of_workers
 from mlflow_resnet.tracking.server import check_servers
 from mlflow_resnet.training import processes
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What `train` leaves.
-
-    Attributes:
-        model_uri: of the logged model, `models:/m-…`.
-        version: of `registered_model_name`; empty if the model was not registered.
-        metrics: of the best epoch, and of the final evaluation with the prefix `val_`.
-    """
-
-    classifier: ImageClassifier
-    run_id: str
-    model_uri: str
-    version: str
-    best_epoch: int
-    metrics: dict[str, float]
+from mlflow_resnet.training_run import TrainResult, train_in_run
 
 
 def train(options: TrainOptions) -> TrainResult:
@@ -72,11 +51,24 @@ def train(options: TrainOptions) -> TrainResult:
     with attached_run_ends_with():
         if options.processes > 1 and not processes.was_launched():
             return train_in_processes(options)
-        with processes.joined():
+        with processes.joined(), contextlib.ExitStack() as stack:
             options = agreed(options)
+            with processes.agreeing():
+                folder = stack.enter_context(training_folder(options)) if is_first() else None
             training = prepared(options)
-            facts = record_training(options, training) if is_first() else follow_training(options, training)
+            with processes.agreeing():
+                if folder:
+                    folder.begin(full_identity_of(options, training), options.resume)
+            if finished := processes.of_first(folder.record.get("result") if folder else None):
+                return finished_before(finished)
+            facts = record_training(options, training, folder) if is_first() else follow_training(options, training)
             return TrainResult(training.classifier, **processes.of_first(facts))
+
+
+def finished_before(result: dict[str, Any]) -> TrainResult:
+    """What an earlier call with the same options and data left."""
+    say(f"this training is complete: run {result['run_id']}, model {result['model_uri']}. To repeat: --resume never")
+    return TrainResult(flavor.load_model(result["model_uri"]), **result)
 
 
 def train_in_processes(options: TrainOptions) -> TrainResult:
@@ -86,11 +78,15 @@ def train_in_processes(options: TrainOptions) -> TrainResult:
         return in_processes(options.processes, train, options, environment)
 
 
-def record_training(options: TrainOptions, training: Training) -> dict[str, Any]:
+def record_training(options: TrainOptions, training: Training, folder: TrainingFolder | None) -> dict[str, Any]:
     """Trains and records it in a run; returns what a `TrainResult` has besides the classifier."""
-    with recorded_run(f"{options.architecture} on {training.train_set.name}") as run:
-        result = train_in_run(options, training, run)
-    return {field.name: getattr(result, field.name) for field in fields(result) if field.name != "classifier"}
+    name = f"{options.architecture} on {training.train_set.name}"
+    with recorded_run(name, folder.record.get("run_id") if folder else None) as run:
+        result = train_in_run(options, training, run, folder)
+        facts = {field.name: getattr(result, field.name) for field in fields(result) if field.name != "classifier"}
+        if folder:
+            folder.finish(facts)
+    return facts
 
 
 def follow_training(options: TrainOptions, training: Training) -> dict[str, Any]:
@@ -98,51 +94,6 @@ def follow_training(options: TrainOptions, training: Training) -> dict[str, Any]
     for _ in training.epochs(options):
         pass
     return {}
-
-
-def log_beginning(options: TrainOptions, training: Training, run: Run) -> None:
-    """What is known of a training before its first step."""
-    decided = {f"recipe.{name}": value for name, value in asdict(training.recipe).items()}
-    log_missing_params(run, asdict(options) | decided | environment_params())
-    record.log_data(training.train_set, "training")
-    mlflow.set_tags({"mlflow_resnet.version": __version__, "mlflow_resnet.start": training.start})
-    mlflow.log_dict(dict(training.classifier.training), "training.json")
-    record.log_gallery(training.train_images)
-
-
-def train_in_run(options: TrainOptions, training: Training, run: Run) -> TrainResult:
-    """The part of `train` that is recorded."""
-    train_set, val_set, start = training.train_set, training.val_set, training.start
-    log_beginning(options, training, run)
-    if options.audit:
-        audit_training(train_set, val_set)
-    with record.pending_model(run, val_set) as model:
-        for result in training.epochs(options):
-            record.log_epoch(result, train_set, val_set, model)
-            if result.is_best:
-                best = result
-        record.log_evaluation(best.evaluation)
-        record.log_classifier(training.classifier, model, best.epoch)
-    card = training_card(
-        options, training.recipe, train_set.directory, val_set.directory, start, best.epoch, best.metrics
-    )
-    mlflow.set_tag("mlflow.note.content", card)
-    version = register(options, model.model_uri, card)
-    return TrainResult(training.classifier, run.info.run_id, model.model_uri, version, best.epoch, best.metrics)
-
-
-def environment_params() -> dict[str, Any]:
-    """What besides the options decides the bits of the weights."""
-    return {"torch_version": torch.__version__, "torch_threads": torch.get_num_threads()}
-
-
-def register(options: TrainOptions, model_uri: str, description: str) -> str:
-    """Registers the model if a name was given, and returns its version."""
-    if not options.registered_model_name:
-        return ""
-    version = versions.register(model_uri, options.registered_model_name, options.alias)
-    mlflow.MlflowClient().update_model_version(version.name, version.version, description)
-    return str(version.version)
 
 
 def score(options: ScoreOptions) -> ScoredFile:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 
 from mlflow_resnet.console import is_first, progress_stream
@@ -15,8 +15,9 @@ from mlflow_resnet.tracking.data import scanned_training_data
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
 from mlflow_resnet.tracking.server import check_servers
 from mlflow_resnet.training import processes
+from mlflow_resnet.training.course import EpochResult, Saving
 from mlflow_resnet.training.data import LabeledImages, TrainingImages
-from mlflow_resnet.training.loop import EpochResult, fit
+from mlflow_resnet.training.loop import fit
 from mlflow_resnet.training.progress import Progress
 from mlflow_resnet.training.recipe import Recipe, decide
 from mlflow_resnet.training.setup import check_training_data, starting_classifier, training_images, validation_images
@@ -54,10 +55,10 @@ class Training:
     train_images: TrainingImages
     val_images: LabeledImages
 
-    def epochs(self, options: TrainOptions, progress: Progress | None = None) -> Iterator[EpochResult]:
-        """Trains the classifier, epoch by epoch; shows it on stderr if `progress` says nothing else."""
-        progress = progress or Progress(self.recipe.epochs, options.print_frequency, progress_stream())
-        return fit(self.classifier, self.train_images, self.val_images, self.recipe, options, progress)
+    def epochs(self, options: TrainOptions, saving: Saving | None = None) -> Generator[EpochResult, None, None]:
+        """Trains the classifier, epoch by epoch, and shows it on stderr. `saving`: see `fit`."""
+        progress = Progress(self.recipe.epochs, options.print_frequency, progress_stream())
+        return fit(self.classifier, self.train_images, self.val_images, self.recipe, options, progress, saving)
 
 
 def prepared(options: TrainOptions) -> Training:

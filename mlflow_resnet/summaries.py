@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from mlflow_resnet.evaluation.evaluate import Evaluation
     from mlflow_resnet.images.conversion.convert import Converted
     from mlflow_resnet.images.directories import LabeledDirectory
-    from mlflow_resnet.pipeline import TrainResult
     from mlflow_resnet.registry.promotion import Comparison
     from mlflow_resnet.scoring.batch import ScoredFile
+    from mlflow_resnet.training_run import TrainResult
     from mlflow_resnet.transformation import Transformed
     from mlflow_resnet.tuning.find_lr import LearningRateTest
     from mlflow_resnet.tuning.sweep import SweepResult

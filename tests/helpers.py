@@ -27,6 +27,7 @@ TINY = {  # seconds, not minutes
     "learning_rate": 0.003,
     "resize_size": 36,
     "crop_size": 32,
+    "checkpoint_minutes": 0,
 }
 
 

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
 
 from mlflow_resnet.errors import InvalidDatasetError, NotLabeledDatasetError, printable
 from mlflow_resnet.images.decode import IMAGE_EXTENSIONS
@@ -15,6 +14,7 @@ from mlflow_resnet.images.index import IndexRow, referenced_rows
 from mlflow_resnet.images.reasons import os_reason
 from mlflow_resnet.images.rules import BOOKKEEPING, Ignored, is_hidden, is_image
 from mlflow_resnet.images.s3.listing import StoredObject
+from mlflow_resnet.images.sorting import sorted_names
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def list_labeled(root: str | os.PathLike[str]) -> LabeledDirectory:
     if rows := referenced_rows(root):
         return labeled_references(root, rows)
     walk = Walk(root)
-    loose, classes = walk.entries("")
-    walk.ignored["beside_classes"] = len(loose)
+    walk.ignored["beside_classes"] = sum(1 for _ in walk.images_in(""))
+    classes = walk.folders_in("")
     names = [name for label in classes for name in walk.images(label)]
     return labeled(root, names, [os.path.join(root, name) for name in names], walk.ignored, classes)
 
@@ -123,7 +123,10 @@ def no_images(root: str | os.PathLike[str], ignored: Ignored) -> InvalidDatasetE
 
 
 class Walk:
-    """Walks a directory by our rules; `ignored` counts what they leave out. Holds one folder's list at a time."""
+    """Walks a directory by our rules; `ignored` counts what they leave out.
+
+    Holds the names of one folder's folders, and of its images no more than `sorted_names` does.
+    """
 
     def __init__(self, root: str | os.PathLike[str], ignored: Counter[str] | None = None) -> None:
         self.root = os.fspath(root)
@@ -131,8 +134,9 @@ class Walk:
         self.ignored = Counter() if ignored is None else ignored
         if not os.path.isdir(self.root):
             raise InvalidDatasetError(root, "not a directory" if os.path.lexists(self.root) else "does not exist")
-        if not _listed(self.root, limit=1):
-            raise InvalidDatasetError(root, "empty directory")
+        with _listing_errors(self.root), os.scandir(self.root) as entries:
+            if not any(entries):
+                raise InvalidDatasetError(root, "empty directory")
 
     def images(self, folder: str) -> Iterator[str]:
         """Names of the images in `folder` at any depth, relative to the root. Visits each real folder once."""
@@ -143,22 +147,32 @@ class Walk:
             if identity in visited:
                 continue
             visited.add(identity)
-            images, folders = self.entries(folder)
-            yield from images
-            pending.extend(reversed(folders))
+            yield from self.images_in(folder)
+            pending.extend(reversed(self.folders_in(folder)))
 
-    def entries(self, folder: str) -> tuple[list[str], list[str]]:
-        """Names, relative to the root and sorted, of the images and the folders right in `folder`."""
-        found: dict[str, list[str]] = {"image": [], "folder": []}
-        for entry in _listed(os.path.join(self.root, folder)):
-            if not folder and entry.name in BOOKKEEPING:
-                continue
-            kind = self._kind(entry)
-            if kind in found:
-                found[kind].append(f"{folder}/{entry.name}" if folder else entry.name)
-            else:
+    def images_in(self, folder: str) -> Iterator[str]:
+        """Names, relative to the root and sorted, of the images right in `folder`; counts what else is there."""
+        with _listing_errors(os.path.join(self.root, folder)):
+            yield from sorted_names(self._images_in(folder))
+
+    def folders_in(self, folder: str) -> list[str]:
+        """Names, relative to the root and sorted, of the folders right in `folder`."""
+        return sorted(name for kind, name in self._entries(folder) if kind == "folder")
+
+    def _images_in(self, folder: str) -> Iterator[str]:
+        for kind, name in self._entries(folder):
+            if kind == "image":
+                yield name
+            elif kind != "folder":
                 self.ignored[kind] += 1
-        return found["image"], found["folder"]
+
+    def _entries(self, folder: str) -> Iterator[tuple[str, str]]:
+        """Kind and name, relative to the root, of what is right in `folder`."""
+        path = os.path.join(self.root, folder)
+        with _listing_errors(path), os.scandir(path) as entries:
+            for entry in entries:
+                if folder or entry.name not in BOOKKEEPING:
+                    yield self._kind(entry), f"{folder}/{entry.name}" if folder else entry.name
 
     def _kind(self, entry: os.DirEntry[str]) -> str:
         if is_hidden(entry.name):
@@ -186,11 +200,6 @@ def _identity(folder: str) -> tuple[int, int]:
     with _listing_errors(folder):
         facts = os.stat(folder)
     return facts.st_dev, facts.st_ino
-
-
-def _listed(folder: str, limit: int | None = None) -> list[os.DirEntry[str]]:
-    with _listing_errors(folder), os.scandir(folder) as entries:
-        return sorted(islice(entries, limit), key=lambda entry: entry.name)
 
 
 @contextmanager

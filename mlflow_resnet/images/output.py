@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mlflow_resnet.errors import MlflowResnetError, OutputError
+from mlflow_resnet.errors import MlflowResnetError, OutputError, PathError
 from mlflow_resnet.images.reasons import os_reason
 
 # Errors of the file system written to, whatever was being written.
@@ -26,13 +26,13 @@ def new_directory(path: str | os.PathLike[str], overwrite: bool = False) -> Iter
     final = Path(os.path.realpath(path))
     _refuse_occupied(final, overwrite)
     partial = _sibling(final)
-    with _output_errors(final):
+    with output_errors(final):
         os.makedirs(final.parent, exist_ok=True)
         os.mkdir(partial)
     try:
-        with _disk_errors(final):
+        with disk_errors(final):
             yield partial
-        with _output_errors(final):
+        with output_errors(final):
             _replace_directory(partial, final, overwrite)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -53,15 +53,15 @@ def resumable_directory(path: str | os.PathLike[str], key: str, is_own: Callable
     own = final.is_dir() and is_own(final)
     _refuse_occupied(final, overwrite=own)
     partial = final.with_name(f".{final.name}.{key}.partial")
-    with _output_errors(final):
+    with output_errors(final):
         os.makedirs(partial, exist_ok=True)
-    with _locked(partial, final):
+    with locked(partial, final):
         try:
-            with _disk_errors(final):
+            with disk_errors(final):
                 if own and not any(partial.iterdir()):
                     shutil.copytree(final, partial, copy_function=os.link, dirs_exist_ok=True)
                 yield partial
-            with _output_errors(final):
+            with output_errors(final):
                 _replace_directory(partial, final, own)
         except MlflowResnetError as error:
             if not error.is_passing:
@@ -70,8 +70,12 @@ def resumable_directory(path: str | os.PathLike[str], key: str, is_own: Callable
 
 
 @contextmanager
-def _locked(directory: Path, final: Path) -> Iterator[None]:
-    """Keeps other processes out of `directory`; the system opens the lock when this one ends, however that may be."""
+def locked(directory: Path, final: Path, kind: type[PathError] = OutputError) -> Iterator[None]:
+    """Keeps other processes out of `directory`; the system opens the lock when this one ends, however that may be.
+
+    Raises:
+        kind: about `final`, if another process is in it.
+    """
     try:
         import fcntl
     except ImportError:  # Windows
@@ -82,7 +86,7 @@ def _locked(directory: Path, final: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise OutputError(final, "is being written by another process; wait for it") from None
+            raise kind(final, "is being written by another process; wait for it") from None
         yield
     finally:
         os.close(handle)
@@ -96,16 +100,16 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     final = Path(os.path.realpath(path))
     partial = _sibling(final)
-    with _output_errors(final):
+    with output_errors(final):
         if final.exists() and not final.is_file():
             what = "directory" if final.is_dir() else "device or pipe"
             raise OutputError(final, f"is a {what}; give the name of a file")
         os.makedirs(final.parent, exist_ok=True)
         partial.open("xb").close()
     try:
-        with _disk_errors(final):
+        with disk_errors(final):
             yield partial
-        with _output_errors(final):
+        with output_errors(final):
             os.replace(partial, final)
     except BaseException:
         with suppress(OSError):
@@ -123,7 +127,7 @@ def _sibling(path: Path) -> Path:
 
 
 def _refuse_occupied(path: Path, overwrite: bool) -> None:
-    with _output_errors(path):
+    with output_errors(path):
         if os.path.ismount(path):
             raise OutputError(path, "is a mount point, which cannot be replaced; give a new folder inside it")
         if path.exists() and not path.is_dir():
@@ -143,7 +147,7 @@ def _replace_directory(partial: Path, final: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def _output_errors(path: Path) -> Iterator[None]:
+def output_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -151,11 +155,17 @@ def _output_errors(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
     """A full disk met by the caller's block is an error of the output; its other errors are its own."""
     try:
         yield
     except OSError as error:
         if error.errno not in _WRITE_ERRORS:
             raise
-        raise OutputError(path, f"cannot be written ({os_reason(error)})") from error
+        free = f"; {free_bytes(path)} bytes are free" if error.errno == errno.ENOSPC else ""
+        raise OutputError(path, f"cannot be written ({os_reason(error)}{free})") from error
+
+
+def free_bytes(path: Path) -> int:
+    """On the disk of `path`, of which the last parts need not exist."""
+    return shutil.disk_usage(next(each for each in (path, *path.parents) if each.exists())).free

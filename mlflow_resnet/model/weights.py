@@ -139,7 +139,8 @@ def copy_into(classifier: ImageClassifier, state: dict[str, Tensor], name: str, 
     unexpected = sorted(set(body) - wanted)
     reshaped = sorted(key for key in wanted & set(body) if own[key].shape != body[key].shape)
     if missing or unexpected or reshaped:
-        raise WeightsMismatchError(name, classifier.architecture, missing, unexpected, reshaped)
+        wrong = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
+        raise WeightsMismatchError(name, classifier.architecture, wrong)
     network.load_state_dict(body, strict=False)
     if keep_head:
         return f"starting from {name}, head included"

@@ -164,6 +164,22 @@ class TrainOptions(Options):
     sync_batch_norm: bool = option("batch norms see the batch of all processes", False)
     print_frequency: int = option("iterations between progress lines", 10, at_least=1)
 
+    # going on after an interruption
+    checkpoint_dir: str = option("folder for the checkpoints of this training; empty: one below checkpoints/", "")
+    checkpoint_minutes: float = option(
+        "write a checkpoint this often, and after epochs where that takes little time; 0: none", 5.0, at_least=0
+    )
+    resume: str = option(
+        "auto: go on from a checkpoint of the same training; force: also if data or options changed; never: begin anew",
+        "auto",
+        choices=("auto", "force", "never"),
+    )
+    on_divergence: str = option(
+        "stop: end the training; rewind: up to twice, go back to the last checkpoint with a tenth of the learning rate",
+        "stop",
+        choices=("stop", "rewind"),
+    )
+
     # registration
     registered_model_name: str = option("register the model under this name; empty: do not register", "")
     alias: str = option("set this alias on the registered version; empty: none", "")
@@ -171,6 +187,8 @@ class TrainOptions(Options):
     def combinations(self) -> list[str]:
         problems = alias_problems(self.alias, self.registered_model_name)
         problems += model_name_problems(self.registered_model_name)
+        if self.on_divergence == "rewind" and not self.checkpoint_minutes:
+            problems.append("on_divergence is 'rewind', but checkpoint_minutes is 0; there would be no checkpoints")
         return problems + self.size_problems() + self.batch_problems() + self.recipe_problems()
 
     def size_problems(self) -> list[str]:

@@ -15,11 +15,18 @@ VERSION_URI = re.compile(r"models:/(?P<name>[^/@]+)(/(?P<version>\d+)|@(?P<alias
 
 
 def register(model_uri: str, name: str, alias: str = "") -> ModelVersion:
-    """Registers a logged model as the next version of `name` and sets `alias` on it."""
-    version = mlflow.register_model(model_uri, name)
+    """Registers a logged model as the next version of `name`, unless it is one already, and sets `alias` on it."""
+    version = version_of(model_uri, name) or mlflow.register_model(model_uri, name)
     if alias:
         MlflowClient().set_registered_model_alias(name, alias, version.version)
     return version
+
+
+def version_of(model_uri: str, name: str) -> ModelVersion | None:
+    """The version of `name` that the logged model is, after a training that was interrupted."""
+    model_id = model_uri.removeprefix("models:/")
+    versions = MlflowClient().search_model_versions(f"name = '{name}'")
+    return next((version for version in versions if version.model_id == model_id), None)
 
 
 def resolve(model_uri: str) -> ModelVersion:

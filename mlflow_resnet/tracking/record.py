@@ -6,6 +6,7 @@ import contextlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import mlflow
@@ -23,8 +24,9 @@ from mlflow_resnet.images.audit.findings import AuditedImage, Finding
 from mlflow_resnet.images.audit.report import write_report
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
+from mlflow_resnet.tracking.run import SIGNALS
+from mlflow_resnet.training.course import EpochResult
 from mlflow_resnet.training.data import TrainingImages
-from mlflow_resnet.training.loop import EpochResult
 
 GALLERY_IMAGES = 16
 MODEL_NAME = "model"
@@ -53,20 +55,34 @@ def log_audit(images: Sequence[AuditedImage], found: Sequence[Finding]) -> None:
 
 
 @contextlib.contextmanager
-def pending_model(run: Run, val: ImageDirectoryDataset) -> Iterator[LoggedModel]:
+def pending_model(run: Run, val: ImageDirectoryDataset, model_id: str = "") -> Iterator[LoggedModel]:
     """A logged model without files yet, to which metrics can be tied. It ends FAILED if training does.
 
     MLflow ties a metric to a model and a dataset only at the moment when the metric is logged.
+
+    Args:
+        model_id: of one that an interrupted training has begun.
     """
-    params = MlflowClient().get_run(run.info.run_id).data.params
-    model = mlflow.initialize_logged_model(MODEL_NAME, params=params, model_type="image-classifier")
-    try:
+    client = MlflowClient()
+    if model_id:
+        model = client.get_logged_model(model_id)
+    else:
+        params = client.get_run(run.info.run_id).data.params
+        model = mlflow.initialize_logged_model(MODEL_NAME, params=params, model_type="image-classifier")
         log_data(val, "validation", LoggedModelInput(model.model_id))
+    try:
         yield model
+    except SIGNALS:  # the same command goes on with it
+        raise
     except BaseException:
         with contextlib.suppress(Exception):  # the first error is the one to report
             mlflow.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
         raise
+
+
+def logged_epochs(run: Run) -> set[int]:
+    """The epochs whose metrics the run has."""
+    return {metric.step for metric in MlflowClient().get_metric_history(run.info.run_id, "val_loss")}
 
 
 def log_epoch(
@@ -76,8 +92,9 @@ def log_epoch(
     model_id = model.model_id if model and result.is_best else None
     of_val = {name: value for name, value in result.metrics.items() if name.startswith("val_")}
     of_train = {name: value for name, value in result.metrics.items() if name not in of_val}
-    mlflow.log_metrics(of_train, step=result.epoch, dataset=train, model_id=model_id)
-    mlflow.log_metrics(of_val, step=result.epoch, dataset=val, model_id=model_id)
+    log = partial(mlflow.log_metrics, step=result.epoch, timestamp=result.timestamp, model_id=model_id)
+    log(of_train, dataset=train)
+    log(of_val, dataset=val)  # the last, because `logged_epochs` looks for them
 
 
 def log_evaluation(evaluation: Evaluation) -> None:

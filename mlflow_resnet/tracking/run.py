@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow_resnet.console import is_first
 
 SIGNALS = (KeyboardInterrupt, SystemExit)  # Ctrl-C, and SIGTERM, which the command line turns into SystemExit
+CONTINUED_IN = "mlflow_resnet.continued_in"
 RUN_ID_FILE = "MLFLOW_RESNET_RUN_ID_FILE"  # variable: where a worker process leaves the id of the run it began
 
 
@@ -28,14 +29,17 @@ def recorded_run(name: str, resumed_id: str | None = None) -> Iterator[Run]:
     A run that this function started or attached to ends FINISHED, FAILED after an error, or KILLED after a signal.
 
     Args:
-        resumed_id: of an earlier run to go on with instead of a new one, if it still exists.
+        resumed_id: of an earlier run to go on with, if it still exists. A run that `mlflow run` started gets only a
+            tag that names it.
     """
     if active := mlflow.active_run():
         yield active
         return
     attached = MLFLOW_RUN_ID.get()
-    resumed = resumed_id if resumed_id and not attached and exists(resumed_id) else None
+    resumed = resumed_id if resumed_id and exists(resumed_id) else None
     run_name = None if attached or resumed else name
+    if attached and resumed and attached != resumed:
+        MlflowClient().set_tag(attached, CONTINUED_IN, resumed)
     run = mlflow.start_run(resumed, run_name=run_name, log_system_metrics=True)
     if file := os.environ.get(RUN_ID_FILE):
         Path(file).write_text(run.info.run_id)

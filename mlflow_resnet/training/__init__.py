@@ -15,6 +15,9 @@ schedule      the learning rate at a step
 rate_test     the loss over a rising learning rate
 budget        a time budget
 averaging     an exponential moving average of the weights
+course        how far a training has come, and how that becomes a checkpoint
+checkpoints   a state on disk
+stopping      signals that wait until a step is done
 best          the best epoch by any metric; patience
 processes     several processes that train one network
 synchronized  batch norms that see the images of all processes

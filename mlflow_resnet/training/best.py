@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -21,7 +23,7 @@ class Best:
         self.metric, self.patience, self.delay = metric, patience, delay
         self.epoch = 0
         self.waiting_since = 0
-        self.score = (-math.inf, -math.inf)
+        self.score: tuple[float, ...] = (-math.inf, -math.inf)
         self.weights: dict[str, Tensor] = {}
 
     def begin_phase(self, epoch: int) -> None:
@@ -37,6 +39,16 @@ class Best:
         self.epoch, self.score = epoch, score
         self.weights = {key: tensor.detach().clone() for key, tensor in weights.items()}
         return True
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The weights, and everything else as JSON takes it."""
+        return self.weights, {"epoch": self.epoch, "waiting_since": self.waiting_since, "score": self.score}
+
+    def restore(self, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Undoes `state`."""
+        self.weights = dict(weights)
+        self.epoch, self.waiting_since = facts["epoch"], facts["waiting_since"]
+        self.score = tuple(facts["score"])
 
     def is_over(self, epoch: int) -> bool:
         """Whether `epoch` ends the training."""

@@ -50,22 +50,25 @@ class TrainingImages:
         """Image `index` as augmented in `epoch`: uint8 of shape (3, size, size)."""
         return self.augmentation.draw(self.data.images[index], f"{self.random_seed}/{epoch}/{index}")
 
-    def batches(self, epoch: int, batch_size: int, threads: int, pin: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(
+        self, epoch: int, batch_size: int, threads: int, done: int = 0, pin: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's part of each batch of an epoch: uint8 (n, 3, size, size), channels last, and int64 (n,).
 
         The last batch is dropped if it is not full, as in the designer: batch norm needs more than one image.
 
         Args:
             batch_size: images of all processes together.
+            done: batches to leave out, from the first on.
             pin: whether to copy batches to page-locked memory, from which a GPU copies without waiting.
         """
-        own = self.own_order(epoch, batch_size)
+        own = self.own_order(epoch, batch_size, done)
         images = map_ordered(lambda index: self.load(epoch, index), own, threads)
         return ahead(self.collate(images, own, batch_size // processes.world_size(), pin), BATCHES_AHEAD)
 
-    def own_order(self, epoch: int, batch_size: int) -> list[int]:
-        """Indices of this process's images in the full batches of an epoch."""
-        order = self.order(epoch)[: len(self) // batch_size * batch_size]
+    def own_order(self, epoch: int, batch_size: int, done: int = 0) -> list[int]:
+        """Indices of this process's images in the full batches of an epoch, without the first `done` batches."""
+        order = self.order(epoch)[done * batch_size : len(self) // batch_size * batch_size]
         return [order[i] for i in processes.own_share(len(order))]
 
     def order(self, epoch: int) -> list[int]:

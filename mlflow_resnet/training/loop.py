@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
+from functools import partial
+from itertools import count
 from time import perf_counter
 
 import torch
 
+from mlflow_resnet.console import say
+from mlflow_resnet.errors import TrainingDivergedError
 from mlflow_resnet.evaluation.evaluate import Evaluation
 from mlflow_resnet.images.parallel import default_threads
 from mlflow_resnet.model.classifier import ImageClassifier
@@ -18,10 +21,13 @@ from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.training import processes
 from mlflow_resnet.training.best import Best
 from mlflow_resnet.training.budget import Budget
+from mlflow_resnet.training.checkpoints import State
+from mlflow_resnet.training.course import NETWORK, Course, EpochResult, Saving, restore_course, restore_trainer
 from mlflow_resnet.training.data import LabeledImages, TrainingImages
 from mlflow_resnet.training.hardware import keep_freed_memory, pick_precision, use_tensor_cores
 from mlflow_resnet.training.progress import Progress
 from mlflow_resnet.training.recipe import Recipe, phases
+from mlflow_resnet.training.stopping import Stop
 from mlflow_resnet.training.synchronized import synchronize_batch_norms
 from mlflow_resnet.training.trainer import Trainer
 from mlflow_resnet.training.work import FeatureWork, ImageWork
@@ -30,16 +36,8 @@ VAL_NAMES = {"log_loss": "val_loss"}
 EVALUATION_BATCH_SIZE = 32
 PROBE_SHARE = 0.2  # of a time budget, at most, before the other layers are trained
 AUGMENTED_VIEWS = 4
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    """One epoch's numbers. `epoch` counts from 1; metrics are fractions, mean losses in nats, and images per second."""
-
-    epoch: int
-    metrics: dict[str, float]
-    evaluation: Evaluation
-    is_best: bool
+REWIND_FACTOR, MAX_REWINDS = 0.1, 2
+SAVE, STOP = 1, 2
 
 
 def fit(
@@ -49,40 +47,114 @@ def fit(
     recipe: Recipe,
     options: TrainOptions,
     progress: Progress,
-) -> Iterator[EpochResult]:
+    saving: Saving | None = None,
+) -> Generator[EpochResult, None, None]:
     """Trains the classifier's network in place and yields after each epoch.
 
     Iterate to the end: only then the network holds the weights of the best epoch, on the CPU and in eval mode. Same
     seed, machine and number of torch threads give the same bits, unless there is a time budget.
 
+    Args:
+        saving: where there may be a checkpoint to go on from. The results of the best and the last epoch before it
+            are then yielded first.
+
     Raises:
-        TrainingDivergedError: if the loss becomes NaN or infinite.
+        TrainingDivergedError: if the loss becomes NaN or infinite, and going back to a checkpoint did not help.
         OutOfMemoryError: if even the smallest batch does not fit.
+        CheckpointError, OutputError: if a checkpoint cannot be read or written.
     """
-    best = Best(options.best_metric, recipe.patience, options.patience_delay)
-    budget = Budget(options.max_minutes * 60 or math.inf)
-    device = prepare(classifier, options)
+    saving = saving or Saving()
+    state = saving.load()
+    for rewinds in count():
+        try:
+            yield from fit_from(state, classifier, train, val, recipe, options, progress, saving)
+            return
+        except TrainingDivergedError as error:
+            state = saving.load() if options.on_divergence == "rewind" and rewinds < MAX_REWINDS else None
+            if state is None:
+                raise
+            say(error.message, "going back to the last checkpoint, with a lower learning rate")
+            state.facts["trainer"]["rate_factor"] = REWIND_FACTOR ** (rewinds + 1)
+
+
+def fit_from(
+    state: State | None,
+    classifier: ImageClassifier,
+    train: TrainingImages,
+    val: LabeledImages,
+    recipe: Recipe,
+    options: TrainOptions,
+    progress: Progress,
+    saving: Saving,
+) -> Generator[EpochResult, None, None]:
+    """`fit` from a checkpoint's `state`, or from the start."""
     plan = phases(recipe)
-    epoch = 0
+    best = Best(options.best_metric, recipe.patience, options.patience_delay)
+    course = Course(best, Budget(options.max_minutes * 60 or math.inf))
+    device = prepare(classifier, options)
+    if state:
+        restore_course(course, state, classifier.classes, val.targets)
+        classifier.network.load_state_dict(dict(state.tensors[NETWORK]))
+        yield from course.told_again()
     with deterministic_cudnn():
-        for phase in plan:
-            work = work_of(phase, classifier, train, val, options, device)
-            seconds = processes.of_first(budget.left()) * (1 if phase is plan[-1] else PROBE_SHARE)
-            trainer = Trainer(work, phase, options, progress, seconds)
-            best.begin_phase(epoch)
-            for _ in range(phase.epochs):
-                epoch += 1
-                with contextlib.closing(progress):
-                    train_metrics = trainer.train_one_epoch(epoch)
-                evaluation = validate(trainer)
-                metrics = train_metrics | named_for_validation(evaluation.metrics)
-                is_best = best.update(epoch, metrics, work.state(trainer.evaluated_module))
-                progress.end_epoch(summarize(metrics, is_best))
-                yield EpochResult(epoch, metrics, evaluation, is_best)
-                if trainer.is_done() or best.is_over(epoch):
-                    break
+        for number in range(course.phase, len(plan)):
+            work = work_of(plan[number], classifier, train, val, options, device)
+            share = 1 if number == len(plan) - 1 else PROBE_SHARE
+            seconds = processes.of_first(course.budget.left()) * share
+            if state:
+                seconds = state.facts["trainer"]["phase_seconds"]
+            stop = Stop()
+            trainer = Trainer(work, plan[number], options, progress, seconds, partial(obey, stop, saving, course))
+            if state:
+                restore_trainer(trainer, state)
+            else:
+                course.begin_phase(number)
+            yield from epochs_of(trainer, course, stop, saving)
+            state = None
     classifier.network.load_state_dict(best.weights)
     classifier.network.to("cpu").eval()
+
+
+def epochs_of(trainer: Trainer, course: Course, stop: Stop, saving: Saving) -> Generator[EpochResult, None, None]:
+    """The epochs of a phase that are left."""
+    progress = trainer.progress
+    if saving.after_every_epoch:
+        saving.save(course, trainer)
+    try:
+        while not course.is_phase_over(trainer.recipe.epochs, trainer):
+            epoch = course.epoch + 1
+            with contextlib.closing(progress), stop.postponed():
+                train_metrics = trainer.train_one_epoch(epoch)
+            evaluation = validate(trainer, epoch)
+            metrics = train_metrics | named_for_validation(evaluation.metrics)
+            with stop.postponed():
+                is_best = course.best.update(epoch, metrics, trainer.work.state(trainer.evaluated_module))
+                result = EpochResult(epoch, metrics, evaluation, is_best)
+                course.end_epoch(result)
+                trainer.end_epoch()
+            progress.end_epoch(summarize(metrics, is_best))
+            if processes.largest(saving.is_due_after_epoch()):
+                saving.save(course, trainer)
+            yield result
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        if can_be_saved(trainer, stop):
+            saving.save(course, trainer)
+        raise
+
+
+def obey(stop: Stop, saving: Saving, course: Course, trainer: Trainer) -> None:
+    """After each step: ends the training if asked to, in all processes after the same step; saves if it is time."""
+    wanted = processes.largest(STOP if stop.asked else SAVE * saving.is_due())
+    if wanted == STOP:
+        stop.obey_together()
+    elif wanted == SAVE:
+        saving.save(course, trainer)
+
+
+def can_be_saved(trainer: Trainer, stop: Stop) -> bool:
+    """Whether everything is of the same step, in all processes."""
+    together = processes.world_size() == 1 or stop.is_agreed or bool(trainer.epoch.metrics)
+    return together and not trainer.in_step
 
 
 def prepare(classifier: ImageClassifier, options: TrainOptions) -> torch.device:
@@ -116,7 +188,7 @@ def work_of(
     return ImageWork(classifier, train, val, device, threads, options.freeze_until)
 
 
-def validate(trainer: Trainer) -> Evaluation:
+def validate(trainer: Trainer, epoch: int) -> Evaluation:
     """Evaluates the weights that count.
 
     Raises:
@@ -124,7 +196,7 @@ def validate(trainer: Trainer) -> Evaluation:
     """
     started, module = perf_counter(), trainer.evaluated_module
     processes.share_buffers(module)
-    trainer.check_weights(module)
+    trainer.check_weights(module, epoch)
     evaluation = trainer.work.evaluate(module, EVALUATION_BATCH_SIZE)
     trainer.validation_seconds = perf_counter() - started
     return evaluation

@@ -147,6 +147,15 @@ def summed(values: Tensor) -> Tensor:
     return values
 
 
+def largest(value: int) -> int:
+    """The largest of every process's `value`."""
+    if not dist.is_initialized():
+        return value
+    values = torch.tensor(value)
+    dist.all_reduce(values, dist.ReduceOp.MAX)
+    return int(values)
+
+
 def of_first(value: T) -> T:
     """The first process's `value`."""
     values: list[Any] = [value]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
-from time import perf_counter
 from typing import TextIO
 
 from tqdm import tqdm
@@ -22,12 +21,18 @@ class Progress:
     print_frequency: int = 10
     stream: TextIO = field(default_factory=lambda: sys.stderr)
 
-    def start_epoch(self, epoch: int, iterations: int) -> None:
-        self._epoch, self._iterations, self._started = epoch, iterations, perf_counter()
+    def start_epoch(self, epoch: int, iterations: int, done: int = 0) -> None:
+        self._epoch, self._iterations = epoch, iterations
         on_terminal = self.stream.isatty()
         title = f"epoch {epoch}/{self.epochs}"
         self._bar = tqdm(
-            total=iterations, desc=title, file=self.stream, unit="it", leave=False, disable=not on_terminal
+            total=iterations,
+            initial=done,
+            desc=title,
+            file=self.stream,
+            unit="it",
+            leave=False,
+            disable=not on_terminal,
         )
 
     def is_due(self, iteration: int) -> bool:
@@ -37,8 +42,8 @@ class Progress:
     def advance(self) -> None:
         self._bar.update()
 
-    def show(self, iteration: int, images: int, loss: float) -> None:
-        speed = images / (perf_counter() - self._started)
+    def show(self, iteration: int, loss: float, speed: float) -> None:
+        """`speed` in images per second."""
         if self._bar.disable:
             line = f"epoch {self._epoch}/{self.epochs}  iteration {iteration}/{self._iterations}"
             print(f"{line}  loss {loss:.4f}  {speed:.0f} images/s", file=self.stream, flush=True)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from itertools import chain, count, islice
 
 import numpy as np
-import torch
 
 from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.model.classifier import ImageClassifier
@@ -87,9 +86,8 @@ def rate_points(
         batches = chain.from_iterable(work.batches(epoch, phase.batch_size) for epoch in count(1))
         average, lowest = 0.0, math.inf
         for step, (images, targets) in enumerate(islice(batches, options.steps), start=1):
-            sums = torch.zeros(2, device=device)
-            rate = trainer.step(images, targets, sums)
-            loss = sums[0].item() / len(targets)
+            loss = trainer.step(images, targets)[0].item() / len(targets)
+            rate = trainer.epoch.learning_rate
             average = SMOOTHING * average + (1 - SMOOTHING) * loss
             smoothed = average / (1 - SMOOTHING**step)
             lowest = min(lowest, smoothed)

@@ -30,7 +30,7 @@ class Schedule:
     def __init__(self, name: str, highest: float, steps: int, warmup_steps: int, seconds: float = math.inf) -> None:
         self.name, self.highest = name, highest
         self.steps, self.warmup_steps, self.seconds = steps, warmup_steps, max(seconds, 1e-9)
-        self._fall_from: float | None = None
+        self.fall_from: float | None = None
 
     def progress(self, step: int, elapsed: float = 0.0) -> float:
         """Fraction of the training that is done before `step` (0 for the first), `elapsed` seconds after its start."""
@@ -41,8 +41,8 @@ class Schedule:
         progress = self.progress(step, elapsed)
         if step < self.warmup_steps and elapsed / self.seconds < MAX_WARMUP_OF_BUDGET:
             return self.highest * (step + 1) / (self.warmup_steps + 1)
-        if self._fall_from is None:
-            self._fall_from = progress
-        fall = FALLS[self.name]((progress - self._fall_from) / max(1 - self._fall_from, 1e-9))
+        if self.fall_from is None:
+            self.fall_from = progress
+        fall = FALLS[self.name]((progress - self.fall_from) / max(1 - self.fall_from, 1e-9))
         lowest = FINAL_LEARNING_RATE if self.name == "polynomial" else 0.0
         return lowest + (self.highest - lowest) * fall

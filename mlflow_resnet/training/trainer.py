@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from time import perf_counter
 
 import torch
@@ -14,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
 from mlflow_resnet.console import say
-from mlflow_resnet.errors import OutOfMemoryError, TrainingDivergedError
+from mlflow_resnet.errors import MlflowResnetError, OutOfMemoryError, TrainingDivergedError
 from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.training import processes
 from mlflow_resnet.training.averaging import averaged
@@ -30,11 +31,29 @@ from mlflow_resnet.training.work import FeatureWork, ImageWork
 MIN_IMAGES = 2  # that batch norm needs
 
 
+@dataclass
+class EpochSoFar:
+    """The part of an epoch that is done.
+
+    Attributes:
+        sums: of the loss and the hits over images, of shape (2,).
+        seconds: that it took.
+        metrics: of the whole, once it is done; empty before.
+    """
+
+    sums: Tensor
+    iterations: int = 0
+    seconds: float = 0.0
+    learning_rate: float = 0.0
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
 class Trainer:
     """A module, its optimizer and its place in the schedule.
 
     Args:
         seconds: that the phase may take; infinite if there is no budget.
+        after_step: called with this after each step, when everything is of the same step.
     """
 
     def __init__(
@@ -44,6 +63,7 @@ class Trainer:
         options: TrainOptions,
         progress: Progress,
         seconds: float,
+        after_step: Callable[[Trainer], None] = lambda _: None,
     ) -> None:
         self.work, self.recipe, self.options, self.progress = work, recipe, options, progress
         self.device = work.device
@@ -60,9 +80,13 @@ class Trainer:
         weights = class_weights(work.train.data.targets, options.class_balance, self.num_classes)
         self.class_weights = None if weights is None else weights.to(self.device)
         self.parts = options.accumulation_steps
+        self.after_step = after_step
+        self.rate_factor = 1.0  # of the schedule's learning rate, after a divergence
         self.steps = 0
+        self.in_step = False
         self.validation_seconds = 0.0  # that the last validation took
         self.started = perf_counter()
+        self.epoch = EpochSoFar(torch.zeros(2, device=self.device))
 
     @property
     def evaluated_module(self) -> torch.nn.Module:
@@ -80,67 +104,84 @@ class Trainer:
         return self.schedule.progress(self.steps, self.elapsed()) >= 1
 
     def train_one_epoch(self, epoch: int) -> dict[str, float]:
-        """Trains on every image once, or until the time is over.
+        """Trains on every image once, or until the time is over; on what is left, if a part was done before.
 
         Returns the means over images of loss and accuracy, images per second, and the last learning rate.
         """
+        so_far = self.epoch
+        if so_far.metrics:
+            return so_far.metrics
         self.work.train_mode()
-        self.progress.start_epoch(epoch, self.iterations)
-        started, done = perf_counter(), 0
-        sums = torch.zeros(2, device=self.device)  # loss, hits
-        for images, targets in self.work.batches(epoch, self.recipe.batch_size):
-            rate = self.step(images, targets, sums)
-            done += 1
+        self.progress.start_epoch(epoch, self.iterations, so_far.iterations)
+        started, previous = perf_counter() - so_far.seconds, torch.zeros(2, device=self.device)
+        for images, targets in self.work.batches(epoch, self.recipe.batch_size, so_far.iterations):
+            sums = self.step(images, targets)
+            self.check(processes.summed(previous[0]).item(), epoch)  # a GPU need not wait for that of this step
+            previous = sums
+            so_far.seconds = perf_counter() - started
             self.progress.advance()
-            if self.progress.is_due(done):
-                self.show(sums, done, epoch, rate)
+            if self.progress.is_due(so_far.iterations):
+                self.show(epoch)
+            self.after_step(self)
             if self.is_done():
                 break
-        seen = done * self.recipe.batch_size
-        loss, hits = processes.summed(sums.double()).div(seen).tolist()
-        self.check(loss, epoch, done, rate)
-        self.place = epoch, done, rate
-        speed = seen / (perf_counter() - started)
-        return {
+        seen = so_far.iterations * self.recipe.batch_size
+        loss, hits = processes.summed(so_far.sums.double()).div(seen).tolist()
+        self.check(loss, epoch)
+        so_far.seconds = perf_counter() - started
+        so_far.metrics = {
             "train_loss": loss,
             "train_top1_accuracy": hits,
-            "learning_rate": rate,
-            "train_images_per_second": speed,
+            "learning_rate": so_far.learning_rate,
+            "train_images_per_second": seen / so_far.seconds,
         }
+        return so_far.metrics
 
-    def show(self, sums: Tensor, done: int, epoch: int, rate: float) -> None:
+    def end_epoch(self) -> None:
+        """Begins to count anew."""
+        self.epoch = EpochSoFar(torch.zeros(2, device=self.device))
+
+    def show(self, epoch: int) -> None:
         """Prints the mean loss so far."""
-        seen = done * self.recipe.batch_size
-        loss = processes.summed(sums[0].clone()).item() / seen
-        self.check(loss, epoch, done, rate)
-        self.progress.show(done, seen, loss)
+        seen = self.epoch.iterations * self.recipe.batch_size
+        loss = processes.summed(self.epoch.sums[0].clone()).item() / seen
+        self.check(loss, epoch)
+        self.progress.show(self.epoch.iterations, loss, seen / self.epoch.seconds)
 
-    def check(self, loss: float, epoch: int, iteration: int, rate: float) -> None:
+    def check(self, loss: float, epoch: int) -> None:
         if not math.isfinite(loss):
-            raise processes.alike(TrainingDivergedError(loss, epoch, iteration, rate))
+            raise self.divergence(loss, epoch)
 
-    def check_weights(self, module: torch.nn.Module) -> None:
+    def check_weights(self, module: torch.nn.Module, epoch: int) -> None:
         """Raises TrainingDivergedError if a weight or statistic is not finite."""
         if not all(tensor.isfinite().all() for tensor in module.state_dict().values()):
-            raise processes.alike(TrainingDivergedError(math.nan, *self.place))
+            raise self.divergence(math.nan, epoch)
 
-    def step(self, images: Tensor, targets: Tensor, sums: Tensor) -> float:
-        """One update of the weights. Adds the batch's loss and hits to `sums`; returns the learning rate."""
+    def divergence(self, loss: float, epoch: int) -> MlflowResnetError:
+        return processes.alike(TrainingDivergedError(loss, epoch, self.epoch.iterations, self.epoch.learning_rate))
+
+    def step(self, images: Tensor, targets: Tensor) -> Tensor:
+        """One update of the weights. Returns the batch's sums of loss and hits, and adds them to the epoch's."""
+        self.in_step = True
         elapsed = self.elapsed()
-        rate = self.schedule.rate(self.steps, elapsed)
+        rate = self.schedule.rate(self.steps, elapsed) * self.rate_factor
         set_learning_rate(self.optimizer, rate)
         images, targets = (x.to(self.device, non_blocking=True) for x in (images, targets))
         inputs, labels = self.work.inputs(images), targets
         if self.schedule.progress(self.steps, elapsed) < self.options.mixing_until:
             inputs, labels = self.mixing(inputs, targets, f"{self.options.random_seed}/{self.steps}")
-        sums += self.gradients(inputs, targets, labels)
+        sums = self.gradients(inputs, targets, labels)
         if self.recipe.gradient_clip:
             clip_grad_norm_(self.work.module.parameters(), self.recipe.gradient_clip)
         self.optimizer.step()
         if self.average:
             self.average.update_parameters(self.work.module)
+        self.epoch.sums += sums
+        self.epoch.iterations += 1
+        self.epoch.learning_rate = rate
         self.steps += 1
-        return rate
+        self.in_step = False
+        return sums
 
     def gradients(self, inputs: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
         """Computes the gradients of a batch, in more parts if there is not enough memory for fewer.

@@ -45,8 +45,9 @@ class ImageWork:
     def train_mode(self) -> None:
         train_mode(self.module, self.frozen_until)
 
-    def batches(self, epoch: int, batch_size: int) -> Batches:
-        return self.train.batches(epoch, batch_size, self.threads, pin=self.device.type == "cuda")
+    def batches(self, epoch: int, batch_size: int, done: int = 0) -> Batches:
+        """Of an epoch, without the first `done` ones."""
+        return self.train.batches(epoch, batch_size, self.threads, done, pin=self.device.type == "cuda")
 
     def inputs(self, images: Tensor) -> Tensor:
         """uint8 images to what the network takes."""
@@ -115,9 +116,9 @@ class FeatureWork:
     def train_mode(self) -> None:
         self.module.train()
 
-    def batches(self, epoch: int, batch_size: int) -> Batches:
+    def batches(self, epoch: int, batch_size: int, done: int = 0) -> Batches:
         features = self.features[epoch % self.views]
-        for batch in batched(self.train.own_order(epoch, batch_size), batch_size // processes.world_size()):
+        for batch in batched(self.train.own_order(epoch, batch_size, done), batch_size // processes.world_size()):
             yield features[batch], torch.from_numpy(self.train.data.targets[batch])
 
     def inputs(self, features: Tensor) -> Tensor:

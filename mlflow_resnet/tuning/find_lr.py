@@ -13,11 +13,11 @@ from mlflow_resnet.console import say
 from mlflow_resnet.evaluation.figures import learning_rate_figure
 from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.options import FindLrOptions
-from mlflow_resnet.pipeline import log_beginning
 from mlflow_resnet.preparation import check, prepared
 from mlflow_resnet.tracking.run import attached_run_ends_with, recorded_run
 from mlflow_resnet.training.rate_test import RatePoint, Suggestion, rate_points, suggest
 from mlflow_resnet.training.recipe import phases
+from mlflow_resnet.training_run import log_beginning
 
 
 @dataclass(frozen=True)

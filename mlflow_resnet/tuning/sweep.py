@@ -14,7 +14,6 @@ from mlflow_resnet.errors import MissingPackageError, SweepError, listed
 from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.options import SweepOptions, TrainOptions
-from mlflow_resnet.pipeline import TrainResult, train_in_run
 from mlflow_resnet.preparation import check, training_on
 from mlflow_resnet.tracking.card import sweep_card
 from mlflow_resnet.tracking.data import scanned_training_data
@@ -22,6 +21,7 @@ from mlflow_resnet.tracking.run import attached_run_ends_with, child_run, record
 from mlflow_resnet.training.budget import Budget
 from mlflow_resnet.training.recipe import decide
 from mlflow_resnet.training.setup import check_batch_size
+from mlflow_resnet.training_run import TrainResult, train_in_run
 from mlflow_resnet.tuning.search_space import Space, check_corners, default_space, own_values, read_space
 
 try:

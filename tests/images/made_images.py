@@ -17,6 +17,12 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+def with_orientation(image: Image.Image, orientation: int, kind: str, **options: Any) -> bytes:
+    exif = Image.Exif()
+    exif[274] = orientation
+    return encoded(image, kind, exif=exif, **options)
+
+
 def png(width: int, height: int, bits: int, color: int, rows: bytes, extra: bytes = b"") -> bytes:
     """A PNG written by hand: `rows` are uncompressed scan lines, `extra` whole chunks before the data."""
     header = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)

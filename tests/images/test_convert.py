@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from faults import faulty
 from helpers import run_main, start_cli, upload
 from made_images import encoded, photo
 from PIL import Image
+from proxy import faulty
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError, OutputError, StoreUnreachableError
 from mlflow_resnet.images import decode

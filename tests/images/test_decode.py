@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_images import encoded, photo
+from made_images import encoded, photo, with_orientation
 from PIL import Image
 
 from mlflow_resnet.errors import InvalidImageError
@@ -20,12 +20,6 @@ RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 def whole(width: int, height: int) -> Region:
     return 0, 0, width, height
-
-
-def with_orientation(image: Image.Image, orientation: int, kind: str, **options: object) -> bytes:
-    exif = Image.Exif()
-    exif[274] = orientation
-    return encoded(image, kind, exif=exif, **options)
 
 
 # What a person sees of the stored rows "AB", "CD", "EF" (EXIF 2.32: where the 0th row and column are).

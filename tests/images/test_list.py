@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from mlflow_resnet.errors import InvalidDatasetError, NotLabeledDatasetError
 from mlflow_resnet.images.decode import read_bytes
 from mlflow_resnet.images.directories import Walk, list_labeled
 from mlflow_resnet.images.rules import Ignored
+from mlflow_resnet.images.sorting import sorted_names
 
 Write = Callable[..., Path]
 
@@ -159,3 +163,42 @@ def test_survives_folders_nested_deeper_than_python_recurses(tmp_path: Path, mon
         for _ in range(depth):
             os.chdir("..")
             os.rmdir("d")
+
+
+# Lists a directory as scoring does; prints how many images it has, and the MiB that this took.
+LISTER = """
+import resource, sys
+from mlflow_resnet.images.directories import Walk
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+before = peak()
+print(sum(1 for _ in Walk(sys.argv[1]).images("")), peak() - before)
+"""
+
+
+def make_files(folder: Path, count: int) -> None:
+    folder.mkdir()
+    for number in range(count):
+        os.close(os.open(folder / f"{number * 7919 % count:07d}.jpg", os.O_CREAT))
+
+
+def test_lists_a_hundred_thousand_images_of_one_folder_in_order(tmp_path: Path) -> None:
+    make_files(tmp_path / "many", 100_001)
+    names = list(Walk(tmp_path).images(""))
+    assert len(names) == 100_001
+    assert all(name < following for name, following in pairwise(names))
+    assert list_labeled(tmp_path).counts() == {"many": 100_001}
+
+
+@pytest.mark.slow
+def test_lists_a_million_images_of_one_folder_in_constant_memory(tmp_path: Path) -> None:
+    make_files(tmp_path / "many", 1_000_000)
+    done = subprocess.run([sys.executable, "-c", LISTER, str(tmp_path)], capture_output=True, text=True, check=True)
+    count, mebibytes = done.stdout.split()
+    assert count == "1000000"
+    assert float(mebibytes) < 50  # all names together would take 100
+
+
+def test_sorts_names_that_do_not_fit_into_memory() -> None:
+    names = ["b", "a\nb", "a", "\udcff", "ä", 'q"', "a\\"]
+    for at_once in (1, 2, 3, 7, 8):
+        assert list(sorted_names(names, at_once)) == sorted(names)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import boto3
 import pytest
-from faults import faulty, half
 from helpers import run_main, upload
+from proxy import faulty, half
 
 from mlflow_resnet.errors import (
     InvalidDatasetError,

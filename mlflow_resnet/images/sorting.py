@@ -1,0 +1,44 @@
+"""Sorts names of which there may be too many for memory."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from itertools import islice
+from typing import IO
+
+NAMES_AT_ONCE = 100_000
+
+
+def sorted_names(names: Iterable[str], at_once: int = NAMES_AT_ONCE) -> Iterator[str]:
+    """`names` in order. No more than `at_once` are in memory; if there are more, sorted files of them are merged.
+
+    Raises:
+        OSError: if a temporary file cannot be written.
+    """
+    names = iter(names)
+    part = sorted(islice(names, at_once))
+    if len(part) < at_once:
+        yield from part
+        return
+    with ExitStack() as stack:
+        files = []
+        while part:
+            files.append(stack.enter_context(tempfile.TemporaryFile("w+")))
+            write_lines(files[-1], part)
+            part = sorted(islice(names, at_once))
+        del part
+        yield from heapq.merge(*map(read_lines, files))
+
+
+def write_lines(file: IO[str], names: Iterable[str]) -> None:
+    """One line of JSON each, because a name may have line breaks and bytes that are not UTF-8."""
+    file.writelines(json.dumps(name) + "\n" for name in names)
+
+
+def read_lines(file: IO[str]) -> Iterator[str]:
+    file.seek(0)
+    return map(json.loads, file)

@@ -1,0 +1,142 @@
+"""A training's state on disk, so that it can go on after whatever ends it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, torch
+from torch import Tensor
+
+from mlflow_resnet.console import say
+from mlflow_resnet.errors import CheckpointError
+from mlflow_resnet.images.output import disk_errors
+from mlflow_resnet.images.reasons import one_line
+
+FACTS, SUMS, SUFFIX = "facts.json", "SHA256SUMS", ".safetensors"
+PARTIAL = ".partial"
+KEPT = 2
+
+
+@dataclass(frozen=True)
+class State:
+    """`tensors`: part -> name -> tensor of any shape, on the CPU. `facts`: what JSON can hold."""
+
+    tensors: Mapping[str, Mapping[str, Tensor]]
+    facts: Mapping[str, Any]
+
+
+class CheckpointFolder:
+    """Numbered checkpoints in a folder: the newest, and the one before it in case that the newest is damaged.
+
+    A checkpoint is a folder with a safetensors file for each part of the tensors, a JSON file, and the SHA-256 of
+    each in the format of `sha256sum -c`. It gets its name when everything in it is on the disk.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def save(self, state: State) -> None:
+        """Writes a new checkpoint, then removes the oldest.
+
+        Raises:
+            OutputError: if it cannot be written; the others stay as they were.
+        """
+        partial = self.path / PARTIAL
+        numbers = self.numbers()
+        with disk_errors(self.path):
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            try:
+                write(state, partial)
+                os.rename(partial, self.path / name_of(numbers[-1] + 1 if numbers else 1))
+                sync_folder(self.path)
+            except OSError:
+                shutil.rmtree(partial, ignore_errors=True)  # its place on the disk is needed
+                raise
+        for number in numbers[: 1 - KEPT]:
+            shutil.rmtree(self.path / name_of(number), ignore_errors=True)
+
+    def load(self) -> State | None:
+        """The newest checkpoint that is whole; None if there is none at all.
+
+        Raises:
+            CheckpointError: if there are some, but all are damaged.
+        """
+        numbers = self.numbers()
+        for number in reversed(numbers):
+            folder = self.path / name_of(number)
+            try:
+                return read(folder)
+            except (OSError, ValueError, KeyError, SafetensorError) as error:
+                say(f"checkpoint {folder} is damaged ({one_line(error)}), so the one before it is taken")
+        if numbers:
+            raise CheckpointError(
+                self.path, f"none of its {len(numbers)} checkpoints is whole. To begin anew, give --resume never"
+            )
+        return None
+
+    def clear(self) -> None:
+        """Removes all checkpoints."""
+        for number in self.numbers():
+            shutil.rmtree(self.path / name_of(number), ignore_errors=True)
+        shutil.rmtree(self.path / PARTIAL, ignore_errors=True)
+
+    def numbers(self) -> list[int]:
+        """Of the checkpoints, in order."""
+        return sorted(int(path.name) for path in self.path.glob("[0-9]*") if path.name.isdigit())
+
+
+def name_of(number: int) -> str:
+    return f"{number:06d}"
+
+
+def write(state: State, folder: Path) -> None:
+    """Writes the files of a checkpoint to the disk, not only to the system's cache."""
+    sums = {}
+    for name, content in contents(state):
+        write_file(folder / name, content)
+        sums[name] = hashlib.sha256(content).hexdigest()
+    write_file(folder / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode())
+    sync_folder(folder)
+
+
+def contents(state: State) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each file; only one is in memory at a time."""
+    for part, tensors in state.tensors.items():
+        yield part + SUFFIX, torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    yield FACTS, json.dumps(state.facts).encode()
+
+
+def read(folder: Path) -> State:
+    """Reads a checkpoint. Raises an error if a file is not what was written."""
+    files = {}
+    for line in (folder / SUMS).read_text().splitlines():
+        digest, name = line.split("  ")
+        files[name] = (folder / name).read_bytes()
+        if hashlib.sha256(files[name]).hexdigest() != digest:
+            raise ValueError(f"{name} is not what was written")
+    facts = json.loads(files.pop(FACTS))
+    return State({name.removesuffix(SUFFIX): torch.load(content) for name, content in files.items()}, facts)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Has the system write the folder's list of names."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

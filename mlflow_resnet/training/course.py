@@ -1,0 +1,216 @@
+"""How far a training has come, and how it becomes a checkpoint and comes back from one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlflow_resnet.evaluation.evaluate import Evaluation
+from mlflow_resnet.training import processes
+from mlflow_resnet.training.best import Best
+from mlflow_resnet.training.budget import Budget
+from mlflow_resnet.training.checkpoints import CheckpointFolder, State
+from mlflow_resnet.training.trainer import EpochSoFar, Trainer
+
+MAX_SHARE = 0.02  # of the time that checkpoints after epochs may take
+NETWORK, OPTIMIZER, AVERAGE, BEST, EVALUATIONS, SUMS = "network", "optimizer", "average", "best", "evaluations", "sums"
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One epoch's numbers. `epoch` counts from 1; metrics are fractions, mean losses in nats, and images per second.
+
+    Attributes:
+        timestamp: when the epoch ended, in milliseconds since 1970.
+    """
+
+    epoch: int
+    metrics: dict[str, float]
+    evaluation: Evaluation
+    is_best: bool
+    timestamp: int = field(default_factory=lambda: int(time.time() * 1000))
+
+
+@dataclass
+class Course:
+    """What lasts longer than a phase.
+
+    Attributes:
+        phase: the present one, from 0; `phase_began` after that many epochs.
+        epoch: the last one that is finished.
+        history: the numbers of each.
+        newest: the result of the last epoch, and that of the best.
+    """
+
+    best: Best
+    budget: Budget
+    phase: int = 0
+    phase_began: int = 0
+    epoch: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    newest: dict[str, EpochResult] = field(default_factory=dict)
+
+    def begin_phase(self, number: int) -> None:
+        self.phase, self.phase_began = number, self.epoch
+        self.best.begin_phase(self.epoch)
+
+    def end_epoch(self, result: EpochResult) -> None:
+        self.epoch = result.epoch
+        self.history.append(facts_of(result))
+        self.newest |= {"last": result} | ({"best": result} if result.is_best else {})
+
+    def told_again(self) -> Iterator[EpochResult]:
+        """The results that whoever listens may not have heard, or needs."""
+        yield from {result.epoch: result for _, result in sorted(self.newest.items())}.values()
+
+    def is_phase_over(self, epochs: int, trainer: Trainer) -> bool:
+        """Whether the phase, which has `epochs` at most, is over. It has at least one."""
+        done = self.epoch - self.phase_began
+        return done > 0 and (done >= epochs or trainer.is_done() or self.best.is_over(self.epoch))
+
+
+def facts_of(result: EpochResult) -> dict[str, Any]:
+    """All but the evaluation."""
+    names = ("epoch", "metrics", "is_best", "timestamp")
+    return {name: getattr(result, name) for name in names}
+
+
+@dataclass
+class Saving:
+    """When checkpoints are written: every `minutes`, and after an epoch if that costs less than MAX_SHARE of the time.
+
+    Attributes:
+        folder: None: no checkpoints, or they are another process's matter.
+        after_every_epoch: whatever it costs.
+    """
+
+    folder: CheckpointFolder | None = None
+    minutes: float = 0.0
+    after_every_epoch: bool = False
+    cost: float = 0.0  # seconds
+    saved: float = field(default_factory=perf_counter)
+    place: tuple[int, int, bool] | None = None
+
+    def is_due(self) -> bool:
+        return self.folder is not None and perf_counter() - self.saved >= self.minutes * 60
+
+    def is_due_after_epoch(self) -> bool:
+        if self.folder is None:
+            return False
+        return self.after_every_epoch or perf_counter() - self.saved >= self.cost / MAX_SHARE
+
+    def load(self) -> State | None:
+        """The newest checkpoint, for all processes."""
+        return processes.of_first(self.folder.load() if self.folder else None)
+
+    def save(self, course: Course, trainer: Trainer) -> None:
+        """Writes a checkpoint, unless there is one of this step already, or the weights have diverged.
+
+        All processes call it, after the same step.
+        """
+        place = course.epoch, trainer.steps, bool(trainer.epoch.metrics)
+        sums = trainer.epoch.sums if trainer.epoch.metrics else processes.summed(trainer.epoch.sums.clone())
+        if self.folder is None or place == self.place or not is_finite(trainer.work.classifier.network):
+            return
+        started = perf_counter()
+        self.folder.save(state_of(course, trainer, sums))
+        self.saved, self.place = perf_counter(), place
+        self.cost = self.saved - started
+
+
+def is_finite(network: torch.nn.Module) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in network.state_dict().values())
+
+
+def state_of(course: Course, trainer: Trainer, sums: Tensor) -> State:
+    """All that a training needs to go on from here.
+
+    Args:
+        sums: of the epoch so far, over all processes.
+    """
+    weights, best = course.best.state()
+    tensors: dict[str, dict[str, Tensor]] = {
+        NETWORK: dict(trainer.work.classifier.network.state_dict()),
+        OPTIMIZER: optimizer_tensors(trainer),
+        AVERAGE: dict(trainer.average.state_dict()) if trainer.average else {},
+        BEST: weights,
+        EVALUATIONS: {str(r.epoch): torch.from_numpy(r.evaluation.probabilities) for r in course.newest.values()},
+        SUMS: {SUMS: sums},
+    }
+    facts = {
+        "phase": course.phase,
+        "phase_began": course.phase_began,
+        "epoch": course.epoch,
+        "history": course.history,
+        "newest": {name: result.epoch for name, result in course.newest.items()},
+        "best": best,
+        "budget_seconds": course.budget.left(),
+        "trainer": trainer_facts(trainer),
+    }
+    on_cpu = {part: {name: x.detach().cpu() for name, x in found.items()} for part, found in tensors.items()}
+    return State(on_cpu, facts)
+
+
+def trainer_facts(trainer: Trainer) -> dict[str, Any]:
+    so_far = {name: value for name, value in vars(trainer.epoch).items() if name != SUMS}
+    return {
+        "steps": trainer.steps,
+        "parts": trainer.parts,
+        "rate_factor": trainer.rate_factor,
+        "fall_from": trainer.schedule.fall_from,
+        "phase_seconds": trainer.schedule.seconds,
+        "elapsed": perf_counter() - trainer.started,
+        "validation_seconds": trainer.validation_seconds,
+        "epoch": so_far,
+    }
+
+
+def restore_course(course: Course, state: State, classes: tuple[str, ...], targets: Any) -> None:
+    """Undoes `state_of` for the course. `targets` are those of the validation images."""
+    facts = state.facts
+    course.phase, course.phase_began, course.epoch = facts["phase"], facts["phase_began"], facts["epoch"]
+    course.history = list(facts["history"])
+    course.best.restore(state.tensors[BEST], facts["best"])
+    course.budget = Budget(facts["budget_seconds"])
+    by_epoch = {each["epoch"]: each for each in course.history}
+    for name, epoch in facts["newest"].items():
+        evaluation = Evaluation(classes, targets, state.tensors[EVALUATIONS][str(epoch)].numpy())
+        course.newest[name] = EpochResult(evaluation=evaluation, **by_epoch[epoch])
+
+
+def restore_trainer(trainer: Trainer, state: State) -> None:
+    """Undoes `state_of` for the trainer; the network has its weights already."""
+    facts = state.facts["trainer"]
+    trainer.steps, trainer.parts, trainer.rate_factor = facts["steps"], facts["parts"], facts["rate_factor"]
+    trainer.schedule.fall_from, trainer.validation_seconds = facts["fall_from"], facts["validation_seconds"]
+    trainer.started = perf_counter() - facts["elapsed"]
+    sums = state.tensors[SUMS][SUMS].to(trainer.device)
+    trainer.epoch = EpochSoFar(sums if processes.rank() == 0 else torch.zeros_like(sums), **facts["epoch"])
+    if trainer.average:
+        trainer.average.load_state_dict(dict(state.tensors[AVERAGE]))
+    for name, tensor in state.tensors[OPTIMIZER].items():
+        index, _, key = name.partition(".")
+        parameter = parameters_of(trainer)[int(index)]
+        like = torch.empty_like(parameter) if tensor.shape == parameter.shape else tensor.to(trainer.device)
+        trainer.optimizer.state[parameter][key] = like.copy_(tensor)
+
+
+def optimizer_tensors(trainer: Trainer) -> dict[str, Tensor]:
+    """What the optimizer keeps of each parameter, such as `3.momentum_buffer`."""
+    return {
+        f"{index}.{key}": tensor
+        for index, parameter in enumerate(parameters_of(trainer))
+        for key, tensor in trainer.optimizer.state.get(parameter, {}).items()
+        if tensor is not None
+    }
+
+
+def parameters_of(trainer: Trainer) -> list[Tensor]:
+    """In the optimizer's order."""
+    return [parameter for group in trainer.optimizer.param_groups for parameter in group["params"]]

@@ -1,0 +1,73 @@
+"""Signals that ask a training to end, kept until what it has learned is saved."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from mlflow_resnet.errors import SIGTERM_EXIT_CODE
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+PATIENCE_SECONDS = 8.0  # that a step may take after a signal; then it is broken off, and nothing is saved of it
+
+
+class Stop:
+    """Whether a signal has come. Within `postponed` its handler, which was there before, waits for `obey` or the end.
+
+    The second signal, and the first after PATIENCE_SECONDS, are obeyed at once.
+    """
+
+    def __init__(self) -> None:
+        self.asked: int | None = None
+        self.is_agreed = False
+        self.handlers: dict[int, Any] = {}
+
+    @contextmanager
+    def postponed(self) -> Iterator[None]:
+        """Only the main thread can handle signals; in others nothing is postponed, for nothing comes."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        found = {number: signal.getsignal(number) for number in SIGNALS}
+        self.handlers = {number: handler for number, handler in found.items() if handler not in (signal.SIG_IGN, None)}
+        for number in self.handlers:
+            signal.signal(number, self.note)
+        try:
+            yield
+        finally:
+            self.restore()
+        self.obey()
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """The handler meanwhile."""
+        if self.asked is not None:
+            self.obey()
+        self.asked = number
+        if hasattr(signal, "setitimer"):  # not on Windows
+            signal.signal(signal.SIGALRM, lambda *_: self.obey())
+            signal.setitimer(signal.ITIMER_REAL, PATIENCE_SECONDS)
+
+    def obey(self) -> None:
+        """Does what the signal would have done. The handlers of our command line raise an exception."""
+        number = self.asked
+        self.restore()
+        if number is not None:
+            signal.raise_signal(number)
+
+    def obey_together(self) -> None:
+        """Obeys what this or another process was asked, when all have agreed to do so."""
+        self.is_agreed = True
+        self.obey()
+        sys.exit(SIGTERM_EXIT_CODE)  # another was asked
+
+    def restore(self) -> None:
+        if self.asked is not None and hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+        self.handlers = {}
