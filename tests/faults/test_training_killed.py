@@ -50,7 +50,7 @@ def test_killed_at_any_step(configuration: str, kills: int, new_place: Make, unh
         found.add("equal weights, each point once")
 
     with ThreadPoolExecutor(2 // options.get("processes", 1)) as pool:
-        list(pool.map(hurt, range(kills)))
+        list(pool.map(hurt, range(int(os.environ.get("KILLS", kills)))))
 
 
 def test_killed_while_a_checkpoint_is_written(new_place: Make, unhurt_place: Make, row: Rows) -> None:
