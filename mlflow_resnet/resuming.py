@@ -16,7 +16,7 @@ import torch
 
 from mlflow_resnet.console import say
 from mlflow_resnet.errors import CheckpointError, listed
-from mlflow_resnet.images.output import locked, output_errors
+from mlflow_resnet.images.output import locked, new_file, output_errors
 from mlflow_resnet.images.sources import is_remote
 from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.preparation import Training
@@ -125,10 +125,8 @@ class TrainingFolder:
     def note(self, **facts: Any) -> None:
         """Adds to the record, which is on the disk when this returns."""
         self.record |= facts
-        partial = self.path / f".{RECORD}"
-        with output_errors(self.path):
+        with new_file(self.path / RECORD) as partial:
             write_file(partial, json.dumps(self.record, indent=1).encode())
-            os.replace(partial, self.path / RECORD)
 
     def read(self) -> dict[str, Any]:
         try:

@@ -69,8 +69,9 @@ def list_labeled(root: str | os.PathLike[str]) -> LabeledDirectory:
     if rows := referenced_rows(root):
         return labeled_references(root, rows)
     walk = Walk(root)
-    walk.ignored["beside_classes"] = sum(1 for _ in walk.images_in(""))
-    classes = walk.folders_in("")
+    classes: list[str] = []
+    walk.ignored["beside_classes"] = sum(1 for _ in walk.images_in("", classes))
+    classes.sort()
     names = [name for label in classes for name in walk.images(label)]
     return labeled(root, names, [os.path.join(root, name) for name in names], walk.ignored, classes)
 
@@ -147,23 +148,25 @@ class Walk:
             if identity in visited:
                 continue
             visited.add(identity)
-            yield from self.images_in(folder)
-            pending.extend(reversed(self.folders_in(folder)))
+            folders: list[str] = []
+            yield from self.images_in(folder, folders)
+            pending.extend(sorted(folders, reverse=True))
 
-    def images_in(self, folder: str) -> Iterator[str]:
-        """Names, relative to the root and sorted, of the images right in `folder`; counts what else is there."""
+    def images_in(self, folder: str, folders: list[str]) -> Iterator[str]:
+        """Names, relative to the root and sorted, of the images right in `folder`.
+
+        Adds those of its folders to `folders`, and counts what else is there, before the first.
+        """
         with _listing_errors(os.path.join(self.root, folder)):
-            yield from sorted_names(self._images_in(folder))
+            yield from sorted_names(self._images_in(folder, folders))
 
-    def folders_in(self, folder: str) -> list[str]:
-        """Names, relative to the root and sorted, of the folders right in `folder`."""
-        return sorted(name for kind, name in self._entries(folder) if kind == "folder")
-
-    def _images_in(self, folder: str) -> Iterator[str]:
+    def _images_in(self, folder: str, folders: list[str]) -> Iterator[str]:
         for kind, name in self._entries(folder):
             if kind == "image":
                 yield name
-            elif kind != "folder":
+            elif kind == "folder":
+                folders.append(name)
+            else:
                 self.ignored[kind] += 1
 
     def _entries(self, folder: str) -> Iterator[tuple[str, str]]:

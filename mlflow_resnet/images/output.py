@@ -30,7 +30,7 @@ def new_directory(path: str | os.PathLike[str], overwrite: bool = False) -> Iter
         os.makedirs(final.parent, exist_ok=True)
         os.mkdir(partial)
     try:
-        with disk_errors(final):
+        with _disk_errors(final):
             yield partial
         with output_errors(final):
             _replace_directory(partial, final, overwrite)
@@ -57,7 +57,7 @@ def resumable_directory(path: str | os.PathLike[str], key: str, is_own: Callable
         os.makedirs(partial, exist_ok=True)
     with locked(partial, final):
         try:
-            with disk_errors(final):
+            with _disk_errors(final):
                 if own and not any(partial.iterdir()):
                     shutil.copytree(final, partial, copy_function=os.link, dirs_exist_ok=True)
                 yield partial
@@ -107,7 +107,7 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.makedirs(final.parent, exist_ok=True)
         partial.open("xb").close()
     try:
-        with disk_errors(final):
+        with _disk_errors(final):
             yield partial
         with output_errors(final):
             os.replace(partial, final)
@@ -148,22 +148,28 @@ def _replace_directory(partial: Path, final: Path, overwrite: bool) -> None:
 
 @contextmanager
 def output_errors(path: Path) -> Iterator[None]:
+    """Any error of the file system is an error of the output."""
     try:
         yield
     except OSError as error:
-        raise OutputError(path, f"cannot be written ({os_reason(error)})") from error
+        raise unwritable(path, error) from error
 
 
 @contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
+def _disk_errors(path: Path) -> Iterator[None]:
     """A full disk met by the caller's block is an error of the output; its other errors are its own."""
     try:
         yield
     except OSError as error:
         if error.errno not in _WRITE_ERRORS:
             raise
-        free = f"; {free_bytes(path)} bytes are free" if error.errno == errno.ENOSPC else ""
-        raise OutputError(path, f"cannot be written ({os_reason(error)}{free})") from error
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> OutputError:
+    """Why `path` cannot be written and, if the disk is full, how much is free."""
+    free = f"; {free_bytes(path)} bytes are free" if error.errno == errno.ENOSPC else ""
+    return OutputError(path, f"cannot be written ({os_reason(error)}{free})")
 
 
 def free_bytes(path: Path) -> int:

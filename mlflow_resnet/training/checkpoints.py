@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mlflow_resnet.console import say
 from mlflow_resnet.errors import CheckpointError
-from mlflow_resnet.images.output import disk_errors
+from mlflow_resnet.images.output import output_errors
 from mlflow_resnet.images.reasons import one_line
 
 FACTS, SUMS, SUFFIX = "facts.json", "SHA256SUMS", ".safetensors"
@@ -50,7 +50,7 @@ class CheckpointFolder:
         """
         partial = self.path / PARTIAL
         numbers = self.numbers()
-        with disk_errors(self.path):
+        with output_errors(self.path):
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             try:

@@ -16,7 +16,7 @@ from mlflow_resnet.training import processes
 from mlflow_resnet.training.best import Best
 from mlflow_resnet.training.budget import Budget
 from mlflow_resnet.training.checkpoints import CheckpointFolder, State
-from mlflow_resnet.training.trainer import EpochSoFar, Trainer
+from mlflow_resnet.training.trainer import EpochSoFar, Trainer, is_finite
 
 MAX_SHARE = 0.02  # of the time that checkpoints after epochs may take
 NETWORK, OPTIMIZER, AVERAGE, BEST, EVALUATIONS, SUMS = "network", "optimizer", "average", "best", "evaluations", "sums"
@@ -122,10 +122,6 @@ class Saving:
         self.folder.save(state_of(course, trainer, sums))
         self.saved, self.place = perf_counter(), place
         self.cost = self.saved - started
-
-
-def is_finite(network: torch.nn.Module) -> bool:
-    return all(bool(tensor.isfinite().all()) for tensor in network.state_dict().values())
 
 
 def state_of(course: Course, trainer: Trainer, sums: Tensor) -> State:

@@ -151,7 +151,7 @@ def largest(value: int) -> int:
     """The largest of every process's `value`."""
     if not dist.is_initialized():
         return value
-    values = torch.tensor(value)
+    values = torch.tensor(int(value))
     dist.all_reduce(values, dist.ReduceOp.MAX)
     return int(values)
 

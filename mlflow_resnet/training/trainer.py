@@ -154,7 +154,7 @@ class Trainer:
 
     def check_weights(self, module: torch.nn.Module, epoch: int) -> None:
         """Raises TrainingDivergedError if a weight or statistic is not finite."""
-        if not all(tensor.isfinite().all() for tensor in module.state_dict().values()):
+        if not is_finite(module):
             raise self.divergence(math.nan, epoch)
 
     def divergence(self, loss: float, epoch: int) -> MlflowResnetError:
@@ -234,3 +234,8 @@ class Trainer:
         say(f"out of memory: batches of {images} are now computed in {self.parts} parts of {smaller} images")
         self.optimizer.zero_grad(set_to_none=True)
         give_back_memory(self.device)
+
+
+def is_finite(module: torch.nn.Module) -> bool:
+    """Whether all its weights and statistics are."""
+    return all(bool(tensor.isfinite().all()) for tensor in module.state_dict().values())

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Place, Row, wait_for, wait_for_iteration
+from harness import Place, Row, wait_for, wait_for_iteration
 
 pytestmark = pytest.mark.faults
 

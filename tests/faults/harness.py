@@ -1,0 +1,121 @@
+"""The real command, started in a folder of its own and hurt."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import mlflow
+from helpers import TINY, flags
+from mlflow import MlflowClient
+
+ITERATION = re.compile(r"epoch (\d+)/\d+  iteration (\d+)/")
+
+
+@dataclass
+class Row:
+    """A fault, how many times it was inflicted, what was promised, and what happened."""
+
+    fault: str
+    promised: str
+    happened: list[str] = field(default_factory=list)
+
+    def add(self, what: str) -> None:
+        self.happened.append(what)
+
+    def summary(self) -> str:
+        counts = {what: self.happened.count(what) for what in dict.fromkeys(self.happened)}
+        return "; ".join(what if count == len(self.happened) else f"{count} x {what}" for what, count in counts.items())
+
+
+@dataclass
+class Place:
+    """A working directory with images and a tracking database."""
+
+    path: Path
+    options: dict[str, object]
+
+    def command(self, **changes: object) -> list[str]:
+        options = self.options | changes
+        return [sys.executable, "-m", "mlflow_resnet", "train", *flags(options)]
+
+    def run(self, **changes: object) -> subprocess.CompletedProcess[str]:
+        """Trains to the end."""
+        return subprocess.run(self.command(**changes), cwd=self.path, capture_output=True, text=True, timeout=300)
+
+    @contextlib.contextmanager
+    def started(self, **changes: object) -> Iterator[subprocess.Popen[str]]:
+        """A training that goes on meanwhile, in a session of its own, and that does not outlive the block."""
+        process = subprocess.Popen(
+            self.command(**changes), cwd=self.path, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, 9)
+            process.wait()
+
+    @property
+    def folder(self) -> Path:
+        """That of the checkpoints."""
+        return self.path / str(self.options["checkpoint_dir"])
+
+    def checkpoints(self) -> list[Path]:
+        return sorted(path for path in self.folder.glob("[0-9]*") if path.name.isdigit())
+
+    def weights(self) -> str:
+        """SHA-256 of the weights of the one model that there is."""
+        (model,) = [each for each in self.client().search_logged_models(["0"]) if each.status == "READY"]
+        path = Path(mlflow.artifacts.download_artifacts(model.artifact_location)) / "MLmodel"
+        found = re.search(r"weights_sha256: (\w+)", path.read_text())
+        assert found
+        return found[1]
+
+    def client(self) -> MlflowClient:
+        return MlflowClient(f"sqlite:///{self.path}/mlflow.db")
+
+    def runs(self) -> list[mlflow.entities.Run]:
+        return list(self.client().search_runs(["0"]))
+
+    def curve(self) -> list[tuple[int, float]]:
+        """(step, val_loss) of every point of the one run that there is, in the order of the steps."""
+        (run,) = self.runs()
+        history = self.client().get_metric_history(run.info.run_id, "val_loss")
+        return sorted((metric.step, metric.value) for metric in history)
+
+
+def wait_for_iteration(process: subprocess.Popen[str], number: int) -> str:
+    """Reads what a training says until `number` steps are done, counted over all epochs; returns it."""
+    said, seen = "", 0
+    assert process.stderr
+    for line in process.stderr:
+        said += line
+        seen += bool(ITERATION.search(line))
+        if seen == number:
+            return said
+    raise AssertionError(f"it ended before step {number}:\n{said}")
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60, pause: float = 0.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(pause)
+
+
+def place_in(path: Path, database: Path, images: Path, **changes: object) -> Place:
+    """A working directory for trainings with a checkpoint after every epoch and every half second."""
+    path.mkdir()
+    shutil.copy(database, path / "mlflow.db")
+    options = {"train_dir": images / "train", "val_dir": images / "val"} | TINY
+    options |= {"epochs": 4, "print_frequency": 1, "checkpoint_minutes": 0.01, "checkpoint_dir": "saved"}
+    return Place(path, options | changes)
