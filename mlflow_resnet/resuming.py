@@ -22,6 +22,7 @@ from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.preparation import Training
 from mlflow_resnet.training.checkpoints import CheckpointFolder, write_file
 from mlflow_resnet.training.course import Saving
+from mlflow_resnet.training.recipe import phases
 
 ROOT = "checkpoints"
 RECORD = "training.json"
@@ -30,6 +31,8 @@ DIRECTORIES = ("train_dir", "val_dir")
 UNIMPORTANT = frozenset(
     ("checkpoint_dir", "checkpoint_minutes", "resume", "print_frequency", "num_workers", "cache", "cache_dir", "audit")
 )
+# What a checkpoint has no place for if it changes.
+FIXED = frozenset(("architecture", "classes", "phases", "chosen optimizer", "averaged weights", "validation images"))
 
 
 @contextmanager
@@ -74,6 +77,10 @@ def full_identity_of(options: TrainOptions, training: Training) -> dict[str, Any
         "validation images": training.val_set.digest,
         "torch threads": torch.get_num_threads(),
         "torch version": torch.__version__,
+        "classes": list(training.train_set.directory.class_names),
+        "phases": [phase.strategy for phase in phases(training.recipe)],
+        "chosen optimizer": training.recipe.optimizer,
+        "averaged weights": bool(training.recipe.ema_decay),
     }
 
 
@@ -94,18 +101,21 @@ class TrainingFolder:
         """
         changed = differences(self.record.get("identity", {}), identity)
         unfinished = bool(self.checkpoints.numbers()) and not self.is_finished
-        if changed and unfinished and resume == "auto":
-            raise CheckpointError(
-                self.path,
-                f"holds an unfinished training with other settings: {listed(changed)}. Give these again to go on with "
-                "it, or --resume force to go on with the new ones, or --resume never to begin anew",
-            )
-        if resume == "never" or (changed and resume == "auto"):
+        if resume == "never" or (changed and not unfinished):
             self.checkpoints.clear()
             self.record = {}
         elif unfinished:
+            if resume == "auto":
+                self.refuse(changed, "Give these again to go on with it, or --resume force to go on with the new ones,")
+            self.refuse({name: text for name, text in changed.items() if name in FIXED}, "Give these again,")
             say(f"going on from the checkpoint in {self.path}")
         self.note(identity=dict(identity))
+
+    def refuse(self, changed: Mapping[str, str], remedy: str) -> None:
+        """Raises an error if anything has changed."""
+        if changed:
+            what = f"holds an unfinished training with other settings: {listed(changed.values())}"
+            raise CheckpointError(self.path, f"{what}. {remedy} or --resume never to begin anew")
 
     @property
     def is_finished(self) -> bool:
@@ -137,7 +147,7 @@ class TrainingFolder:
             raise CheckpointError(self.path / RECORD, f"cannot be read ({error}). Remove the folder") from None
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What is not the same, in words."""
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """Name -> what is not the same, in words."""
     names = [name for name in now if name in before and before[name] != now[name]]
-    return [f"{name} was {before[name]!r} and is {now[name]!r}" for name in names]
+    return {name: f"{name} was {before[name]!r} and is {now[name]!r}" for name in names}

@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 from mlflow_resnet.errors import ClassMismatchError, InvalidDatasetError, TrainingDivergedError
 from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.pipeline import train
+from mlflow_resnet.registry.versions import register
 
 FAST = TINY | {"epochs": 1}
 
@@ -163,3 +164,13 @@ def test_train_from_s3(workdir, images, s3):
 def test_the_package_runs_from_a_clone_without_installation(workdir, images):
     result = run_cli("--version", cwd=ROOT)
     assert result.returncode == 0, result.stderr
+
+
+def test_finite_weights_that_predict_no_numbers_are_a_divergence(workdir, images):
+    with pytest.raises(TrainingDivergedError, match="became nan"):
+        train(options(images, learning_rate=30.0, warmup_epochs=0))
+
+
+def test_a_model_is_registered_once_under_any_name(trained):
+    first, again = (register(trained.model_uri, "anna's colors") for _ in range(2))
+    assert first.version == again.version

@@ -24,9 +24,10 @@ def register(model_uri: str, name: str, alias: str = "") -> ModelVersion:
 
 def version_of(model_uri: str, name: str) -> ModelVersion | None:
     """The version of `name` that the logged model is, after a training that was interrupted."""
-    model_id = model_uri.removeprefix("models:/")
-    versions = MlflowClient().search_model_versions(f"name = '{name}'")
-    return next((version for version in versions if version.model_id == model_id), None)
+    client = MlflowClient()
+    run_id = client.get_logged_model(model_uri.removeprefix("models:/")).source_run_id
+    versions = client.search_model_versions(f"run_id = '{run_id}'")  # not by name, which may have quotes in it
+    return next((each for each in versions if (each.name, each.source) == (name, model_uri)), None)
 
 
 def resolve(model_uri: str) -> ModelVersion:

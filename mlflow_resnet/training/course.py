@@ -190,23 +190,19 @@ def restore_trainer(trainer: Trainer, state: State) -> None:
     trainer.epoch = EpochSoFar(sums if processes.rank() == 0 else torch.zeros_like(sums), **facts["epoch"])
     if trainer.average:
         trainer.average.load_state_dict(dict(state.tensors[AVERAGE]))
-    for name, tensor in state.tensors[OPTIMIZER].items():
-        index, _, key = name.partition(".")
-        parameter = parameters_of(trainer)[int(index)]
+    parameters = dict(trainer.work.module.named_parameters())
+    for place, tensor in state.tensors[OPTIMIZER].items():
+        name, _, key = place.rpartition(".")
+        parameter = parameters[name]
         like = torch.empty_like(parameter) if tensor.shape == parameter.shape else tensor.to(trainer.device)
         trainer.optimizer.state[parameter][key] = like.copy_(tensor)
 
 
 def optimizer_tensors(trainer: Trainer) -> dict[str, Tensor]:
-    """What the optimizer keeps of each parameter, such as `3.momentum_buffer`."""
+    """What the optimizer keeps of each parameter, such as `fc.weight.momentum_buffer`."""
     return {
-        f"{index}.{key}": tensor
-        for index, parameter in enumerate(parameters_of(trainer))
+        f"{name}.{key}": tensor
+        for name, parameter in trainer.work.module.named_parameters()
         for key, tensor in trainer.optimizer.state.get(parameter, {}).items()
         if tensor is not None
     }
-
-
-def parameters_of(trainer: Trainer) -> list[Tensor]:
-    """In the optimizer's order."""
-    return [parameter for group in trainer.optimizer.param_groups for parameter in group["params"]]

@@ -9,6 +9,7 @@ from functools import partial
 from itertools import count
 from time import perf_counter
 
+import numpy as np
 import torch
 
 from mlflow_resnet.console import say
@@ -192,12 +193,14 @@ def validate(trainer: Trainer, epoch: int) -> Evaluation:
     """Evaluates the weights that count.
 
     Raises:
-        TrainingDivergedError: if they are not finite.
+        TrainingDivergedError: if they, or what they predict, are not finite.
     """
     started, module = perf_counter(), trainer.evaluated_module
     processes.share_buffers(module)
     trainer.check_weights(module, epoch)
     evaluation = trainer.work.evaluate(module, EVALUATION_BATCH_SIZE)
+    if not np.isfinite(evaluation.probabilities).all():
+        raise trainer.divergence(math.nan, epoch)
     trainer.validation_seconds = perf_counter() - started
     return evaluation
 

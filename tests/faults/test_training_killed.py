@@ -147,10 +147,19 @@ def test_other_settings(new_place: Make, row: Rows, monkeypatch: pytest.MonkeyPa
     refused = place.run()
     assert "torch threads was 1 and is 2" in refused.stderr.splitlines()[-1]
     found.add("refused with the differences")
+    refused = place.run(architecture="resnet34", resume="force")
+    assert refused.returncode == 2
+    assert "architecture was 'resnet18' and is 'resnet34'. Give these again, or" in refused.stderr.splitlines()[-1]
+    found.add("refused with the differences")
     forced = place.run(epochs=5, resume="force")
     assert forced.returncode == 0, forced.stderr
     assert [step for step, _ in place.curve()] == [1, 2, 3, 4, 5]
     found.add("went on")
+    other = place.run(epochs=2, resume="force")
+    assert other.returncode == 0, other.stderr
+    assert "complete" not in other.stderr
+    assert len(place.runs()) == 2
+    found.add("a finished one made room")
 
 
 def cut_a_byte(path: Path) -> None:
@@ -220,3 +229,26 @@ def test_a_checkpoint_with_a_pickle_is_not_run(new_place: Make, tmp_path: Path, 
     assert "is damaged" in done.stderr
     assert not (tmp_path / "ran").exists()
     found.add("not run")
+
+
+def test_a_loss_that_is_not_a_number(new_place: Make, row: Rows) -> None:
+    found = row("the loss becomes NaN", "stop: exit 5, run FAILED, nothing registered; rewind: twice, then the same")
+    for mode, times in (("stop", 0), ("rewind", 2)):
+        place = new_place(mode, learning_rate=1e30, on_divergence=mode, registered_model_name="m")
+        done = place.run()
+        assert done.returncode == 5, done.stderr
+        assert done.stderr.count("going back to the last checkpoint") == times
+        assert "the training loss became" in done.stderr.splitlines()[-1]
+        assert [run.info.status for run in place.runs()] == ["FAILED"]
+        assert not place.client().search_registered_models()
+        found.add(f"exit 5, FAILED, gone back {times} times")
+
+
+def test_a_lower_learning_rate_helps(new_place: Make, row: Rows) -> None:
+    found = row("the loss becomes NaN at first only", "rewind: goes on with a tenth of the learning rate")
+    place = new_place("rewound", learning_rate=100, warmup_epochs=0, on_divergence="rewind", checkpoint_minutes=10)
+    done = place.run()
+    assert done.returncode == 0, done.stderr
+    assert "going back to the last checkpoint" in done.stderr
+    assert [step for step, _ in place.curve()] == [1, 2, 3, 4]
+    found.add("went on to the end")
