@@ -18,7 +18,7 @@ from mlflow_resnet.console import say
 from mlflow_resnet.errors import CheckpointError, listed
 from mlflow_resnet.images.output import locked, new_file, output_errors
 from mlflow_resnet.images.sources import is_remote
-from mlflow_resnet.options import TrainOptions
+from mlflow_resnet.options import WITHOUT_EFFECT, TrainOptions
 from mlflow_resnet.preparation import Training
 from mlflow_resnet.training.checkpoints import CheckpointFolder, write_file
 from mlflow_resnet.training.course import Saving
@@ -27,10 +27,6 @@ from mlflow_resnet.training.recipe import phases
 ROOT = "checkpoints"
 RECORD = "training.json"
 DIRECTORIES = ("train_dir", "val_dir")
-# Options that change neither the weights nor what becomes of them.
-UNIMPORTANT = frozenset(
-    ("checkpoint_dir", "checkpoint_minutes", "resume", "print_frequency", "num_workers", "cache", "cache_dir", "audit")
-)
 # What a checkpoint has no place for if it changes.
 FIXED = frozenset(("architecture", "classes", "phases", "chosen optimizer", "averaged weights", "validation images"))
 
@@ -63,7 +59,7 @@ def default_folder(options: TrainOptions) -> str:
 
 def identity_of(options: TrainOptions) -> dict[str, Any]:
     """What makes a training this one and no other, as far as it is known before it looks at the images."""
-    chosen = {name: value for name, value in asdict(options).items() if name not in UNIMPORTANT}
+    chosen = {name: value for name, value in asdict(options).items() if name not in WITHOUT_EFFECT | {"audit"}}
     for name in DIRECTORIES:
         if chosen[name] and not is_remote(chosen[name]):
             chosen[name] = os.path.realpath(chosen[name])

@@ -71,14 +71,14 @@ def run_main(*args: object) -> subprocess.CompletedProcess:
 
 
 @contextlib.contextmanager
-def start_cli(*args: object):
-    """A command in a process that can be sent signals, and that does not outlive the block.
+def start_cli(*args: object, **options: object):
+    """A command in a process that can be sent signals, and that does not outlive the block. `options` are Popen's.
 
     A shell's background job ignores Ctrl-C, and so would the process, if it were not told otherwise.
     """
     command = [sys.executable, "-m", "mlflow_resnet", *map(str, args)]
     restore = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=restore)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=restore, **options)
     try:
         yield process
     finally:

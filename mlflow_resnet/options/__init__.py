@@ -10,7 +10,7 @@ verbs   the options of the other verbs
 """
 
 from mlflow_resnet.options.base import AUTO, Options
-from mlflow_resnet.options.train import ARCHITECTURES, STAGES, TrainOptions
+from mlflow_resnet.options.train import ARCHITECTURES, STAGES, WITHOUT_EFFECT, TrainOptions
 from mlflow_resnet.options.tuning import FindLrOptions, SweepOptions
 from mlflow_resnet.options.verbs import (
     FINDINGS,
@@ -56,6 +56,7 @@ __all__ = [
     "ScoreOptions",
     "SplitOptions",
     "SweepOptions",
+    "WITHOUT_EFFECT",
     "TrainOptions",
     "TransformOptions",
 ]

@@ -109,10 +109,10 @@ class Trainer:
         Returns the means over images of loss and accuracy, images per second, and the last learning rate.
         """
         so_far = self.epoch
+        self.progress.start_epoch(epoch, self.iterations, so_far.iterations)
         if so_far.metrics:
             return so_far.metrics
         self.work.train_mode()
-        self.progress.start_epoch(epoch, self.iterations, so_far.iterations)
         started, previous = perf_counter() - so_far.seconds, torch.zeros(2, device=self.device)
         for images, targets in self.work.batches(epoch, self.recipe.batch_size, so_far.iterations):
             sums = self.step(images, targets)

@@ -11,12 +11,11 @@ from typing import Any, get_args, get_type_hints
 import yaml
 
 from mlflow_resnet.errors import InvalidOptionsError
-from mlflow_resnet.options import AUTO, TrainOptions
+from mlflow_resnet.options import AUTO, WITHOUT_EFFECT, TrainOptions
 from mlflow_resnet.training.recipe import Recipe
 
 # Options that the results of a trial do not depend on: the machine, and what happens to the model.
-INDIFFERENT = {"device", "compile", "cache", "cache_dir", "num_workers", "print_frequency"}
-INDIFFERENT |= {"registered_model_name", "alias"}
+INDIFFERENT = WITHOUT_EFFECT | {"device", "compile", "on_divergence", "registered_model_name", "alias"}
 # Those that choose the images, what is measured and for how long: trials that differ in them cannot be compared.
 NOT_SWEPT = INDIFFERENT | {"train_dir", "val_dir", "val_fraction", "on_bad_image", "random_seed", "best_metric"}
 NOT_SWEPT |= {"max_minutes", "patience", "patience_delay"}

@@ -6,15 +6,15 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import mlflow
-from helpers import TINY, flags
+from helpers import TINY, flags, run_cli, start_cli
 from mlflow import MlflowClient
 
 ITERATION = re.compile(r"epoch (\d+)/\d+  iteration (\d+)/")
@@ -43,26 +43,20 @@ class Place:
     path: Path
     options: dict[str, object]
 
-    def command(self, **changes: object) -> list[str]:
-        options = self.options | changes
-        return [sys.executable, "-m", "mlflow_resnet", "train", *flags(options)]
-
     def run(self, **changes: object) -> subprocess.CompletedProcess[str]:
         """Trains to the end."""
-        return subprocess.run(self.command(**changes), cwd=self.path, capture_output=True, text=True, timeout=300)
+        return run_cli("train", *flags(self.options | changes), cwd=self.path)
 
     @contextlib.contextmanager
     def started(self, **changes: object) -> Iterator[subprocess.Popen[str]]:
         """A training that goes on meanwhile, in a session of its own, and that does not outlive the block."""
-        process = subprocess.Popen(
-            self.command(**changes), cwd=self.path, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
-        try:
-            yield process
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, 9)
-            process.wait()
+        arguments = flags(self.options | changes)
+        with start_cli("train", *arguments, cwd=self.path, start_new_session=True) as process:
+            try:
+                yield process
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
 
     @property
     def folder(self) -> Path:
