@@ -6,6 +6,7 @@ When the training changes, these two follow, and nothing else does.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import fields
 from functools import partial
@@ -27,7 +28,6 @@ from mlflow_resnet.preparation import prepared
 from mlflow_resnet.training.hardware import pick_precision
 from mlflow_resnet.training.loop import prepare
 from mlflow_resnet.training.optimizer import build_optimizer
-from mlflow_resnet.training.progress import Progress
 from mlflow_resnet.training.recipe import decide
 from mlflow_resnet.training.setup import starting_classifier
 
@@ -37,9 +37,8 @@ def fit(setting: Setting) -> Trained:
     started = perf_counter()
     options = train_options(setting)
     training = prepared(options)
-    with open(os.devnull, "w") as null:
-        progress = Progress(training.recipe.epochs, stream=null)
-        results = list(training.epochs(options, progress))
+    with open(os.devnull, "w") as null, contextlib.redirect_stderr(null):
+        results = list(training.epochs(options))
     batch_size = training.recipe.batch_size
     epoch_images = len(training.train_images) // batch_size * batch_size
     seconds = [epoch_images / result.metrics["train_images_per_second"] for result in results]
