@@ -66,6 +66,7 @@ def click_type(kind: Any) -> click.ParamType:
 def click_option(field: Any, kind: Any) -> click.Option:
     """The option of one field. Choices are left to the options class, which reports all problems at once."""
     choices = field.metadata["choices"]
+    flag: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if kind is bool else {}
     metavar = "true|false" if kind is bool else "|".join(choices) if 0 < len(choices) < 4 else None
     help_text = field.metadata["help"] + (f": {', '.join(choices)}" if len(choices) >= 4 else "")
     required = field.default is MISSING
@@ -76,6 +77,7 @@ def click_option(field: Any, kind: Any) -> click.Option:
         metavar=metavar,
         help=help_text,
         required=required,
+        **flag,
         **default,
     )
 
@@ -92,6 +94,15 @@ def train(given: options.TrainOptions) -> None:
     result = pipeline.train(given)
     if is_first():
         click.echo(summaries.trained(result, given))
+
+
+@cli.command()
+@click.argument("directory")
+def sync(directory: str) -> None:
+    """Deliver what a training could not: run, artifacts, model and registration. DIRECTORY is its checkpoint folder."""
+    from mlflow_resnet import pipeline
+
+    click.echo(summaries.synchronized(pipeline.sync(directory)))
 
 
 @command(options.FindLrOptions, "  mlflow-resnet find-lr --train-dir flowers --architecture resnet50")
@@ -219,7 +230,10 @@ def demo(given: options.DemoOptions) -> None:
 
 
 def main() -> NoReturn:
-    """Runs the command line and exits: 0 done, 2 bad input, 3 promotion refused, 5 diverged, 130/143 on signals."""
+    """Runs the command line, and exits.
+
+    0: done, 2: bad input, 3: promotion refused, 4: not delivered, 5: diverged, 130 and 143: signals.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(SIGTERM_EXIT_CODE))
     try:
         cli.main(standalone_mode=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-import mlflow
 from tqdm import tqdm
 
 from mlflow_resnet._version import __version__
@@ -25,7 +24,8 @@ from mlflow_resnet.images.splitting.split import split as split_images
 from mlflow_resnet.options import AuditOptions, ConvertOptions, SplitOptions, TransformOptions
 from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
-from mlflow_resnet.tracking.run import attached_run_ends_with, log_missing_params, recorded_run
+from mlflow_resnet.tracking.recorder import Recorder, recorder_of
+from mlflow_resnet.tracking.run import attached_run_ends_with, recorded_run
 from mlflow_resnet.tracking.server import check_servers
 from mlflow_resnet.transformation import Transformed
 from mlflow_resnet.transformation import transform as transform_images
@@ -115,9 +115,10 @@ def audit(options: AuditOptions) -> Audit:
         images = [image for part, uri in parts.items() for image in audited_directory(part, uri, options)]
         found = findings(images)
         with recorded_run(f"audit of {options.train_dir}") as run:
-            log_missing_params(run, asdict(options))
-            mlflow.set_tag("mlflow_resnet.version", __version__)
-            record.log_audit(images, found)
+            recorder = recorder_of(run)
+            record.log_params(recorder, asdict(options))
+            record.log_tags(recorder, {"mlflow_resnet.version": __version__})
+            record.log_audit(recorder, images, found)
         fatal = [str(finding) for finding in found if finding.kind in options.fatal]
         if fatal:
             raise AuditFailedError(f"{'; '.join(fatal)}. The report is in run {run.info.run_id}.")
@@ -142,12 +143,14 @@ def audited(part: str, directory: LabeledDirectory, found: Scan) -> list[Audited
     return [AuditedImage(part, name, label, path, found.facts[name]) for name, label, path in rows]
 
 
-def audit_training(train_set: ImageDirectoryDataset, val_set: ImageDirectoryDataset) -> Sequence[Finding]:
-    """Tells and logs, in the active run, what the scan of a training's images shows."""
+def audit_training(
+    recorder: Recorder, train_set: ImageDirectoryDataset, val_set: ImageDirectoryDataset
+) -> Sequence[Finding]:
+    """Tells and logs what the scan of a training's images shows."""
     sets = {TRAIN: train_set, VAL: val_set}
     images = [image for part, data in sets.items() for image in audited(part, data.directory, data.found)]
     found = findings(images)
-    record.log_audit(images, found)
+    record.log_audit(recorder, images, found)
     if found:
         kinds = listed(f"{finding.kind} {finding.images}" for finding in found)
         say(f"audit: {kinds} images; see audit/report.html in the run")

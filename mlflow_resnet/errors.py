@@ -10,7 +10,8 @@ MlflowResnetError                    exit 2
 │   │   ├── StoreUnreachableError    S3 does not answer, or is too busy
 │   │   └── ClassMismatchError       it holds classes that training or the model lacks
 │   ├── OutputError                  an output path cannot be written
-│   └── CheckpointError              a training cannot go on from what a folder holds
+│   ├── CheckpointError              a training cannot go on from what a folder holds
+│   └── NotDeliveredError            exit 4: a record waits in a folder, not on the tracking server
 ├── InvalidImageError                one image cannot be read
 ├── WeightsError                     starting weights cannot be used
 │   ├── WeightsDownloadError         ImageNet weights cannot be had
@@ -207,6 +208,12 @@ class CheckpointError(PathError):
     """A training cannot go on from what is at `path`."""
 
 
+class NotDeliveredError(PathError):
+    """The record of a training waits at `path`, because the tracking server did not take all of it."""
+
+    exit_code = 4
+
+
 class MissingPackageError(MlflowResnetError):
     """A command needs a package that only an extra installs."""
 
@@ -232,7 +239,6 @@ class ProcessEndedError(MlflowResnetError):
     """`which` of several processes that train together ended early, and `how`."""
 
     def __init__(self, which: str, how: str) -> None:
-        self.which, self.how = which, how
         remedy = ". If memory ran out, lower --batch-size or --processes" if how.endswith("SIGKILL") else ""
         super().__init__(f"{which} {how}, so the training ended{remedy}.")
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections import Counter
 from dataclasses import asdict, fields
 from typing import Any
 
-import mlflow
 from tqdm import tqdm
 
 from mlflow_resnet import flavor
@@ -29,15 +29,17 @@ from mlflow_resnet.options import (
 )
 from mlflow_resnet.preparation import Training, agreed, check, prepared
 from mlflow_resnet.registry import promotion, versions
-from mlflow_resnet.resuming import TrainingFolder, full_identity_of, training_folder
+from mlflow_resnet.resuming import TrainingFolder, full_identity_of, opened_folder, saving_of, training_folder
 from mlflow_resnet.scoring.batch import ScoredFile, check_suffix, score_to_file
 from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.data import scanned_dataset
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
-from mlflow_resnet.tracking.run import attached_run_ends_with, log_missing_params, recorded_run, run_of_workers
+from mlflow_resnet.tracking.outages import recorded_by_way_of
+from mlflow_resnet.tracking.recorder import recorder_of
+from mlflow_resnet.tracking.run import attached_run_ends_with, recorded_run, run_of_workers
 from mlflow_resnet.tracking.server import check_servers
 from mlflow_resnet.training import processes
-from mlflow_resnet.training_run import TrainResult, train_in_run
+from mlflow_resnet.training_run import TrainResult, train_recorded, trained_at_once
 
 
 def train(options: TrainOptions) -> TrainResult:
@@ -59,16 +61,22 @@ def train(options: TrainOptions) -> TrainResult:
             with processes.agreeing():
                 if folder:
                     folder.begin(full_identity_of(options, training), options.resume)
-            if finished := processes.of_first(folder.record.get("result") if folder else None):
-                return finished_before(finished)
+            if finished := processes.of_first(finished_before(folder, options.offline) if folder else None):
+                return TrainResult(flavor.load_model(finished["model_uri"]), **finished)
             facts = record_training(options, training, folder) if is_first() else follow_training(options, training)
             return TrainResult(training.classifier, **processes.of_first(facts))
 
 
-def finished_before(result: dict[str, Any]) -> TrainResult:
-    """What an earlier call with the same options and data left."""
-    say(f"this training is complete: run {result['run_id']}, model {result['model_uri']}. To repeat: --resume never")
-    return TrainResult(flavor.load_model(result["model_uri"]), **result)
+def finished_before(folder: TrainingFolder, offline: bool) -> dict[str, Any]:
+    """What an earlier call with the same options and data left; empty if there was none that came to its end."""
+    if not folder.is_finished:
+        return {}
+    if not offline:
+        folder.deliver()
+    result = folder.result()
+    where = f"run {result['run_id'] or 'not delivered'}, model {result['model_uri']}"
+    say(f"this training is complete: {where}. To repeat: --resume never")
+    return result
 
 
 def train_in_processes(options: TrainOptions) -> TrainResult:
@@ -81,12 +89,16 @@ def train_in_processes(options: TrainOptions) -> TrainResult:
 def record_training(options: TrainOptions, training: Training, folder: TrainingFolder | None) -> dict[str, Any]:
     """Trains and records it in a run; returns what a `TrainResult` has besides the classifier."""
     name = f"{options.architecture} on {training.train_set.name}"
-    with recorded_run(name, folder.record.get("run_id") if folder else None) as run:
-        result = train_in_run(options, training, run, folder)
-        facts = {field.name: getattr(result, field.name) for field in fields(result) if field.name != "classifier"}
-        if folder:
-            folder.finish(facts)
-    return facts
+    if folder:
+        with recorded_by_way_of(folder.outbox, name, options.offline) as known:
+            best = train_recorded(options, training, folder.outbox, saving_of(folder, options), known)
+            folder.finish(best)
+        if options.offline:
+            say(f"to deliver what was logged: mlflow-resnet sync {shlex.quote(str(folder.path))}")
+        return folder.result()
+    with recorded_run(name) as run:
+        result = trained_at_once(options, training, run)
+    return {field.name: getattr(result, field.name) for field in fields(result) if field.name != "classifier"}
 
 
 def follow_training(options: TrainOptions, training: Training) -> dict[str, Any]:
@@ -94,6 +106,19 @@ def follow_training(options: TrainOptions, training: Training) -> dict[str, Any]
     for _ in training.epochs(options):
         pass
     return {}
+
+
+def sync(directory: str) -> dict[str, Any]:
+    """Delivers what a training in this folder could not; returns what a `TrainResult` has besides the classifier.
+
+    Raises:
+        ServerUnreachableError, NotDeliveredError: if that is still so; what is left is kept.
+        CheckpointError: if there is no training in the folder, or it is going on.
+    """
+    with opened_folder(directory) as folder:
+        check_servers(registry=any(folder.outbox.of_kind("version")))
+        folder.deliver()
+        return folder.result()
 
 
 def score(options: ScoreOptions) -> ScoredFile:
@@ -150,11 +175,12 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         dataset = scanned_dataset(options.image_dir, options.on_bad_image, options.num_workers, "evaluation")
         evaluation = evaluate_images(predictor, dataset.directory, options.batch_size)
         with recorded_run(f"evaluate {options.model_uri}") as run:
-            log_missing_params(run, asdict(options))
-            record.log_data(dataset, "evaluation")
-            model_id = record.known_model_id(options.model_uri)
-            mlflow.log_metrics(evaluation.metrics, dataset=dataset, model_id=model_id)
-            record.log_evaluation(evaluation)
+            recorder = recorder_of(run)
+            recorder.ids.note(model_id=record.known_model_id(options.model_uri))
+            record.log_params(recorder, asdict(options))
+            record.log_data(recorder, dataset, "evaluation")
+            record.log_metrics(recorder, evaluation.metrics, data=dataset, of_model=True)
+            record.log_evaluation(recorder, evaluation)
     return evaluation
 
 

@@ -27,7 +27,7 @@ def check(options: TrainOptions, local_processes: int) -> None:
     """Finds what is wrong before any work begins. `local_processes` share this machine."""
     check_directories(options.train_dir, options.val_dir)
     processes.check_device(options.device, local_processes)
-    if is_first():
+    if is_first() and not options.offline:
         check_servers(registry=bool(options.registered_model_name))
 
 

@@ -16,16 +16,22 @@ import torch
 
 from mlflow_resnet.console import say
 from mlflow_resnet.errors import CheckpointError, listed
-from mlflow_resnet.images.output import locked, new_file, output_errors
+from mlflow_resnet.images.output import locked, output_errors
+from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.images.sources import is_remote
 from mlflow_resnet.options import WITHOUT_EFFECT, TrainOptions
 from mlflow_resnet.preparation import Training
+from mlflow_resnet.tracking.delivery import end_run
+from mlflow_resnet.tracking.notes import Notes
+from mlflow_resnet.tracking.recorder import Outbox
+from mlflow_resnet.tracking.run import trying
 from mlflow_resnet.training.checkpoints import CheckpointFolder, write_file
-from mlflow_resnet.training.course import Saving
+from mlflow_resnet.training.course import EpochResult, Saving
 from mlflow_resnet.training.recipe import phases
 
 ROOT = "checkpoints"
-RECORD = "training.json"
+NOTES = "training.json"
+OUTBOX = "outbox"
 DIRECTORIES = ("train_dir", "val_dir")
 # What a checkpoint has no place for if it changes.
 FIXED = frozenset(("architecture", "classes", "phases", "chosen optimizer", "averaged weights", "validation images"))
@@ -48,7 +54,25 @@ def training_folder(options: TrainOptions) -> Iterator[TrainingFolder | None]:
         write_file(path / ".writable", b"")
         (path / ".writable").unlink()
     with locked(path, path, CheckpointError):
-        yield TrainingFolder(path, options)
+        yield TrainingFolder(path)
+
+
+@contextmanager
+def opened_folder(directory: str) -> Iterator[TrainingFolder]:
+    """The folder of a training that is over or was interrupted.
+
+    Raises:
+        CheckpointError: if it is none, or the training is going on.
+    """
+    path = Path(directory).absolute()
+    if not (path / NOTES).is_file():
+        raise CheckpointError(path, "holds no training; give the folder that a training named, or its --checkpoint-dir")
+    with locked(path, path, CheckpointError):
+        yield TrainingFolder(path)
+
+
+def saving_of(folder: TrainingFolder, options: TrainOptions) -> Saving:
+    return Saving(folder.checkpoints, options.checkpoint_minutes, options.on_divergence == "rewind")
 
 
 def default_folder(options: TrainOptions) -> str:
@@ -81,31 +105,30 @@ def full_identity_of(options: TrainOptions, training: Training) -> dict[str, Any
 
 
 class TrainingFolder:
-    """Checkpoints of a training, and a record of it: its identity, its run and model, and its result at the end."""
+    """Checkpoints of a training, notes of its identity, its run and its result, and what waits to be delivered."""
 
-    def __init__(self, path: Path, options: TrainOptions) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = CheckpointFolder(path)
-        self.saving = Saving(self.checkpoints, options.checkpoint_minutes, options.on_divergence == "rewind")
-        self.record = self.read()
+        self.notes = Notes(path / NOTES)
+        self.outbox = Outbox(path / OUTBOX, self.notes)
 
     def begin(self, identity: Mapping[str, Any], resume: str) -> None:
         """Finds out whether to go on with what is here, and makes the folder that of this training.
 
         Raises:
-            CheckpointError: if what is here is of another training, and was not finished.
+            CheckpointError: if what is here is of another training that was not finished, or was not delivered.
         """
-        changed = differences(self.record.get("identity", {}), identity)
+        changed = differences(self.notes.get("identity", {}), identity)
         unfinished = bool(self.checkpoints.numbers()) and not self.is_finished
         if resume == "never" or (changed and not unfinished):
-            self.checkpoints.clear()
-            self.record = {}
+            self.begin_anew()
         elif unfinished:
             if resume == "auto":
                 self.refuse(changed, "Give these again to go on with it, or --resume force to go on with the new ones,")
             self.refuse({name: text for name, text in changed.items() if name in FIXED}, "Give these again,")
             say(f"going on from the checkpoint in {self.path}")
-        self.note(identity=dict(identity))
+        self.notes.note(identity=dict(identity))
 
     def refuse(self, changed: Mapping[str, str], remedy: str) -> None:
         """Raises an error if anything has changed."""
@@ -113,34 +136,49 @@ class TrainingFolder:
             what = f"holds an unfinished training with other settings: {listed(changed.values())}"
             raise CheckpointError(self.path, f"{what}. {remedy} or --resume never to begin anew")
 
+    def begin_anew(self) -> None:
+        """Removes what is here, unless it is a finished training that is nowhere else."""
+        if self.is_finished and self.outbox.pieces():
+            what = "holds a finished training that was not delivered"
+            raise CheckpointError(
+                self.path, f"{what}. Deliver it with mlflow-resnet sync {self.path}, or remove the folder"
+            )
+        self.checkpoints.clear()
+        self.outbox.clear()
+        self.notes.clear()
+
     @property
     def is_finished(self) -> bool:
-        return "result" in self.record
+        return "best_epoch" in self.notes
 
-    def model_begun_in(self, run_id: str) -> str:
-        """The id of the logged model that an interrupted training has begun in this run; empty if there is none."""
-        if self.record.get("run_id") != run_id:
-            self.note(run_id=run_id, model_id="")
-        return self.record["model_id"]
-
-    def finish(self, result: Mapping[str, Any]) -> None:
-        """Keeps the result, and no checkpoints."""
-        self.note(result=dict(result))
+    def finish(self, best: EpochResult) -> None:
+        """Notes the result, whose model is in the outbox or delivered, and keeps no checkpoints."""
+        self.notes.note(best_epoch=best.epoch, metrics=best.metrics)
         self.checkpoints.clear()
 
-    def note(self, **facts: Any) -> None:
-        """Adds to the record, which is on the disk when this returns."""
-        self.record |= facts
-        with new_file(self.path / RECORD) as partial:
-            write_file(partial, json.dumps(self.record, indent=1).encode())
+    def deliver(self) -> None:
+        """Delivers what is left, and how the run ended.
 
-    def read(self) -> dict[str, Any]:
+        Raises:
+            NotDeliveredError: if that is not possible; what is left is kept.
+        """
         try:
-            return json.loads((self.path / RECORD).read_bytes())
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError) as error:
-            raise CheckpointError(self.path / RECORD, f"cannot be read ({error}). Remove the folder") from None
+            self.outbox.deliver_all()
+        except Exception as error:  # connections, servers, databases, object stores: no common base class
+            raise self.outbox.not_delivered(one_line(error)) from None
+        with trying():
+            end_run(self.notes)
+
+    def result(self) -> dict[str, Any]:
+        """What a `TrainResult` has besides the classifier, of a training that may be unfinished or not delivered."""
+        run_id, model_uri, version = self.outbox.delivered()
+        return {
+            "run_id": run_id,
+            "model_uri": str(self.outbox.model_path() or model_uri),
+            "version": version,
+            "best_epoch": self.notes.get("best_epoch", 0),
+            "metrics": self.notes.get("metrics", {}),
+        }
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:

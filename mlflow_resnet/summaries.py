@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlflow_resnet.errors import LISTED
 from mlflow_resnet.options import DemoOptions, SweepOptions, TrainOptions
@@ -29,11 +29,20 @@ def trained(result: TrainResult, options: TrainOptions | DemoOptions) -> str:
     top1, best = result.metrics["val_top1_accuracy"], result.best_epoch
     lines = [f"validation top-1 accuracy {top1:.4f} (epoch {best}, which the validation images chose)"]
     lines.append(f"model     {result.model_uri}")
-    lines.append(f"run       {result.run_id}")
+    if result.run_id:
+        lines.append(f"run       {result.run_id}")
     if result.version:
         alias = f", alias {options.alias}" if options.alias else ""
         lines.append(f"registry  models:/{options.registered_model_name}/{result.version}{alias}")
     return "\n".join(lines)
+
+
+def synchronized(result: dict[str, Any]) -> str:
+    """Args: result: what a `TrainResult` has besides the classifier, of a training that may be unfinished."""
+    lines = [f"run       {result['run_id']}"]
+    lines += [f"model     {result['model_uri']}"] if result["model_uri"] else []
+    lines += [f"version   {result['version']}"] if result["version"] else []
+    return "\n".join(["delivered", *lines])
 
 
 def found_lr(result: LearningRateTest) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
+from collections.abc import Container
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import mlflow
 import torch
 from mlflow.entities import Run
 
@@ -15,11 +16,10 @@ from mlflow_resnet.curation import audit_training
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.preparation import Training
-from mlflow_resnet.registry import versions
-from mlflow_resnet.resuming import TrainingFolder
 from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.card import training_card
-from mlflow_resnet.tracking.run import log_missing_params
+from mlflow_resnet.tracking.recorder import Recorder, recorder_of
+from mlflow_resnet.training.course import EpochResult, Saving
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class TrainResult:
     """What `train` leaves.
 
     Attributes:
-        model_uri: of the logged model, `models:/m-…`.
+        run_id: empty if the record waits to be delivered.
+        model_uri: of the logged model, `models:/m-…`, or the folder in which it waits to be delivered.
         version: of `registered_model_name`; empty if the model was not registered.
         metrics: of the best epoch, and of the final evaluation with the prefix `val_`.
     """
@@ -40,55 +41,72 @@ class TrainResult:
     metrics: dict[str, float]
 
 
-def log_beginning(options: TrainOptions, training: Training, run: Run) -> None:
+def log_beginning(options: TrainOptions, training: Training, recorder: Recorder) -> None:
     """What is known of a training before its first step."""
     decided = {f"recipe.{name}": value for name, value in asdict(training.recipe).items()}
-    log_missing_params(run, asdict(options) | decided | environment_params())
-    record.log_data(training.train_set, "training")
-    mlflow.set_tags({"mlflow_resnet.version": __version__, "mlflow_resnet.start": training.start})
-    mlflow.log_dict(dict(training.classifier.training), "training.json")
-    record.log_gallery(training.train_images)
+    record.log_params(recorder, asdict(options) | decided | environment_params())
+    record.log_data(recorder, training.train_set, "training")
+    record.log_tags(recorder, {"mlflow_resnet.version": __version__, "mlflow_resnet.start": training.start})
+    facts = json.dumps(dict(training.classifier.training), indent=2)
+    record.log_files(recorder, lambda folder: (folder / "training.json").write_text(facts))
+    record.log_gallery(recorder, training.train_images)
 
 
-def train_in_run(
-    options: TrainOptions, training: Training, run: Run, folder: TrainingFolder | None = None
-) -> TrainResult:
-    """The part of `train` that is recorded, or what is left of it. `folder` is where its checkpoints are."""
-    train_set, val_set, start = training.train_set, training.val_set, training.start
-    begun_model = folder.model_begun_in(run.info.run_id) if folder else ""
-    if not begun_model:
-        log_beginning(options, training, run)
+def train_recorded(
+    options: TrainOptions,
+    training: Training,
+    recorder: Recorder,
+    saving: Saving | None = None,
+    known: Container[int] = (),
+) -> EpochResult:
+    """The part of `train` that is recorded, or what is left of it. Returns the best epoch.
+
+    Args:
+        known: the epochs that the record has already.
+    """
+    train_set, val_set = training.train_set, training.val_set
+    if not recorder.ids.get("begun"):
+        log_beginning(options, training, recorder)
         if options.audit:
-            audit_training(train_set, val_set)
-    with record.pending_model(run, val_set, begun_model) as model:
-        if folder:
-            folder.note(model_id=model.model_id)
-        known = record.logged_epochs(run)
-        with contextlib.closing(training.epochs(options, folder.saving if folder else None)) as epochs:
+            audit_training(recorder, train_set, val_set)
+        record.log_model(recorder, val_set)
+        recorder.ids.note(begun=True)
+    with record.model_fails_with(recorder):
+        with contextlib.closing(training.epochs(options, saving)) as epochs:
             for result in epochs:
                 if result.epoch not in known:
-                    record.log_epoch(result, train_set, val_set, model)
+                    record.log_epoch(recorder, result, train_set, val_set)
                 if result.is_best:
                     best = result
-        record.log_evaluation(best.evaluation)
-        record.log_classifier(training.classifier, model, best.epoch)
+        record.log_evaluation(recorder, best.evaluation)
+        record.log_classifier(recorder, training.classifier, best.epoch)
+    log_card(options, training, recorder, best)
+    return best
+
+
+def log_card(options: TrainOptions, training: Training, recorder: Recorder, best: EpochResult) -> None:
+    """The description of the run, and of the version if the model is to be registered."""
     card = training_card(
-        options, training.recipe, train_set.directory, val_set.directory, start, best.epoch, best.metrics
+        options,
+        training.recipe,
+        training.train_set.directory,
+        training.val_set.directory,
+        training.start,
+        best.epoch,
+        best.metrics,
     )
-    mlflow.set_tag("mlflow.note.content", card)
-    version = register(options, model.model_uri, card)
-    return TrainResult(training.classifier, run.info.run_id, model.model_uri, version, best.epoch, best.metrics)
+    record.log_tags(recorder, {"mlflow.note.content": card})
+    if name := options.registered_model_name:
+        recorder.put("version", name=name, alias=options.alias, description=card)
+
+
+def trained_at_once(options: TrainOptions, training: Training, run: Run) -> TrainResult:
+    """Trains, and delivers each piece of the record at once."""
+    recorder = recorder_of(run)
+    best = train_recorded(options, training, recorder)
+    return TrainResult(training.classifier, *recorder.delivered(), best.epoch, best.metrics)
 
 
 def environment_params() -> dict[str, Any]:
     """What besides the options decides the bits of the weights."""
     return {"torch_version": torch.__version__, "torch_threads": torch.get_num_threads()}
-
-
-def register(options: TrainOptions, model_uri: str, description: str) -> str:
-    """Registers the model if a name was given, and returns its version."""
-    if not options.registered_model_name:
-        return ""
-    version = versions.register(model_uri, options.registered_model_name, options.alias)
-    mlflow.MlflowClient().update_model_version(version.name, version.version, description)
-    return str(version.version)

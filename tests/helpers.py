@@ -127,7 +127,9 @@ def server(command: list[str], health: str, cwd: Path, seconds: float = 90, **en
     """A process that answers at `health` before the block begins and is stopped after it."""
     log = cwd / f"server-{free_port()}.log"
     with open(log, "w") as output:
-        process = subprocess.Popen(command, cwd=cwd, env=os.environ | env, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            command, cwd=cwd, env=os.environ | env, stdout=output, stderr=output, start_new_session=True
+        )
     try:
         deadline = time.monotonic() + seconds
         while True:

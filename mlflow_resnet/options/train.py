@@ -46,7 +46,16 @@ EPOCH_METRICS = (  # what every epoch logs; those that end in loss are better wh
 )
 # Options that change neither the weights nor what becomes of them.
 WITHOUT_EFFECT = frozenset(
-    ("print_frequency", "num_workers", "cache", "cache_dir", "checkpoint_dir", "checkpoint_minutes", "resume")
+    (
+        "print_frequency",
+        "num_workers",
+        "cache",
+        "cache_dir",
+        "checkpoint_dir",
+        "checkpoint_minutes",
+        "resume",
+        "offline",
+    )
 )
 
 Auto = Literal["auto"]
@@ -178,6 +187,9 @@ class TrainOptions(Options):
         "auto",
         choices=("auto", "force", "never"),
     )
+    offline: bool = option(
+        "keep what is logged in the checkpoint folder; deliver it with mlflow-resnet sync FOLDER", False
+    )
     on_divergence: str = option(
         "stop: end the training; rewind: up to twice, go back to the last checkpoint with a tenth of the learning rate",
         "stop",
@@ -193,6 +205,8 @@ class TrainOptions(Options):
         problems += model_name_problems(self.registered_model_name)
         if self.on_divergence == "rewind" and not self.checkpoint_minutes:
             problems.append("on_divergence is 'rewind', but checkpoint_minutes is 0; there would be no checkpoints")
+        if self.offline and not self.checkpoint_minutes:
+            problems.append("offline is on, but checkpoint_minutes is 0; there would be no folder to log to")
         return problems + self.size_problems() + self.batch_problems() + self.recipe_problems()
 
     def size_problems(self) -> list[str]:

@@ -8,9 +8,14 @@ from mlflow_resnet.options.base import AUTO, option
 from mlflow_resnet.options.train import TrainOptions
 
 
-def processes_problems(verb: str, processes: int) -> list[str]:
-    """Why `verb` cannot use so many processes."""
-    return [f"processes is {processes}, but {verb} trains in one process; leave it out"] if processes > 1 else []
+def problems_of_train_only(options: TrainOptions) -> list[str]:
+    """Why a verb cannot use options that only `train` understands."""
+    problems = []
+    if options.processes > 1:
+        problems.append(f"processes is {options.processes}, but {options.verb} trains in one process; leave it out")
+    if options.offline:
+        problems.append(f"offline is on, but {options.verb} needs the tracking server; leave it out")
+    return problems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +29,7 @@ class FindLrOptions(TrainOptions):
     steps: int = option("batches, each trained on at a higher rate", 100, at_least=20)
 
     def combinations(self) -> list[str]:
-        problems = super().combinations() + processes_problems(self.verb, self.processes)
+        problems = super().combinations() + problems_of_train_only(self)
         if not self.highest_rate > self.lowest_rate:
             problems.append(f"highest_rate {self.highest_rate:g} is not above lowest_rate {self.lowest_rate:g}")
         if self.learning_rate != AUTO:
@@ -55,7 +60,7 @@ class SweepOptions(TrainOptions):
     retrain_best: bool = option("train once more with the best values, log the model, register it", True)
 
     def combinations(self) -> list[str]:
-        problems = super().combinations() + processes_problems(self.verb, self.processes)
+        problems = super().combinations() + problems_of_train_only(self)
         if not self.storage:
             problems.append("storage is empty; give a database, such as sqlite:///sweep.db")
         if self.registered_model_name and not self.retrain_best:

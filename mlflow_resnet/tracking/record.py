@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
+from typing import Any
 
-import mlflow
 import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModel, LoggedModelInput, LoggedModelOutput, LoggedModelStatus, Run
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model
+from PIL import Image
 
 from mlflow_resnet import flavor
 from mlflow_resnet.evaluation.evaluate import Evaluation
@@ -24,83 +21,115 @@ from mlflow_resnet.images.audit.findings import AuditedImage, Finding
 from mlflow_resnet.images.audit.report import write_report
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
+from mlflow_resnet.tracking.delivery import MODEL_NAME, now
+from mlflow_resnet.tracking.recorder import Recorder
 from mlflow_resnet.tracking.run import SIGNALS
 from mlflow_resnet.training.course import EpochResult
 from mlflow_resnet.training.data import TrainingImages
 
 GALLERY_IMAGES = 16
-MODEL_NAME = "model"
+PER_CLASS = "per_class.json"
+LAST_LOGGED = "val_loss"  # of what is logged of an epoch
 
 
-def log_gallery(train: TrainingImages) -> None:
+def log_gallery(recorder: Recorder, train: TrainingImages) -> None:
     """A few training images as the network sees them in the first epoch."""
     indices = np.linspace(0, len(train) - 1, min(len(train), GALLERY_IMAGES)).astype(int)
-    mlflow.log_image(image_grid([train.load(epoch=1, index=index) for index in indices]), "training_images.png")
+    grid = image_grid([train.load(epoch=1, index=index) for index in indices])
+    log_files(recorder, lambda folder: Image.fromarray(grid).save(folder / "training_images.png"))
 
 
-def log_data(data: ImageDirectoryDataset, context: str, model: LoggedModelInput | None = None) -> None:
+def log_files(
+    recorder: Recorder, write: Callable[[Path], object], folder: str = "", tables: Sequence[str] = ()
+) -> None:
+    """What `write` puts into an empty folder, as artifacts in `folder`. The UI shows `tables` as such."""
+    recorder.put("files", write, folder=folder, tables=list(tables))
+
+
+def log_params(recorder: Recorder, params: Mapping[str, Any]) -> None:
+    """The params that the run lacks."""
+    recorder.put("params", params={name: str(value) for name, value in params.items()})
+
+
+def log_tags(recorder: Recorder, tags: Mapping[str, str]) -> None:
+    recorder.put("tags", tags=dict(tags))
+
+
+def log_metrics(
+    recorder: Recorder,
+    values: Mapping[str, float],
+    step: int = 0,
+    timestamp: int | None = None,
+    data: ImageDirectoryDataset | None = None,
+    of_model: bool = False,
+) -> None:
+    """Metrics at a step, tied to the images that they are of, and to the model if they are of the one that is kept."""
+    dataset = [data.name, data.digest] if data else None
+    recorder.put("metrics", values=dict(values), step=step, time=timestamp or now(), dataset=dataset, of_model=of_model)
+
+
+def log_data(recorder: Recorder, data: ImageDirectoryDataset, context: str, of_model: bool = False) -> None:
     """The images as an input of the run; if they are in S3, also which objects they were, to find the same again."""
-    mlflow.log_input(data, context=context, model=model)
+    recorder.put("input", dataset=data.to_dict(), context=context, of_model=of_model)
     if data.directory.objects:
-        manifest = pd.DataFrame([asdict(each) for each in data.directory.objects])
-        mlflow.log_text(manifest[["key", "size", "etag"]].to_csv(index=False), f"manifests/{context}.csv")
+        manifest = pd.DataFrame([asdict(each) for each in data.directory.objects])[["key", "size", "etag"]]
+        log_files(recorder, lambda folder: manifest.to_csv(folder / f"{context}.csv", index=False), "manifests")
 
 
-def log_audit(images: Sequence[AuditedImage], found: Sequence[Finding]) -> None:
+def log_audit(recorder: Recorder, images: Sequence[AuditedImage], found: Sequence[Finding]) -> None:
     """The report, the table of facts, and how many images have each kind of finding."""
-    with tempfile.TemporaryDirectory() as folder:
-        write_report(Path(folder), images, found)
-        mlflow.log_artifacts(folder, "audit")
-    mlflow.log_metrics({f"audit_{finding.kind}": finding.images for finding in found})
+    log_files(recorder, lambda folder: write_report(folder, images, found), "audit")
+    log_metrics(recorder, {f"audit_{finding.kind}": finding.images for finding in found})
+
+
+def log_model(recorder: Recorder, val: ImageDirectoryDataset) -> None:
+    """A logged model without files yet."""
+    recorder.put("model")
+    log_data(recorder, val, "validation", of_model=True)
 
 
 @contextlib.contextmanager
-def pending_model(run: Run, val: ImageDirectoryDataset, model_id: str = "") -> Iterator[LoggedModel]:
-    """A logged model without files yet, to which metrics can be tied. It ends FAILED if training does.
-
-    MLflow ties a metric to a model and a dataset only at the moment when the metric is logged.
-
-    Args:
-        model_id: of one that an interrupted training has begun.
-    """
-    client = MlflowClient()
-    if model_id:
-        model = client.get_logged_model(model_id)
-    else:
-        params = client.get_run(run.info.run_id).data.params
-        model = mlflow.initialize_logged_model(MODEL_NAME, params=params, model_type="image-classifier")
-        log_data(val, "validation", LoggedModelInput(model.model_id))
+def model_fails_with(recorder: Recorder) -> Iterator[None]:
+    """The logged model ends FAILED if the block does, unless by a signal: then the same command goes on with it."""
     try:
-        yield model
-    except SIGNALS:  # the same command goes on with it
+        yield
+    except SIGNALS:
         raise
     except BaseException:
         with contextlib.suppress(Exception):  # the first error is the one to report
-            mlflow.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
+            recorder.put("model_failed")
         raise
 
 
-def logged_epochs(run: Run) -> set[int]:
+def logged_epochs(run_id: str) -> set[int]:
     """The epochs whose metrics the run has."""
-    return {metric.step for metric in MlflowClient().get_metric_history(run.info.run_id, "val_loss")}
+    return {metric.step for metric in MlflowClient().get_metric_history(run_id, LAST_LOGGED)}
 
 
 def log_epoch(
-    result: EpochResult, train: ImageDirectoryDataset, val: ImageDirectoryDataset, model: LoggedModel | None
+    recorder: Recorder,
+    result: EpochResult,
+    train: ImageDirectoryDataset,
+    val: ImageDirectoryDataset,
+    has_model: bool = True,
 ) -> None:
     """The epoch's metrics at its step, tied to their data; those of a best epoch to the model too, if there is one."""
-    model_id = model.model_id if model and result.is_best else None
     of_val = {name: value for name, value in result.metrics.items() if name.startswith("val_")}
     of_train = {name: value for name, value in result.metrics.items() if name not in of_val}
-    log = partial(mlflow.log_metrics, step=result.epoch, timestamp=result.timestamp, model_id=model_id)
-    log(of_train, dataset=train)
-    log(of_val, dataset=val)  # the last, because `logged_epochs` looks for them
+    of_model = has_model and result.is_best
+    log_metrics(recorder, of_train, result.epoch, result.timestamp, train, of_model)
+    log_metrics(recorder, of_val, result.epoch, result.timestamp, val, of_model)  # the last: `logged_epochs`
 
 
-def log_evaluation(evaluation: Evaluation) -> None:
+def log_evaluation(recorder: Recorder, evaluation: Evaluation) -> None:
     """The confusion matrix as a figure and the per-class table."""
-    mlflow.log_figure(confusion_matrix_figure(evaluation.confusion, evaluation.classes), "confusion_matrix.png")
-    mlflow.log_table(evaluation.per_class, "per_class.json")
+    figure = confusion_matrix_figure(evaluation.confusion, evaluation.classes)
+
+    def write(folder: Path) -> None:
+        figure.savefig(folder / "confusion_matrix.png")
+        evaluation.per_class.to_json(folder / PER_CLASS, orient="split", index=False)
+
+    log_files(recorder, write, tables=[PER_CLASS])
 
 
 def known_model_id(model_uri: str) -> str | None:
@@ -112,15 +141,9 @@ def known_model_id(model_uri: str) -> str | None:
         return None
 
 
-def log_classifier(classifier: ImageClassifier, model: LoggedModel, best_epoch: int) -> None:
-    """Uploads the files of the pending model and makes it an output of the run.
+def log_classifier(recorder: Recorder, classifier: ImageClassifier, best_epoch: int) -> None:
+    """The files of the logged model, which makes it an output of the run.
 
     `flavor.log_model` would create a model of its own, or copy the run's system metrics to this one.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / MODEL_NAME
-        description = Model(model.artifact_location, model.source_run_id, model_id=model.model_id)
-        flavor.save_model(classifier, path, mlflow_model=description)
-        MlflowClient().log_model_artifacts(model.model_id, str(path))
-    mlflow.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
-    mlflow.log_outputs([LoggedModelOutput(model.model_id, best_epoch)])
+    recorder.put("model_files", lambda folder: flavor.save_model(classifier, folder / MODEL_NAME), step=best_epoch)

@@ -7,7 +7,6 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
@@ -16,6 +15,7 @@ from mlflow.environment_variables import MLFLOW_RUN_ID
 from mlflow.exceptions import MlflowException
 
 from mlflow_resnet.console import is_first
+from mlflow_resnet.tracking.server import patience
 
 SIGNALS = (KeyboardInterrupt, SystemExit)  # Ctrl-C, and SIGTERM, which the command line turns into SystemExit
 CONTINUED_IN = "mlflow_resnet.continued_in"
@@ -63,10 +63,17 @@ def ending(run: Run, killed_by: tuple[type[BaseException], ...] = ()) -> Iterato
     try:
         yield run
     except BaseException as error:
-        with contextlib.suppress(Exception):  # the first error is the one to report
+        with trying():
             mlflow.end_run(status_after(error, killed_by))
         raise
     mlflow.end_run()
+
+
+@contextlib.contextmanager
+def trying() -> Iterator[None]:
+    """Gives a server one chance of a few seconds to hear of an end; another error may be the one to report."""
+    with patience(retries=0, seconds=5), contextlib.suppress(Exception):
+        yield
 
 
 def exists(run_id: str) -> bool:
@@ -85,7 +92,7 @@ def attached_run_ends_with() -> Iterator[None]:
         yield
     except BaseException as error:
         if run_id and os.environ.get(MLFLOW_RUN_ID.name):
-            with contextlib.suppress(Exception):  # the first error is the one to report
+            with trying():
                 MlflowClient().set_terminated(run_id, status_after(error))
         raise
 
@@ -103,7 +110,7 @@ def run_of_workers() -> Iterator[dict[str, str]]:
             yield {RUN_ID_FILE: str(file)} | ({MLFLOW_RUN_ID.name: active.info.run_id} if active else {})
         except BaseException as error:
             if file.exists():
-                with contextlib.suppress(Exception):  # the first error is the one to report
+                with trying():
                     end_if_running(file.read_text(), status_after(error))
             raise
         finally:
@@ -119,9 +126,3 @@ def end_if_running(run_id: str, status: str) -> None:
 def status_after(error: BaseException, killed_by: tuple[type[BaseException], ...] = ()) -> str:
     """KILLED after a signal or an error `killed_by`, else FAILED."""
     return "KILLED" if isinstance(error, SIGNALS + killed_by) else "FAILED"
-
-
-def log_missing_params(run: Run, params: dict[str, Any]) -> None:
-    """Logs the params that the run lacks. `mlflow run` logged its own, as typed, and MLflow lets none be changed."""
-    present = MlflowClient().get_run(run.info.run_id).data.params
-    mlflow.log_params({name: value for name, value in params.items() if name not in present})

@@ -15,8 +15,6 @@ from mlflow import MlflowClient
 from mlflow_resnet.errors import ServerUnreachableError
 from mlflow_resnet.images.reasons import one_line
 
-# MLflow's defaults (7 retries of 120 seconds with back-off, 10 tries of a database) would keep a user waiting.
-HTTP_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 SECONDS = 25.0
 SQLITE = "sqlite:///"
 
@@ -27,7 +25,7 @@ def check_servers(registry: bool) -> None:
     Raises:
         ServerUnreachableError: if one of them does not answer within 25 seconds.
     """
-    with little_patience():
+    with patience(retries=1, seconds=5):
         ask(mlflow.get_tracking_uri(), lambda: MlflowClient().search_experiments(max_results=1))
         if registry:
             ask(mlflow.get_registry_uri(), lambda: MlflowClient().search_registered_models(max_results=1))
@@ -77,10 +75,14 @@ def within(seconds: float, question: Callable[[], object]) -> None:
 
 
 @contextlib.contextmanager
-def little_patience() -> Iterator[None]:
-    """MLflow reads these variables at each request."""
-    before = {name: os.environ.get(name) for name in HTTP_PATIENCE}
-    os.environ.update(HTTP_PATIENCE)
+def patience(retries: int, seconds: int) -> Iterator[None]:
+    """How often, and how long, MLflow waits for an answer. It reads these variables at each request.
+
+    Its defaults (7 retries of 120 seconds with back-off) would keep a user waiting.
+    """
+    names = ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(zip(names, (str(retries), str(seconds)), strict=True))
     try:
         yield
     finally:

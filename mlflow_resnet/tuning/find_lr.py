@@ -14,6 +14,7 @@ from mlflow_resnet.evaluation.figures import learning_rate_figure
 from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.options import FindLrOptions
 from mlflow_resnet.preparation import check, prepared
+from mlflow_resnet.tracking.recorder import recorder_of
 from mlflow_resnet.tracking.run import attached_run_ends_with, recorded_run
 from mlflow_resnet.training.rate_test import RatePoint, Suggestion, rate_points, suggest
 from mlflow_resnet.training.recipe import phases
@@ -46,7 +47,7 @@ def find_lr(options: FindLrOptions) -> LearningRateTest:
         strategy = phases(training.recipe)[-1].strategy
         say(f"testing learning rates of the phase {strategy}")
         with recorded_run(name) as run:
-            log_beginning(options, training, run)
+            log_beginning(options, training, recorder_of(run))
             mlflow.set_tag("mlflow_resnet.phase", strategy)
             measured = rate_points(
                 training.classifier, training.train_images, training.val_images, training.recipe, options

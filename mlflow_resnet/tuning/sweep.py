@@ -21,7 +21,7 @@ from mlflow_resnet.tracking.run import attached_run_ends_with, child_run, record
 from mlflow_resnet.training.budget import Budget
 from mlflow_resnet.training.recipe import decide
 from mlflow_resnet.training.setup import check_batch_size
-from mlflow_resnet.training_run import TrainResult, train_in_run
+from mlflow_resnet.training_run import TrainResult, trained_at_once
 from mlflow_resnet.tuning.search_space import Space, check_corners, default_space, own_values, read_space
 
 try:
@@ -148,6 +148,7 @@ def retrained(all_trials: Sweep, best: FrozenTrial) -> TrainResult | None:
     say(f"training again with the values of trial {best.number}")
     best_options = train_options(options, best.params, **registration)
     with child_run("best") as run:
-        result = train_in_run(best_options, training_on(all_trials.train_set, all_trials.val_set, best_options), run)
+        training = training_on(all_trials.train_set, all_trials.val_set, best_options)
+        result = trained_at_once(best_options, training, run)
     study.set_user_attr("retrained", registration | {"trial": best.number})
     return result

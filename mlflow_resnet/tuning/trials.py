@@ -19,7 +19,8 @@ from mlflow_resnet.options import SweepOptions, TrainOptions
 from mlflow_resnet.preparation import training_on
 from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
-from mlflow_resnet.tracking.run import child_run, exists, log_missing_params
+from mlflow_resnet.tracking.recorder import recorder_of
+from mlflow_resnet.tracking.run import child_run, exists
 from mlflow_resnet.training.budget import Budget
 from mlflow_resnet.training.course import EpochResult
 from mlflow_resnet.training.hardware import is_out_of_memory
@@ -51,9 +52,10 @@ class Sweep:
 
     def begin(self, run: Run, first: dict[str, Any]) -> None:
         """Records in the parent run what is known before the trials. A new study begins with the values `first`."""
-        log_missing_params(run, asdict(self.options) | {"storage": without_password(self.options.storage)})
-        record.log_data(self.train_set, "training")
-        record.log_data(self.val_set, "validation")
+        recorder = recorder_of(run)
+        record.log_params(recorder, asdict(self.options) | {"storage": without_password(self.options.storage)})
+        record.log_data(recorder, self.train_set, "training")
+        record.log_data(recorder, self.val_set, "validation")
         mlflow.log_dict({name: asdict(values) for name, values in self.space.items()}, "search_space.json")
         mlflow.set_tags({"mlflow_resnet.version": __version__, "mlflow_resnet.study": self.study.study_name})
         self.study.set_user_attr("run_id", run.info.run_id)
@@ -91,17 +93,18 @@ class Sweep:
     def train(self, trial: Trial, options: TrainOptions, run: Run) -> EpochResult:
         """Trains as `train` does, but keeps no model. Returns the best epoch."""
         training = training_on(self.train_set, self.val_set, options)
-        log_beginning(options, training, run)
+        recorder = recorder_of(run)
+        log_beginning(options, training, recorder)
         metric = options.best_metric
         for result in training.epochs(options):
-            record.log_epoch(result, self.train_set, self.val_set, None)
+            record.log_epoch(recorder, result, self.train_set, self.val_set, has_model=False)
             if result.is_best:
                 best = result
                 mlflow.log_metric(f"best_{metric}", result.metrics[metric], step=result.epoch)
             trial.report(result.metrics[metric], result.epoch)
             if result.epoch < training.recipe.epochs:
                 self.check(trial, f"after epoch {result.epoch}")
-        record.log_evaluation(best.evaluation)
+        record.log_evaluation(recorder, best.evaluation)
         return best
 
     def check(self, trial: Trial, when: str) -> None:

@@ -80,11 +80,11 @@ class Place:
     def runs(self) -> list[mlflow.entities.Run]:
         return list(self.client().search_runs(["0"]))
 
-    def curve(self) -> list[tuple[int, float]]:
-        """(step, val_loss) of every point of the one run that there is, in the order of the steps."""
+    def curve(self, metric: str = "val_loss") -> list[tuple[int, float]]:
+        """(step, value) of every point of the one run that there is, in the order of the steps."""
         (run,) = self.runs()
-        history = self.client().get_metric_history(run.info.run_id, "val_loss")
-        return sorted((metric.step, metric.value) for metric in history)
+        history = self.client().get_metric_history(run.info.run_id, metric)
+        return sorted((point.step, point.value) for point in history)
 
 
 def wait_for_iteration(process: subprocess.Popen[str], number: int) -> str:

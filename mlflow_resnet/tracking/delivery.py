@@ -1,0 +1,201 @@
+"""The pieces that a run's record consists of, and how each reaches the tracking server.
+
+A piece is a dictionary that JSON can hold, and perhaps a folder of files, so that it can wait on a disk. Delivered
+twice, it leaves the same as delivered once, because after a kill nobody knows whether the server had received it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModelInput,
+    LoggedModelOutput,
+    LoggedModelStatus,
+    Metric,
+    Param,
+    RunTag,
+)
+from mlflow.models import Model
+from mlflow.tracking.context.registry import resolve_tags
+
+from mlflow_resnet.registry import versions
+from mlflow_resnet.tracking.notes import Notes
+
+MODEL_NAME = "model"
+PARAMS_AT_ONCE = 100  # the most that MLflow takes
+CONTEXT_TAG = "mlflow.data.context"
+TABLES_TAG = "mlflow.loggedArtifacts"
+PIECE_TAG = "mlflow_resnet.piece"  # by which a run or a model is found again, if its id was lost with the answer
+
+
+def deliver(piece: Mapping[str, Any], files: Path, ids: Notes) -> None:
+    """Sends a piece. `ids` has the ids of run and model, and gets those that the server gives.
+
+    Raises:
+        Exception: of any kind, if it cannot be sent.
+    """
+    DELIVERIES[piece["kind"]](MlflowClient(), piece, files, ids)
+
+
+def send_run(client: MlflowClient, piece: Mapping[str, Any], files: Path, ids: Notes) -> None:
+    """A run for a training that began without a server."""
+    if ids.get("run_id"):
+        return
+    experiment_id = piece["experiment_id"] or experiment_called(client, piece["experiment"])
+    known = client.search_runs([experiment_id], f"tags.`{PIECE_TAG}` = '{piece['id']}'", max_results=1)
+    tags = piece["tags"] | {PIECE_TAG: piece["id"]}
+    run = known[0] if known else client.create_run(experiment_id, piece["time"], tags, piece["name"])
+    ids.note(run_id=run.info.run_id)
+
+
+def experiment_called(client: MlflowClient, name: str) -> str:
+    """The id of an experiment, which is made if there is none of that name."""
+    experiment = client.get_experiment_by_name(name)
+    return experiment.experiment_id if experiment else client.create_experiment(name)
+
+
+def send_params(client: MlflowClient, piece: Mapping[str, Any], files: Path, ids: Notes) -> None:
+    """The params that the run lacks. `mlflow run` logged its own, as typed, and MLflow lets none be changed."""
+    present = client.get_run(ids["run_id"]).data.params
+    params = iter([Param(name, str(value)) for name, value in piece["params"].items() if name not in present])
+    while some := list(islice(params, PARAMS_AT_ONCE)):
+        client.log_batch(ids["run_id"], params=some)
+
+
+def send_tags(client: MlflowClient, piece: Mapping[str, Any], files: Path, ids: Notes) -> None:
+    client.log_batch(ids["run_id"], tags=[RunTag(name, value) for name, value in piece["tags"].items()])
+
+
+def send_metrics(client: MlflowClient, piece: Mapping[str, Any], files: Path, ids: Notes) -> None:
+    """Metrics of one step, tied to their data and perhaps to the model. MLflow keeps equal points once."""
+    client.log_batch(
+        ids["run_id"],
+        metrics=[
+            Metric(
+                name,
+                value,
+                piece["time"],
+                piece["step"],
+                model_id=ids["model_id"] if piece["of_model"] else None,
+                dataset_name=piece["dataset"] and piece["dataset"][0],
+                dataset_digest=piece["dataset"] and piece["dataset"][1],
+                run_id=ids["run_id"],
+            )
+            for name, value in piece["values"].items()
+        ],
+    )
+
+
+def send_input(client: MlflowClient, piece: Mapping[str, Any], files: Path, ids: Notes) -> None:
+    """A dataset as an input of the run, or of the model too."""
+    data = DatasetInput(Dataset(**piece["dataset"]), [InputTag(CONTEXT_TAG, piece["context"])])
+    models = [LoggedModelInput(ids["model_id"])] if piece["of_model"] else None
+    client.log_inputs(ids["run_id"], [data], models)
+
+
+def send_files(client: MlflowClient, piece: Mapping[str, Any], files: Path, ids: Notes) -> None:
+    """Artifacts of the run. A table gets the tag that MLflow's UI looks for."""
+    client.log_artifacts(ids["run_id"], str(files), piece["folder"] or None)
+    if piece["tables"]:
+        known = json.loads(client.get_run(ids["run_id"]).data.tags.get(TABLES_TAG, "[]"))
+        own = [{"path": name, "type": "table"} for name in piece["tables"]]
+        client.set_tag(ids["run_id"], TABLES_TAG, json.dumps(known + [each for each in own if each not in known]))
+
+
+def send_model(client: MlflowClient, piece: Mapping[str, Any], files: Path, ids: Notes) -> None:
+    """A logged model without files yet, to which metrics can be tied.
+
+    MLflow ties a metric to a model and a dataset only at the moment when the metric is logged.
+    """
+    if ids.get("model_id"):
+        return
+    run = client.get_run(ids["run_id"])
+    experiment = run.info.experiment_id
+    of_run = client.search_logged_models([experiment], f"source_run_id = '{ids['run_id']}'")
+    known = [model for model in of_run if model.tags.get(PIECE_TAG) == piece["id"]]
+    model = (
+        known[0]
+        if known
+        else client.create_logged_model(
+            experiment,
+            MODEL_NAME,
+            ids["run_id"],
+            tags=resolve_tags({PIECE_TAG: piece["id"]}),
+            params=run.data.params,
+            model_type="image-classifier",
+        )
+    )
+    ids.note(model_id=model.model_id)
+
+
+def send_model_files(client: MlflowClient, piece: Mapping[str, Any], files: Path, ids: Notes) -> None:
+    """The files of the model, which is then ready, and an output of the run."""
+    model = client.get_logged_model(ids["model_id"])
+    folder = files / MODEL_NAME
+    description = Model.load(folder)
+    description.model_id, description.run_id = model.model_id, model.source_run_id
+    description.artifact_path = model.artifact_location
+    description.save(folder / "MLmodel")
+    client.log_model_artifacts(model.model_id, str(folder))
+    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    client.log_outputs(ids["run_id"], [LoggedModelOutput(model.model_id, piece["step"])])
+
+
+def send_model_failed(client: MlflowClient, piece: Mapping[str, Any], files: Path, ids: Notes) -> None:
+    if model_id := ids.get("model_id"):
+        client.finalize_logged_model(model_id, LoggedModelStatus.FAILED)
+
+
+def send_version(client: MlflowClient, piece: Mapping[str, Any], files: Path, ids: Notes) -> None:
+    """The model as a version in the registry, with alias and description."""
+    version = versions.register(f"models:/{ids['model_id']}", piece["name"], piece["alias"])
+    client.update_model_version(version.name, version.version, piece["description"])
+    ids.note(version=str(version.version))
+
+
+def end_run(ids: Notes) -> None:
+    """Tells the server how the run of these ids ended, and when."""
+    client = MlflowClient()
+    if run_id := ids.get("run_id"):
+        client.set_terminated(run_id, ids.get("status", "KILLED"), ids.get("ended"))
+
+
+def run_piece(name: str) -> dict[str, Any]:
+    """What a run that is yet to be made on a server must know of now."""
+    return {
+        "name": name,
+        "experiment": os.environ.get("MLFLOW_EXPERIMENT_NAME", "Default"),
+        "experiment_id": os.environ.get("MLFLOW_EXPERIMENT_ID", ""),
+        "time": now(),
+        "tags": resolve_tags(),
+    }
+
+
+def now() -> int:
+    """Milliseconds, as MLflow counts them."""
+    return int(time.time() * 1000)
+
+
+DELIVERIES: dict[str, Callable[[MlflowClient, Mapping[str, Any], Path, Notes], None]] = {
+    "run": send_run,
+    "params": send_params,
+    "tags": send_tags,
+    "metrics": send_metrics,
+    "input": send_input,
+    "files": send_files,
+    "model": send_model,
+    "model_files": send_model_files,
+    "model_failed": send_model_failed,
+    "version": send_version,
+}

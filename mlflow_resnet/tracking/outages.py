@@ -1,0 +1,70 @@
+"""A run whose record goes by way of an outbox, so that it outlives a server that is away."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mlflow.environment_variables import MLFLOW_RUN_ID
+
+from mlflow_resnet.tracking.delivery import now, run_piece
+from mlflow_resnet.tracking.notes import Notes
+from mlflow_resnet.tracking.record import LAST_LOGGED, logged_epochs
+from mlflow_resnet.tracking.recorder import Outbox
+from mlflow_resnet.tracking.run import recorded_run, status_after
+from mlflow_resnet.tracking.server import patience
+
+SECONDS_AT_END = 30.0  # for a server that is away
+SECONDS_AFTER_ERROR = 3.0
+REQUEST_SECONDS = 30
+
+
+@contextmanager
+def recorded_by_way_of(outbox: Outbox, name: str, offline: bool) -> Iterator[set[int]]:
+    """The run of a training, which is called `name` if it is new. Yields the epochs that its record has already.
+
+    Raises:
+        NotDeliveredError: at the end, if the server has not taken all that was put into the outbox.
+    """
+    if offline:
+        begin_offline(outbox, name)
+        with noting_end(outbox.ids):
+            yield pending_epochs(outbox)
+        return
+    with patience(retries=1, seconds=REQUEST_SECONDS), recorded_run(name, outbox.ids.get("run_id")) as run:
+        begin_in(outbox.ids, run.info.run_id)
+        known = pending_epochs(outbox) | logged_epochs(run.info.run_id)
+        with outbox.delivering(SECONDS_AT_END, SECONDS_AFTER_ERROR), noting_end(outbox.ids):
+            yield known
+
+
+def begin_offline(outbox: Outbox, name: str) -> None:
+    """The run is made when the outbox is delivered, unless there is one already."""
+    if run_id := os.environ.get(MLFLOW_RUN_ID.name) or outbox.ids.get("run_id"):
+        begin_in(outbox.ids, run_id)
+    elif not any(outbox.of_kind("run")):
+        outbox.put("run", **run_piece(name))
+
+
+def begin_in(ids: Notes, run_id: str) -> None:
+    """Notes the run. Another one than before has nothing yet."""
+    if ids.get("run_id") not in (None, run_id):
+        ids.note(begun=False, model_id="")
+    ids.note(run_id=run_id)
+
+
+def pending_epochs(outbox: Outbox) -> set[int]:
+    """The epochs whose metrics wait in the outbox."""
+    return {piece["step"] for _, piece in outbox.of_kind("metrics") if LAST_LOGGED in piece["values"]}
+
+
+@contextmanager
+def noting_end(ids: Notes) -> Iterator[None]:
+    """Notes how the training ended, and when, for a server that could not be told."""
+    try:
+        yield
+    except BaseException as error:
+        ids.note(status=status_after(error), ended=now())
+        raise
+    ids.note(status="FINISHED", ended=now())
