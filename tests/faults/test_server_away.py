@@ -31,7 +31,8 @@ def tracking_server(place: Place, port: int) -> Iterator[subprocess.Popen[bytes]
     """A real one, on the database of the place, which is killed after the block."""
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", "sqlite:///mlflow.db", "--artifacts-destination", "artifacts"]
-    with server(command, f"http://127.0.0.1:{port}/health", place.path) as process:
+    fewer_processes = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with server(command, f"http://127.0.0.1:{port}/health", place.path, **fewer_processes) as process:
         try:
             yield process
         finally:
