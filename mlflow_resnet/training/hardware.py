@@ -48,9 +48,21 @@ def keep_freed_memory() -> None:
     """Has glibc keep what is freed instead of giving it back to the system at every step.
 
     The system has to clear each page that it hands out again: without this, training on a CPU is about 10 % slower.
+    Not where addresses are limited (ulimit -v): oneDNN asks the system itself for room for its code, and ends in an
+    error or a crash when what is kept has taken all of it.
     """
+    if has_limited_addresses():
+        return
     call_glibc("mallopt", M_MMAP_MAX, 0)
     call_glibc("mallopt", M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def has_limited_addresses() -> bool:
+    if sys.platform != "linux":
+        return False
+    import resource
+
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
 def give_back_memory(device: torch.device) -> None:
