@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
@@ -30,6 +29,7 @@ from PIL import (
 )
 
 from mlflow_resnet.errors import InvalidImageError
+from mlflow_resnet.images.colors import loaded, rgb
 from mlflow_resnet.images.orientation import Region, as_stored, orientation_of, swapped, turned
 from mlflow_resnet.images.reasons import one_line, os_reason
 
@@ -100,7 +100,7 @@ def decode(content: bytes, shorter_edge: int | None = None) -> Image.Image:
         if shorter_edge:
             _draft(image, image.size, (shorter_edge, shorter_edge))
         image.load()
-        return turned(_rgb(image), orientation)
+        return turned(rgb(image), orientation)
 
 
 def looks_like_image(content: bytes) -> bool:
@@ -148,7 +148,7 @@ def _open(content: bytes) -> tuple[Image.Image, int]:
     image = _READERS[name][1](io.BytesIO(content))
     _check_size(image)
     if name != "JPEG":  # only a JPEG can gain from waiting; TIFF turns itself and PNG knows its EXIF only when loaded
-        image.load()
+        return loaded(image), orientation_of(image)
     return image, orientation_of(image)
 
 
@@ -176,7 +176,7 @@ def _resampled(image: Image.Image, orientation: int, region: Region, size: tuple
     left, top, right, bottom = as_stored(region, image.size, orientation)
     scale = _draft(image, (right - left, bottom - top), target)
     box = left / scale, top / scale, right / scale, bottom / scale
-    return turned(_rgb(image).resize(target, Image.Resampling.BILINEAR, box=box), orientation)
+    return turned(rgb(image).resize(target, Image.Resampling.BILINEAR, box=box), orientation)
 
 
 def _draft(image: Image.Image, region_size: tuple[float, float], target: tuple[int, int]) -> int:
@@ -189,33 +189,3 @@ def _draft(image: Image.Image, region_size: tuple[float, float], target: tuple[i
     if scale == 1 or not isinstance(image, JpegImagePlugin.JpegImageFile):
         return 1
     return scale if image.draft(None, (image.width // scale, image.height // scale)) else 1
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):
-        image = _gray(image)
-    elif image.has_transparency_data:
-        image = _on_white(image)
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    if image.mode == "La":  # the one mode with alpha that Pillow does not convert to RGBA
-        image = image.convert("LA")
-    picture = image.convert("RGBA")
-    canvas = Image.new("RGB", picture.size, "white")
-    canvas.paste(picture, mask=picture.getchannel("A"))
-    return canvas
-
-
-def _gray(image: Image.Image) -> Image.Image:
-    """A 16-bit gray image with its whole range of brightness mapped to 0..255; Pillow's `convert` would clip it."""
-    sixteen_bits = image.mode.startswith("I;16") or image.mode == "I" and image.format in ("PNG", "PPM")
-    if not sixteen_bits:
-        raise InvalidImageError("the brightness range of a 32-bit or signed image is unknown; save it as 8 or 16 bits")
-    brightest = 4095 if getattr(image, "tag_v2", {}).get(258) == (12,) else 65535  # tag BitsPerSample
-    values = np.asarray(image).astype(np.uint32)
-    gray = ((values * 255 + brightest // 2) // brightest).astype(np.uint8)
-    if (transparent := image.info.get("transparency")) is not None:
-        gray[values == transparent] = 255
-    return Image.fromarray(gray)

@@ -39,3 +39,21 @@ def photo(width: int, height: int) -> Image.Image:
     y, x = np.mgrid[0:height, 0:width]
     bands = [128 + 100 * np.sin(x / 37 + y / 91), 255 * x / width, 255 * y / height]
     return Image.fromarray(np.stack(bands, axis=-1).astype(np.uint8))
+
+
+TIFF_DATA = 4096  # where the data of a TIFF begins
+
+
+def tiff(width: int, height: int, data: bytes, tags: dict[int, list[int]], endian: str = "<") -> bytes:
+    """An uncompressed TIFF written by hand: gray of 8 bits, unless `tags` (number -> values) say something else."""
+    usual = {256: [width], 257: [height], 258: [8], 259: [1], 262: [1], 273: [TIFF_DATA], 277: [1]}
+    all_tags = usual | {278: [height], 279: [len(data)]} | tags
+    entries, extra, place_of_extra = b"", b"", 8 + 2 + 12 * len(all_tags) + 4
+    for tag, values in sorted(all_tags.items()):
+        place = packed = struct.pack(f"{endian}{len(values)}H", *values)
+        if len(packed) > 4:
+            place, extra = struct.pack(f"{endian}I", place_of_extra + len(extra)), extra + packed
+        entries += struct.pack(f"{endian}HHI", tag, 3, len(values)) + place.ljust(4, b"\0")
+    magic = b"II*\0" if endian == "<" else b"MM\0*"
+    header = magic + struct.pack(f"{endian}IH", 8, len(all_tags)) + entries + bytes(4)
+    return (header + extra).ljust(TIFF_DATA, b"\0") + data

@@ -97,6 +97,6 @@ def test_memory_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def exhausted(image: Image.Image) -> Image.Image:
         raise MemoryError
 
-    monkeypatch.setattr(decoding, "_rgb", exhausted)
+    monkeypatch.setattr(decoding, "rgb", exhausted)
     with pytest.raises(MemoryError):
         decode(encoded(photo(4, 4), "PNG"))

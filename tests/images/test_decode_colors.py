@@ -5,11 +5,11 @@ import struct
 
 import numpy as np
 import pytest
-from made_images import chunk, encoded, png
+from made_images import chunk, encoded, png, tiff
 from PIL import Image
 
 from mlflow_resnet.errors import InvalidImageError
-from mlflow_resnet.images import decode as decoding
+from mlflow_resnet.images.colors import rgb
 from mlflow_resnet.images.decode import decode, read_region
 from mlflow_resnet.images.orientation import Region
 
@@ -45,14 +45,14 @@ def test_transparent_pixels_are_seen_on_white() -> None:
 
 @pytest.mark.parametrize(("mode", "value"), [("PA", (0, 0)), ("La", (0, 0)), ("RGBa", (0, 0, 0, 0)), ("LA", (9, 0))])
 def test_modes_with_alpha_that_few_files_have_are_seen_on_white(mode: str, value: tuple[int, ...]) -> None:
-    assert decoding._rgb(Image.new(mode, (1, 1), value)).getpixel((0, 0)) == WHITE
+    assert rgb(Image.new(mode, (1, 1), value)).getpixel((0, 0)) == WHITE
 
 
 def test_16_bit_pictures_keep_their_whole_range() -> None:
     ramp = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)
     expected = np.arange(256).reshape(16, 16)
     pgm = b"P5 16 16 65535\n" + ramp.astype(">u2").tobytes()
-    little, big = (tiff(16, 16, ramp.astype(order).tobytes(), order) for order in ("<u2", ">u2"))
+    little, big = (tiff(16, 16, ramp.astype(f"{end}u2").tobytes(), {258: [16]}, end) for end in "<>")
     for content in (encoded(Image.fromarray(ramp), "PNG"), pgm, little, big):
         assert np.array_equal(np.asarray(decode(content))[..., 1], expected)
 
@@ -64,19 +64,8 @@ def test_a_16_bit_picture_has_a_transparent_brightness() -> None:
     assert picture.getpixel((1, 0)) == (10, 10, 10)
 
 
-def tiff(width: int, height: int, data: bytes, order: str, bits: int = 16, sample_format: int = 1) -> bytes:
-    """An uncompressed gray TIFF written by hand."""
-    endian = order[0]
-    tags = [(256, width), (257, height), (258, bits), (259, 1), (262, 1), (273, 200), (277, 1), (278, height)]
-    tags += [(279, len(data)), (339, sample_format)]
-    entries = b"".join(struct.pack(f"{endian}HHI", tag, 4, 1) + struct.pack(f"{endian}I", value) for tag, value in tags)
-    magic = b"II*\0" if endian == "<" else b"MM\0*"
-    directory = struct.pack(f"{endian}IH", 8, len(tags)) + entries + bytes(4)
-    return (magic + directory).ljust(200, b"\0") + data
-
-
 def test_a_12_bit_tiff_keeps_its_whole_range() -> None:
-    content = tiff(2, 1, b"\xff\xf8\x00", "<", bits=12)  # 4095, 2048
+    content = tiff(2, 1, b"\xff\xf8\x00", {258: [12]})  # 4095, 2048
     assert [decode(content).getpixel((x, 0)) for x in (0, 1)] == [WHITE, (128, 128, 128)]
 
 
