@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 from collections import Counter
 from dataclasses import asdict, fields
@@ -11,15 +12,18 @@ from typing import Any
 from tqdm import tqdm
 
 from mlflow_resnet import flavor
+from mlflow_resnet._version import __version__
 from mlflow_resnet.console import is_first, say
 from mlflow_resnet.evaluation.evaluate import Evaluation
 from mlflow_resnet.evaluation.evaluate import evaluate as evaluate_images
 from mlflow_resnet.images.directories import no_images
-from mlflow_resnet.images.output import new_file
+from mlflow_resnet.images.output import resumable_file
 from mlflow_resnet.images.rules import Ignored
-from mlflow_resnet.images.sources import check_directories, directory_sources
+from mlflow_resnet.images.sources import check_directories, directory_sources, is_remote
 from mlflow_resnet.launch import in_processes
+from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.prediction import Predictor
+from mlflow_resnet.model.storage import digest_of
 from mlflow_resnet.model.weights import MODEL_SCHEMES
 from mlflow_resnet.options import (
     EvaluateOptions,
@@ -30,7 +34,8 @@ from mlflow_resnet.options import (
 from mlflow_resnet.preparation import Training, agreed, check, prepared
 from mlflow_resnet.registry import promotion, versions
 from mlflow_resnet.resuming import TrainingFolder, full_identity_of, opened_folder, saving_of, training_folder
-from mlflow_resnet.scoring.batch import ScoredFile, check_suffix, score_to_file
+from mlflow_resnet.scoring.batch import ScoredFile, check_suffix, join, score_to_parts
+from mlflow_resnet.scoring.parts import Parts
 from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.data import scanned_dataset
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
@@ -124,6 +129,11 @@ def sync(directory: str) -> dict[str, Any]:
 def score(options: ScoreOptions) -> ScoredFile:
     """Scores every image below a directory to a file that appears complete or not at all.
 
+    Rows are kept in a hidden folder beside the file every few seconds. If a call is killed or fails, the next one with
+    the same model, images and `top_k` goes on after the last of them, in the order of `directory_sources`, and gives
+    the rows that one call without interruption gives. Of images that were added, changed or removed meanwhile, it sees
+    those that come after that place; rows that were kept stay as they are, and their images are not read again.
+
     Raises:
         MlflowResnetError: for anything a user can cause. A bad image is only a row.
     """
@@ -132,23 +142,40 @@ def score(options: ScoreOptions) -> ScoredFile:
         check_directories(options.image_dir)
         check_servers_of(options.model_uri)
         ignored: Counter[str] = Counter()
-        with new_file(options.output) as path:
-            predictor = load_predictor(options.model_uri, options)
-            sources = directory_sources(options.image_dir, ignored)
-            with tqdm(desc="scoring", unit="img", leave=False, disable=None) as bar:
-                scored = score_to_file(
+        with resumable_file(options.output) as path:
+            classifier = flavor.load_model(options.model_uri)
+            predictor = Predictor(classifier, options.device, options.num_workers)
+            parts = Parts(path.parent, what_decides_rows(options, classifier))
+            sources = directory_sources(options.image_dir, ignored, after=parts.progress.last)
+            with tqdm(desc="scoring", unit="img", leave=False, disable=None, initial=parts.progress.rows) as bar:
+                score_to_parts(
                     predictor,
                     sources,
-                    path,
-                    options.output,
+                    parts,
                     batch_size=options.batch_size,
                     top_k=options.top_k,
                     on_rows=bar.update,
                 )
-            if scored.rows == 0:
+            if parts.progress.rows == 0:
                 raise no_images(options.image_dir, Ignored(**ignored))
+            scored = join(parts, path, options.output)
             say(f"{scored.rows} images in {options.image_dir}", str(Ignored(**ignored)))
     return scored
+
+
+def what_decides_rows(options: ScoreOptions, classifier: ImageClassifier) -> dict[str, Any]:
+    """What two calls must have in common so that one can go on with the other's rows.
+
+    The size of batches and the device are not in it: they decide no more than the last bits.
+    """
+    local = "" if is_remote(options.image_dir) else os.path.realpath(options.image_dir)
+    return {
+        "model": digest_of(classifier),
+        "image_dir": options.image_dir,
+        "folder of images": local,
+        "top_k": options.top_k,
+        "version of mlflow_resnet": __version__,
+    }
 
 
 def check_servers_of(model_uri: str) -> None:

@@ -101,9 +101,7 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     final = Path(os.path.realpath(path))
     partial = _sibling(final)
     with output_errors(final):
-        if final.exists() and not final.is_file():
-            what = "directory" if final.is_dir() else "device or pipe"
-            raise OutputError(final, f"is a {what}; give the name of a file")
+        _refuse_no_file(final)
         os.makedirs(final.parent, exist_ok=True)
         partial.open("xb").close()
     try:
@@ -117,6 +115,46 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def resumable_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields the path of a file that is not there yet, in a hidden folder; it replaces `path` when the block ends.
+
+    If the block is interrupted or fails, `path` stays as it was, and what else the block wrote into the folder is there
+    in the next call.
+
+    Raises OutputError if `path` cannot be written, or is being written.
+    """
+    final = Path(os.path.realpath(path))
+    folder = final.with_name(f".{final.name}.partial")
+    with output_errors(final):
+        _refuse_no_file(final)
+        os.makedirs(folder, exist_ok=True)
+    with locked(folder, final):
+        partial = folder / final.name
+        try:
+            with _disk_errors(final):
+                yield partial
+            with output_errors(final):
+                synced(partial)
+                os.replace(partial, final)
+                synced(final.parent)
+            shutil.rmtree(folder, ignore_errors=True)
+        except BaseException:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+                folder.rmdir()  # if there is nothing to go on with
+            raise
+
+
+def synced(path: Path) -> None:
+    """Has the system write a file, or a folder's list of names, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def leftovers(path: Path) -> Iterator[Path]:
     """The hidden files beside `path` that become `path` when they are whole, or were left there by a killed process."""
     return path.parent.glob(f".{path.stem}.partial-*{path.suffix}")
@@ -124,6 +162,12 @@ def leftovers(path: Path) -> Iterator[Path]:
 
 def _sibling(path: Path) -> Path:
     return path.with_name(f".{path.stem}.partial-{secrets.token_hex(4)}{path.suffix}")
+
+
+def _refuse_no_file(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        what = "directory" if path.is_dir() else "device or pipe"
+        raise OutputError(path, f"is a {what}; give the name of a file")
 
 
 def _refuse_occupied(path: Path, overwrite: bool) -> None:

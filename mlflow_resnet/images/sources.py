@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,13 @@ from mlflow_resnet.images.s3.transfer import THREADS, content_of, copied
 class ImageSource:
     """One image to predict: what it is called, and how to get its bytes.
 
-    `read` raises InvalidImageError if there are none to be had.
+    `read` raises InvalidImageError if there are none to be had. `place` is its name below the directory or prefix that
+    was listed, with "/" between the parts; empty if none was.
     """
 
     name: str
     read: Callable[[], bytes]
+    place: str = ""
 
 
 def is_remote(uri: str) -> bool:
@@ -47,36 +50,45 @@ def check_directories(*uris: str) -> None:
             Walk(uri)
 
 
-def file_source(path: str | os.PathLike[str], called: str | os.PathLike[str] | None = None) -> ImageSource:
+def file_source(
+    path: str | os.PathLike[str], called: str | os.PathLike[str] | None = None, place: str = ""
+) -> ImageSource:
     """An image file, called by its path if nothing else is given."""
-    return ImageSource(printable(called or path), functools.partial(read_bytes, path))
+    return ImageSource(printable(called or path), functools.partial(read_bytes, path), place)
 
 
-def failing_source(name: str, reason: str) -> ImageSource:
+def failing_source(name: str, reason: str, place: str = "") -> ImageSource:
     """A source whose image cannot be read."""
 
     def read() -> bytes:
         raise InvalidImageError(reason)
 
-    return ImageSource(name, read)
+    return ImageSource(name, read, place)
 
 
-def directory_sources(uri: str, ignored: Counter[str]) -> Iterator[ImageSource]:
+def directory_sources(uri: str, ignored: Counter[str], after: str = "") -> Iterator[ImageSource]:
     """Every image below a directory or prefix, called by its path or URI; `ignored` counts what else is there.
 
-    Those in S3 are fetched a few ahead, while the listing goes on, and are never on disk.
+    They come in an order that their places alone decide, whatever else is there: by name, files before folders, or in
+    S3 by key. Those in S3 are fetched a few ahead, while the listing goes on, and are never on disk.
+
+    Args:
+        after: only those whose places come after this one, which need not exist any more.
 
     Raises:
         InvalidDatasetError: if `uri` cannot be listed, or holds nothing.
     """
     if is_remote(uri):
-        yield from map_ordered(fetched, stored_images(uri, ignored), THREADS)
+        images = dropwhile(lambda image: image.object.name <= after, stored_images(uri, ignored))
+        yield from map_ordered(fetched, images, THREADS)
         return
     if rows := referenced_rows(uri):
-        yield from (file_source(row.source) for row in rows)
+        for row in dropwhile(lambda row: row.name <= after, rows):
+            yield file_source(row.source, place=row.name)
         return
-    for name in Walk(uri, ignored).images(""):
-        yield file_source(os.path.join(uri, name))
+    last = walk_order(after)
+    for name in dropwhile(lambda name: walk_order(name) <= last, Walk(uri, ignored).images("")):
+        yield file_source(os.path.join(uri, name), place=name)
 
 
 @dataclass(frozen=True)
@@ -121,8 +133,8 @@ def fetched(image: StoredImage) -> ImageSource:
     try:
         content = image.read()
     except InvalidImageError as error:
-        return failing_source(image.uri, error.message)
-    return ImageSource(image.uri, lambda: content)
+        return failing_source(image.uri, error.message, image.object.name)
+    return ImageSource(image.uri, lambda: content, image.object.name)
 
 
 def read_object(uri: str) -> bytes:

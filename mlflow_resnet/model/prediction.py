@@ -25,16 +25,19 @@ class Prediction:
         name: the name of its source.
         probabilities: float32 of shape (len(classes),), summing to 1; None if the image could not be read.
         error: why it could not be read, otherwise empty.
+        place: that of its source.
     """
 
     name: str
     probabilities: np.ndarray | None
     error: str = ""
+    place: str = ""
 
 
 @dataclass(frozen=True)
 class _Loaded:
     name: str
+    place: str
     image: Tensor | None
     error: str = ""
 
@@ -67,9 +70,9 @@ class Predictor:
     def _load(self, source: ImageSource) -> _Loaded:
         try:
             with self._decoding:
-                return _Loaded(source.name, self.preprocessing.load(source.read()))
+                return _Loaded(source.name, source.place, self.preprocessing.load(source.read()))
         except InvalidImageError as error:
-            return _Loaded(source.name, None, error.message)
+            return _Loaded(source.name, source.place, None, error.message)
 
     def _predict_batch(self, batch: list[_Loaded]) -> Iterator[Prediction]:
         images = [item.image for item in batch if item.image is not None]
@@ -77,9 +80,9 @@ class Predictor:
         for item in batch:
             row = None if item.image is None else next(probabilities)
             if row is None or np.isfinite(row).all():
-                yield Prediction(item.name, row, item.error)
+                yield Prediction(item.name, row, item.error, item.place)
             else:
-                yield Prediction(item.name, None, "the network's output is not finite")
+                yield Prediction(item.name, None, "the network's output is not finite", item.place)
 
     @torch.inference_mode()
     def probabilities(self, images: Tensor) -> np.ndarray:

@@ -55,6 +55,16 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
+def digest_of(classifier: ImageClassifier) -> str:
+    """Hex sha256 of all that decides what a classifier predicts: weights, classes and preprocessing."""
+    facts = [classifier.architecture, classifier.classes, asdict(classifier.preprocessing)]
+    digest = hashlib.sha256(json.dumps(facts).encode())
+    for key, tensor in classifier.network.state_dict().items():
+        digest.update(key.encode())
+        digest.update(tensor.cpu().contiguous().numpy())
+    return digest.hexdigest()
+
+
 def save_classifier(classifier: ImageClassifier, folder: str | os.PathLike[str]) -> str:
     """Writes both files into the existing `folder` and returns the sha256 of the weights file."""
     folder = Path(folder)

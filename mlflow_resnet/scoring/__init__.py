@@ -5,4 +5,5 @@ guard   what is allowed over HTTP
 frame   the columns of scored data
 pyfunc  the model that MLflow loads: predict(model_input, params)
 batch   scoring a directory to a file, streamed
+parts   rows that are safe on disk, to go on after
 """

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import pandas as pd
@@ -13,12 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlflow_resnet.errors import OutputError
+from mlflow_resnet.images.parallel import batched
 from mlflow_resnet.images.sources import ImageSource
-from mlflow_resnet.model.prediction import Predictor
+from mlflow_resnet.model.prediction import Prediction, Predictor
 from mlflow_resnet.scoring.frame import scored_frame, text_columns
+from mlflow_resnet.scoring.parts import ROWS_PER_PART, Parts
 
-ROWS_PER_WRITE = 1024
-Write = Callable[[pd.DataFrame], object]
+SECONDS_PER_PART = 5.0
+Write = Callable[[pa.Table], object]
 
 
 @dataclass(frozen=True)
@@ -31,33 +33,62 @@ class ScoredFile:
     head: pd.DataFrame
 
 
-def score_to_file(
+def score_to_parts(
     predictor: Predictor,
     sources: Iterable[ImageSource],
-    path: Path,
-    output: str,
+    parts: Parts,
     *,
     batch_size: int = 32,
     top_k: int = 0,
     on_rows: Callable[[int], object] = lambda rows: None,
-) -> ScoredFile:
-    """Writes one row per source, in order, to `path` in the format that the suffix of `output` names.
+) -> None:
+    """Adds one row per source to `parts`, in order.
+
+    Args:
+        on_rows: told how many rows were just computed.
+    """
+    for portion in portions(predictor.predict(sources, batch_size), batch_size, on_rows):
+        unreadable = sum(prediction.probabilities is None for prediction in portion)
+        table = scored_table(scored_frame(portion, predictor.classes, top_k))
+        parts.add(table, unreadable, portion[-1].place)
+
+
+def portions(
+    predictions: Iterable[Prediction], batch_size: int, on_rows: Callable[[int], object]
+) -> Iterator[list[Prediction]]:
+    """Whole batches, so that going on after a portion forms the same batches: their sizes decide the last bits."""
+    portion, began = [], time.monotonic()
+    for batch in batched(predictions, batch_size):
+        portion += batch
+        on_rows(len(batch))
+        if len(portion) >= ROWS_PER_PART or time.monotonic() - began >= SECONDS_PER_PART:
+            yield portion
+            portion, began = [], time.monotonic()
+    if portion:
+        yield portion
+
+
+def scored_table(frame: pd.DataFrame) -> pa.Table:
+    """A scored frame as an Arrow table, whose columns have the same types also where all rows are empty."""
+    text = text_columns(frame.columns)
+    schema = pa.schema([(name, pa.string() if name in text else pa.float64()) for name in frame.columns])
+    return pa.Table.from_pandas(frame, schema, preserve_index=False)
+
+
+def join(parts: Parts, path: Path, output: str) -> ScoredFile:
+    """Writes all rows to `path` in the format that the suffix of `output` names.
 
     Args:
         path: where to write; the caller moves it to `output` when it is complete.
-        on_rows: told how many rows were just written.
     """
-    rows, unreadable, head = 0, 0, scored_frame([], predictor.classes, top_k)
-    predictions = predictor.predict(sources, batch_size)
-    with WRITERS[Path(output).suffix](path, head) as write:
-        while chunk := list(islice(predictions, ROWS_PER_WRITE)):
-            frame = scored_frame(chunk, predictor.classes, top_k)
-            write(frame)
-            head = frame.head() if rows == 0 else head
-            rows += len(chunk)
-            unreadable += sum(prediction.probabilities is None for prediction in chunk)
-            on_rows(len(chunk))
-    return ScoredFile(Path(output), rows, unreadable, head)
+    tables = parts.tables()
+    first = next(tables)
+    with WRITERS[Path(output).suffix](path, first.schema) as write:
+        write(first)
+        for table in tables:
+            write(table)
+    head = first.slice(0, 5).to_pandas()
+    return ScoredFile(Path(output), parts.progress.rows, parts.progress.unreadable, head)
 
 
 def check_suffix(output: str) -> None:
@@ -67,26 +98,24 @@ def check_suffix(output: str) -> None:
 
 
 @contextmanager
-def parquet_writer(path: Path, empty: pd.DataFrame) -> Iterator[Write]:
-    text = text_columns(empty.columns)
-    kinds = [pa.string() if name in text else pa.float64() for name in empty.columns]
-    schema = pa.schema(list(zip(empty.columns, kinds, strict=True)))
+def parquet_writer(path: Path, schema: pa.Schema) -> Iterator[Write]:
     with pq.ParquetWriter(path, schema) as writer:
-        yield lambda frame: writer.write_table(pa.Table.from_pandas(frame, schema, preserve_index=False))
+        yield writer.write_table
 
 
 @contextmanager
-def csv_writer(path: Path, empty: pd.DataFrame) -> Iterator[Write]:
+def csv_writer(path: Path, schema: pa.Schema) -> Iterator[Write]:
     with open(path, "w", encoding="utf-8", newline="") as file:
-        empty.to_csv(file, index=False)
-        yield lambda frame: frame.to_csv(file, index=False, header=False)
+        schema.empty_table().to_pandas().to_csv(file, index=False)
+        yield lambda table: table.to_pandas().to_csv(file, index=False, header=False)
 
 
 @contextmanager
-def jsonl_writer(path: Path, empty: pd.DataFrame) -> Iterator[Write]:
+def jsonl_writer(path: Path, schema: pa.Schema) -> Iterator[Write]:
+    options = {"orient": "records", "lines": True, "force_ascii": False, "double_precision": 15}
     with open(path, "w", encoding="utf-8") as file:
-        yield lambda frame: frame.to_json(file, orient="records", lines=True, force_ascii=False, double_precision=15)
+        yield lambda table: table.to_pandas().to_json(file, **options)
 
 
-# By suffix: opens a file for frames with the columns of an empty one, and gives a function that writes the next frame.
+# By suffix: opens a file for tables with the columns of a schema, and gives a function that writes the next table.
 WRITERS = {".parquet": parquet_writer, ".csv": csv_writer, ".jsonl": jsonl_writer}

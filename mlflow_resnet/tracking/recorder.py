@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
 import tempfile
@@ -20,11 +19,11 @@ from mlflow.entities import Run
 
 from mlflow_resnet.console import say
 from mlflow_resnet.errors import NotDeliveredError
-from mlflow_resnet.images.output import new_directory
+from mlflow_resnet.images.output import new_directory, synced
 from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.tracking.delivery import MODEL_NAME, deliver
 from mlflow_resnet.tracking.notes import Notes
-from mlflow_resnet.training.checkpoints import sync_folder, write_file
+from mlflow_resnet.training.checkpoints import write_file
 
 PIECE, FILES = "piece.json", "files"
 LONGEST_PAUSE = 30.0  # seconds between two tries
@@ -76,10 +75,11 @@ class Outbox(Recorder):
             (folder / FILES).mkdir()
             if write:
                 write(folder / FILES)
-                sync_files(folder / FILES)
+                for path in (folder / FILES).rglob("*"):
+                    synced(path)
             write_file(folder / PIECE, json.dumps(piece_of(kind, facts)).encode())
-            sync_folder(folder)
-        sync_folder(self.path)
+            synced(folder)
+        synced(self.path)
         self.news.set()
 
     def pieces(self) -> list[Path]:
@@ -204,10 +204,3 @@ def piece_of(kind: str, facts: dict[str, Any]) -> dict[str, Any]:
 
 def read_piece(folder: Path) -> dict[str, Any]:
     return json.loads((folder / PIECE).read_bytes())
-
-
-def sync_files(folder: Path) -> None:
-    """Has the system write all files below a folder to the disk."""
-    for path in folder.rglob("*"):
-        with suppress(OSError), open(path, "rb") as file:
-            os.fsync(file.fileno())

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mlflow_resnet.console import say
 from mlflow_resnet.errors import CheckpointError
-from mlflow_resnet.images.output import output_errors
+from mlflow_resnet.images.output import output_errors, synced
 from mlflow_resnet.images.reasons import one_line
 
 FACTS, SUMS, SUFFIX = "facts.json", "SHA256SUMS", ".safetensors"
@@ -56,7 +56,7 @@ class CheckpointFolder:
             try:
                 write(state, partial)
                 os.rename(partial, self.path / name_of(numbers[-1] + 1 if numbers else 1))
-                sync_folder(self.path)
+                synced(self.path)
             except OSError:
                 shutil.rmtree(partial, ignore_errors=True)  # its place on the disk is needed
                 raise
@@ -104,7 +104,7 @@ def write(state: State, folder: Path) -> None:
         write_file(folder / name, content)
         sums[name] = hashlib.sha256(content).hexdigest()
     write_file(folder / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode())
-    sync_folder(folder)
+    synced(folder)
 
 
 def contents(state: State) -> Iterator[tuple[str, bytes]]:
@@ -131,12 +131,3 @@ def write_file(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def sync_folder(path: Path) -> None:
-    """Has the system write the folder's list of names."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

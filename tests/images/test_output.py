@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlflow_resnet.errors import OutputError
-from mlflow_resnet.images.output import new_directory, new_file
+from mlflow_resnet.images.output import new_directory, new_file, resumable_file
 
 
 def tree(path: Path) -> set[str]:
@@ -82,8 +82,9 @@ def test_a_path_that_cannot_be_written_is_told_before_the_work(tmp_path: Path) -
         Path("/proc/out.csv"): "cannot be written",
         Path("/dev/null"): "is a device",
     }.items():
-        with pytest.raises(OutputError, match=reason), new_file(path):
-            pytest.fail("the work began")
+        for way in (new_file, resumable_file):
+            with pytest.raises(OutputError, match=reason), way(path):
+                pytest.fail("the work began")
     assert tree(tmp_path) == {"file"}
 
 
@@ -104,6 +105,25 @@ def test_a_file_is_replaced_at_once(tmp_path: Path) -> None:
             file.write_text(text)
             assert not out.exists() or out.read_text() == "first"
         assert out.read_text() == text
+    assert tree(out.parent) == {"scores.csv"}
+
+
+def test_an_interrupted_file_is_gone_on_with(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "scores.csv"
+    with pytest.raises(KeyboardInterrupt), resumable_file(out) as file:  # noqa: PT012
+        (file.parent / "part").write_text("1")
+        file.write_text("half")
+        raise KeyboardInterrupt
+    assert tree(out.parent) == {".scores.csv.partial", ".scores.csv.partial/part"}
+    with resumable_file(out) as file:
+        assert (file.parent / "part").read_text() == "1"
+        file.write_text("whole")
+        with pytest.raises(OutputError, match="being written by another process"), resumable_file(out):
+            pytest.fail("two at once")
+    assert tree(out.parent) == {"scores.csv"}
+    assert out.read_text() == "whole"
+    with pytest.raises(KeyboardInterrupt), resumable_file(out):
+        raise KeyboardInterrupt
     assert tree(out.parent) == {"scores.csv"}
 
 

@@ -1,0 +1,98 @@
+"""Scored rows that are safe on disk, so that a call can go on after whatever ended the one before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from mlflow_resnet.console import say
+from mlflow_resnet.errors import listed
+from mlflow_resnet.images.output import new_file, output_errors, synced
+from mlflow_resnet.images.reasons import one_line
+
+ROWS_PER_PART = 4096
+FACTS = b"mlflow_resnet"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far scoring has come: parts, rows, unreadable images among them, and the place of the last image."""
+
+    parts: int = 0
+    rows: int = 0
+    unreadable: int = 0
+    last: str = ""
+
+
+class Parts:
+    """Numbered Arrow files in a folder that no other process uses.
+
+    Each gets its name when it is on the disk, and says what it is of and how far it leads, so the first ones that are
+    whole and of the same `call` are always a beginning of the result.
+    """
+
+    def __init__(self, folder: Path, call: Mapping[str, Any]) -> None:
+        self.folder, self.call = folder, dict(call)
+        self.progress = Progress()
+        with output_errors(folder):
+            self.find()
+
+    def find(self) -> None:
+        """Takes over what an earlier call has left, and removes what cannot be used."""
+        usable = set()
+        while (path := self.path_of(self.progress.parts + 1)).exists():
+            try:
+                facts = facts_in(path)
+            except (OSError, ValueError, LookupError, TypeError) as error:
+                say(f"{path} is damaged ({one_line(error)}), so its images are scored again")
+                break
+            if changed := [name for name, value in self.call.items() if facts["call"].get(name) != value]:
+                say(f"{self.folder} holds rows of a call with another {listed(changed)}; scoring begins anew")
+                break
+            usable.add(path)
+            self.progress = Progress(**facts["progress"])
+        for path in set(self.folder.iterdir()) - usable:
+            path.unlink()
+        if usable:
+            say(f"going on after {self.progress.rows} rows in {self.folder}; to begin anew, remove it")
+
+    def add(self, table: pa.Table, unreadable: int, last: str) -> None:
+        """Keeps the next rows; they are on the disk when this returns.
+
+        Raises:
+            OutputError: if they cannot be written.
+        """
+        done = self.progress
+        progress = Progress(done.parts + 1, done.rows + len(table), done.unreadable + unreadable, last)
+        facts = json.dumps({"call": self.call, "progress": asdict(progress)})
+        table = table.replace_schema_metadata({FACTS: facts})
+        with new_file(self.path_of(progress.parts)) as partial:
+            with pa.ipc.new_file(str(partial), table.schema) as writer:
+                writer.write_table(table)
+            synced(partial)
+        synced(self.folder)
+        self.progress = progress
+
+    def tables(self) -> Iterator[pa.Table]:
+        """All rows, at least `ROWS_PER_PART` at a time as long as there are so many."""
+        waiting: list[pa.Table] = []
+        for number in range(1, self.progress.parts + 1):
+            with pa.OSFile(str(self.path_of(number))) as file, pa.ipc.open_file(file) as reader:
+                waiting.append(reader.read_all().replace_schema_metadata())
+            if sum(map(len, waiting)) >= ROWS_PER_PART or number == self.progress.parts:
+                yield pa.concat_tables(waiting)
+                waiting = []
+
+    def path_of(self, number: int) -> Path:
+        return self.folder / f"{number:08d}.arrow"
+
+
+def facts_in(path: Path) -> dict[str, Any]:
+    """What a part says of itself. Raises an error unless the file is whole."""
+    with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as reader:
+        return json.loads(reader.schema.metadata[FACTS])
