@@ -2,52 +2,83 @@
 
 from __future__ import annotations
 
+import base64
 import json
-import os
 import random
 import subprocess
 import sys
 import tarfile
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
-from made_images import encoded, photo
+import requests
+from helpers import TINY
+from made_images import encoded, photo, with_orientation
+from PIL import Image
 
-from mlflow_resnet.errors import InvalidImageError
-from mlflow_resnet.images.decode import decode
+from mlflow_resnet import audit, score, train
+from mlflow_resnet.options import AuditOptions, ScoreOptions, TrainOptions
+from mlflow_resnet.training_run import TrainResult
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about damaged metadata
 
 PILLOW = "pillow==12.0.0"  # its source distribution holds the files that its own tests decode
+PICTURE = photo(96, 64)
+TRANSPARENT = PICTURE.copy()
+TRANSPARENT.putalpha(Image.linear_gradient("L").resize((96, 64)))
+ANIMATION = {"save_all": True, "append_images": [PICTURE.rotate(180)]}
 GOOD = {
-    "JPEG": encoded(photo(96, 64), "JPEG"),
-    "progressive JPEG": encoded(photo(96, 64), "JPEG", progressive=True),
-    "CMYK JPEG": encoded(photo(96, 64).convert("CMYK"), "JPEG"),
-    "PNG": encoded(photo(96, 64), "PNG"),
-    "palette PNG": encoded(photo(96, 64).convert("P"), "PNG"),
-    "BMP": encoded(photo(96, 64), "BMP"),
-    "TIFF": encoded(photo(96, 64), "TIFF"),
-    "LZW TIFF": encoded(photo(96, 64), "TIFF", compression="tiff_lzw"),
-    "WEBP": encoded(photo(96, 64), "WEBP"),
-    "GIF": encoded(photo(96, 64), "GIF"),
-    "PPM": encoded(photo(96, 64), "PPM"),
+    "JPEG": encoded(PICTURE, "JPEG"),
+    "progressive JPEG": encoded(PICTURE, "JPEG", progressive=True),
+    "CMYK JPEG": encoded(PICTURE.convert("CMYK"), "JPEG"),
+    "turned JPEG": with_orientation(PICTURE, 6, "JPEG"),
+    "PNG": encoded(PICTURE, "PNG"),
+    "palette PNG": encoded(PICTURE.convert("P"), "PNG", transparency=3),
+    "16-bit PNG": encoded(Image.fromarray(np.arange(6144, dtype=np.uint16).reshape(64, 96)), "PNG"),
+    "turned PNG": with_orientation(TRANSPARENT, 6, "PNG"),
+    "BMP": encoded(PICTURE, "BMP"),
+    "palette BMP": encoded(PICTURE.convert("P"), "BMP"),
+    "TIFF": encoded(PICTURE, "TIFF"),
+    "LZW TIFF": encoded(PICTURE, "TIFF", compression="tiff_lzw"),
+    "JPEG TIFF": encoded(PICTURE, "TIFF", compression="jpeg"),
+    "WEBP": encoded(PICTURE, "WEBP"),
+    "lossless WEBP": encoded(TRANSPARENT, "WEBP", lossless=True),
+    "animated WEBP": encoded(PICTURE, "WEBP", **ANIMATION),
+    "GIF": encoded(PICTURE, "GIF"),
+    "animated GIF": encoded(PICTURE, "GIF", transparency=3, **ANIMATION),
+    "PPM": encoded(PICTURE, "PPM"),
+    "text PPM": b"P3 8 6 255 # eight by six\n" + b" ".join(b"%d" % (n % 256) for n in range(144)),
 }
-# Reads files one after the other with little memory and a time limit for each; prints name -> "" or the reason.
-READER = """
+MUTATIONS_OF_EACH = 300
+ROOM = (
+    2**30
+)  # bytes of memory to read one file; a picture of 64 megapixels takes 256 MB, and another while it is turned
+# Reads files one after the other with little memory and a time limit for each, as the scan and as training does.
+# Prints name -> [reason of the scan, reason of the training], "" for a picture; on stderr each name before it is read.
+READER = f"""
 import json, resource, signal, sys
 from pathlib import Path
+from mlflow_resnet.errors import InvalidImageError
 from mlflow_resnet.images.audit.facts import facts_of_file
-resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30))
-found = {}
+from mlflow_resnet.images.decode import read_bytes, read_region
+
+def reason_of_training(path):
+    try:
+        read_region(read_bytes(path), lambda width, height: (0, 0, width, height), (32, 32))
+    except InvalidImageError as error:
+        return error.message
+    return ""
+
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + {ROOM},) * 2)
+found = {{}}
 for path in sorted(Path(sys.argv[1]).iterdir()):
     print(path.name, file=sys.stderr, flush=True)
     signal.alarm(30)
-    try:
-        found[path.name] = facts_of_file(str(path)).problem
-    except MemoryError:
-        found[path.name] = "memory"
+    found[path.name] = [facts_of_file(str(path)).problem, reason_of_training(str(path))]
     signal.alarm(0)
 print(json.dumps(found))
 """
@@ -77,80 +108,100 @@ def drop_or_double(content: bytearray, draw: random.Random) -> bytes:
 MUTATIONS: list[Callable[[bytearray, random.Random], bytes]] = [cut, flip_bits, lie_in_the_header, drop_or_double]
 
 
-@pytest.mark.parametrize("kind", GOOD)
-def test_a_damaged_file_is_a_picture_or_a_clear_error(kind: str) -> None:
-    draw, outcomes, messages = random.Random(kind), Counter[bool](), list[str]()
-    for number in range(300):
-        damaged = MUTATIONS[number % len(MUTATIONS)](bytearray(GOOD[kind]), draw)
-        try:
-            outcomes[decode(damaged).mode == "RGB"] += 1
-        except InvalidImageError as error:
-            outcomes[False] += 1
-            messages.append(error.message)
-    assert len(messages) > 30
-    assert not [message for message in messages if "\n" in message or len(message) > 300]
-    assert not outcomes[False] - len(messages)
+def read_all(folder: Path) -> dict[str, list[str]]:
+    """What a process of its own found in each file of `folder`. Fails with the file that ended it."""
+    done = subprocess.run([sys.executable, "-c", READER, str(folder)], capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, f"exit code {done.returncode} at {done.stderr[-1000:]}"
+    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every file of Pillow's Tests/images, each called .png whatever it is."""
-    folder = tmp_path_factory.mktemp("pillow")
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", PILLOW]
-    done = subprocess.run([*command, "--dest", str(folder)], capture_output=True, text=True)
-    archives = list(folder.glob("*.tar.gz"))
-    if not archives:
-        pytest.skip(f"the source distribution of Pillow cannot be had: {done.stderr[-300:]}")
-    output = folder / "files"
-    output.mkdir()
-    with tarfile.open(archives[0]) as archive:
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """What was found in files that are damaged in `MUTATIONS_OF_EACH` ways."""
+    folder = tmp_path_factory.mktemp("damaged")
+    for kind, content in GOOD.items():
+        draw = random.Random(kind)
+        for number in range(MUTATIONS_OF_EACH):
+            mutation = MUTATIONS[number % len(MUTATIONS)]
+            path = folder / f"{kind}, {mutation.__name__} {number}"
+            path.write_bytes(mutation(bytearray(content), draw))
+    return read_all(folder)
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_a_damaged_file_is_a_picture_or_a_clear_error(kind: str, damaged: dict[str, list[str]]) -> None:
+    found = [reasons for name, reasons in damaged.items() if name.startswith(f"{kind}, ")]
+    assert len(found) == MUTATIONS_OF_EACH
+    assert sum(scan != "" for scan, _ in found) > 30
+    assert not [reason for reasons in found for reason in reasons if "\n" in reason or len(reason) > 300]
+    assert not [reasons for reasons in found if bool(reasons[0]) != bool(reasons[1])]
+
+
+@pytest.fixture(scope="module")
+def corpus(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every file of Pillow's Tests/images in two class folders, each called .png whatever it is."""
+    folder = pytestconfig.cache.mkdir(PILLOW)  # type: ignore[union-attr]
+    if not list(folder.glob("*.tar.gz")):
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", PILLOW]
+        done = subprocess.run([*command, "--dest", str(folder)], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"the source distribution of Pillow cannot be had: {done.stderr[-300:]}")
+    output = tmp_path_factory.mktemp("pillow")
+    for name in ("even", "odd"):
+        (output / name).mkdir()
+    with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
         members = [each for each in archive if each.isfile() and "/Tests/images/" in each.name]
         for number, member in enumerate(members):
             file = archive.extractfile(member)
             assert file is not None
-            (output / f"{number:04d}-{Path(member.name).name}.png").write_bytes(file.read())
+            name = f"{number:04d}-{Path(member.name).name}.png"
+            (output / ("even", "odd")[number % 2] / name).write_bytes(file.read())
     return output
 
 
-@pytest.mark.slow
-def test_pillows_own_test_files_neither_crash_nor_hang_nor_fill_the_memory(corpus: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", READER, str(corpus)], capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-500:]
-    found = json.loads(done.stdout)
-    assert len(found) > 1000
-    assert "memory" not in found.values()
-    assert sum(reason == "" for reason in found.values()) > 600
-    assert all("\n" not in reason for reason in found.values())
+@pytest.fixture(scope="module")
+def reasons(corpus: Path) -> dict[str, str]:
+    """Path below the corpus -> why the file is no picture, "" if it is one."""
+    found = {
+        f"{folder.name}/{name}": reasons for folder in corpus.iterdir() for name, reasons in read_all(folder).items()
+    }
+    assert not [name for name, (scan, training) in found.items() if bool(scan) != bool(training)]
+    return {name: scan for name, (scan, _) in found.items()}
 
 
 @pytest.mark.slow
-def test_pillows_own_test_files_through_audit_score_and_serve(
-    corpus: Path, tmp_path: Path, trained: object, served: str, monkeypatch: pytest.MonkeyPatch
+def test_pillows_own_test_files_neither_crash_nor_hang_nor_fill_the_memory(reasons: dict[str, str]) -> None:
+    assert len(reasons) > 1000
+    assert sum(reason == "" for reason in reasons.values()) > 600
+    assert all("\n" not in reason for reason in reasons.values())
+
+
+@pytest.mark.slow
+def test_pillows_own_test_files_through_audit_and_training(
+    corpus: Path, reasons: dict[str, str], workdir: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    import base64
+    unreadable = sum(reason != "" for reason in reasons.values())
+    result = audit(AuditOptions(train_dir=str(corpus)))
+    found = next(finding for finding in result.findings if finding.kind == "unreadable")
+    assert (result.images, found.images) == (len(reasons), unreadable)
+    train(TrainOptions(train_dir=str(corpus), val_fraction=0.2, on_bad_image="skip", **TINY | {"epochs": 1}))
+    assert f"left out {unreadable} unreadable images" in capfd.readouterr().err
 
-    import pandas as pd
-    import requests
 
-    from mlflow_resnet import audit, score
-    from mlflow_resnet.options import AuditOptions, ScoreOptions
-
-    monkeypatch.setenv("MLFLOW_RESNET_CACHE", str(tmp_path / "cache"))
-    paths = sorted(corpus.iterdir())
-    (tmp_path / "set" / "all").mkdir(parents=True)
-    for path in paths:
-        os.link(path, tmp_path / "set" / "all" / path.name)
-    result = audit(AuditOptions(train_dir=str(tmp_path / "set"), near_duplicates=False))
-    unreadable = next(finding for finding in result.findings if finding.kind == "unreadable").images
-    assert result.images == len(paths)
-    model_uri = trained.model_uri  # type: ignore[attr-defined]
-    scored = score(ScoreOptions(model_uri=model_uri, image_dir=str(corpus), output=str(tmp_path / "scored.parquet")))
-    assert (scored.rows, scored.unreadable) == (len(paths), unreadable)
-    rows = pd.read_parquet(tmp_path / "scored.parquet")
-    assert list(rows.image) == [str(path) for path in paths]
-    for first in range(0, len(paths), 50):
-        contents = [base64.b64encode(path.read_bytes()).decode() for path in paths[first : first + 50]]
-        small = [content for content in contents if 0 < len(content) < 2**20]
-        answer = requests.post(f"{served}/invocations", json={"inputs": small}, timeout=120)
+@pytest.mark.slow
+def test_pillows_own_test_files_are_scored_in_files_and_over_http(
+    corpus: Path, reasons: dict[str, str], tmp_path: Path, trained: TrainResult, served: str
+) -> None:
+    output = tmp_path / "scored.parquet"
+    scored = score(ScoreOptions(model_uri=trained.model_uri, image_dir=str(corpus), output=str(output)))
+    assert scored.rows == len(reasons)
+    rows = pd.read_parquet(output)
+    assert dict(zip(rows.image, rows.error, strict=True)) == {str(corpus / name): why for name, why in reasons.items()}
+    names = list(reasons)
+    for first in range(0, len(names), 50):
+        some = [name for name in names[first : first + 50] if (corpus / name).stat().st_size < 2**20]
+        contents = [base64.b64encode((corpus / name).read_bytes()).decode() for name in some]
+        answer = requests.post(f"{served}/invocations", json={"inputs": contents}, timeout=120)
         assert answer.status_code == 200, answer.text[:300]
-        assert len(answer.json()["predictions"]) == len(small)
+        refused = [row["error"] != "" for row in answer.json()["predictions"]]  # by other words: it may be a path
+        assert refused == [reasons[name] != "" for name in some]
