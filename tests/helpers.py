@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -71,12 +72,13 @@ def run_main(*args: object) -> subprocess.CompletedProcess:
 
 
 @contextlib.contextmanager
-def start_cli(*args: object, **options: object):
+def start_cli(*args: object, launcher: Sequence[str] = (), **options: object):
     """A command in a process that can be sent signals, and that does not outlive the block. `options` are Popen's.
 
-    A shell's background job ignores Ctrl-C, and so would the process, if it were not told otherwise.
+    A shell's background job ignores Ctrl-C, and so would the process, if it were not told otherwise. `launcher` is a
+    module that runs modules, and its arguments.
     """
-    command = [sys.executable, "-m", "mlflow_resnet", *map(str, args)]
+    command = [sys.executable, "-m", *launcher, "mlflow_resnet", *map(str, args)]
     restore = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=restore, **options)
     try:

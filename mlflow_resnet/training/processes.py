@@ -8,6 +8,8 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import secrets
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -21,6 +23,8 @@ from mlflow_resnet.errors import InvalidOptionsError, MlflowResnetError, Process
 
 T = TypeVar("T")
 
+GREETING_SECONDS = 0.05  # between two looks for greetings
+MEETING_TIMEOUT = timedelta(minutes=5)  # for torchrun and the other processes, which are there or have ended
 TIMEOUT = timedelta(hours=1)  # for one that still copies images or uploads the model; torch's is 10 minutes for GPUs
 
 
@@ -80,13 +84,39 @@ def joined() -> Iterator[None]:
         return
     try:
         if not dist.is_initialized():
-            dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+            store, rank, count = next(dist.rendezvous("env://", timeout=MEETING_TIMEOUT))
+            if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+                store = new_part_of(store, rank, count)
+            store.set_timeout(TIMEOUT)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=TIMEOUT)
         yield
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
             raise ProcessEndedError("another process", "ended") from None
         raise
     atexit.register(part)
+
+
+def new_part_of(store: dist.Store, rank: int, count: int) -> dist.Store:
+    """A part of torchrun's store that only these processes use.
+
+    The store outlives them, and after a restart by `--max-restarts` the new processes would look for each other where
+    the dead ones were, and wait for an hour. No number of restarts tells them apart: each machine counts its own. So
+    each process greets the first with a word of its own, and goes where the first, if it lives, answers to that word.
+    """
+    word = secrets.token_hex(8)
+    if rank > 0:
+        store.set(f"greeting/{rank}", word)
+        place = store.get(f"answer/{word}").decode()
+        store.set(f"{place}/{rank}", "")
+        return dist.PrefixStore(place, store)
+    while absent := [other for other in range(1, count) if not store.check([f"{word}/{other}"])]:
+        for other in absent:
+            if store.check([f"greeting/{other}"]):
+                store.set(f"answer/{store.get(f'greeting/{other}').decode()}", word)
+        time.sleep(GREETING_SECONDS)
+    return dist.PrefixStore(word, store)
 
 
 def part() -> None:

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,10 +48,10 @@ class Place:
         return run_cli("train", *flags(self.options | changes), cwd=self.path)
 
     @contextlib.contextmanager
-    def started(self, **changes: object) -> Iterator[subprocess.Popen[str]]:
+    def started(self, launcher: Sequence[str] = (), **changes: object) -> Iterator[subprocess.Popen[str]]:
         """A training that goes on meanwhile, in a session of its own, and that does not outlive the block."""
         arguments = flags(self.options | changes)
-        with start_cli("train", *arguments, cwd=self.path, start_new_session=True) as process:
+        with start_cli("train", *arguments, launcher=launcher, cwd=self.path, start_new_session=True) as process:
             try:
                 yield process
             finally:
