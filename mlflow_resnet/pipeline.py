@@ -66,6 +66,7 @@ def train(options: TrainOptions) -> TrainResult:
             with processes.agreeing():
                 if folder:
                     folder.begin(full_identity_of(options, training), options.resume)
+                    folder.check_room(options, training)
             if finished := processes.of_first(finished_before(folder, options.offline) if folder else None):
                 return TrainResult(flavor.load_model(finished["model_uri"]), **finished)
             facts = record_training(options, training, folder) if is_first() else follow_training(options, training)

@@ -15,7 +15,7 @@ import mlflow
 import torch
 
 from mlflow_resnet.console import say
-from mlflow_resnet.errors import CheckpointError, listed
+from mlflow_resnet.errors import CheckpointError, OutputError, listed
 from mlflow_resnet.images.output import locked, output_errors
 from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.images.sources import is_remote
@@ -26,7 +26,7 @@ from mlflow_resnet.tracking.notes import Notes
 from mlflow_resnet.tracking.recorder import Outbox
 from mlflow_resnet.tracking.run import trying
 from mlflow_resnet.training.checkpoints import CheckpointFolder, write_file
-from mlflow_resnet.training.course import EpochResult, Saving
+from mlflow_resnet.training.course import EpochResult, Saving, checkpoint_bytes
 from mlflow_resnet.training.recipe import phases
 
 ROOT = "checkpoints"
@@ -130,6 +130,13 @@ class TrainingFolder:
             say(f"going on from the checkpoint in {self.path}")
         self.notes.note(identity=dict(identity))
 
+    def check_room(self, options: TrainOptions, training: Training) -> None:
+        """Raises OutputError if the disk has no room for the checkpoints that are to come."""
+        last = phases(training.recipe)[-1]
+        if not self.is_finished:
+            size = checkpoint_bytes(training.classifier, last, options.freeze_until, len(training.val_images))
+            self.checkpoints.check_room(size)
+
     def refuse(self, changed: Mapping[str, str], remedy: str) -> None:
         """Raises an error if anything has changed."""
         if changed:
@@ -153,7 +160,11 @@ class TrainingFolder:
 
     def finish(self, best: EpochResult) -> None:
         """Notes the result, whose model is in the outbox or delivered, and keeps no checkpoints."""
-        self.notes.note(best_epoch=best.epoch, metrics=best.metrics)
+        self.checkpoints.clear(but=1)  # if the disk is full, this makes room
+        try:
+            self.notes.note(best_epoch=best.epoch, metrics=best.metrics)
+        except OutputError as error:
+            say(error.message, "the training is complete, but the same command will not know it")
         self.checkpoints.clear()
 
     def deliver(self) -> None:

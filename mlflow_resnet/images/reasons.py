@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import os
 
 
 def os_reason(error: OSError) -> str:
     """Why the operating system refused, without the path: "permission denied"."""
-    return "no such file" if error.errno == errno.ENOENT else (error.strerror or one_line(error)).lower()
+    if error.errno == errno.ENOENT:
+        return "no such file"
+    return (os.strerror(error.errno) if error.errno else one_line(error)).lower()  # pyarrow has words of its own
 
 
 def one_line(error: Exception) -> str:

@@ -15,8 +15,8 @@ from safetensors import SafetensorError, torch
 from torch import Tensor
 
 from mlflow_resnet.console import say
-from mlflow_resnet.errors import CheckpointError
-from mlflow_resnet.images.output import output_errors, synced
+from mlflow_resnet.errors import CheckpointError, OutputError
+from mlflow_resnet.images.output import free_bytes, output_errors, synced
 from mlflow_resnet.images.reasons import one_line
 
 FACTS, SUMS, SUFFIX = "facts.json", "SHA256SUMS", ".safetensors"
@@ -55,13 +55,13 @@ class CheckpointFolder:
             partial.mkdir(parents=True)
             try:
                 write(state, partial)
-                os.rename(partial, self.path / name_of(numbers[-1] + 1 if numbers else 1))
+                os.rename(partial, self.folder_of(numbers[-1] + 1 if numbers else 1))
                 synced(self.path)
             except OSError:
                 shutil.rmtree(partial, ignore_errors=True)  # its place on the disk is needed
                 raise
         for number in numbers[: 1 - KEPT]:
-            shutil.rmtree(self.path / name_of(number), ignore_errors=True)
+            shutil.rmtree(self.folder_of(number), ignore_errors=True)
 
     def load(self) -> State | None:
         """The newest checkpoint that is whole; None if there is none at all.
@@ -71,7 +71,7 @@ class CheckpointFolder:
         """
         numbers = self.numbers()
         for number in reversed(numbers):
-            folder = self.path / name_of(number)
+            folder = self.folder_of(number)
             try:
                 return read(folder)
             except (OSError, ValueError, KeyError, SafetensorError) as error:
@@ -82,19 +82,32 @@ class CheckpointFolder:
             )
         return None
 
-    def clear(self) -> None:
-        """Removes all checkpoints."""
-        for number in self.numbers():
-            shutil.rmtree(self.path / name_of(number), ignore_errors=True)
+    def clear(self, but: int = 0) -> None:
+        """Removes all checkpoints `but` the newest ones."""
+        numbers = self.numbers()
+        for number in numbers[: len(numbers) - but]:
+            shutil.rmtree(self.folder_of(number), ignore_errors=True)
         shutil.rmtree(self.path / PARTIAL, ignore_errors=True)
+
+    def check_room(self, size: int) -> None:
+        """Raises OutputError if the disk has no room for checkpoints of `size` bytes: those kept and one in the making.
+
+        What is here already will make room.
+        """
+        present = sum(path.stat().st_size for number in self.numbers() for path in self.folder_of(number).iterdir())
+        needed, free = (KEPT + 1) * size - present, free_bytes(self.path)
+        if free < needed:
+            what = f"{free} bytes are free, but {KEPT + 1} checkpoints of {size} bytes need {needed} more"
+            raise OutputError(
+                self.path, f"{what}. Make room, or give another --checkpoint-dir or --checkpoint-minutes 0"
+            )
 
     def numbers(self) -> list[int]:
         """Of the checkpoints, in order."""
         return sorted(int(path.name) for path in self.path.glob("[0-9]*") if path.name.isdigit())
 
-
-def name_of(number: int) -> str:
-    return f"{number:06d}"
+    def folder_of(self, number: int) -> Path:
+        return self.path / f"{number:06d}"
 
 
 def write(state: State, folder: Path) -> None:

@@ -8,14 +8,22 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from mlflow_resnet.console import say
+from mlflow_resnet.errors import OutputError
 from mlflow_resnet.evaluation.evaluate import Evaluation
+from mlflow_resnet.model.classifier import ImageClassifier
+from mlflow_resnet.model.network import stage_of, stages_until
+from mlflow_resnet.options import STAGES
 from mlflow_resnet.training import processes
 from mlflow_resnet.training.best import Best
 from mlflow_resnet.training.budget import Budget
 from mlflow_resnet.training.checkpoints import CheckpointFolder, State
+from mlflow_resnet.training.optimizer import TENSORS_KEPT
+from mlflow_resnet.training.recipe import Recipe
 from mlflow_resnet.training.trainer import EpochSoFar, Trainer, is_finite
 
 MAX_SHARE = 0.02  # of the time that checkpoints after epochs may take
@@ -112,15 +120,19 @@ class Saving:
     def save(self, course: Course, trainer: Trainer) -> None:
         """Writes a checkpoint, unless there is one of this step already, or the weights have diverged.
 
-        All processes call it, after the same step.
+        All processes call it, after the same step. One that cannot be written ends no training: it is told.
         """
         place = course.epoch, trainer.steps, bool(trainer.epoch.metrics)
         sums = trainer.epoch.sums if trainer.epoch.metrics else processes.summed(trainer.epoch.sums.clone())
         if self.folder is None or place == self.place or not is_finite(trainer.work.classifier.network):
             return
         started = perf_counter()
-        self.folder.save(state_of(course, trainer, sums))
-        self.saved, self.place = perf_counter(), place
+        try:
+            self.folder.save(state_of(course, trainer, sums))
+            self.place = place
+        except OutputError as error:
+            say(f"no checkpoint was written: {error.message}", "those before it are kept, and the next is tried")
+        self.saved = perf_counter()
         self.cost = self.saved - started
 
 
@@ -151,6 +163,17 @@ def state_of(course: Course, trainer: Trainer, sums: Tensor) -> State:
     }
     on_cpu = {part: {name: x.detach().cpu() for name, x in found.items()} for part, found in tensors.items()}
     return State(on_cpu, facts)
+
+
+def checkpoint_bytes(classifier: ImageClassifier, recipe: Recipe, frozen_until: str, val_images: int) -> int:
+    """About how large a checkpoint becomes."""
+    network, is_probe = classifier.network, recipe.strategy == "linear_probe"
+    frozen = stages_until(STAGES[-1] if is_probe else frozen_until)
+    whole = sum(tensor.nbytes for tensor in network.state_dict().values())
+    trained = sum(each.nbytes for name, each in network.named_parameters() if stage_of(name) not in frozen)
+    average = (trained if is_probe else whole) if recipe.ema_decay else 0
+    evaluations = 2 * val_images * len(classifier.classes) * np.dtype(np.float32).itemsize
+    return 2 * whole + TENSORS_KEPT[recipe.optimizer] * trained + average + evaluations
 
 
 def trainer_facts(trainer: Trainer) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from mlflow_resnet.options import STAGES
 from mlflow_resnet.training.recipe import Recipe
 
 MOMENTUM = 0.9
+TENSORS_KEPT = {"sgd": 1, "adamw": 2}  # of the size of each parameter
 STAGES_FROM_HEAD = ("head", *reversed(STAGES))
 
 
