@@ -1,14 +1,14 @@
 """Ours as a contestant: the only module of the benchmarks that knows mlflow_resnet's training.
 
-`fit` trains through the training API; `step_speed` repeats what the training does to a network before its first step.
-When the training changes, these two follow, and nothing else does.
+`fit` and `fit_saving` train through the training API; `step_speed` repeats what the training does to a network before
+its first step. When the training changes, these follow, and nothing else does.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -25,11 +25,14 @@ from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.preparation import prepared
+from mlflow_resnet.training.checkpoints import CheckpointFolder
+from mlflow_resnet.training.course import Course, Saving
 from mlflow_resnet.training.hardware import pick_precision
 from mlflow_resnet.training.loop import prepare
 from mlflow_resnet.training.optimizer import build_optimizer
 from mlflow_resnet.training.recipe import decide
 from mlflow_resnet.training.setup import starting_classifier
+from mlflow_resnet.training.trainer import Trainer
 
 
 def fit(setting: Setting) -> Trained:
@@ -45,6 +48,31 @@ def fit(setting: Setting) -> Trained:
     total_seconds = perf_counter() - started
     score = partial(accuracy, training.classifier, device=setting.device)
     return Trained(epoch_images, seconds, total_seconds, training.classifier.network, score)
+
+
+def fit_saving(setting: Setting, folder: Path | None) -> tuple[float, list[float]]:
+    """Seconds of a training from its first step, and of writing each checkpoint; None: without checkpoints."""
+    options = train_options(setting)
+    training = prepared(options)
+    saving = TimedSaving(CheckpointFolder(folder) if folder else None, options.checkpoint_minutes)
+    started = perf_counter()
+    with open(os.devnull, "w") as null, contextlib.redirect_stderr(null):
+        for _ in training.epochs(options, saving):
+            pass
+    return perf_counter() - started, saving.seconds
+
+
+@dataclass
+class TimedSaving(Saving):
+    """Notes the seconds of each checkpoint."""
+
+    seconds: list[float] = field(default_factory=list)
+
+    def save(self, course: Course, trainer: Trainer) -> None:
+        before, started = self.saved, perf_counter()
+        super().save(course, trainer)
+        if self.saved != before:
+            self.seconds.append(perf_counter() - started)
 
 
 def train_options(setting: Setting) -> TrainOptions:
@@ -111,7 +139,7 @@ def step_speed(setting: Setting, num_classes: int, seconds: float, optimize: boo
 def parsed_option(text: str) -> tuple[str, Any]:
     """`precision=bf16` as a field of TrainOptions and its value, of the type that the field has."""
     name, _, value = text.partition("=")
-    if name not in {field.name for field in fields(TrainOptions)}:
+    if name not in {each.name for each in fields(TrainOptions)}:
         raise ValueError(f"mlflow_resnet's train has no option {name!r}")
     annotation = get_type_hints(TrainOptions)[name]
     kind = annotation if isinstance(annotation, type) else get_args(annotation)[0]

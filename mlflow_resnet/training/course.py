@@ -101,7 +101,7 @@ class Saving:
     folder: CheckpointFolder | None = None
     minutes: float = 0.0
     after_every_epoch: bool = False
-    cost: float = 0.0  # seconds
+    cost: float = 1.0  # seconds that the last one took; a guess before the first
     saved: float = field(default_factory=perf_counter)
     place: tuple[int, int, bool] | None = None
 
