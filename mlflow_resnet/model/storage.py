@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from mlflow.artifacts import download_artifacts
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from mlflow_resnet.errors import InvalidModelError, TamperedWeightsError
 from mlflow_resnet.images.reasons import one_line
@@ -69,8 +69,9 @@ def save_classifier(classifier: ImageClassifier, folder: str | os.PathLike[str])
     """Writes both files into the existing `folder` and returns the sha256 of the weights file."""
     folder = Path(folder)
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in classifier.network.state_dict().items()}
-    save_file(tensors, folder / WEIGHTS_FILE)
-    sha256 = sha256_of(folder / WEIGHTS_FILE)
+    content = save(tensors)
+    (folder / WEIGHTS_FILE).write_bytes(content)  # safetensors would tell of a full disk in an error of its own
+    sha256 = hashlib.sha256(content).hexdigest()
     description = {
         "format_version": FORMAT_VERSION,
         "architecture": classifier.architecture,

@@ -18,7 +18,7 @@ import mlflow
 from mlflow.entities import Run
 
 from mlflow_resnet.console import say
-from mlflow_resnet.errors import NotDeliveredError
+from mlflow_resnet.errors import NotDeliveredError, OutputError
 from mlflow_resnet.images.output import new_directory, synced
 from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.tracking.delivery import MODEL_NAME, deliver
@@ -56,7 +56,8 @@ def recorder_of(run: Run) -> Recorder:
 class Outbox(Recorder):
     """Keeps each piece in a folder until it is delivered, in order, by a thread that does not hold up a training.
 
-    Each piece is a numbered folder, with a JSON file and perhaps files, which is on the disk when `put` returns.
+    Each piece is a numbered folder, with a JSON file and perhaps files, which is on the disk when `put` returns. If
+    the disk is full, it goes to the server at once, after those before it.
     """
 
     def __init__(self, path: Path, ids: Notes) -> None:
@@ -64,12 +65,23 @@ class Outbox(Recorder):
         self.path = path
         self.trouble = ""  # why the last try failed
         self.trouble_began = 0.0
+        self.is_delivering = False
         self.news, self.in_hurry, self.over = threading.Event(), threading.Event(), threading.Event()
         for leftover in path.glob(".*"):
             shutil.rmtree(leftover, ignore_errors=True)
         self.last = int(pieces[-1].name) if (pieces := self.pieces()) else 0
 
     def put(self, kind: str, write: Callable[[Path], object] | None = None, **facts: Any) -> None:
+        try:
+            self.keep(kind, write, facts)
+        except OutputError:
+            self.wait_until_empty(lambda: self.is_delivering and not self.trouble)
+            if self.pieces() or not self.is_delivering:
+                raise
+            super().put(kind, write, **facts)
+
+    def keep(self, kind: str, write: Callable[[Path], object] | None, facts: dict[str, Any]) -> None:
+        """Raises OutputError if the disk is full."""
         self.last += 1
         with new_directory(self.path / f"{self.last:06d}") as folder:
             (folder / FILES).mkdir()
@@ -120,6 +132,7 @@ class Outbox(Recorder):
         """
         thread = threading.Thread(target=self.deliver_as_they_come, daemon=True)
         thread.start()
+        self.is_delivering = True
         try:
             try:
                 yield
