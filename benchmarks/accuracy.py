@@ -9,7 +9,7 @@ start from one resnet18 that is trained here on other handwritten digits; such a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -46,10 +46,12 @@ def training_job(contestant: str, setting: Setting, test_dir: Path, repetition: 
     return {ACCURACY: accuracy, EPOCHS: len(trained.epoch_seconds), MINUTES: trained.total_seconds / 60}
 
 
-def compare(data_set: str, setting: Setting, test_dir: Path, minutes: float, repetitions: int) -> None:
+def compare(
+    data_set: str, setting: Setting, test_dir: Path, minutes: float, repetitions: int, contestants: Iterable[str]
+) -> None:
     """Plans, trains and scores every contestant on one data set, and prints its table."""
     jobs = {}
-    for contestant in CONTESTANTS:
+    for contestant in contestants:
         plan = planned(contestant, setting, minutes)
         say(f"{data_set}: {contestant} has time for {plan.epochs} epochs")
         jobs[contestant] = partial(training_job, contestant, plan, test_dir)
@@ -72,6 +74,7 @@ def compare(data_set: str, setting: Setting, test_dir: Path, minutes: float, rep
 @click.option("--finetune", is_flag=True, help="start from a backbone trained on other data")
 @click.option("--workers", default=0, show_default=True, help="of the peers' data loaders; see train_speed.py")
 @click.option("--data-set", "names", type=click.Choice(DATA_SETS), multiple=True, help="only this; may be repeated")
+@click.option("--alone", is_flag=True, help="ours without the peers")
 def main(
     data_dir: Path,
     quick: bool,
@@ -82,6 +85,7 @@ def main(
     finetune: bool,
     workers: int,
     names: Sequence[str],
+    alone: bool,
 ) -> None:
     import data
 
@@ -93,7 +97,10 @@ def main(
             setting = replace(setting, weights=backbone(data_dir, name, quick))
         if quick:
             setting = replace(setting, train_dir=data.with_count(split.train, QUICK_IMAGES, data_dir))
-        compare(name, setting, split.test, QUICK_MINUTES if quick else minutes, 2 if quick else repetitions)
+        contestants = ("ours",) if alone else CONTESTANTS
+        compare(
+            name, setting, split.test, QUICK_MINUTES if quick else minutes, 2 if quick else repetitions, contestants
+        )
 
 
 if __name__ == "__main__":

@@ -14,5 +14,11 @@ def os_reason(error: OSError) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """The message of any exception, or its type's name, on one line of at most 120 characters."""
-    return " ".join(str(error).split())[:120] or type(error).__name__
+    """The message of any exception, or its type's name, on one line of at most 120 characters.
+
+    Messages about HTTP begin with the address and end with what happened.
+    """
+    text = " ".join(str(error).split())
+    for introduction in ("failed with exception ", "Caused by "):
+        text = text.rpartition(introduction)[2]
+    return text[:120] or type(error).__name__

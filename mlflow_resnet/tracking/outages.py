@@ -17,7 +17,7 @@ from mlflow_resnet.tracking.server import patience
 
 SECONDS_AT_END = 30.0  # for a server that is away
 SECONDS_AFTER_ERROR = 3.0
-REQUEST_SECONDS = 30
+REQUEST_SECONDS = 60  # an artifact store may take so long to keep a large file
 
 
 @contextmanager
