@@ -65,7 +65,7 @@ def train(options: TrainOptions) -> TrainResult:
             training = prepared(options)
             with processes.agreeing():
                 if folder:
-                    folder.begin(full_identity_of(options, training), options.resume)
+                    folder.begin(full_identity_of(options, training), options.resume, options.checkpoint_mirror)
                     folder.check_room(options, training)
             if finished := processes.of_first(finished_before(folder, options.offline) if folder else None):
                 return TrainResult(flavor.load_model(finished["model_uri"]), **finished)
@@ -96,8 +96,9 @@ def record_training(options: TrainOptions, training: Training, folder: TrainingF
     """Trains and records it in a run; returns what a `TrainResult` has besides the classifier."""
     name = f"{options.architecture} on {training.train_set.name}"
     if folder:
-        with recorded_by_way_of(folder.outbox, name, options.offline) as known:
-            best = train_recorded(options, training, folder.outbox, saving_of(folder, options), known)
+        outbox, mirrored = folder.outbox, folder.mirrored(delivers=not options.offline)
+        with mirrored, recorded_by_way_of(outbox, name, options.offline) as known:
+            best = train_recorded(options, training, outbox, saving_of(folder, options), known)
             folder.finish(best)
         if options.offline:
             say(f"to deliver what was logged: mlflow-resnet sync {shlex.quote(str(folder.path))}")

@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +19,22 @@ from mlflow_resnet.errors import CheckpointError, OutputError, listed
 from mlflow_resnet.images.output import locked, output_errors
 from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.images.sources import is_remote
+from mlflow_resnet.mirroring.mirror import NOTES, Mirror
+from mlflow_resnet.mirroring.stores import store_of
 from mlflow_resnet.options import WITHOUT_EFFECT, TrainOptions
 from mlflow_resnet.preparation import Training
 from mlflow_resnet.tracking.delivery import end_run
 from mlflow_resnet.tracking.notes import Notes
 from mlflow_resnet.tracking.recorder import Outbox
 from mlflow_resnet.tracking.run import trying
-from mlflow_resnet.training.checkpoints import CheckpointFolder, write_file
+from mlflow_resnet.training.checkpoints import KEPT, CheckpointFolder, write_file
 from mlflow_resnet.training.course import EpochResult, Saving, checkpoint_bytes
 from mlflow_resnet.training.recipe import phases
 
 ROOT = "checkpoints"
-NOTES = "training.json"
 OUTBOX = "outbox"
 DIRECTORIES = ("train_dir", "val_dir")
+OF_THIS_MACHINE = (*DIRECTORIES, "tracking server", "torch threads", "torch version")
 # What a checkpoint has no place for if it changes.
 FIXED = frozenset(("architecture", "classes", "phases", "chosen optimizer", "averaged weights", "validation images"))
 
@@ -72,13 +74,18 @@ def opened_folder(directory: str) -> Iterator[TrainingFolder]:
 
 
 def saving_of(folder: TrainingFolder, options: TrainOptions) -> Saving:
-    return Saving(folder.checkpoints, options.checkpoint_minutes, options.on_divergence == "rewind")
+    saving = Saving(folder.checkpoints, options.checkpoint_minutes, options.on_divergence == "rewind")
+    return replace(saving, on_saved=folder.mirror.offer) if folder.mirror else saving
 
 
 def default_folder(options: TrainOptions) -> str:
     """A folder below the current one for this command."""
-    digest = hashlib.sha256(json.dumps(identity_of(options), sort_keys=True).encode()).hexdigest()
-    return os.path.join(ROOT, f"{options.architecture}-{digest[:12]}")
+    return os.path.join(ROOT, f"{options.architecture}-{digest_of(identity_of(options))}")
+
+
+def digest_of(identity: Mapping[str, Any]) -> str:
+    """12 hex digits."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def identity_of(options: TrainOptions) -> dict[str, Any]:
@@ -112,30 +119,47 @@ class TrainingFolder:
         self.checkpoints = CheckpointFolder(path)
         self.notes = Notes(path / NOTES)
         self.outbox = Outbox(path / OUTBOX, self.notes)
+        self.mirror: Mirror | None = None
 
-    def begin(self, identity: Mapping[str, Any], resume: str) -> None:
-        """Finds out whether to go on with what is here, and makes the folder that of this training.
+    def begin(self, identity: Mapping[str, Any], resume: str, mirror: str = "") -> None:
+        """Finds out whether to go on with what is here or in the mirror, and makes the folder that of this training.
 
         Raises:
             CheckpointError: if what is here is of another training that was not finished, or was not delivered.
         """
         changed = differences(self.notes.get("identity", {}), identity)
-        unfinished = bool(self.checkpoints.numbers()) and not self.is_finished
-        if resume == "never" or (changed and not unfinished):
+        if resume == "never" or (changed and not self.is_unfinished):
             self.begin_anew()
-        elif unfinished:
+            changed = {}
+        if mirror:
+            self.consult(mirror, identity, resume, bool(changed))
+            changed = differences(self.notes.get("identity", {}), identity)
+        if self.is_unfinished:
             if resume == "auto":
                 self.refuse(changed, "Give these again to go on with it, or --resume force to go on with the new ones,")
             self.refuse({name: text for name, text in changed.items() if name in FIXED}, "Give these again,")
             say(f"going on from the checkpoint in {self.path}")
         self.notes.note(identity=dict(identity))
 
+    def consult(self, mirror: str, identity: Mapping[str, Any], resume: str, has_changed: bool) -> None:
+        """Takes from the mirror what is newer there, unless this machine has, or is to begin, another training."""
+        training = digest_of({name: value for name, value in identity.items() if name not in OF_THIS_MACHINE})
+        self.mirror = Mirror(store_of(mirror, training, self.notes), self.checkpoints, self.notes)
+        if resume == "never":
+            self.mirror.clear()
+        elif not has_changed and not self.is_finished:
+            self.mirror.fetch_newer()
+
+    def mirrored(self, delivers: bool) -> AbstractContextManager[None]:
+        """While checkpoints are copied to the mirror, if there is one; see `Mirror.running`."""
+        return self.mirror.running(delivers) if self.mirror else nullcontext()
+
     def check_room(self, options: TrainOptions, training: Training) -> None:
         """Raises OutputError if the disk has no room for the checkpoints that are to come."""
         last = phases(training.recipe)[-1]
         if not self.is_finished:
             size = checkpoint_bytes(training.classifier, last, options.freeze_until, len(training.val_images))
-            self.checkpoints.check_room(size)
+            self.checkpoints.check_room(size, KEPT + 1 + bool(self.mirror))
 
     def refuse(self, changed: Mapping[str, str], remedy: str) -> None:
         """Raises an error if anything has changed."""
@@ -153,6 +177,10 @@ class TrainingFolder:
         self.checkpoints.clear()
         self.outbox.clear()
         self.notes.clear()
+
+    @property
+    def is_unfinished(self) -> bool:
+        return bool(self.checkpoints.numbers()) and not self.is_finished
 
     @property
     def is_finished(self) -> bool:
@@ -193,6 +221,8 @@ class TrainingFolder:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
-    """Name -> what is not the same, in words."""
+    """Name -> what is not the same, in words. The same images may be elsewhere."""
     names = [name for name in now if name in before and before[name] != now[name]]
+    if not {"training images", "validation images"}.intersection(names):
+        names = [name for name in names if name not in DIRECTORIES]
     return {name: f"{name} was {before[name]!r} and is {now[name]!r}" for name in names}

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 class FaultyServer(ThreadingHTTPServer):
     """Forwards every request to `upstream`, unless `spoil(method, path)` names a fault.
 
-    Faults: "503" instead of asking upstream; "cut", which ends the connection in the middle of the body; "flip", which
-    changes a byte of the body. `requests` lists (method, path, fault or "").
+    Faults: "503" or "403" instead of asking upstream; "cut", which ends the connection in the middle of the body;
+    "flip", which changes a byte of the body. `requests` lists (method, path, fault or "").
     """
 
     daemon_threads = True
@@ -37,6 +37,9 @@ class Forwarding(BaseHTTPRequestHandler):
         if fault == "503":
             body = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
             self.answer(503, [("Content-Type", "application/xml")], body)
+            return
+        if fault == "403":
+            self.answer(403, [("Content-Type", "application/xml")], b"<Error><Code>AccessDenied</Code></Error>")
             return
         connection = http.client.HTTPConnection(self.server.upstream)
         headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}

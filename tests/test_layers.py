@@ -27,6 +27,7 @@ LAYERS = [
     "registry",
     "tracking",
     "preparation",
+    "mirroring",
     "resuming",
     "launch",
     "curation",

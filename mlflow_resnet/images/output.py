@@ -30,7 +30,7 @@ def new_directory(path: str | os.PathLike[str], overwrite: bool = False) -> Iter
         os.makedirs(final.parent, exist_ok=True)
         os.mkdir(partial)
     try:
-        with _disk_errors(final):
+        with disk_errors(final):
             yield partial
         with output_errors(final):
             _replace_directory(partial, final, overwrite)
@@ -57,7 +57,7 @@ def resumable_directory(path: str | os.PathLike[str], key: str, is_own: Callable
         os.makedirs(partial, exist_ok=True)
     with locked(partial, final):
         try:
-            with _disk_errors(final):
+            with disk_errors(final):
                 if own and not any(partial.iterdir()):
                     shutil.copytree(final, partial, copy_function=os.link, dirs_exist_ok=True)
                 yield partial
@@ -105,7 +105,7 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.makedirs(final.parent, exist_ok=True)
         partial.open("xb").close()
     try:
-        with _disk_errors(final):
+        with disk_errors(final):
             yield partial
         with output_errors(final):
             os.replace(partial, final)
@@ -200,7 +200,7 @@ def output_errors(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
     """A full disk met by the caller's block is an error of the output; its other errors are its own."""
     try:
         yield

@@ -47,14 +47,8 @@ EPOCH_METRICS = (  # what every epoch logs; those that end in loss are better wh
 # Options that change neither the weights nor what becomes of them.
 WITHOUT_EFFECT = frozenset(
     (
-        "print_frequency",
-        "num_workers",
-        "cache",
-        "cache_dir",
-        "checkpoint_dir",
-        "checkpoint_minutes",
-        "resume",
-        "offline",
+        *("print_frequency", "num_workers", "cache", "cache_dir", "checkpoint_dir", "checkpoint_minutes"),
+        *("checkpoint_mirror", "resume", "offline"),
     )
 )
 
@@ -182,6 +176,10 @@ class TrainOptions(Options):
     checkpoint_minutes: float = option(
         "write a checkpoint this often, and after epochs where that takes little time; 0: none", 5.0, at_least=0
     )
+    checkpoint_mirror: str = option(
+        "where checkpoints are copied to, so that another machine can go on: artifacts (of the run), s3://bucket/prefix",
+        "",
+    )
     resume: str = option(
         "auto: go on from a checkpoint of the same training; force: also if data or options changed; never: begin anew",
         "auto",
@@ -205,9 +203,24 @@ class TrainOptions(Options):
         problems += model_name_problems(self.registered_model_name)
         if self.on_divergence == "rewind" and not self.checkpoint_minutes:
             problems.append("on_divergence is 'rewind', but checkpoint_minutes is 0; there would be no checkpoints")
+        problems += self.mirror_problems()
         if self.offline and not self.checkpoint_minutes:
             problems.append("offline is on, but checkpoint_minutes is 0; there would be no folder to log to")
         return problems + self.size_problems() + self.batch_problems() + self.recipe_problems()
+
+    def mirror_problems(self) -> list[str]:
+        problems, mirror = [], self.checkpoint_mirror
+        if mirror not in ("", "artifacts") and not mirror.startswith("s3://"):
+            problems.append(f"checkpoint_mirror is {mirror!r}; give artifacts or s3://bucket/prefix")
+        if mirror and not self.checkpoint_minutes:
+            problems.append(
+                f"checkpoint_mirror is {mirror!r}, but checkpoint_minutes is 0; there would be no checkpoints"
+            )
+        if mirror == "artifacts" and self.offline:
+            problems.append(
+                "checkpoint_mirror is 'artifacts', which cannot be reached offline; give s3://bucket/prefix"
+            )
+        return problems
 
     def size_problems(self) -> list[str]:
         problems = []

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,27 +41,50 @@ class CheckpointFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.held: set[int] = set()  # checkpoints that are being read, and so are not removed
 
-    def save(self, state: State) -> None:
-        """Writes a new checkpoint, then removes the oldest.
+    def save(self, state: State) -> int:
+        """Writes a new checkpoint, then removes the oldest. Returns the number of the new one.
 
         Raises:
             OutputError: if it cannot be written; the others stay as they were.
         """
         partial = self.path / PARTIAL
         numbers = self.numbers()
+        new = numbers[-1] + 1 if numbers else 1
         with output_errors(self.path):
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             try:
                 write(state, partial)
-                os.rename(partial, self.folder_of(numbers[-1] + 1 if numbers else 1))
+                os.rename(partial, self.folder_of(new))
                 synced(self.path)
             except OSError:
                 shutil.rmtree(partial, ignore_errors=True)  # its place on the disk is needed
                 raise
         for number in numbers[: 1 - KEPT]:
-            shutil.rmtree(self.folder_of(number), ignore_errors=True)
+            if number not in self.held:
+                shutil.rmtree(self.folder_of(number), ignore_errors=True)
+        return new
+
+    def adopt(self, number: int, write: Callable[[Path], object]) -> None:
+        """Makes what `write` puts into an empty folder a checkpoint, if it is whole.
+
+        Raises:
+            ValueError: if it is damaged.
+        """
+        partial = self.path / PARTIAL
+        shutil.rmtree(partial, ignore_errors=True)
+        with output_errors(self.path):
+            partial.mkdir(parents=True)
+        write(partial)
+        try:
+            read(partial)
+        except (OSError, KeyError, SafetensorError) as error:
+            raise ValueError(one_line(error)) from None
+        with output_errors(self.path):
+            os.rename(partial, self.folder_of(number))
+            synced(self.path)
 
     def load(self) -> State | None:
         """The newest checkpoint that is whole; None if there is none at all.
@@ -89,15 +112,12 @@ class CheckpointFolder:
             shutil.rmtree(self.folder_of(number), ignore_errors=True)
         shutil.rmtree(self.path / PARTIAL, ignore_errors=True)
 
-    def check_room(self, size: int) -> None:
-        """Raises OutputError if the disk has no room for checkpoints of `size` bytes: those kept and one in the making.
-
-        What is here already will make room.
-        """
+    def check_room(self, size: int, count: int) -> None:
+        """Raises OutputError if the disk has no room for `count` checkpoints of `size` bytes, those here included."""
         present = sum(path.stat().st_size for number in self.numbers() for path in self.folder_of(number).iterdir())
-        needed, free = (KEPT + 1) * size - present, free_bytes(self.path)
+        needed, free = count * size - present, free_bytes(self.path)
         if free < needed:
-            what = f"{free} bytes are free, but {KEPT + 1} checkpoints of {size} bytes need {needed} more"
+            what = f"{free} bytes are free, but {count} checkpoints of {size} bytes need {needed} more"
             raise OutputError(
                 self.path, f"{what}. Make room, or give another --checkpoint-dir or --checkpoint-minutes 0"
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -96,11 +96,13 @@ class Saving:
     Attributes:
         folder: None: no checkpoints, or they are another process's matter.
         after_every_epoch: whatever it costs.
+        on_saved: is told the number of each checkpoint.
     """
 
     folder: CheckpointFolder | None = None
     minutes: float = 0.0
     after_every_epoch: bool = False
+    on_saved: Callable[[int], object] = lambda number: None
     cost: float = 1.0  # seconds that the last one took; a guess before the first
     saved: float = field(default_factory=perf_counter)
     place: tuple[int, int, bool] | None = None
@@ -128,7 +130,8 @@ class Saving:
             return
         started = perf_counter()
         try:
-            self.folder.save(state_of(course, trainer, sums))
+            number = self.folder.save(state_of(course, trainer, sums))
+            self.on_saved(number)
             self.place = place
         except OutputError as error:
             say(f"no checkpoint was written: {error.message}", "those before it are kept, and the next is tried")
