@@ -132,7 +132,7 @@ def resumable_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     with locked(folder, final):
         partial = folder / final.name
         try:
-            with _disk_errors(final):
+            with disk_errors(final):
                 yield partial
             with output_errors(final):
                 synced(partial)
