@@ -12,6 +12,7 @@ import math
 import os
 import re
 import stat
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -51,6 +52,7 @@ _READERS: dict[str, tuple[bytes, Callable[[Any], ImageFile.ImageFile]]] = {
     "GIF": (rb"GIF8[79]a", GifImagePlugin.GifImageFile),
 }
 FORMATS = tuple(_READERS)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # about damaged metadata, naming no file
 _SUFFIXES = {"JPEG": ".jpg", "TIFF": ".tif"}  # those that are not the format's name
 
 

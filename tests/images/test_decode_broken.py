@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 import warnings
+from pathlib import Path
 
 import pytest
 from made_images import encoded, photo, png
@@ -77,6 +80,15 @@ def test_every_cut_of_every_format_decodes_or_is_an_invalid_image() -> None:
 def test_damaged_exif_does_not_refuse_the_picture() -> None:
     content = encoded(Image.new("RGB", (8, 8), "white"), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     assert decode(content).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_what_pillow_says_of_damaged_metadata_is_not_shown(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.jpg"
+    path.write_bytes(encoded(photo(8, 8), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff"))
+    script = "import sys; from mlflow_resnet.images.audit.facts import facts_of_file; print(facts_of_file(sys.argv[1]))"
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True)
+    assert "width=8" in done.stdout
+    assert done.stderr == ""
 
 
 def test_a_text_ppm_with_many_comments_takes_no_time() -> None:
