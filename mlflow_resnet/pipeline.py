@@ -160,7 +160,8 @@ def score(options: ScoreOptions) -> ScoredFile:
                 )
             if parts.progress.rows == 0:
                 raise no_images(options.image_dir, Ignored(**ignored))
-            scored = join(parts, path, options.output)
+            with tqdm(desc="writing", unit="row", total=parts.progress.rows, leave=False, disable=None) as bar:
+                scored = join(parts, path, options.output, bar.update)
             say(f"{scored.rows} images in {options.image_dir}", str(Ignored(**ignored)))
     return scored
 

@@ -77,6 +77,17 @@ def test_the_champion_itself_stays_champion(versions, images):
     assert champion() == "1"
 
 
+def test_repeated_it_keeps_what_the_version_was_compared_with(versions, images):
+    promote(options(images, 1))
+    promote(options(images, 2, max_drop=1.0))
+    before = versions.get_model_version(NAME, "2").tags
+    assert before["mlflow_resnet.promotion.champion_version"] == "1"
+    versions.set_model_version_tag(NAME, "2", "mlflow_resnet.promotion.result", "pending")  # cut off before its end
+    promote(options(images, 2, max_drop=1.0))
+    assert versions.get_model_version(NAME, "2").tags == before
+    assert champion() == "2"
+
+
 def test_a_lower_log_loss_is_better(versions, images):
     promote(options(images, 2))
     promote(options(images, 1, metric="log_loss"))
@@ -91,12 +102,18 @@ def test_a_lower_log_loss_is_better(versions, images):
 
 def test_an_alias_that_somebody_moved_meanwhile_is_not_overwritten(versions, images):
     from mlflow_resnet.errors import PromotionRefusedError
+    from mlflow_resnet.registry.promotion import Comparison
+    from mlflow_resnet.registry.promotion import promote as promote_compared
     from mlflow_resnet.registry.versions import move_alias, resolve
 
     first, second = (resolve(f"models:/{NAME}/{version}") for version in (1, 2))
     versions.set_registered_model_alias(NAME, "champion", "2")
     with pytest.raises(PromotionRefusedError, match="was moved to version 2 meanwhile"):
         move_alias(first, "champion", None)
+    comparison = Comparison(first, None, "top1_accuracy", 1.0, None, 12, "digest")
+    with pytest.raises(PromotionRefusedError, match="was moved to version 2 meanwhile"):
+        promote_compared(comparison, "champion", 0.0)
+    assert versions.get_model_version(NAME, "1").tags["mlflow_resnet.promotion.result"] == "refused"
     move_alias(first, "champion", second)
     assert champion() == "1"
 

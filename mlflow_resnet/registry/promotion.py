@@ -64,25 +64,40 @@ def value_of(metrics: Mapping[str, float], metric: str) -> float:
 def promote(comparison: Comparison, alias: str, max_drop: float) -> None:
     """Tags the candidate with what was measured and moves the alias to it.
 
+    The tag `result` is "pending" until all is done, so a process that is killed leaves nothing false behind, and the
+    same call again completes it.
+
     Raises:
-        PromotionRefusedError: if the candidate is worse by more than `max_drop`; the alias stays where it was.
+        PromotionRefusedError: if the candidate is worse by more than `max_drop`, or somebody else moved the alias
+            meanwhile; the alias stays where it was.
     """
-    refused = not comparison.drop <= max_drop + ROUNDING  # a NaN is refused too
-    tag(comparison, alias, "refused" if refused else "promoted")
-    if refused:
-        raise PromotionRefusedError(
-            f"not promoted: {comparison}. The drop of {comparison.drop:.4f} is more than --max-drop {max_drop:g}; "
-            f"@{alias} stays where it is."
-        )
-    move_alias(comparison.candidate, alias, comparison.champion)
+    if not made_champion(comparison, alias):
+        tag(comparison.candidate, {"result": "pending"})
+        tag(comparison.candidate, facts_of(comparison) | {"alias": alias})  # the alias last: then all are there
+    try:
+        if not comparison.drop <= max_drop + ROUNDING:  # a NaN is refused too
+            raise PromotionRefusedError(
+                f"not promoted: {comparison}. The drop of {comparison.drop:.4f} is more than --max-drop {max_drop:g}; "
+                f"@{alias} stays where it is."
+            )
+        move_alias(comparison.candidate, alias, comparison.champion)
+    except PromotionRefusedError:
+        tag(comparison.candidate, {"result": "refused"})
+        raise
+    tag(comparison.candidate, {"result": "promoted"})
 
 
-def tag(comparison: Comparison, alias: str, result: str) -> None:
-    """Writes the comparison on the candidate's version."""
+def made_champion(comparison: Comparison, alias: str) -> bool:
+    """Whether the candidate has the alias already and its tags say why, which a comparison with itself does not."""
+    candidate, champion = comparison.candidate, comparison.champion
+    is_champion = champion is not None and str(champion.version) == str(candidate.version)
+    return is_champion and candidate.tags.get(TAG + "alias") == alias
+
+
+def facts_of(comparison: Comparison) -> dict[str, object]:
+    """The comparison as tags."""
     champion = comparison.champion
-    facts = {
-        "result": result,
-        "alias": alias,
+    return {
         "metric": comparison.metric,
         "value": comparison.candidate_value,
         "champion_version": champion.version if champion else "",
@@ -90,7 +105,9 @@ def tag(comparison: Comparison, alias: str, result: str) -> None:
         "images": comparison.images,
         "dataset_digest": comparison.digest,
     }
+
+
+def tag(version: ModelVersion, facts: Mapping[str, object]) -> None:
+    """Writes facts on a version, one after the other."""
     for name, value in facts.items():
-        MlflowClient().set_model_version_tag(
-            comparison.candidate.name, comparison.candidate.version, TAG + name, str(value)
-        )
+        MlflowClient().set_model_version_tag(version.name, version.version, TAG + name, str(value))

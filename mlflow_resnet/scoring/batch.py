@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -75,18 +76,19 @@ def scored_table(frame: pd.DataFrame) -> pa.Table:
     return pa.Table.from_pandas(frame, schema, preserve_index=False)
 
 
-def join(parts: Parts, path: Path, output: str) -> ScoredFile:
-    """Writes all rows to `path` in the format that the suffix of `output` names.
+def join(parts: Parts, path: Path, output: str, on_rows: Callable[[int], object] = lambda rows: None) -> ScoredFile:
+    """Writes all rows, of which there are some, to `path` in the format that the suffix of `output` names.
 
     Args:
         path: where to write; the caller moves it to `output` when it is complete.
+        on_rows: told how many rows were just written.
     """
     tables = parts.tables()
     first = next(tables)
     with WRITERS[Path(output).suffix](path, first.schema) as write:
-        write(first)
-        for table in tables:
+        for table in itertools.chain([first], tables):
             write(table)
+            on_rows(len(table))
     head = first.slice(0, 5).to_pandas()
     return ScoredFile(Path(output), parts.progress.rows, parts.progress.unreadable, head)
 
