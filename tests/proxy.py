@@ -33,7 +33,7 @@ class Forwarding(BaseHTTPRequestHandler):
     def forward(self):
         fault = self.server.spoil(self.command, self.path)
         self.server.requests.append((self.command, self.path, fault))
-        content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        content = self.content()
         if fault == "503":
             body = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
             self.answer(503, [("Content-Type", "application/xml")], body)
@@ -49,6 +49,18 @@ class Forwarding(BaseHTTPRequestHandler):
         if fault == "flip":
             body = bytes([body[0] ^ 1]) + body[1:]
         self.answer(answer.status, answer.getheaders(), body, sent=len(body) // 2 if fault == "cut" else None)
+
+    def content(self):
+        """The body of the request. One of an empty file has no length and comes in chunks, of which there is none."""
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        del self.headers["Transfer-Encoding"]
+        chunks = []
+        while size := int(self.rfile.readline(), 16):
+            chunks.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(chunks)
 
     def answer(self, status, headers, body, sent=None):
         self.send_response_only(status)
