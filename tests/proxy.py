@@ -75,7 +75,7 @@ class Forwarding(BaseHTTPRequestHandler):
             self.wfile.flush()
             self.close_connection = True
 
-    do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = forward
+    do_GET = do_PUT = do_HEAD = do_POST = do_PATCH = do_DELETE = forward
 
     def log_message(self, *args):
         pass
