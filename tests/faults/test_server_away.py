@@ -210,7 +210,7 @@ def test_down_at_the_start(new_place: Make, port: int, row: Rows) -> None:
     done = place.run()
     assert done.returncode == 2
     assert f"MLflow at http://127.0.0.1:{port} does not answer" in done.stderr.splitlines()[-1]
-    assert time.monotonic() - started < 30 + 15  # to import torch on a busy machine
+    assert time.monotonic() - started < 30 + 60  # to import torch on a busy machine
     found.add("exit 2, one line")
 
 
