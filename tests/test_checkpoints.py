@@ -11,7 +11,15 @@ from mlflow_resnet.training.checkpoints import CheckpointFolder
 from mlflow_resnet.training.course import Saving
 
 
-def test_a_training_stopped_while_it_validates_trains_no_image_twice(images, tmp_path, monkeypatch):
+@pytest.fixture
+def heeding_ctrl_c():
+    """A shell's background job ignores Ctrl-C, and pytest with it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_training_stopped_while_it_validates_trains_no_image_twice(images, tmp_path, monkeypatch, heeding_ctrl_c):
     options = TrainOptions(train_dir=str(images / "train"), val_dir=str(images / "val"), **TINY)
     unhurt = prepared(options)
     expected = [result.metrics["val_loss"] for result in unhurt.epochs(options)]
