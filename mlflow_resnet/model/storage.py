@@ -38,7 +38,8 @@ def fetched_model(model_uri: str) -> Iterator[Path]:
     if os.path.isdir(model_uri):
         yield Path(model_uri)
         return
-    with tempfile.TemporaryDirectory(prefix="mlflow-resnet-") as folder:
+    # after Ctrl-C MLflow's threads may still write into it
+    with tempfile.TemporaryDirectory(prefix="mlflow-resnet-", ignore_cleanup_errors=True) as folder:
         try:
             path = Path(download_artifacts(model_uri, dst_path=folder))
         except Exception as error:  # MLflow, botocore, requests and databases share no base class
