@@ -52,8 +52,9 @@ _READERS: dict[str, tuple[bytes, Callable[[Any], ImageFile.ImageFile]]] = {
     "GIF": (rb"GIF8[79]a", GifImagePlugin.GifImageFile),
 }
 FORMATS = tuple(_READERS)
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # about damaged metadata, naming no file
 _SUFFIXES = {"JPEG": ".jpg", "TIFF": ".tif"}  # those that are not the format's name
+
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # about damaged metadata, naming no file
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import random
+import struct
 import subprocess
 import sys
 import tarfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,9 +55,7 @@ GOOD = {
     "text PPM": b"P3 8 6 255 # eight by six\n" + b" ".join(b"%d" % (n % 256) for n in range(144)),
 }
 MUTATIONS_OF_EACH = 300
-ROOM = (
-    2**30
-)  # bytes of memory to read one file; a picture of 64 megapixels takes 256 MB, and another while it is turned
+ROOM = 2**30  # bytes of memory to read a file with; 64 megapixels take 256 MB, and as much again while they are turned
 # Reads files one after the other with little memory and a time limit for each, as the scan and as training does.
 # Prints name -> [reason of the scan, reason of the training], "" for a picture; on stderr each name before it is read.
 READER = f"""
@@ -100,12 +100,35 @@ def lie_in_the_header(content: bytearray, draw: random.Random) -> bytes:
     return bytes(content)
 
 
+def lie_about_the_size(content: bytearray, draw: random.Random) -> bytes:
+    return resized(bytes(content), *draw.choice([(2000, 2000), (20_000, 20_000), (65_000, 1), (1, 65_000)]))
+
+
+def resized(content: bytes, width: int, height: int) -> bytes:
+    """The file, with another size written wherever its own may be. Lossless WebP hides it too well."""
+    for order in ("<HH", "<II", ">HH", ">II"):
+        content = content.replace(struct.pack(order, 96, 64), struct.pack(order, width, height))
+    content = content.replace(struct.pack(">HH", 64, 96), struct.pack(">HH", height, width))  # JPEG
+    for tag, old, new in ((256, 96, width), (257, 64, height)):  # TIFF
+        content = content.replace(struct.pack("<HHII", tag, 4, 1, old), struct.pack("<HHII", tag, 4, 1, new))
+    content = content.replace(b"96 64", b"%d %d" % (width, height))  # PPM
+    if content.startswith(b"\x89PNG"):
+        content = content[:29] + struct.pack(">I", zlib.crc32(content[12:29])) + content[33:]
+    return content
+
+
 def drop_or_double(content: bytearray, draw: random.Random) -> bytes:
     first, last = sorted(draw.randrange(len(content)) for _ in range(2))
     return bytes(content[:first] + content[first:last] * draw.choice([0, 2]) + content[last:])
 
 
-MUTATIONS: list[Callable[[bytearray, random.Random], bytes]] = [cut, flip_bits, lie_in_the_header, drop_or_double]
+MUTATIONS: list[Callable[[bytearray, random.Random], bytes]] = [
+    cut,
+    flip_bits,
+    lie_in_the_header,
+    lie_about_the_size,
+    drop_or_double,
+]
 
 
 def read_all(folder: Path) -> dict[str, list[str]]:
@@ -117,7 +140,7 @@ def read_all(folder: Path) -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def damaged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """What was found in files that are damaged in `MUTATIONS_OF_EACH` ways."""
+    """What was found in files that are damaged in `MUTATIONS_OF_EACH` ways, and in one that claims to be large."""
     folder = tmp_path_factory.mktemp("damaged")
     for kind, content in GOOD.items():
         draw = random.Random(kind)
@@ -125,13 +148,14 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
             mutation = MUTATIONS[number % len(MUTATIONS)]
             path = folder / f"{kind}, {mutation.__name__} {number}"
             path.write_bytes(mutation(bytearray(content), draw))
+        (folder / f"{kind}, 62 megapixels").write_bytes(resized(content, 7900, 7900))
     return read_all(folder)
 
 
 @pytest.mark.parametrize("kind", GOOD)
 def test_a_damaged_file_is_a_picture_or_a_clear_error(kind: str, damaged: dict[str, list[str]]) -> None:
     found = [reasons for name, reasons in damaged.items() if name.startswith(f"{kind}, ")]
-    assert len(found) == MUTATIONS_OF_EACH
+    assert len(found) == MUTATIONS_OF_EACH + 1
     assert sum(scan != "" for scan, _ in found) > 30
     assert not [reason for reasons in found for reason in reasons if "\n" in reason or len(reason) > 300]
     assert not [reasons for reasons in found if bool(reasons[0]) != bool(reasons[1])]
