@@ -28,6 +28,7 @@ from mlflow_resnet.scoring.parts import facts_in
 pytestmark = pytest.mark.faults
 
 Rows = Callable[[str, str], Row]
+Make = Callable[..., "Job"]
 PROMISE = "the same command goes on; the file as if nothing had happened, no kept image scored again"
 ROWS_PER_PART = 64  # a part every few tenths of a second
 COMMAND = f"""
@@ -115,16 +116,32 @@ def pictures(tmp_path_factory: pytest.TempPathFactory, fault_images: Path) -> Pa
     return root
 
 
-@pytest.fixture
-def job(model: Path, pictures: Path, tmp_path: Path) -> Callable[..., Job]:
+@pytest.fixture(scope="session")
+def new_job(model: Path, pictures: Path) -> Make:
     """Makes jobs."""
 
-    def make(name: str, suffix: str = ".csv", **changes: Any) -> Job:
-        output = tmp_path / name / f"scored{suffix}"
+    def make(folder: Path, suffix: str = ".csv", **changes: Any) -> Job:
+        output = folder / f"scored{suffix}"
         options = {"model_uri": model, "image_dir": pictures, "output": output, "num_workers": 1, "device": "cpu"}
         return Job(output, options | changes)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def unhurt_job(new_job: Make, tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """The job with the given options that came to its end, done once in the session."""
+    jobs: dict[str, Job] = {}
+
+    def find(**changes: Any) -> Job:
+        key = str(changes)
+        if key not in jobs:
+            jobs[key] = new_job(tmp_path_factory.mktemp("unhurt"), **changes)
+            code, said = jobs[key].run()
+            assert code == 0, said
+        return jobs[key]
+
+    return find
 
 
 def kill_in(job: Job, draw: random.Random, parts: int, **env: str) -> None:
@@ -143,25 +160,27 @@ def kill_in(job: Job, draw: random.Random, parts: int, **env: str) -> None:
     ("configuration", "options"),
     [("1 worker, Parquet", {"suffix": ".parquet"}), ("2 workers, CSV", {"num_workers": 2, "batch_size": 24})],
 )
-def test_killed_at_any_moment(configuration: str, options: dict[str, Any], job: Callable[..., Job], row: Rows) -> None:
+def test_killed_at_any_moment(
+    configuration: str, options: dict[str, Any], new_job: Make, unhurt_job: Make, tmp_path: Path, row: Rows
+) -> None:
     found = row(f"SIGKILL in scoring ({configuration})", PROMISE)
-    unhurt = job("unhurt", **options)
-    assert unhurt.run()[0] == 0
+    unhurt = unhurt_job(**options)
     for number in range(int(os.environ.get("KILLS", 4))):
-        hurt = job(f"hurt{number}", **options)
+        hurt = new_job(tmp_path / f"hurt{number}", **options)
         kill_in(hurt, random.Random(f"{configuration}/{number}"), parts=15)
         hurt.goes_on(unhurt)
         found.add("equal rows")
 
 
-def test_killed_while_it_streams_from_s3(job: Callable[..., Job], pictures: Path, s3: Any, row: Rows) -> None:
+def test_killed_while_it_streams_from_s3(
+    new_job: Make, unhurt_job: Make, pictures: Path, s3: Any, tmp_path: Path, row: Rows
+) -> None:
     found = row("SIGKILL in scoring (s3://, JSON lines)", PROMISE)
     uris = [upload(s3, pictures / folder, f"many/{folder}") for folder in ("0", "1", "2", "3", "4")]
     options = {"image_dir": os.path.dirname(uris[0]), "suffix": ".jsonl"}
-    unhurt = job("unhurt", **options)
-    assert unhurt.run()[0] == 0
+    unhurt = unhurt_job(**options)
     for number in range(int(os.environ.get("KILLS", 4))):
-        hurt = job(f"hurt{number}", **options)
+        hurt = new_job(tmp_path / f"hurt{number}", **options)
         kill_in(hurt, random.Random(f"s3/{number}"), parts=5)
         with faulty(os.environ["MLFLOW_S3_ENDPOINT_URL"], lambda method, path: "") as server:
             kept = hurt.goes_on(unhurt, MLFLOW_S3_ENDPOINT_URL=server.url)
@@ -191,36 +210,37 @@ MOMENTS = {
 
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
-def test_killed_while_the_parts_are_joined(moment: str, suffix: str, job: Callable[..., Job], row: Rows) -> None:
+def test_killed_while_the_parts_are_joined(
+    moment: str, suffix: str, new_job: Make, unhurt_job: Make, tmp_path: Path, row: Rows
+) -> None:
     found = row("SIGKILL while parts are joined to the file", PROMISE)
-    unhurt, hurt = job("unhurt", suffix), job("hurt", suffix)
-    assert unhurt.run()[0] == 0
+    hurt = new_job(tmp_path, suffix)
     assert hurt.run(MOMENTS[moment])[0] == -signal.SIGKILL
     assert hurt.output.exists() == (moment == "the file has its name, and its parts are there")
     assert (hurt.folder / hurt.output.name).exists() != hurt.output.exists()
-    assert hurt.goes_on(unhurt) == 1515
+    assert hurt.goes_on(unhurt_job(suffix=suffix)) == 1515
     found.add("equal rows, nothing scored")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_asked_to_end(number: signal.Signals, code: int, job: Callable[..., Job], row: Rows) -> None:
+def test_asked_to_end(
+    number: signal.Signals, code: int, new_job: Make, unhurt_job: Make, tmp_path: Path, row: Rows
+) -> None:
     found = row(f"{number.name} in scoring", f"exit {code}; goes on after the rows that are kept")
-    unhurt, hurt = job("unhurt"), job("hurt")
-    assert unhurt.run()[0] == 0
+    hurt = new_job(tmp_path)
     restore = "signal.signal(signal.SIGINT, signal.default_int_handler)"  # a shell's background job ignores Ctrl-C
     with hurt.started(restore) as process:
         wait_for(lambda: len(hurt.parts()) >= 5, seconds=200, pause=0.001)
         process.send_signal(number)
         assert process.wait(20) == code
     assert not hurt.output.exists()
-    assert hurt.goes_on(unhurt) >= 5 * ROWS_PER_PART
+    assert hurt.goes_on(unhurt_job(suffix=".csv")) >= 5 * ROWS_PER_PART
     found.add(f"exit {code}, equal rows")
 
 
-def test_two_scorings_of_one_output(job: Callable[..., Job], row: Rows) -> None:
+def test_two_scorings_of_one_output(new_job: Make, unhurt_job: Make, tmp_path: Path, row: Rows) -> None:
     found = row("two scorings with one output", "the second: one line, exit 2")
-    unhurt, shared = job("unhurt"), job("shared")
-    assert unhurt.run()[0] == 0
+    shared = new_job(tmp_path)
     with shared.started() as first:
         wait_for(lambda: shared.parts(), seconds=200, pause=0.001)
         first.send_signal(signal.SIGSTOP)  # so that it is not done before the second begins
@@ -229,5 +249,5 @@ def test_two_scorings_of_one_output(job: Callable[..., Job], row: Rows) -> None:
         assert "is being written by another process; wait for it" in said
         first.send_signal(signal.SIGCONT)
         assert first.wait(200) == 0
-    assert shared.output.read_bytes() == unhurt.output.read_bytes()
+    assert shared.output.read_bytes() == unhurt_job(suffix=".csv").output.read_bytes()
     found.add("exit 2, one line")
