@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from mlflow_resnet.tracking.notes import Notes
 from mlflow_resnet.training.checkpoints import KEPT, SUMS, CheckpointFolder
 
 NOTES = "training.json"
-SECONDS_AT_END = 10.0  # that the last copy may take after a signal or an error
+SECONDS_AT_END = 10.0  # from the last checkpoint on, that its copy may take when the training ends
 
 
 class Mirror:
@@ -32,6 +33,7 @@ class Mirror:
     def __init__(self, store: Store, checkpoints: CheckpointFolder, notes: Notes) -> None:
         self.store, self.checkpoints, self.notes = store, checkpoints, notes
         self.waiting: int | None = None
+        self.offered = 0.0  # when a checkpoint last became the newest
         self.changed = threading.Condition()
         self.is_busy = self.is_over = self.is_failing = False
 
@@ -45,10 +47,8 @@ class Mirror:
         thread.start()
         try:
             yield
-        except BaseException:
-            self.stop(SECONDS_AT_END)
-            raise
-        self.stop(SECONDS_AT_END)
+        finally:
+            self.stop()
         if delivers:
             with self.failures_told():
                 self.send_notes()
@@ -60,12 +60,13 @@ class Mirror:
             if self.waiting is not None:
                 self.checkpoints.held.discard(self.waiting)
             self.checkpoints.held.add(number)
-            self.waiting = number
+            self.waiting, self.offered = number, time.monotonic()
             self.changed.notify_all()
 
-    def stop(self, seconds: float) -> None:
-        """Ends the thread, after what is left to copy if that takes no more than `seconds`."""
+    def stop(self) -> None:
+        """Ends the thread, after what is left to copy if that does not take too long."""
         with self.changed:
+            seconds = max(0.0, self.offered + SECONDS_AT_END - time.monotonic())
             self.changed.wait_for(lambda: self.waiting is None and not self.is_busy, seconds)
             self.is_over = True
             self.changed.notify_all()
