@@ -56,7 +56,7 @@ def test_killed_at_any_step(configuration: str, kills: int, new_place: Make, unh
 def test_killed_while_a_checkpoint_is_written(new_place: Make, unhurt_place: Make, row: Rows) -> None:
     found = row("SIGKILL while a checkpoint is written", PROMISE)
     unhurt = unhurt_place()
-    for number in range(3):
+    for number in range(int(os.environ.get("KILLS", 3))):
         place = new_place(f"hurt{number}")
         with place.started() as process:
             wait_for_iteration(process, 3)
