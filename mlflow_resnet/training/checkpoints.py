@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,19 +50,10 @@ class CheckpointFolder:
         Raises:
             OutputError: if it cannot be written; the others stay as they were.
         """
-        partial = self.path / PARTIAL
         numbers = self.numbers()
         new = numbers[-1] + 1 if numbers else 1
-        with output_errors(self.path):
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            try:
-                write(state, partial)
-                os.rename(partial, self.folder_of(new))
-                synced(self.path)
-            except OSError:
-                shutil.rmtree(partial, ignore_errors=True)  # its place on the disk is needed
-                raise
+        with self.placed(new) as partial:
+            write(state, partial)
         for number in numbers[: 1 - KEPT]:
             if number not in self.held:
                 shutil.rmtree(self.folder_of(number), ignore_errors=True)
@@ -73,18 +65,28 @@ class CheckpointFolder:
         Raises:
             ValueError: if it is damaged.
         """
-        partial = self.path / PARTIAL
-        shutil.rmtree(partial, ignore_errors=True)
-        with output_errors(self.path):
-            partial.mkdir(parents=True)
-        write(partial)
-        try:
+        with self.placed(number) as partial:
+            write(partial)
             read(partial)
-        except (OSError, KeyError, SafetensorError) as error:
-            raise ValueError(one_line(error)) from None
+
+    @contextmanager
+    def placed(self, number: int) -> Iterator[Path]:
+        """Yields an empty folder, which becomes the checkpoint of that number when the block ends.
+
+        Raises:
+            OutputError: if it cannot be written.
+        """
+        partial = self.path / PARTIAL
         with output_errors(self.path):
-            os.rename(partial, self.folder_of(number))
-            synced(self.path)
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            try:
+                yield partial
+                os.rename(partial, self.folder_of(number))
+                synced(self.path)
+            except OSError:
+                shutil.rmtree(partial, ignore_errors=True)  # its place on the disk is needed
+                raise
 
     def load(self) -> State | None:
         """The newest checkpoint that is whole; None if there is none at all.
@@ -97,7 +99,7 @@ class CheckpointFolder:
             folder = self.folder_of(number)
             try:
                 return read(folder)
-            except (OSError, ValueError, KeyError, SafetensorError) as error:
+            except ValueError as error:
                 say(f"checkpoint {folder} is damaged ({one_line(error)}), so the one before it is taken")
         if numbers:
             raise CheckpointError(
@@ -148,15 +150,22 @@ def contents(state: State) -> Iterator[tuple[str, bytes]]:
 
 
 def read(folder: Path) -> State:
-    """Reads a checkpoint. Raises an error if a file is not what was written."""
-    files = {}
-    for line in (folder / SUMS).read_text().splitlines():
-        digest, name = line.split("  ")
-        files[name] = (folder / name).read_bytes()
-        if hashlib.sha256(files[name]).hexdigest() != digest:
-            raise ValueError(f"{name} is not what was written")
-    facts = json.loads(files.pop(FACTS))
-    return State({name.removesuffix(SUFFIX): torch.load(content) for name, content in files.items()}, facts)
+    """Reads a checkpoint.
+
+    Raises:
+        ValueError: if a file is missing, or is not what was written.
+    """
+    try:
+        files = {}
+        for line in (folder / SUMS).read_text().splitlines():
+            digest, name = line.split("  ")
+            files[name] = (folder / name).read_bytes()
+            if hashlib.sha256(files[name]).hexdigest() != digest:
+                raise ValueError(f"{name} is not what was written")
+        facts = json.loads(files.pop(FACTS))
+        return State({name.removesuffix(SUFFIX): torch.load(content) for name, content in files.items()}, facts)
+    except (OSError, KeyError, SafetensorError) as error:
+        raise ValueError(one_line(error)) from None
 
 
 def write_file(path: Path, content: bytes) -> None:
