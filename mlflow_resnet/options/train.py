@@ -45,11 +45,8 @@ EPOCH_METRICS = (  # what every epoch logs; those that end in loss are better wh
     "train_top1_accuracy",
 )
 # Options that change neither the weights nor what becomes of them.
-WITHOUT_EFFECT = frozenset(
-    (
-        *("print_frequency", "num_workers", "cache", "cache_dir", "checkpoint_dir", "checkpoint_minutes"),
-        *("checkpoint_mirror", "resume", "offline"),
-    )
+WITHOUT_EFFECT = frozenset(("print_frequency", "num_workers", "cache", "cache_dir")) | frozenset(
+    ("checkpoint_dir", "checkpoint_minutes", "checkpoint_mirror", "resume", "offline")
 )
 
 Auto = Literal["auto"]
