@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -86,6 +86,15 @@ def start_cli(*args: object, launcher: Sequence[str] = (), **options: object):
     finally:
         process.kill()
         process.wait()
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60, pause: float = 0.0, process=None) -> None:
+    """Waits until something is so, while a `process`, if one is given, goes on."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process is None or process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(pause)
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import COLORS, ROOT, run_cli, start_cli, upload, write_picture
+from helpers import COLORS, ROOT, run_cli, start_cli, upload, wait_for, write_picture
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidModelError, InvalidOptionsError, OutputError
 from mlflow_resnet.options import ScoreOptions
@@ -187,11 +186,7 @@ def test_a_signal_before_any_rows_are_kept_leaves_nothing(sent, code, trained, f
     (tmp_path / "out" / "scored.csv").write_text("old")
     output = tmp_path / "out" / "scored.csv"
     with start_cli("score", "--model-uri", MODEL, "--image-dir", tmp_path / "many", "--output", output) as process:
-        deadline = time.monotonic() + 120
-        while not (tmp_path / "out" / ".scored.csv.partial").exists():
-            assert process.poll() is None, process.stderr.read()
-            assert time.monotonic() < deadline, "it did not begin"
-            time.sleep(0.05)
+        wait_for((tmp_path / "out" / ".scored.csv.partial").exists, 120, 0.05, process)
         process.send_signal(sent)
         _, stderr = process.communicate(timeout=30)
     assert process.returncode == code, stderr

@@ -3,11 +3,10 @@
 import os
 import shutil
 import signal
-import time
 
 import pandas as pd
 import pytest
-from helpers import run_main, start_cli, upload, write_picture
+from helpers import run_main, start_cli, upload, wait_for, write_picture
 from proxy import faulty
 
 import mlflow_resnet
@@ -188,11 +187,7 @@ def test_a_signal_keeps_what_is_done(sent, code, trained, folder, tmp_path):
     (tmp_path / "scored.csv").write_text("old")
     command = ["score", "--model-uri", MODEL, "--image-dir", tmp_path / "many", "--output", tmp_path / "scored.csv"]
     with start_cli(*command) as process:
-        deadline = time.monotonic() + 120
-        while not list((tmp_path / ".scored.csv.partial").glob("*1.arrow")):
-            assert process.poll() is None, process.stderr.read()
-            assert time.monotonic() < deadline, "nothing was written"
-            time.sleep(0.05)
+        wait_for(lambda: list((tmp_path / ".scored.csv.partial").glob("*1.arrow")), 120, 0.05, process)
         process.send_signal(sent)
         _, stderr = process.communicate(timeout=30)
     assert process.returncode == code, stderr

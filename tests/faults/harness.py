@@ -8,8 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -97,13 +96,6 @@ def wait_for_iteration(process: subprocess.Popen[str], number: int) -> str:
         if seen == number:
             return said
     raise AssertionError(f"it ended before step {number}:\n{said}")
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 60, pause: float = 0.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(pause)
 
 
 def place_in(path: Path, database: Path, images: Path, **changes: object) -> Place:

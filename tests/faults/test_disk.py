@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from harness import Place, Row, wait_for, wait_for_iteration
-from helpers import run_cli
+from harness import Place, Row, wait_for_iteration
+from helpers import run_cli, wait_for
 
 pytestmark = pytest.mark.faults
 

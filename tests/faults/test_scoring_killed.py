@@ -18,8 +18,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from harness import Row, wait_for
-from helpers import flags, upload
+from harness import Row
+from helpers import flags, upload, wait_for
 from proxy import faulty
 
 import mlflow_resnet

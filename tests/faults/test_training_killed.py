@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Place, Row, wait_for, wait_for_iteration
+from harness import Place, Row, wait_for_iteration
+from helpers import wait_for
 
 pytestmark = pytest.mark.faults
 
