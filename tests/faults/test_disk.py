@@ -18,6 +18,7 @@ pytestmark = pytest.mark.faults
 Make = Callable[..., Place]
 Rows = Callable[[str, str], Row]
 LEFT_OUT = "no checkpoint was written: "
+AFTER_EVERY_STEP = 0.00001  # minutes; by the clock a fast machine may come to the end before the disk is full
 
 
 @contextlib.contextmanager
@@ -140,7 +141,7 @@ def test_the_disk_fills_up_in_training(new_place: Make, unhurt_place: Make, row:
     found = row("the disk fills up in training", "one line for each checkpoint left out; goes on to the same weights")
     unhurt = unhurt_place()
     with small_disk(tmp_path / "disk", "420m") as disk:
-        place = new_place("place", checkpoint_dir=disk / "saved")
+        place = new_place("place", checkpoint_dir=disk / "saved", checkpoint_minutes=AFTER_EVERY_STEP)
         with place.started() as process:
             line = filled(process, place, disk)
             _, said = process.communicate(timeout=120)
@@ -160,7 +161,7 @@ def test_the_last_checkpoint_survives_a_full_disk(
     found = row("the disk fills up, then SIGKILL", "the last checkpoint is whole; goes on to the same weights")
     unhurt = unhurt_place()
     with small_disk(tmp_path / "disk", "420m") as disk:
-        place = new_place("place", checkpoint_dir=disk / "saved")
+        place = new_place("place", checkpoint_dir=disk / "saved", checkpoint_minutes=AFTER_EVERY_STEP)
         with place.started() as process:
             filled(process, place, disk)
             os.killpg(process.pid, signal.SIGKILL)
