@@ -37,6 +37,7 @@ from mlflow_resnet.resuming import TrainingFolder, full_identity_of, opened_fold
 from mlflow_resnet.scoring.batch import ScoredFile, check_suffix, join, score_to_parts
 from mlflow_resnet.scoring.parts import Parts
 from mlflow_resnet.tracking import record
+from mlflow_resnet.tracking.card import TEMPERATURE
 from mlflow_resnet.tracking.data import scanned_dataset
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
 from mlflow_resnet.tracking.outages import recorded_by_way_of
@@ -44,7 +45,7 @@ from mlflow_resnet.tracking.recorder import recorder_of
 from mlflow_resnet.tracking.run import attached_run_ends_with, recorded_run, run_of_workers
 from mlflow_resnet.tracking.server import check_servers
 from mlflow_resnet.training import processes
-from mlflow_resnet.training_run import TrainResult, train_recorded, trained_at_once
+from mlflow_resnet.training_run import TrainResult, calibrated, train_recorded, trained_at_once
 
 
 def train(options: TrainOptions) -> TrainResult:
@@ -70,7 +71,8 @@ def train(options: TrainOptions) -> TrainResult:
             if finished := processes.of_first(finished_before(folder, options.offline) if folder else None):
                 return TrainResult(flavor.load_model(finished["model_uri"]), **finished)
             facts = record_training(options, training, folder) if is_first() else follow_training(options, training)
-            return TrainResult(training.classifier, **processes.of_first(facts))
+            facts = processes.of_first(facts)
+            return TrainResult(calibrated(training.classifier, facts["metrics"][TEMPERATURE]), **facts)
 
 
 def finished_before(folder: TrainingFolder, offline: bool) -> dict[str, Any]:
@@ -132,7 +134,7 @@ def score(options: ScoreOptions) -> ScoredFile:
     """Scores every image below a directory to a file that appears complete or not at all.
 
     Rows are kept in a hidden folder beside the file every few seconds. If a call is killed or fails, the next one with
-    the same model, images and `top_k` goes on after the last of them, in the order of `directory_sources`, and gives
+    the same model, images and options goes on after the last of them, in the order of `directory_sources`, and gives
     the rows that one call without interruption gives. Of images that were added, changed or removed meanwhile, it sees
     those that come after that place; rows that were kept stay as they are, and their images are not read again.
 
@@ -156,6 +158,7 @@ def score(options: ScoreOptions) -> ScoredFile:
                     parts,
                     batch_size=options.batch_size,
                     top_k=options.top_k,
+                    min_confidence=options.min_confidence,
                     on_rows=bar.update,
                 )
             if parts.progress.rows == 0:
@@ -177,6 +180,7 @@ def what_decides_rows(options: ScoreOptions, classifier: ImageClassifier) -> dic
         "image_dir": options.image_dir,
         "folder of images": local,
         "top_k": options.top_k,
+        "min_confidence": options.min_confidence,
         "version of mlflow_resnet": __version__,
     }
 
@@ -193,7 +197,7 @@ def load_predictor(model_uri: str, options: ScoreOptions | EvaluateOptions | Pro
 
 
 def evaluate(options: EvaluateOptions) -> Evaluation:
-    """Measures a model on a labeled directory and logs a run with metrics, confusion matrix and per-class table.
+    """Measures a model on a labeled directory and logs a run with metrics, tables, figures and galleries.
 
     Raises:
         MlflowResnetError: for anything a user can cause.
@@ -201,7 +205,8 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     with attached_run_ends_with():
         check_directories(options.image_dir)
         check_servers(registry=options.model_uri.startswith("models:/"))
-        predictor = load_predictor(options.model_uri, options)
+        classifier = flavor.load_model(options.model_uri)
+        predictor = Predictor(classifier, options.device, options.num_workers)
         dataset = scanned_dataset(options.image_dir, options.on_bad_image, options.num_workers, "evaluation")
         evaluation = evaluate_images(predictor, dataset.directory, options.batch_size)
         with recorded_run(f"evaluate {options.model_uri}") as run:
@@ -209,8 +214,9 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
             recorder.ids.note(model_id=record.known_model_id(options.model_uri))
             record.log_params(recorder, asdict(options))
             record.log_data(recorder, dataset, "evaluation")
-            record.log_metrics(recorder, evaluation.metrics, data=dataset, of_model=True)
-            record.log_evaluation(recorder, evaluation)
+            metrics = evaluation.metrics | evaluation.details
+            record.log_metrics(recorder, metrics, data=dataset, of_model=True)
+            record.log_report(recorder, evaluation, dataset, classifier, "evaluation")
     return evaluation
 
 

@@ -33,7 +33,7 @@ from mlflow_resnet.training.recipe import phases
 
 ROOT = "checkpoints"
 OUTBOX = "outbox"
-DIRECTORIES = ("train_dir", "val_dir")
+DIRECTORIES = ("train_dir", "val_dir", "test_dir")
 OF_THIS_MACHINE = (*DIRECTORIES, "tracking server", "torch threads", "torch version")
 # What a checkpoint has no place for if it changes.
 FIXED = frozenset(("architecture", "classes", "phases", "chosen optimizer", "averaged weights", "validation images"))
@@ -102,6 +102,7 @@ def full_identity_of(options: TrainOptions, training: Training) -> dict[str, Any
     return identity_of(options) | {
         "training images": training.train_set.digest,
         "validation images": training.val_set.digest,
+        "test images": training.test_set.digest if training.test_set else "",
         "torch threads": torch.get_num_threads(),
         "torch version": torch.__version__,
         "classes": list(training.train_set.directory.class_names),
@@ -223,6 +224,6 @@ class TrainingFolder:
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
     """Name -> what is not the same, in words. The same images may be elsewhere."""
     names = [name for name in now if name in before and before[name] != now[name]]
-    if not {"training images", "validation images"}.intersection(names):
+    if not {"training images", "validation images", "test images"}.intersection(names):
         names = [name for name in names if name not in DIRECTORIES]
     return {name: f"{name} was {before[name]!r} and is {now[name]!r}" for name in names}

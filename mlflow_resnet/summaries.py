@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +23,16 @@ if TYPE_CHECKING:
     from mlflow_resnet.tuning.sweep import SweepResult
 
 PORT = 5001
+SHOWN_DETAILS = ("ranking/auc_ovr", "calibration/ece", "calibration/brier", "abstention/aurc")
 
 
 def trained(result: TrainResult, options: TrainOptions | DemoOptions) -> str:
     top1, best = result.metrics["val_top1_accuracy"], result.best_epoch
-    lines = [f"validation top-1 accuracy {top1:.4f} (epoch {best}, which the validation images chose)"]
+    interval = bounds(result.metrics.get(f"interval/val_top1_accuracy_{end}") for end in ("low", "high"))
+    lines = [f"validation top-1 accuracy {top1:.4f}{interval} (epoch {best}, which the validation images chose)"]
+    if (test := result.metrics.get("test_top1_accuracy")) is not None:
+        interval = bounds(result.metrics[f"interval/test_top1_accuracy_{end}"] for end in ("low", "high"))
+        lines.append(f"test top-1 accuracy {test:.4f}{interval}")
     lines.append(f"model     {result.model_uri}")
     if result.run_id:
         lines.append(f"run       {result.run_id}")
@@ -67,14 +72,26 @@ def scored(result: ScoredFile) -> str:
     lines = [f"{result.rows} images scored to {result.path}"]
     if result.unreadable:
         lines.append(f"{result.unreadable} of them could not be read; the column `error` says why")
+    if result.unsure:
+        lines.append(f"{result.unsure} of them have no label, because no class has the --min-confidence")
     return "\n".join(lines)
 
 
 def evaluated(result: Evaluation) -> str:
     names = {"top1_accuracy": "overall accuracy (top1_accuracy)"}
-    numbers = [f"{names.get(name, name):34}{value:.4f}" for name, value in result.metrics.items()]
+    numbers = [
+        f"{names.get(name, name):34}{value:.4f}{bounds(result.intervals.get(name, ()))}"
+        for name, value in result.metrics.items()
+    ]
+    numbers += [f"{name:34}{value:.4f}" for name, value in result.details.items() if name in SHOWN_DETAILS]
     table = result.per_class.to_string(index=False, float_format="{:.4f}".format)
     return "\n".join([f"{len(result.targets)} images", *numbers, "", table])
+
+
+def bounds(interval: Iterable[float | None]) -> str:
+    """A 95 % interval in brackets; empty if there is none."""
+    known = [f"{bound:.4f}" for bound in interval if bound is not None]
+    return f" [{', '.join(known)}]" if known else ""
 
 
 def promoted(result: Comparison, alias: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Container
-from dataclasses import asdict, dataclass
+from collections.abc import Container, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -13,11 +13,13 @@ from mlflow.entities import Run
 
 from mlflow_resnet._version import __version__
 from mlflow_resnet.curation import audit_training
+from mlflow_resnet.evaluation.evaluate import Evaluation, evaluate, named
 from mlflow_resnet.model.classifier import ImageClassifier
+from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.preparation import Training
 from mlflow_resnet.tracking import record
-from mlflow_resnet.tracking.card import training_card
+from mlflow_resnet.tracking.card import TEMPERATURE, CardFacts, for_version, headline_tags, training_card
 from mlflow_resnet.tracking.recorder import Recorder, recorder_of
 from mlflow_resnet.training.course import EpochResult, Saving
 
@@ -67,10 +69,9 @@ def train_recorded(
     train_set, val_set = training.train_set, training.val_set
     if not recorder.ids.get("begun"):
         log_beginning(options, training, recorder)
-        if options.audit:
-            audit_training(recorder, train_set, val_set)
+        found = audit_training(recorder, train_set, val_set) if options.audit else ()
         record.log_model(recorder, val_set)
-        recorder.ids.note(begun=True)
+        recorder.ids.note(begun=True, audit=[f"{finding.kind} {finding.images}" for finding in found])
     with record.model_fails_with(recorder):
         with contextlib.closing(training.epochs(options, saving)) as epochs:
             for result in epochs:
@@ -78,33 +79,76 @@ def train_recorded(
                     record.log_epoch(recorder, result, train_set, val_set)
                 if result.is_best:
                     best = result
-        record.log_evaluation(recorder, best.evaluation)
-        record.log_classifier(recorder, training.classifier, best.epoch)
-    log_card(options, training, recorder, best)
+        return record_result(options, training, recorder, best)
+
+
+def record_result(options: TrainOptions, training: Training, recorder: Recorder, best: EpochResult) -> EpochResult:
+    """Calibrates the classifier of the best epoch, measures it, records it. Returns the epoch with all its metrics."""
+    temperature = best.evaluation.fitted_temperature()
+    classifier = calibrated(training.classifier, temperature)
+    parts = {"validation": (training.val_set, best.evaluation.at_temperature(temperature))}
+    if training.test_set:
+        predictor = Predictor(classifier, options.device, options.num_workers)
+        parts["test"] = training.test_set, evaluate(predictor, training.test_set.directory)
+        record.log_data(recorder, training.test_set, "test", of_model=True)
+    metrics = {TEMPERATURE: temperature}
+    for context, (data, evaluation) in parts.items():
+        measured = measured_as(context, evaluation)
+        record.log_metrics(recorder, measured, best.epoch, best.timestamp, data, of_model=True)
+        record.log_report(recorder, evaluation, data, classifier, context)
+        metrics |= measured
+    record.log_metrics(recorder, {TEMPERATURE: temperature}, best.epoch, best.timestamp, of_model=True)
+    record.log_classifier(recorder, classifier, best.epoch)
+    best = replace(best, metrics=best.metrics | metrics)
+    log_card(options, training, recorder, best, {context: evaluation for context, (_, evaluation) in parts.items()})
     return best
 
 
-def log_card(options: TrainOptions, training: Training, recorder: Recorder, best: EpochResult) -> None:
+def measured_as(context: str, evaluation: Evaluation) -> dict[str, float]:
+    """The metrics of an evaluation, named after its part of the data; those of an epoch are logged already."""
+    if context == "validation":
+        return named(evaluation.details, "val")
+    return named(evaluation.metrics | evaluation.details, context)
+
+
+def calibrated(classifier: ImageClassifier, temperature: float) -> ImageClassifier:
+    """The classifier as it is saved."""
+    return replace(classifier, temperature=temperature)
+
+
+def log_card(
+    options: TrainOptions,
+    training: Training,
+    recorder: Recorder,
+    best: EpochResult,
+    evaluations: Mapping[str, Evaluation],
+) -> None:
     """The description of the run, and of the version if the model is to be registered."""
-    card = training_card(
-        options,
-        training.recipe,
-        training.train_set.directory,
-        training.val_set.directory,
-        training.start,
-        best.epoch,
-        best.metrics,
+    facts = CardFacts(
+        options=options,
+        recipe=training.recipe,
+        train=training.train_set,
+        held_out={"validation": training.val_set} | ({"test": training.test_set} if training.test_set else {}),
+        start=training.start,
+        findings=recorder.ids.get("audit", ()),
+        best_epoch=best.epoch,
+        metrics=best.metrics,
+        evaluations=evaluations,
+        environment=environment_params(),
     )
+    card = training_card(facts)
     record.log_tags(recorder, {"mlflow.note.content": card})
     if name := options.registered_model_name:
-        recorder.put("version", name=name, alias=options.alias, description=card)
+        tags = headline_tags(evaluations)
+        recorder.put("version", name=name, alias=options.alias, description=for_version(card), tags=tags)
 
 
 def trained_at_once(options: TrainOptions, training: Training, run: Run) -> TrainResult:
     """Trains, and delivers each piece of the record at once."""
     recorder = recorder_of(run)
     best = train_recorded(options, training, recorder)
-    return TrainResult(training.classifier, *recorder.delivered(), best.epoch, best.metrics)
+    classifier = calibrated(training.classifier, best.metrics[TEMPERATURE])
+    return TrainResult(classifier, *recorder.delivered(), best.epoch, best.metrics)
 
 
 def environment_params() -> dict[str, Any]:

@@ -50,19 +50,21 @@ def test_a_confusion_matrix_is_drawn_for_any_number_of_classes(number_of_classes
     figure.savefig(tmp_path / "matrix.png")
     assert (tmp_path / "matrix.png").stat().st_size > 5000
     assert len(figure.axes[0].texts) == (number_of_classes if number_of_classes <= 30 else 0)
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == [f"class {i}" for i in range(number_of_classes)]
 
 
 def test_evaluate_prints_and_logs_the_designers_metrics(trained, images):
     result = run_main("evaluate", "--model-uri", "models:/colors@champion", "--image-dir", images / "val")
     assert result.returncode == 0, result.stderr
     lines = [line.split() for line in result.stdout.splitlines()]
-    assert ["overall", "accuracy", "(top1_accuracy)", "1.0000"] in lines
+    assert ["overall", "accuracy", "(top1_accuracy)", "1.0000", "[0.7575,", "1.0000]"] in lines
     assert ["macro_recall", "1.0000"] in lines
-    assert ["007", "1.0000", "1.0000", "1.0000", "4"] in lines
+    assert ["007", "1.0000", "1.0000", "1.0000", "1.0000", "4"] in lines
     (run,) = mlflow.search_runs(filter_string="params.model_uri = 'models:/colors@champion'", output_format="list")
     assert run.data.metrics["macro_precision"] == 1.0
-    assert {"confusion_matrix.png", "per_class.json"} <= {
-        a.path for a in MlflowClient().list_artifacts(run.info.run_id)
+    assert {"evaluation/confusion_matrix.png", "evaluation/per_class.json"} <= {
+        a.path for a in MlflowClient().list_artifacts(run.info.run_id, "evaluation")
     }
     model = mlflow.get_logged_model(trained.model_uri.removeprefix("models:/"))
     assert ("top1_accuracy", "val") in {(metric.key, metric.dataset_name) for metric in model.metrics}

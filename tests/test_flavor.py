@@ -182,7 +182,7 @@ def edited(**fields):
         ("data/classifier.json", lambda content: content[:100], "no readable classifier.json"),
         ("data/classifier.json", lambda content: b"[]", "no readable classifier.json"),
         ("data/classifier.json", lambda content: b"\xff", "no readable classifier.json"),
-        ("data/classifier.json", edited(format_version=2), "format version 2, but this mlflow_resnet reads 1"),
+        ("data/classifier.json", edited(format_version=3), "format version 3, but this mlflow_resnet reads up to 2"),
         ("data/classifier.json", edited(classes=["a", "b"]), "does not fit model.safetensors"),
         ("data/classifier.json", edited(classes=5), "damaged or does not fit"),
         ("data/classifier.json", edited(architecture="resnet50"), "damaged or does not fit"),

@@ -66,21 +66,29 @@ def test_a_model_is_found_by_its_accuracy_on_a_data_set(trained):
 def test_pictures_and_tables_are_logged(trained, tmp_path):
     from PIL import Image
 
-    assert {a.path for a in MlflowClient().list_artifacts(trained.run_id)} >= {
+    client = MlflowClient()
+    assert {a.path for a in client.list_artifacts(trained.run_id)} >= {"training_images.png", "validation"}
+    assert {a.path.removeprefix("validation/") for a in client.list_artifacts(trained.run_id, "validation")} == {
+        "confidence.png",
         "confusion_matrix.png",
+        "most_confused.json",
         "per_class.json",
-        "training_images.png",
+        "predictions.parquet",
+        "thresholds.json",
+        "top_losses.png",
+        "unsure_hits.png",
     }
     gallery = mlflow.artifacts.download_artifacts(run_id=trained.run_id, artifact_path="training_images.png")
     assert Image.open(gallery).size == (8 * 34 + 2, 2 * 34 + 2)
-    table = mlflow.load_table("per_class.json", run_ids=[trained.run_id])
+    table = mlflow.load_table("validation/per_class.json", run_ids=[trained.run_id])
     assert dict(zip(table["class"], table["support"], strict=True)) == {"007": 4, "blue sky": 4, "grün": 4}
 
 
 def test_the_description_says_what_was_trained_on_what(run, images):
     card = run.data.tags["mlflow.note.content"]
-    assert "resnet18, 100.00% on 12 validation images" in card
-    assert "24 images of 3 classes (`007`, `blue sky`, `grün`)" in card
+    assert "resnet18, 100.00% of 12 validation images right" in card
+    assert "| training | 24 | " in card
+    assert "3 classes: `007`, `blue sky`, `grün`." in card
     assert str(images / "train") in card
     assert "Starting from random weights." in card
 

@@ -100,7 +100,13 @@ def test_images_that_come_and_go_meanwhile(trained, folder, read, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "what"), [({"top_k": 1}, "top_k"), ({"image_dir": "."}, "image_dir"), ({"model_uri": "other"}, "model")]
+    ("changes", "what"),
+    [
+        ({"top_k": 1}, "top_k"),
+        ({"min_confidence": 0.9}, "min_confidence"),
+        ({"image_dir": "."}, "image_dir"),
+        ({"model_uri": "other"}, "model"),
+    ],
 )
 def test_rows_of_another_call_are_not_mixed_in(changes, what, trained, folder, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(folder)

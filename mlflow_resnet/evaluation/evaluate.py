@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
 from mlflow_resnet.errors import BadImagesError, ClassMismatchError, printable
-from mlflow_resnet.evaluation import metrics
+from mlflow_resnet.evaluation import abstention, calibration, metrics
+from mlflow_resnet.evaluation.intervals import Interval, confidence_intervals
 from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.images.sources import file_source
 from mlflow_resnet.model.prediction import Predictor
@@ -23,11 +25,13 @@ class Evaluation:
         classes: class names, in the order of the columns of `probabilities`.
         targets: true class indices, int of shape (N,).
         probabilities: float32 of shape (N, len(classes)).
+        temperature: that of the classifier which gave them.
     """
 
     classes: tuple[str, ...]
     targets: np.ndarray
     probabilities: np.ndarray
+    temperature: float = 1.0
 
     @cached_property
     def headline(self) -> dict[str, float]:
@@ -39,15 +43,74 @@ class Evaluation:
 
     @property
     def metrics(self) -> dict[str, float]:
+        """Those that cost little: every epoch logs them."""
         return self.headline | self.averages
 
     @cached_property
     def per_class(self) -> pd.DataFrame:
         return metrics.per_class_table(self.targets, self.probabilities, self.classes)
 
-    @property
+    @cached_property
+    def intervals(self) -> dict[str, Interval]:
+        """95 % intervals of the headline numbers."""
+        return confidence_intervals(self.targets, self.probabilities)
+
+    @cached_property
     def confusion(self) -> np.ndarray:
         return metrics.confusion_counts(self.targets, self.probabilities)
+
+    @cached_property
+    def calibration(self) -> dict[str, float]:
+        """`ece`, `brier` and `log_loss`, and the same before temperature scaling."""
+        before = self.at_temperature(1.0)
+        scores = {
+            name: calibration.calibration_metrics(each.targets, each.probabilities)
+            | {"log_loss": each.headline["log_loss"]}
+            for name, each in (("", self), ("_before", before))
+        }
+        return {name + suffix: value for suffix, found in scores.items() for name, value in found.items()}
+
+    @cached_property
+    def risk_coverage(self) -> pd.DataFrame:
+        return abstention.risk_coverage(self.targets, self.probabilities)
+
+    @property
+    def losses(self) -> np.ndarray:
+        """Cross-entropy of each image, in nats. float64 of shape (N,)."""
+        return -calibration.log_probabilities(self.probabilities)[np.arange(len(self.targets)), self.targets]
+
+    @property
+    def details(self) -> dict[str, float]:
+        """Numbers beyond `metrics`, grouped by a slash."""
+        auc = {"ranking/auc_ovr": float(self.per_class["auc"].mean())}
+        ends = {
+            f"interval/{name}_{end}": value
+            for name, interval in self.intervals.items()
+            for end, value in zip(("low", "high"), interval, strict=True)
+        }
+        scores = {f"calibration/{name}": value for name, value in self.calibration.items()}
+        found = auc | ends | scores | {"abstention/aurc": abstention.area_under(self.risk_coverage)}
+        return {name: value for name, value in found.items() if np.isfinite(value)}
+
+    def at_temperature(self, temperature: float) -> Evaluation:
+        """What the same classifier with another temperature predicts."""
+        probabilities = calibration.tempered(self.probabilities, temperature / self.temperature)
+        return replace(self, probabilities=probabilities, temperature=temperature)
+
+    def fitted_temperature(self) -> float:
+        """The temperature that suits these images best."""
+        return calibration.fit_temperature(self.targets, self.at_temperature(1.0).probabilities)
+
+
+def named(values: Mapping[str, float], part: str) -> dict[str, float]:
+    """Metrics as those of a part of the data; see `name_of`."""
+    return {name_of(metric, part): value for metric, value in values.items()}
+
+
+def name_of(metric: str, part: str) -> str:
+    """`top1_accuracy` of "val" is `val_top1_accuracy`, `log_loss` is `val_loss`, `interval/x` is `interval/val_x`."""
+    group, slash, name = metric.rpartition("/")
+    return f"{group}{slash}{part}_{'loss' if metric == 'log_loss' else name}"
 
 
 def targets_of(directory: LabeledDirectory, classes: tuple[str, ...], owner: str) -> np.ndarray:
@@ -81,4 +144,4 @@ def evaluate(predictor: Predictor, directory: LabeledDirectory, batch_size: int 
             probabilities[i] = prediction.probabilities
     if bad:
         raise BadImagesError(directory.source, bad)
-    return Evaluation(predictor.classes, targets, probabilities)
+    return Evaluation(predictor.classes, targets, probabilities, predictor.temperature)

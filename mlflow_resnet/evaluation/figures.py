@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 
 import numpy as np
 import torch
@@ -11,38 +12,77 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from mlflow_resnet.evaluation.calibration import reliability
+from mlflow_resnet.evaluation.evaluate import Evaluation
+
 MAX_ANNOTATED_CLASSES = 30  # above this the numbers in the cells are too small to read
+MAX_INCHES, MIN_FONT_SIZE, MAX_FONT_SIZE = 24, 6, 10
+POINTS_PER_INCH = 72
+BLUE, VERMILION = "#0072b2", "#d55e00"  # the color-blind tell them apart (Okabe and Ito 2008)
 
 
 def confusion_matrix_figure(counts: np.ndarray, classes: Sequence[str]) -> Figure:
     """Rows are true classes, columns predicted ones; colors are row fractions, numbers are images.
 
+    With more than 30 classes there are no numbers, and where names have no room, only every so many is written.
+
     Args:
         counts: int of shape (C, C).
     """
-    size = min(4 + 0.35 * len(classes), 24)
+    size = min(4 + 0.35 * len(classes), MAX_INCHES)
     figure = Figure(figsize=(size, size), layout="constrained")
     axes = figure.add_subplot()
     fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, label="fraction of the true class", shrink=0.8)
     axes.set(xlabel="predicted", ylabel="true")
+    label_axes(axes, classes, points=0.7 * size * POINTS_PER_INCH / len(classes))
     if len(classes) <= MAX_ANNOTATED_CLASSES:
-        label_axes(axes, classes)
         annotate(axes, counts, fractions)
     return figure
 
 
-def label_axes(axes: Axes, classes: Sequence[str]) -> None:
-    rotation = 0 if max(map(len, classes)) <= 3 else 90
-    axes.set_xticks(range(len(classes)), classes, rotation=rotation)
-    axes.set_yticks(range(len(classes)), classes)
+def label_axes(axes: Axes, classes: Sequence[str], points: float) -> None:
+    """Args: points: the room for the name of each class."""
+    font_size = min(max(points, MIN_FONT_SIZE), MAX_FONT_SIZE)
+    some = range(0, len(classes), ceil(font_size / points))
+    names = [shortened(classes[index]) for index in some]
+    rotation = 0 if max(map(len, names)) <= 3 and len(classes) <= MAX_ANNOTATED_CLASSES else 90
+    axes.set_xticks(some, names, rotation=rotation, fontsize=font_size)
+    axes.set_yticks(some, names, fontsize=font_size)
+
+
+def shortened(name: str, most: int = 24) -> str:
+    return name if len(name) <= most else f"{name[: most // 2]}…{name[-most // 2 + 1 :]}"
 
 
 def annotate(axes: Axes, counts: np.ndarray, fractions: np.ndarray) -> None:
     for row, column in np.argwhere(counts > 0):
         color = "white" if fractions[row, column] > 0.5 else "black"
         axes.text(column, row, counts[row, column], ha="center", va="center", color=color)
+
+
+def confidence_figure(evaluation: Evaluation) -> Figure:
+    """Whether confidence can be believed, and what it costs to answer only where it is high.
+
+    Left, the reliability diagram before and after temperature scaling; right, the risk-coverage curve.
+    """
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot([0, 1], [0, 1], color="gray", linestyle=":", label="as it should be")
+    stages = {"as trained": (evaluation.at_temperature(1.0), VERMILION, "s"), "calibrated": (evaluation, BLUE, "o")}
+    for name, (stage, color, marker) in stages.items():
+        bins = reliability(stage.targets, stage.probabilities)
+        error = stage.calibration["ece"]
+        label = f"{name}: temperature {stage.temperature:.2f}, ECE {error:.3f}"
+        left.plot(bins["confidence"], bins["accuracy"], color=color, marker=marker, label=label)
+    left.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02), title="Reliability")
+    left.legend(loc="upper left")
+    curve = evaluation.risk_coverage
+    right.plot(curve["coverage"], curve["risk"], color=BLUE)
+    right.set(xlabel="fraction of images answered", ylabel="fraction of mistakes among them", xlim=(0, 1))
+    right.set(ylim=(0, None), title="Risk and coverage, the most confident images first")
+    return figure
 
 
 def image_grid(images: Sequence[Tensor], columns: int = 8) -> np.ndarray:

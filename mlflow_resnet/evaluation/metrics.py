@@ -19,8 +19,7 @@ def headline_metrics(targets: np.ndarray, probabilities: np.ndarray) -> dict[str
     """
     number_of_classes = probabilities.shape[1]
     labels = np.arange(number_of_classes)
-    probabilities = probabilities.astype(np.float64)
-    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    probabilities = normalized(probabilities)
     result = {
         "top1_accuracy": float(np.mean(probabilities.argmax(axis=1) == targets)),
         "log_loss": float(metrics.log_loss(targets, probabilities, labels=labels)),
@@ -30,14 +29,24 @@ def headline_metrics(targets: np.ndarray, probabilities: np.ndarray) -> dict[str
     return result
 
 
-def average_metrics(targets: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Micro- and macro-averaged precision, recall and F1, as the designer's Evaluate Model gives them, and F1.
+def normalized(probabilities: np.ndarray) -> np.ndarray:
+    """float64 rows that sum to 1, as scikit-learn wants them."""
+    probabilities = probabilities.astype(np.float64)
+    return probabilities / probabilities.sum(axis=1, keepdims=True)
 
-    A class without images or without predictions counts as 0 in a macro average, unless it has neither.
+
+def average_metrics(targets: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """Averages over classes: micro, macro and weighted precision, recall and F1, and balanced accuracy.
+
+    The designer's Evaluate Model has micro and macro precision and recall. A class without images or without
+    predictions counts as 0 in a macro average, unless it has neither. Balanced accuracy is the mean recall of the
+    classes that have images.
     """
     predicted = probabilities.argmax(axis=1)
-    result: dict[str, float] = {}
-    for average in ("micro", "macro"):
+    present = np.unique(targets)
+    recall = metrics.recall_score(targets, predicted, labels=present, average="macro", zero_division=0)
+    result: dict[str, float] = {"balanced_accuracy": recall}
+    for average in ("micro", "macro", "weighted"):
         precision, recall, f1, _ = metrics.precision_recall_fscore_support(
             targets, predicted, average=average, zero_division=0
         )
@@ -45,13 +54,30 @@ def average_metrics(targets: np.ndarray, probabilities: np.ndarray) -> dict[str,
     return {name: float(value) for name, value in result.items()}
 
 
+def areas_under_roc(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve of each class against the rest, of shape (C,); NaN if one side is empty."""
+    areas = np.full(probabilities.shape[1], np.nan)
+    for label in np.unique(targets):
+        if (targets == label).all():
+            continue
+        areas[label] = metrics.roc_auc_score(targets == label, probabilities[:, label])
+    return areas
+
+
 def per_class_table(targets: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]) -> pd.DataFrame:
-    """One row per class: class, precision, recall, f1, support (its number of images)."""
+    """One row per class: class, precision, recall, f1, auc (against the rest), support (its number of images)."""
     precision, recall, f1, support = metrics.precision_recall_fscore_support(
         targets, probabilities.argmax(axis=1), labels=np.arange(len(classes)), zero_division=0
     )
     return pd.DataFrame(
-        {"class": list(classes), "precision": precision, "recall": recall, "f1": f1, "support": support}
+        {
+            "class": list(classes),
+            "precision": precision,
+            "recall": recall,
+            "f1": f1,
+            "auc": areas_under_roc(targets, probabilities),
+            "support": support,
+        }
     )
 
 
@@ -59,3 +85,14 @@ def confusion_counts(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarr
     """int of shape (C, C): images of class i (row) that were predicted as class j (column)."""
     labels = np.arange(probabilities.shape[1])
     return metrics.confusion_matrix(targets, probabilities.argmax(axis=1), labels=labels)
+
+
+def most_confused(counts: np.ndarray, classes: tuple[str, ...], rows: int = 50) -> pd.DataFrame:
+    """The pairs of classes with the most mistakes: true, predicted, images, and their fraction of the true class."""
+    mistakes = counts * (1 - np.eye(len(classes), dtype=counts.dtype))
+    order = np.argsort(-mistakes, axis=None, kind="stable")[: min(rows, np.count_nonzero(mistakes))]
+    true, predicted = np.unravel_index(order, counts.shape)
+    names = np.array(classes, dtype=object)
+    images = counts[true, predicted]
+    fraction = images / np.maximum(counts.sum(axis=1)[true], 1)
+    return pd.DataFrame({"true": names[true], "predicted": names[predicted], "images": images, "fraction": fraction})

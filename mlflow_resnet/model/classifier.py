@@ -21,6 +21,7 @@ class ImageClassifier:
         classes: class names; the network's output i is the score of `classes[i]`.
         preprocessing: what happens to an image before it reaches the network.
         network: takes float32 of shape (N, 3, image_size, image_size), returns logits of shape (N, len(classes)).
+        temperature: what the logits are divided by before the softmax, so that confidence can be believed.
         training: how it was trained, as JSON: recipe and transformations; empty if that is not known.
     """
 
@@ -28,6 +29,7 @@ class ImageClassifier:
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     network: nn.Module
+    temperature: float = 1.0
     training: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -16,6 +16,10 @@ from mlflow_resnet.images.sources import ImageSource
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import fold_batch_norms, pick_device
 
+# columns of scored data, the designer's
+LABEL = "Scored Labels"
+PROBABILITY = "Scored Probabilities_"  # followed by the class name
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -48,6 +52,7 @@ class Predictor:
     def __init__(self, classifier: ImageClassifier, device: str = "auto", num_workers: int = 0) -> None:
         self.classes = classifier.classes
         self.preprocessing = classifier.preprocessing
+        self.temperature = classifier.temperature
         self.device = pick_device(device)
         self.threads = num_workers or default_threads()
         self._decoding = BoundedSemaphore(self.threads)  # whatever the number of requests: a large image takes memory
@@ -88,4 +93,4 @@ class Predictor:
     def probabilities(self, images: Tensor) -> np.ndarray:
         """uint8 images of shape (N, 3, crop_size, crop_size) to probabilities, float32 of shape (N, len(classes))."""
         batch = self.preprocessing.normalize(images.to(self.device)).contiguous(memory_format=torch.channels_last)
-        return self._network(batch).softmax(dim=1).cpu().numpy()
+        return (self._network(batch) / self.temperature).softmax(dim=1).cpu().numpy()

@@ -25,7 +25,8 @@ from mlflow_resnet.model.preprocessing import Preprocessing
 WEIGHTS_FILE = "model.safetensors"
 DESCRIPTION_FILE = "classifier.json"
 DATA_SUBPATH = "data"  # of a saved MLflow model, where both files are
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had no temperature
+READABLE = (1, 2)
 
 
 @contextlib.contextmanager
@@ -57,8 +58,8 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 
 
 def digest_of(classifier: ImageClassifier) -> str:
-    """Hex sha256 of all that decides what a classifier predicts: weights, classes and preprocessing."""
-    facts = [classifier.architecture, classifier.classes, asdict(classifier.preprocessing)]
+    """Hex sha256 of all that decides what a classifier predicts: weights, classes, preprocessing, temperature."""
+    facts = [classifier.architecture, classifier.classes, asdict(classifier.preprocessing), classifier.temperature]
     digest = hashlib.sha256(json.dumps(facts).encode())
     for key, tensor in classifier.network.state_dict().items():
         digest.update(key.encode())
@@ -78,6 +79,7 @@ def save_classifier(classifier: ImageClassifier, folder: str | os.PathLike[str])
         "architecture": classifier.architecture,
         "classes": list(classifier.classes),
         "preprocessing": asdict(classifier.preprocessing),
+        "temperature": classifier.temperature,
         "training": dict(classifier.training),
         "weights_sha256": sha256,
         "torch_version": torch.__version__,
@@ -97,10 +99,10 @@ def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
         found = description["format_version"]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InvalidModelError(str(folder), f"no readable {DESCRIPTION_FILE} ({one_line(error)}).") from None
-    if found != FORMAT_VERSION:
+    if found not in READABLE:
         raise InvalidModelError(
             str(folder),
-            f"{DESCRIPTION_FILE} has format version {found}, but this mlflow_resnet reads {FORMAT_VERSION}. "
+            f"{DESCRIPTION_FILE} has format version {found}, but this mlflow_resnet reads up to {FORMAT_VERSION}. "
             "Install the mlflow_resnet that saved the model, or log it again.",
         )
     return description
@@ -133,7 +135,8 @@ def described_classifier(description: dict[str, Any]) -> ImageClassifier:
     preprocessing = Preprocessing(**fields | {key: tuple(fields[key]) for key in ("mean", "std")})
     architecture, classes = description["architecture"], tuple(description["classes"])
     network = build_network(architecture, len(classes)).eval()
-    return ImageClassifier(architecture, classes, preprocessing, network, description.get("training", {}))
+    temperature, training = float(description.get("temperature", 1.0)), description.get("training", {})
+    return ImageClassifier(architecture, classes, preprocessing, network, temperature, training)
 
 
 def verify_weights(path: Path, expected: str) -> None:

@@ -9,12 +9,11 @@ tuning  the options of `find-lr` and `sweep`
 verbs   the options of the other verbs
 """
 
-from mlflow_resnet.options.base import AUTO, Options
+from mlflow_resnet.options.base import AUTO, METRICS, Options
 from mlflow_resnet.options.train import ARCHITECTURES, STAGES, WITHOUT_EFFECT, TrainOptions
 from mlflow_resnet.options.tuning import FindLrOptions, SweepOptions
 from mlflow_resnet.options.verbs import (
     FINDINGS,
-    METRICS,
     AuditOptions,
     ConvertOptions,
     DemoOptions,

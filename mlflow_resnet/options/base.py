@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar, Literal
@@ -11,6 +12,14 @@ from mlflow_resnet.errors import InvalidOptionsError, listed
 AUTO: Literal["auto"] = "auto"  # a value that the recipe decides
 MAX_SEED = 2**63  # what torch takes
 RESERVED_ALIASES = ("latest",)  # MLflow also reserves v<number>
+
+METRICS = (  # of an evaluation
+    "top1_accuracy",
+    "top5_accuracy",
+    "log_loss",
+    "balanced_accuracy",
+    *(f"{average}_{name}" for average in ("micro", "macro", "weighted") for name in ("precision", "recall", "f1")),
+)
 
 BATCH_SIZE = "images per forward pass"
 DEVICE = "auto, cpu, cuda, cuda:N or mps"
@@ -61,6 +70,12 @@ class Options:
         found += self.combinations()
         if found:
             raise InvalidOptionsError(found)
+
+    def command(self) -> str:
+        """The command with these options, without those that have their defaults."""
+        given = [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default]
+        flags = (text for name, value in given for text in (f"--{name.replace('_', '-')}", str(value)))
+        return shlex.join(["mlflow-resnet", self.verb, *flags])
 
     def combinations(self) -> list[str]:
         """Problems that only show when fields are seen together."""

@@ -9,6 +9,7 @@ from mlflow_resnet.options.base import (
     AUTO,
     DEVICE,
     MAX_SEED,
+    METRICS,
     NUM_WORKERS,
     ON_BAD_IMAGE,
     Options,
@@ -32,15 +33,7 @@ ARCHITECTURES = (
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")  # from the image to the head
 STRATEGIES = ("auto", "finetune", "linear_probe", "probe_then_finetune", "scratch")
 EPOCH_METRICS = (  # what every epoch logs; those that end in loss are better when lower
-    "val_top1_accuracy",
-    "val_top5_accuracy",
-    "val_loss",
-    "val_micro_precision",
-    "val_micro_recall",
-    "val_micro_f1",
-    "val_macro_precision",
-    "val_macro_recall",
-    "val_macro_f1",
+    *("val_loss" if name == "log_loss" else f"val_{name}" for name in METRICS),
     "train_loss",
     "train_top1_accuracy",
 )
@@ -61,6 +54,7 @@ class TrainOptions(Options):
     # data
     train_dir: str = option("directory of class folders to train on, local or s3://")
     val_dir: str = option("directory of class folders to validate on; empty: split off val_fraction", "")
+    test_dir: str = option("directory of class folders that the finished model is measured on; empty: none", "")
     val_fraction: float = option("fraction of train_dir held out, if val_dir is empty", 0.2, above=0, below=1)
     on_bad_image: str = option(ON_BAD_IMAGE, "error", choices=("error", "skip"))
     audit: bool = option("look for leaks, conflicting labels and bad pictures first, and log what was found", True)

@@ -9,6 +9,7 @@ from mlflow_resnet.options.base import (
     DEVICE,
     IMAGE_DIR_LABELED,
     MAX_SEED,
+    METRICS,
     NUM_WORKERS,
     ON_BAD_IMAGE,
     Options,
@@ -34,17 +35,6 @@ FINDINGS = (
 )
 DUPLICATES = ("ignore", "exact", "near")
 TRANSFERS = ("copy", "hardlink", "reference")
-METRICS = (
-    "top1_accuracy",
-    "top5_accuracy",
-    "log_loss",
-    "micro_precision",
-    "micro_recall",
-    "micro_f1",
-    "macro_precision",
-    "macro_recall",
-    "macro_f1",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +47,9 @@ class ScoreOptions(Options):
     image_dir: str = option("images at any depth below this directory, local or s3://")
     output: str = option("file to write: .parquet, .csv or .jsonl")
     top_k: int = option("write the k most probable classes instead of all; 0: all", 0, at_least=0)
+    min_confidence: float = option(
+        "give no label to images whose most probable class has less than this probability", 0.0, at_least=0, at_most=1
+    )
     batch_size: int = option(BATCH_SIZE, 32, at_least=1)
     device: str = option(DEVICE, "auto")
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)

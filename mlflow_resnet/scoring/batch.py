@@ -17,7 +17,7 @@ from mlflow_resnet.errors import OutputError
 from mlflow_resnet.images.parallel import batched
 from mlflow_resnet.images.sources import ImageSource
 from mlflow_resnet.model.prediction import Prediction, Predictor
-from mlflow_resnet.scoring.frame import scored_frame, text_columns
+from mlflow_resnet.scoring.frame import LABEL, scored_frame, text_columns
 from mlflow_resnet.scoring.parts import ROWS_PER_PART, Parts
 
 SECONDS_PER_PART = 5.0
@@ -26,11 +26,12 @@ Write = Callable[[pa.Table], object]
 
 @dataclass(frozen=True)
 class ScoredFile:
-    """What was written: the number of rows, of unreadable images among them, and the first rows."""
+    """What was written: the number of rows, of unreadable and of unsure ones among them, and the first rows."""
 
     path: Path
     rows: int
     unreadable: int
+    unsure: int
     head: pd.DataFrame
 
 
@@ -41,6 +42,7 @@ def score_to_parts(
     *,
     batch_size: int = 32,
     top_k: int = 0,
+    min_confidence: float = 0.0,
     on_rows: Callable[[int], object] = lambda rows: None,
 ) -> None:
     """Adds one row per source to `parts`, in order.
@@ -50,8 +52,9 @@ def score_to_parts(
     """
     for portion in portions(predictor.predict(sources, batch_size), batch_size, on_rows):
         unreadable = sum(prediction.probabilities is None for prediction in portion)
-        table = scored_table(scored_frame(portion, predictor.classes, top_k))
-        parts.add(table, unreadable, portion[-1].place)
+        frame = scored_frame(portion, predictor.classes, top_k, min_confidence)
+        unsure = int(frame[LABEL].isna().sum()) - unreadable
+        parts.add(scored_table(frame), unreadable, unsure, portion[-1].place)
 
 
 def portions(
@@ -90,7 +93,7 @@ def join(parts: Parts, path: Path, output: str, on_rows: Callable[[int], object]
             write(table)
             on_rows(len(table))
     head = first.slice(0, 5).to_pandas()
-    return ScoredFile(Path(output), parts.progress.rows, parts.progress.unreadable, head)
+    return ScoredFile(Path(output), parts.progress.rows, parts.progress.unreadable, parts.progress.unsure, head)
 
 
 def check_suffix(output: str) -> None:

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from mlflow_resnet.model.prediction import Prediction
+from mlflow_resnet.model.prediction import LABEL, PROBABILITY, Prediction
 
 IMAGE = "image"
-LABEL = "Scored Labels"
-PROBABILITY = "Scored Probabilities_"  # followed by the class name
 ERROR = "error"
 
 
@@ -28,10 +26,13 @@ def text_columns(columns: Sequence[str]) -> set[str]:
     return {name for name in columns if not name.startswith(PROBABILITY) and not name.endswith(" Probability")}
 
 
-def scored_frame(predictions: Sequence[Prediction], classes: Sequence[str], top_k: int = 0) -> pd.DataFrame:
+def scored_frame(
+    predictions: Sequence[Prediction], classes: Sequence[str], top_k: int = 0, min_confidence: float = 0.0
+) -> pd.DataFrame:
     """One row per prediction: image, Scored Labels, the probabilities and error.
 
-    Of an image that could not be read the label is missing (None), the probabilities are NaN and `error` says why.
+    Of an image that could not be read the label is missing (None), the probabilities are NaN and `error` says why. If
+    no class has a probability of `min_confidence` or more, only the label is missing, and `error` says so.
     """
     unread = np.full(len(classes), np.nan)
     rows = [unread if p.probabilities is None else p.probabilities for p in predictions]
@@ -40,11 +41,18 @@ def scored_frame(predictions: Sequence[Prediction], classes: Sequence[str], top_
     names = np.array(classes, dtype=object)
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, : max(top_k, 1)]
     ranked = np.where(readable, names[order], np.array(None))
-    columns = {IMAGE: [p.name for p in predictions], LABEL: ranked[:, 0]}
+    confidence = probabilities.max(axis=1)
+    unsure = confidence < min_confidence  # never where it is NaN
+    labels = np.where(unsure, np.array(None), ranked[:, 0])
+    errors = [
+        f"no class has min_confidence {min_confidence:g}; the highest is {value:.4f}" if is_unsure else p.error
+        for p, is_unsure, value in zip(predictions, unsure, confidence, strict=True)
+    ]
+    columns = {IMAGE: [p.name for p in predictions], LABEL: labels}
     if top_k == 0:
         columns |= dict(zip(probability_columns(classes), probabilities.T, strict=True))
     else:
         best = np.take_along_axis(probabilities, order, axis=1)
         pairs = [values for rank in range(order.shape[1]) for values in (ranked[:, rank], best[:, rank])]
         columns |= dict(zip(probability_columns(classes, top_k), pairs, strict=True))
-    return pd.DataFrame(columns | {ERROR: [p.error for p in predictions]}).astype({IMAGE: object, ERROR: object})
+    return pd.DataFrame(columns | {ERROR: errors}).astype({IMAGE: object, ERROR: object})

@@ -21,11 +21,12 @@ FACTS = b"mlflow_resnet"
 
 @dataclass(frozen=True)
 class Progress:
-    """How far scoring has come: parts, rows, unreadable images among them, and the place of the last image."""
+    """How far scoring has come: parts, rows, unreadable and unsure ones among them, and the place of the last image."""
 
     parts: int = 0
     rows: int = 0
     unreadable: int = 0
+    unsure: int = 0
     last: str = ""
 
 
@@ -61,14 +62,16 @@ class Parts:
         if usable:
             say(f"going on after {self.progress.rows} rows in {self.folder}; to begin anew, remove it")
 
-    def add(self, table: pa.Table, unreadable: int, last: str) -> None:
+    def add(self, table: pa.Table, unreadable: int, unsure: int, last: str) -> None:
         """Keeps the next rows; they are on the disk when this returns.
 
         Raises:
             OutputError: if they cannot be written.
         """
         done = self.progress
-        progress = Progress(done.parts + 1, done.rows + len(table), done.unreadable + unreadable, last)
+        progress = Progress(
+            done.parts + 1, done.rows + len(table), done.unreadable + unreadable, done.unsure + unsure, last
+        )
         facts = json.dumps({"call": self.call, "progress": asdict(progress)})
         table = table.replace_schema_metadata({FACTS: facts})
         with new_file(self.path_of(progress.parts)) as partial:

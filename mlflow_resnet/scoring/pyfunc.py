@@ -34,7 +34,8 @@ class ScoringModel:
 
         Args:
             model_input: directory, file, bytes, base64, `s3://…`, a list of these, or a table with a column of them.
-            params: `top_k` (0: a column per class) and `batch_size` (0: as configured).
+            params: `top_k` (0: a column per class), `batch_size` (0: as configured), `min_confidence` (images whose
+                most probable class has less get no label).
 
         Returns:
             Columns image, Scored Labels, Scored Probabilities_<class> (or Top <rank> Label and Probability), error.
@@ -42,11 +43,11 @@ class ScoringModel:
         Raises:
             InvalidOptionsError: if the input as a whole or a parameter cannot be used. A bad image is only a row.
         """
-        top_k, batch_size = checked_params(params or {})
+        top_k, batch_size, min_confidence = checked_params(params or {})
         guard = current_guard(self._max_images)
         sources = image_sources(model_input, guard)
         predictions = list(self._predictor.predict(sources, batch_size or self._batch_size))
-        frame = scored_frame(predictions, self._predictor.classes, top_k)
+        frame = scored_frame(predictions, self._predictor.classes, top_k, min_confidence)
         return without_nan(frame) if guard.serving else frame
 
     def get_raw_model(self) -> ImageClassifier:
@@ -54,13 +55,16 @@ class ScoringModel:
         return self._classifier
 
 
-def checked_params(params: dict[str, Any]) -> tuple[int, int]:
-    """`top_k` and `batch_size`, 0 where not given."""
+def checked_params(params: dict[str, Any]) -> tuple[int, int, float]:
+    """`top_k`, `batch_size` and `min_confidence`, 0 where not given."""
     values = {name: int(params.get(name) or 0) for name in ("top_k", "batch_size")}
     problems = [f"{name} is {value}; it must be 0 or more" for name, value in values.items() if value < 0]
+    min_confidence = float(params.get("min_confidence") or 0)
+    if not 0 <= min_confidence <= 1:
+        problems.append(f"min_confidence is {min_confidence}; it must be from 0 to 1")
     if problems:
         raise InvalidOptionsError(problems)
-    return values["top_k"], values["batch_size"]
+    return values["top_k"], values["batch_size"], min_confidence
 
 
 def without_nan(frame: pd.DataFrame) -> pd.DataFrame:

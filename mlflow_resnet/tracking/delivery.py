@@ -109,7 +109,7 @@ def send_files(client: MlflowClient, piece: Mapping[str, Any], files: Path, ids:
     client.log_artifacts(ids["run_id"], str(files), piece["folder"] or None)
     if piece["tables"]:
         known = json.loads(client.get_run(ids["run_id"]).data.tags.get(TABLES_TAG, "[]"))
-        own = [{"path": name, "type": "table"} for name in piece["tables"]]
+        own = [{"path": f"{piece['folder']}/{name}".lstrip("/"), "type": "table"} for name in piece["tables"]]
         client.set_tag(ids["run_id"], TABLES_TAG, json.dumps(known + [each for each in own if each not in known]))
 
 
@@ -158,9 +158,11 @@ def send_model_failed(client: MlflowClient, piece: Mapping[str, Any], files: Pat
 
 
 def send_version(client: MlflowClient, piece: Mapping[str, Any], files: Path, ids: Notes) -> None:
-    """The model as a version in the registry, with alias and description."""
+    """The model as a version in the registry, with alias, description and tags."""
     version = versions.register(f"models:/{ids['model_id']}", piece["name"], piece["alias"])
     client.update_model_version(version.name, version.version, piece["description"])
+    for name, value in piece["tags"].items():
+        client.set_model_version_tag(version.name, version.version, name, value)
     ids.note(version=str(version.version))
 
 

@@ -15,8 +15,9 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from mlflow_resnet import flavor
+from mlflow_resnet.evaluation import report
 from mlflow_resnet.evaluation.evaluate import Evaluation
-from mlflow_resnet.evaluation.figures import confusion_matrix_figure, image_grid
+from mlflow_resnet.evaluation.figures import image_grid
 from mlflow_resnet.images.audit.findings import AuditedImage, Finding
 from mlflow_resnet.images.audit.report import write_report
 from mlflow_resnet.model.classifier import ImageClassifier
@@ -28,7 +29,6 @@ from mlflow_resnet.training.course import EpochResult
 from mlflow_resnet.training.data import TrainingImages
 
 GALLERY_IMAGES = 16
-PER_CLASS = "per_class.json"
 LAST_LOGGED = "val_loss"  # of what is logged of an epoch
 
 
@@ -121,15 +121,16 @@ def log_epoch(
     log_metrics(recorder, of_val, result.epoch, result.timestamp, val, of_model)  # the last: `logged_epochs`
 
 
-def log_evaluation(recorder: Recorder, evaluation: Evaluation) -> None:
-    """The confusion matrix as a figure and the per-class table."""
-    figure = confusion_matrix_figure(evaluation.confusion, evaluation.classes)
-
-    def write(folder: Path) -> None:
-        figure.savefig(folder / "confusion_matrix.png")
-        evaluation.per_class.to_json(folder / PER_CLASS, orient="split", index=False)
-
-    log_files(recorder, write, tables=[PER_CLASS])
+def log_report(
+    recorder: Recorder, evaluation: Evaluation, data: ImageDirectoryDataset, classifier: ImageClassifier, context: str
+) -> None:
+    """What `report.write_report` makes of an evaluation of `data`, in a folder called after the context."""
+    log_files(
+        recorder,
+        lambda folder: report.write_report(folder, evaluation, data.directory, classifier),
+        context,
+        report.TABLES,
+    )
 
 
 def known_model_id(model_uri: str) -> str | None:

@@ -14,7 +14,7 @@ import torch
 
 from mlflow_resnet.console import say
 from mlflow_resnet.errors import TrainingDivergedError
-from mlflow_resnet.evaluation.evaluate import Evaluation
+from mlflow_resnet.evaluation.evaluate import Evaluation, named
 from mlflow_resnet.images.parallel import default_threads
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import pick_device
@@ -33,7 +33,6 @@ from mlflow_resnet.training.synchronized import synchronize_batch_norms
 from mlflow_resnet.training.trainer import Trainer
 from mlflow_resnet.training.work import FeatureWork, ImageWork
 
-VAL_NAMES = {"log_loss": "val_loss"}
 EVALUATION_BATCH_SIZE = 32
 PROBE_SHARE = 0.2  # of a time budget, at most, before the other layers are trained
 AUGMENTED_VIEWS = 4
@@ -127,7 +126,7 @@ def epochs_of(trainer: Trainer, course: Course, stop: Stop, saving: Saving) -> G
             with contextlib.closing(progress), stop.postponed():
                 train_metrics = trainer.train_one_epoch(epoch)
             evaluation = validate(trainer, epoch)
-            metrics = train_metrics | named_for_validation(evaluation.metrics)
+            metrics = train_metrics | named(evaluation.metrics, "val")
             with stop.postponed():
                 is_best = course.best.update(epoch, metrics, trainer.work.state(trainer.evaluated_module))
                 result = EpochResult(epoch, metrics, evaluation, is_best)
@@ -203,10 +202,6 @@ def validate(trainer: Trainer, epoch: int) -> Evaluation:
         raise trainer.divergence(math.nan, epoch)
     trainer.validation_seconds = perf_counter() - started
     return evaluation
-
-
-def named_for_validation(metrics: dict[str, float]) -> dict[str, float]:
-    return {VAL_NAMES.get(name, f"val_{name}"): value for name, value in metrics.items()}
 
 
 @contextlib.contextmanager

@@ -17,7 +17,15 @@ from mlflow_resnet.training.recipe import Recipe
 # Options that the results of a trial do not depend on: the machine, and what happens to the model.
 INDIFFERENT = WITHOUT_EFFECT | {"device", "compile", "on_divergence", "registered_model_name", "alias"}
 # Those that choose the images, what is measured and for how long: trials that differ in them cannot be compared.
-NOT_SWEPT = INDIFFERENT | {"train_dir", "val_dir", "val_fraction", "on_bad_image", "random_seed", "best_metric"}
+NOT_SWEPT = INDIFFERENT | {
+    "train_dir",
+    "val_dir",
+    "test_dir",
+    "val_fraction",
+    "on_bad_image",
+    "random_seed",
+    "best_metric",
+}
 NOT_SWEPT |= {"max_minutes", "patience", "patience_delay"}
 NOT_SWEPT |= {"precision", "processes", "sync_batch_norm", "accumulation_steps"}
 TYPES = {field.name: get_type_hints(TrainOptions)[field.name] for field in fields(TrainOptions)}

@@ -21,7 +21,11 @@ from mlflow_resnet.tuning.search_space import INDIFFERENT, Space
 
 HEARTBEAT_SECONDS = 10
 GRACE_SECONDS = 30  # without a heartbeat, after which a trial counts as abandoned, as after kill -9
-CHANGEABLE = INDIFFERENT | {"train_dir", "val_dir"}  # from one call to the next; images are known by their digest
+CHANGEABLE = INDIFFERENT | {
+    "train_dir",
+    "val_dir",
+    "test_dir",
+}  # from one call to the next; images are known by their digest
 
 
 def open_study(options: SweepOptions, space: Space, digests: dict[str, str], probe_epochs: int) -> Study:

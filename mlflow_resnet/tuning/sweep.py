@@ -14,7 +14,7 @@ from mlflow_resnet.errors import MissingPackageError, SweepError, listed
 from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.options import SweepOptions, TrainOptions
-from mlflow_resnet.preparation import check, training_on
+from mlflow_resnet.preparation import check, scanned_test_data, training_on
 from mlflow_resnet.tracking.card import sweep_card
 from mlflow_resnet.tracking.data import scanned_training_data
 from mlflow_resnet.tracking.run import attached_run_ends_with, child_run, recorded_run
@@ -69,6 +69,7 @@ def sweep(options: SweepOptions) -> SweepResult:
         given = given_space(options)
         budget = Budget(options.sweep_minutes * 60 or math.inf)
         train_set, val_set = scanned_training_data(options)
+        test_set = scanned_test_data(options, train_set)
         recipe = decide(train_options(options, {}), train_set.directory.class_names, len(train_set.directory))
         space = given or default_space(recipe, options, len(train_set.directory))
         check_corners(space, lambda values: check_trial(train_options(options, values), train_set.directory))
@@ -76,7 +77,7 @@ def sweep(options: SweepOptions) -> SweepResult:
         study = open_study(options, space, digests, recipe.probe_epochs)
         name, resumed_id = f"sweep of {options.architecture} on {train_set.name}", study.user_attrs.get("run_id")
         with recorded_run(name, resumed_id) as run:
-            all_trials = Sweep(options, space, study, train_set, val_set, budget)
+            all_trials = Sweep(options, space, study, train_set, val_set, test_set, budget)
             all_trials.begin(run, own_values(space, recipe, options))
             try:
                 all_trials.run_trials()
@@ -148,7 +149,7 @@ def retrained(all_trials: Sweep, best: FrozenTrial) -> TrainResult | None:
     say(f"training again with the values of trial {best.number}")
     best_options = train_options(options, best.params, **registration)
     with child_run("best") as run:
-        training = training_on(all_trials.train_set, all_trials.val_set, best_options)
+        training = training_on(all_trials.train_set, all_trials.val_set, all_trials.test_set, best_options)
         result = trained_at_once(best_options, training, run)
     study.set_user_attr("retrained", registration | {"trial": best.number})
     return result

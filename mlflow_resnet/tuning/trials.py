@@ -48,6 +48,7 @@ class Sweep:
     study: Study
     train_set: ImageDirectoryDataset
     val_set: ImageDirectoryDataset
+    test_set: ImageDirectoryDataset | None
     budget: Budget
 
     def begin(self, run: Run, first: dict[str, Any]) -> None:
@@ -92,7 +93,7 @@ class Sweep:
 
     def train(self, trial: Trial, options: TrainOptions, run: Run) -> EpochResult:
         """Trains as `train` does, but keeps no model. Returns the best epoch."""
-        training = training_on(self.train_set, self.val_set, options)
+        training = training_on(self.train_set, self.val_set, None, options)
         recorder = recorder_of(run)
         log_beginning(options, training, recorder)
         metric = options.best_metric
@@ -104,7 +105,7 @@ class Sweep:
             trial.report(result.metrics[metric], result.epoch)
             if result.epoch < training.recipe.epochs:
                 self.check(trial, f"after epoch {result.epoch}")
-        record.log_evaluation(recorder, best.evaluation)
+        record.log_report(recorder, best.evaluation, self.val_set, training.classifier, "validation")
         return best
 
     def check(self, trial: Trial, when: str) -> None:

@@ -61,7 +61,7 @@ def assert_whole(place: Place, epochs: int) -> None:
     (run,) = place.runs()
     assert run.info.status == "FINISHED"
     files = {path.name for path in (place.path / "artifacts").rglob("*")}
-    assert {"training_images.png", "confusion_matrix.png", "per_class.json", "MLmodel"} <= files
+    assert {"training_images.png", "confusion_matrix.png", "per_class.json", "predictions.parquet", "MLmodel"} <= files
     (version,) = place.client().search_model_versions("name = 'shapes'")
     assert version.run_id == run.info.run_id
     assert place.client().get_model_version_by_alias("shapes", "champion").version == version.version

@@ -1,0 +1,86 @@
+"""Whether confidence can be believed, and the temperature that makes it so.
+
+Temperature scaling divides the logits by one number, which never changes their order (Guo et al. 2017, On Calibration
+of Modern Neural Networks, https://arxiv.org/abs/1706.04599, §4.2).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+BINS = 15  # of equal width, as in the paper
+TEMPERATURES = (0.1, 10.0)  # beyond them there are too few mistakes, or nothing but mistakes, to learn from
+
+
+def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
+    """Natural logarithms in float64; a probability that was rounded to 0 counts as the smallest float32."""
+    return np.log(np.maximum(probabilities, np.finfo(np.float32).tiny, dtype=np.float64))
+
+
+def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """What a softmax of logits divided by `temperature` gives, from what a softmax of the logits gave.
+
+    Args:
+        probabilities: float of shape (N, C), each row of which sums to 1.
+
+    Returns:
+        float32 of shape (N, C).
+    """
+    if temperature == 1:
+        return probabilities
+    return np.exp(log_softmax(log_probabilities(probabilities) / temperature, axis=1)).astype(np.float32)
+
+
+def fit_temperature(targets: np.ndarray, probabilities: np.ndarray) -> float:
+    """The temperature with the lowest log loss; 1 if there is no mistake to learn from, or nothing but mistakes.
+
+    Args:
+        targets: class indices, int of shape (N,).
+        probabilities: float of shape (N, C), of a softmax at temperature 1.
+    """
+    hits = probabilities.argmax(axis=1) == targets
+    if hits.all() or not hits.any():
+        return 1.0
+    logs, rows = log_probabilities(probabilities), np.arange(len(targets))
+
+    def loss(log_temperature: float) -> float:
+        return -log_softmax(logs / np.exp(log_temperature), axis=1)[rows, targets].mean()
+
+    return float(np.exp(minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded").x))
+
+
+def reliability(targets: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
+    """The bins of confidence that have images: mean confidence, accuracy and number of images of each.
+
+    Confidence is the probability of the predicted class.
+    """
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    hits = probabilities.argmax(axis=1) == targets
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    rows = pd.DataFrame({"bin": bins, "confidence": confidence, "accuracy": hits.astype(np.float64)})
+    means = rows.groupby("bin")[["confidence", "accuracy"]].mean()
+    return means.assign(images=rows.groupby("bin").size())
+
+
+def expected_calibration_error(targets: np.ndarray, probabilities: np.ndarray) -> float:
+    """Mean distance of accuracy and confidence over the bins, weighted by images (Guo et al. 2017, equation 3)."""
+    bins = reliability(targets, probabilities)
+    return float(np.average((bins["accuracy"] - bins["confidence"]).abs(), weights=bins["images"]))
+
+
+def brier_score(targets: np.ndarray, probabilities: np.ndarray) -> float:
+    """Mean over images of the squared distance of the probabilities to the truth, from 0 to 2 (Brier 1950)."""
+    distances = probabilities.astype(np.float64)
+    distances[np.arange(len(targets)), targets] -= 1
+    return float(np.mean((distances**2).sum(axis=1)))
+
+
+def calibration_metrics(targets: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """`ece` and `brier`."""
+    return {
+        "ece": expected_calibration_error(targets, probabilities),
+        "brier": brier_score(targets, probabilities),
+    }

@@ -1,0 +1,77 @@
+"""Pictures side by side, each with a few lines of text below it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from mlflow_resnet.errors import printable
+from mlflow_resnet.evaluation.evaluate import Evaluation
+
+COLUMNS = 4
+EDGE, MARGIN = 224, 12  # pixels
+FONT_SIZE, LINE = 15, 19  # pixels
+WRONG, RIGHT = "#b3400e", "#1b4f8a"  # vermilion and blue, which the color-blind tell apart
+
+
+@cache
+def font() -> ImageFont.FreeTypeFont:
+    """That of matplotlib, which knows most alphabets."""
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", FONT_SIZE)
+
+
+def gallery(evaluation: Evaluation, indices: Iterable[int], names: Sequence[str], pictures: np.ndarray) -> Image.Image:
+    """Pictures with name, truth, prediction and confidence.
+
+    Args:
+        indices: of the images in the evaluation.
+        names: those of all its images.
+        pictures: of the chosen ones, uint8 of shape (number of indices, H, W, 3).
+    """
+    tiles = [
+        tile(picture, *caption(evaluation, index, names[index]))
+        for index, picture in zip(indices, pictures, strict=True)
+    ]
+    width, height = tiles[0].size
+    rows = -(-len(tiles) // COLUMNS)
+    whole = Image.new("RGB", (min(len(tiles), COLUMNS) * width, rows * height), "white")
+    for place, each in enumerate(tiles):
+        whole.paste(each, (place % COLUMNS * width, place // COLUMNS * height))
+    return whole
+
+
+def caption(evaluation: Evaluation, index: int, name: str) -> tuple[list[str], str]:
+    """Lines of text, and the color of the first ones."""
+    target, row = int(evaluation.targets[index]), evaluation.probabilities[index]
+    truth, predicted = evaluation.classes[target], evaluation.classes[int(row.argmax())]
+    file = printable(name).rpartition("/")[2]
+    if row.argmax() == target:
+        return [f"{row.max():.1%} {predicted}", "right", file], RIGHT
+    return [f"{row.max():.1%} {predicted}", f"true: {row[target]:.1%} {truth}", file], WRONG
+
+
+def tile(picture: np.ndarray, lines: Sequence[str], color: str) -> Image.Image:
+    """A picture, scaled to `EDGE` without smoothing if it is smaller, with lines of text below."""
+    new = Image.new("RGB", (EDGE + 2 * MARGIN, EDGE + 2 * MARGIN + len(lines) * LINE), "white")
+    filtering = Image.Resampling.NEAREST if picture.shape[0] < EDGE else Image.Resampling.LANCZOS
+    new.paste(Image.fromarray(picture).resize((EDGE, EDGE), filtering), (MARGIN, MARGIN))
+    draw = ImageDraw.Draw(new)
+    for number, line in enumerate(lines):
+        ink = "black" if number == len(lines) - 1 else color
+        draw.text((MARGIN, EDGE + MARGIN + 4 + number * LINE), shortened(line), ink, font())
+    return new
+
+
+def shortened(line: str) -> str:
+    """As much of the beginning and the end as has room."""
+    kept = line
+    while font().getlength(kept) > EDGE and len(line) > 2:
+        middle = len(line) // 2
+        line = line[: middle - 1] + line[middle + 1 :]
+        kept = f"{line[: len(line) // 2]}…{line[len(line) // 2 :]}"
+    return kept

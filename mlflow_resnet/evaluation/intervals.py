@@ -1,0 +1,65 @@
+"""How far the headline numbers could be off, because there are only so many images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.stats import binomtest
+
+from mlflow_resnet.evaluation.metrics import TOP_K, normalized
+
+LEVEL = 0.95
+RESAMPLES = 1000
+Interval = tuple[float, float]
+
+
+def confidence_intervals(targets: np.ndarray, probabilities: np.ndarray, seed: int = 0) -> dict[str, Interval]:
+    """95 % intervals of the headline numbers: (low, high) by name.
+
+    Accuracies have Wilson's interval of a proportion, because no resample of images that are all predicted rightly has
+    a mistake; the others the percentiles of the bootstrap (Efron and Tibshirani 1993, chapter 13).
+
+    Args:
+        targets: class indices, int of shape (N,).
+        probabilities: float of shape (N, C).
+    """
+    number_of_classes = probabilities.shape[1]
+    predicted = probabilities.argmax(axis=1)
+    result = {"top1_accuracy": wilson(predicted == targets)}
+    if number_of_classes > TOP_K:
+        result["top5_accuracy"] = wilson(in_top(targets, probabilities))
+    losses = -np.log(np.maximum(normalized(probabilities)[np.arange(len(targets)), targets], np.finfo(float).tiny))
+
+    def statistics(chosen: np.ndarray) -> tuple[float, float, float]:
+        support, times_predicted, hits = (
+            np.bincount(values, minlength=number_of_classes)
+            for values in (targets[chosen], predicted[chosen], targets[chosen][(targets == predicted)[chosen]])
+        )
+        exists = support + times_predicted > 0
+        f1 = 2 * hits[exists] / (support + times_predicted)[exists]
+        recall = hits[support > 0] / support[support > 0]
+        return losses[chosen].mean(), f1.mean(), recall.mean()
+
+    names = ("log_loss", "macro_f1", "balanced_accuracy")
+    return result | dict(zip(names, bootstrap(statistics, len(targets), seed), strict=True))
+
+
+def bootstrap(statistics: Callable[[np.ndarray], tuple[float, ...]], images: int, seed: int) -> list[Interval]:
+    """Percentile intervals of several statistics of the same resamples; scipy's takes one statistic at a time."""
+    random = np.random.default_rng(seed)
+    values = np.array([statistics(random.integers(0, images, images)) for _ in range(RESAMPLES)])
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return list(zip(low.tolist(), high.tolist(), strict=True))
+
+
+def wilson(hits: np.ndarray) -> Interval:
+    """The interval of a proportion (Wilson 1927)."""
+    found = binomtest(int(hits.sum()), len(hits)).proportion_ci(LEVEL, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def in_top(targets: np.ndarray, probabilities: np.ndarray, k: int = TOP_K) -> np.ndarray:
+    """Whether each target is among the `k` most probable classes."""
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+    return (best == targets[:, None]).any(axis=1)

@@ -1,0 +1,53 @@
+"""Every image with its truth and its prediction, as a table, and those of them that are worth a look."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from mlflow_resnet.errors import printable
+from mlflow_resnet.evaluation.evaluate import Evaluation
+from mlflow_resnet.model.prediction import LABEL, PROBABILITY
+
+IMAGE, TRUTH, LOSS = "image", "label", "loss"
+
+
+def predictions_table(evaluation: Evaluation, names: Sequence[str]) -> pd.DataFrame:
+    """Columns image, label, Scored Labels, Scored Probabilities_<class>, loss (cross-entropy in nats).
+
+    Args:
+        names: of the images, in the order of the evaluation.
+    """
+    classes = np.array(evaluation.classes, dtype=object)
+    probabilities = {
+        PROBABILITY + name: column for name, column in zip(classes, evaluation.probabilities.T, strict=True)
+    }
+    return pd.DataFrame(
+        {
+            IMAGE: [printable(name) for name in names],
+            TRUTH: classes[evaluation.targets],
+            LABEL: classes[evaluation.probabilities.argmax(axis=1)],
+            **probabilities,
+            LOSS: evaluation.losses,
+        }
+    )
+
+
+def worth_a_look(evaluation: Evaluation, most: int = 16) -> dict[str, np.ndarray]:
+    """Indices of images by what they show, the most telling first; without what there is nothing of.
+
+    top_losses are the images whose true class has the lowest probability: hard ones, or wrong labels.
+    confident_mistakes are wrong predictions with the highest confidence.
+    unsure_hits are right predictions with the lowest confidence.
+    """
+    confidence = evaluation.probabilities.max(axis=1)
+    hits = evaluation.probabilities.argmax(axis=1) == evaluation.targets
+    by_confidence = np.argsort(confidence, kind="stable")
+    found = {
+        "top_losses": np.argsort(-evaluation.losses, kind="stable"),
+        "confident_mistakes": by_confidence[::-1][~hits[by_confidence[::-1]]],
+        "unsure_hits": by_confidence[hits[by_confidence]],
+    }
+    return {name: indices[:most] for name, indices in found.items() if len(indices)}
