@@ -1,4 +1,4 @@
-"""Builds torchvision's ResNets, picks a device, freezes stages, and folds batch norms for scoring."""
+"""Builds torchvision's ResNets, picks a device, freezes stages, splits networks, and folds batch norms for scoring."""
 
 from __future__ import annotations
 
@@ -77,6 +77,15 @@ def train_mode(network: nn.Module, frozen_until: str) -> None:
     for name, module in network.named_children():
         if stage_of(name) in stages_until(frozen_until):
             module.eval()
+
+
+def split_after(network: nn.Module, stage: str) -> tuple[nn.Module, nn.Module]:
+    """A ResNet in two: from the image to the end of `stage`, and from there to the logits. Both share its modules."""
+    names = [name for name, _ in network.named_children()]
+    *modules, head = network.children()
+    modules += [nn.Flatten(), head]
+    end = names.index(stage) + 1
+    return nn.Sequential(*modules[:end]), nn.Sequential(*modules[end:])
 
 
 def fold_batch_norms(network: nn.Module) -> nn.Module:

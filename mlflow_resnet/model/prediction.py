@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import BoundedSemaphore
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlflow_resnet.errors import InvalidImageError
 from mlflow_resnet.images.parallel import batched, default_threads, map_ordered
@@ -30,12 +30,14 @@ class Prediction:
         probabilities: float32 of shape (len(classes),), summing to 1; None if the image could not be read.
         error: why it could not be read, otherwise empty.
         place: that of its source.
+        image: what the network saw, uint8 of shape (3, image_size, image_size), if it was to be kept.
     """
 
     name: str
     probabilities: np.ndarray | None
     error: str = ""
     place: str = ""
+    image: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,11 @@ class _Loaded:
 
 
 class Predictor:
-    """A classifier made ready to predict on one device: batch norms folded, channels last. Safe to share by threads."""
+    """A classifier made ready to predict on one device: batch norms folded, channels last. Safe to share by threads.
+
+    Attributes:
+        network: on the device. All threads share it, so a hook on its modules would see others' images too.
+    """
 
     def __init__(self, classifier: ImageClassifier, device: str = "auto", num_workers: int = 0) -> None:
         self.classes = classifier.classes
@@ -56,13 +62,16 @@ class Predictor:
         self.device = pick_device(device)
         self.threads = num_workers or default_threads()
         self._decoding = BoundedSemaphore(self.threads)  # whatever the number of requests: a large image takes memory
-        self._network = fold_batch_norms(classifier.network).to(self.device).to(memory_format=torch.channels_last)
+        self.network = fold_batch_norms(classifier.network).to(self.device).to(memory_format=torch.channels_last)
 
-    def predict(self, sources: Iterable[ImageSource], batch_size: int = 32) -> Iterator[Prediction]:
+    def predict(
+        self, sources: Iterable[ImageSource], batch_size: int = 32, keep_images: bool = False
+    ) -> Iterator[Prediction]:
         """One prediction for every source, in their order. `sources` is consumed lazily; memory does not grow."""
         loaded = map_ordered(self._load, sources, self.threads)
         for batch in batched(loaded, batch_size):
-            yield from self._predict_batch(batch)
+            for item, prediction in zip(batch, self._predict_batch(batch), strict=True):
+                yield replace(prediction, image=item.image) if keep_images else prediction
 
     def predict_arrays(self, images: Iterable[np.ndarray], batch_size: int = 32) -> Iterator[np.ndarray]:
         """The probabilities of images that the preprocessing has already made: uint8 of shape (H, W, 3) each.
@@ -93,4 +102,4 @@ class Predictor:
     def probabilities(self, images: Tensor) -> np.ndarray:
         """uint8 images of shape (N, 3, crop_size, crop_size) to probabilities, float32 of shape (N, len(classes))."""
         batch = self.preprocessing.normalize(images.to(self.device)).contiguous(memory_format=torch.channels_last)
-        return (self._network(batch) / self.temperature).softmax(dim=1).cpu().numpy()
+        return (self.network(batch) / self.temperature).softmax(dim=1).cpu().numpy()
