@@ -205,8 +205,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     with attached_run_ends_with():
         check_directories(options.image_dir)
         check_servers(registry=options.model_uri.startswith("models:/"))
-        classifier = flavor.load_model(options.model_uri)
-        predictor = Predictor(classifier, options.device, options.num_workers)
+        predictor = load_predictor(options.model_uri, options)
         dataset = scanned_dataset(options.image_dir, options.on_bad_image, options.num_workers, "evaluation")
         evaluation = evaluate_images(predictor, dataset.directory, options.batch_size)
         with recorded_run(f"evaluate {options.model_uri}") as run:
@@ -216,7 +215,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
             record.log_data(recorder, dataset, "evaluation")
             metrics = evaluation.metrics | evaluation.details
             record.log_metrics(recorder, metrics, data=dataset, of_model=True)
-            record.log_report(recorder, evaluation, dataset, classifier, "evaluation")
+            record.log_report(recorder, evaluation, dataset, predictor, "evaluation")
     return evaluation
 
 

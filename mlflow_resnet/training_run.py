@@ -87,15 +87,15 @@ def record_result(options: TrainOptions, training: Training, recorder: Recorder,
     temperature = best.evaluation.fitted_temperature()
     classifier = calibrated(training.classifier, temperature)
     parts = {"validation": (training.val_set, best.evaluation.at_temperature(temperature))}
+    predictor = Predictor(classifier, options.device, options.num_workers)
     if training.test_set:
-        predictor = Predictor(classifier, options.device, options.num_workers)
         parts["test"] = training.test_set, evaluate(predictor, training.test_set.directory)
         record.log_data(recorder, training.test_set, "test", of_model=True)
     metrics = {TEMPERATURE: temperature}
     for context, (data, evaluation) in parts.items():
         measured = measured_as(context, evaluation)
         record.log_metrics(recorder, measured, best.epoch, best.timestamp, data, of_model=True)
-        record.log_report(recorder, evaluation, data, classifier, context)
+        record.log_report(recorder, evaluation, data, predictor, context)
         metrics |= measured
     record.log_metrics(recorder, {TEMPERATURE: temperature}, best.epoch, best.timestamp, of_model=True)
     record.log_classifier(recorder, classifier, best.epoch)

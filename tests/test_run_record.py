@@ -76,7 +76,9 @@ def test_pictures_and_tables_are_logged(trained, tmp_path):
         "predictions.parquet",
         "thresholds.json",
         "top_losses.png",
+        "top_losses_explained.png",
         "unsure_hits.png",
+        "unsure_hits_explained.png",
     }
     gallery = mlflow.artifacts.download_artifacts(run_id=trained.run_id, artifact_path="training_images.png")
     assert Image.open(gallery).size == (8 * 34 + 2, 2 * 34 + 2)

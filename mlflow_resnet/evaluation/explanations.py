@@ -6,6 +6,7 @@ The extra [explain] installs captum, which brings matplotlib; both are imported 
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Sequence
 
@@ -27,10 +28,12 @@ ROUNDING = 1e-6  # of a logit: a map with nothing above it shows nothing, rather
 
 def check_captum(purpose: str) -> None:
     """Raises MissingPackageError unless captum is installed."""
-    try:
-        import captum  # noqa: F401
-    except ModuleNotFoundError:
-        raise MissingPackageError(purpose, "captum>=0.8") from None
+    if not has_captum():
+        raise MissingPackageError(purpose, "captum>=0.8")
+
+
+def has_captum() -> bool:
+    return importlib.util.find_spec("captum") is not None
 
 
 def overlays(

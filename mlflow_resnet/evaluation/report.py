@@ -5,26 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from mlflow_resnet.errors import InvalidImageError
 from mlflow_resnet.evaluation import abstention
 from mlflow_resnet.evaluation.evaluate import Evaluation
+from mlflow_resnet.evaluation.explanations import has_captum, overlays
 from mlflow_resnet.evaluation.figures import confidence_figure, confusion_matrix_figure
 from mlflow_resnet.evaluation.galleries import gallery
 from mlflow_resnet.evaluation.metrics import most_confused
 from mlflow_resnet.evaluation.predictions import predictions_table, worth_a_look
 from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.images.sources import file_source
-from mlflow_resnet.model.classifier import ImageClassifier
+from mlflow_resnet.model.prediction import Predictor
+from mlflow_resnet.model.preprocessing import Preprocessing
 
 PREDICTIONS = "predictions.parquet"
 TABLES = ("per_class.json", "most_confused.json", "thresholds.json")
 
 
-def write_report(
-    folder: Path, evaluation: Evaluation, directory: LabeledDirectory, classifier: ImageClassifier
-) -> None:
-    """Writes predictions, tables (as `TABLES` names them), figures and galleries of an evaluation of `directory`."""
+def write_report(folder: Path, evaluation: Evaluation, directory: LabeledDirectory, predictor: Predictor) -> None:
+    """Writes predictions, tables (as `TABLES` names them), figures and galleries of an evaluation of `directory`.
+
+    With captum installed, each gallery is there once more with heat maps of what spoke for the predicted class.
+    """
     predictions_table(evaluation, directory.names).to_parquet(folder / PREDICTIONS, index=False)
     thresholds = abstention.thresholds_table(evaluation.targets, evaluation.probabilities)
     tables = (evaluation.per_class, most_confused(evaluation.confusion, evaluation.classes), thresholds)
@@ -33,14 +37,17 @@ def write_report(
     confusion_matrix_figure(evaluation.confusion, evaluation.classes).savefig(folder / "confusion_matrix.png")
     confidence_figure(evaluation).savefig(folder / "confidence.png")
     for name, indices in worth_a_look(evaluation).items():
-        pictures = np.stack([picture(classifier, directory.paths[index]) for index in indices])
+        pictures = np.stack([picture(predictor.preprocessing, directory.paths[index]) for index in indices])
         gallery(evaluation, indices, directory.names, pictures).save(folder / f"{name}.png")
+        if has_captum():
+            explained = overlays(predictor, torch.from_numpy(pictures).permute(0, 3, 1, 2))
+            gallery(evaluation, indices, directory.names, explained).save(folder / f"{name}_explained.png")
 
 
-def picture(classifier: ImageClassifier, path: str) -> np.ndarray:
+def picture(preprocessing: Preprocessing, path: str) -> np.ndarray:
     """What the network sees of an image, uint8 of shape (H, W, 3); gray if it cannot be read any more."""
     try:
-        return classifier.preprocessing.prepare(file_source(path).read())
+        return preprocessing.prepare(file_source(path).read())
     except InvalidImageError:
-        size = classifier.preprocessing.image_size
+        size = preprocessing.image_size
         return np.full((size, size, 3), 128, np.uint8)

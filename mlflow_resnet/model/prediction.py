@@ -8,7 +8,7 @@ from threading import BoundedSemaphore
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mlflow_resnet.errors import InvalidImageError
 from mlflow_resnet.images.parallel import batched, default_threads, map_ordered

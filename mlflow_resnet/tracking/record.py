@@ -21,6 +21,7 @@ from mlflow_resnet.evaluation.figures import image_grid
 from mlflow_resnet.images.audit.findings import AuditedImage, Finding
 from mlflow_resnet.images.audit.report import write_report
 from mlflow_resnet.model.classifier import ImageClassifier
+from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
 from mlflow_resnet.tracking.delivery import MODEL_NAME, now
 from mlflow_resnet.tracking.recorder import Recorder
@@ -122,12 +123,12 @@ def log_epoch(
 
 
 def log_report(
-    recorder: Recorder, evaluation: Evaluation, data: ImageDirectoryDataset, classifier: ImageClassifier, context: str
+    recorder: Recorder, evaluation: Evaluation, data: ImageDirectoryDataset, predictor: Predictor, context: str
 ) -> None:
     """What `report.write_report` makes of an evaluation of `data`, in a folder called after the context."""
     log_files(
         recorder,
-        lambda folder: report.write_report(folder, evaluation, data.directory, classifier),
+        lambda folder: report.write_report(folder, evaluation, data.directory, predictor),
         context,
         report.TABLES,
     )

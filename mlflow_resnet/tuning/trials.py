@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from mlflow_resnet._version import __version__
 from mlflow_resnet.console import say
 from mlflow_resnet.errors import InvalidOptionsError, OutOfMemoryError, TrainingDivergedError
+from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.options import SweepOptions, TrainOptions
 from mlflow_resnet.preparation import training_on
 from mlflow_resnet.tracking import record
@@ -105,7 +106,7 @@ class Sweep:
             trial.report(result.metrics[metric], result.epoch)
             if result.epoch < training.recipe.epochs:
                 self.check(trial, f"after epoch {result.epoch}")
-        record.log_report(recorder, best.evaluation, self.val_set, training.classifier, "validation")
+        record.log_report(recorder, best.evaluation, self.val_set, Predictor(training.classifier), "validation")
         return best
 
     def check(self, trial: Trial, when: str) -> None:
