@@ -17,6 +17,7 @@ _HOMES = {
     "ImageClassifier": "mlflow_resnet.model.classifier",
     "Preprocessing": "mlflow_resnet.model.preprocessing",
     "audit": "mlflow_resnet.curation",
+    "compare": "mlflow_resnet.tracking.comparison",
     "convert": "mlflow_resnet.curation",
     "demo": "mlflow_resnet.digits_demo",
     "evaluate": "mlflow_resnet.pipeline",

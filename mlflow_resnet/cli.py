@@ -10,29 +10,17 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is loaded
 
 import signal
 import sys
-from collections.abc import Callable
-from dataclasses import MISSING, fields
-from typing import Any, NoReturn, get_args, get_type_hints
+from functools import partial
+from typing import NoReturn
 
 import click
 from mlflow.exceptions import MlflowException
 
 from mlflow_resnet import options, summaries
 from mlflow_resnet._version import __version__
+from mlflow_resnet.cli_options import command as command_in
 from mlflow_resnet.console import is_first
 from mlflow_resnet.errors import SIGINT_EXIT_CODE, SIGTERM_EXIT_CODE, MlflowResnetError
-
-TYPES: dict[type, click.ParamType] = {str: click.STRING, int: click.INT, float: click.FLOAT, bool: click.BOOL}
-
-
-class OrAuto(click.ParamType):
-    """A value of another type, or `auto`, which leaves it to the recipe."""
-
-    def __init__(self, kind: click.ParamType) -> None:
-        self.kind, self.name = kind, f"{kind.name}|auto"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return value if value == options.AUTO else self.kind.convert(value, param, ctx)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -41,45 +29,7 @@ def cli() -> None:
     """Train torchvision ResNets on folders of images with MLflow; register, score, promote and serve them."""
 
 
-def command(kind: type[options.Options], example: str) -> Callable[[Callable[[Any], None]], click.Command]:
-    """Makes a command of a function that takes `kind`, with an option for each of its fields."""
-
-    def decorate(function: Callable[[Any], None]) -> click.Command:
-        new = click.Command(
-            kind.verb,
-            callback=lambda **values: function(kind(**values)),
-            params=[click_option(field, get_type_hints(kind)[field.name]) for field in fields(kind)],
-            help=function.__doc__,
-            epilog=f"\b\nExample:\n{example}",
-        )
-        cli.add_command(new)
-        return new
-
-    return decorate
-
-
-def click_type(kind: Any) -> click.ParamType:
-    """What parses values of a field that is annotated with `kind`: a plain type, or one `| Auto`."""
-    return TYPES[kind] if kind in TYPES else OrAuto(TYPES[get_args(kind)[0]])
-
-
-def click_option(field: Any, kind: Any) -> click.Option:
-    """The option of one field. Choices are left to the options class, which reports all problems at once."""
-    choices = field.metadata["choices"]
-    flag: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if kind is bool else {}
-    metavar = "true|false" if kind is bool else "|".join(choices) if 0 < len(choices) < 4 else None
-    help_text = field.metadata["help"] + (f": {', '.join(choices)}" if len(choices) >= 4 else "")
-    required = field.default is MISSING
-    default = {} if required else {"default": field.default, "show_default": field.default != ""}
-    return click.Option(
-        ["--" + field.name.replace("_", "-")],
-        type=click_type(kind),
-        metavar=metavar,
-        help=help_text,
-        required=required,
-        **flag,
-        **default,
-    )
+command = partial(command_in, cli)
 
 
 @command(
@@ -103,6 +53,25 @@ def sync(directory: str) -> None:
     from mlflow_resnet import pipeline
 
     click.echo(summaries.synchronized(pipeline.sync(directory)))
+
+
+@cli.command()
+@click.argument("runs", nargs=-1, required=True)
+@click.option(
+    "--on",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "test", "evaluation", "validation"]),
+    help="which images; auto: the first of these that all runs have",
+)
+def compare(runs: tuple[str, ...], on: str) -> None:
+    """Compare runs of train or evaluate on the images that all of them predicted. RUNS are run ids.
+
+    The first is compared with each other one by McNemar's test: could the difference be luck?
+    """
+    from mlflow_resnet.tracking.comparison import compare
+
+    click.echo(summaries.compared(compare(runs, on)))
 
 
 @command(options.FindLrOptions, "  mlflow-resnet find-lr --train-dir flowers --architecture resnet50")

@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from mlflow_resnet.curation import Audit
     from mlflow_resnet.digits_demo import DemoResult
     from mlflow_resnet.evaluation.evaluate import Evaluation
+    from mlflow_resnet.evaluation.pairing import Pairing
     from mlflow_resnet.images.conversion.convert import Converted
     from mlflow_resnet.images.directories import LabeledDirectory
     from mlflow_resnet.registry.promotion import Comparison
     from mlflow_resnet.scoring.batch import ScoredFile
+    from mlflow_resnet.tracking.comparison import RunComparison
     from mlflow_resnet.training_run import TrainResult
     from mlflow_resnet.transformation import Transformed
     from mlflow_resnet.tuning.find_lr import LearningRateTest
@@ -86,6 +88,31 @@ def evaluated(result: Evaluation) -> str:
     numbers += [f"{name:34}{value:.4f}" for name, value in result.details.items() if name in SHOWN_DETAILS]
     table = result.per_class.to_string(index=False, float_format="{:.4f}".format)
     return "\n".join([f"{len(result.targets)} images", *numbers, "", table])
+
+
+def compared(result: RunComparison) -> str:
+    columns = result.table.drop(columns="run")
+    lines = [
+        f"{result.images} {result.context} images",
+        "",
+        columns.to_string(index=False, float_format="{:.4f}".format),
+    ]
+    first, *others = zip(result.table["run"], result.table["name"], strict=True)
+    for (run, name), pairing in zip(others, result.pairings, strict=True):
+        lines += [
+            "",
+            f"{name} ({run}) and {first[1]} ({first[0]})",
+            f"  right: both {pairing.both}, only the former {pairing.only_second}, "
+            f"only the latter {pairing.only_first}, neither {pairing.neither}",
+            f"  accuracy {pairing.difference:+.4f}, McNemar's exact test p = {pairing.p_value:.4g}: {verdict(pairing)}",
+        ]
+    return "\n".join(lines)
+
+
+def verdict(pairing: Pairing) -> str:
+    if pairing.p_value < 0.05:
+        return "hardly luck" if pairing.difference > 0 else "hardly luck, and worse"
+    return "may well be luck"
 
 
 def bounds(interval: Iterable[float | None]) -> str:

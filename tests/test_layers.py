@@ -36,6 +36,7 @@ LAYERS = [
     "tuning",
     "digits_demo",
     "summaries",
+    "cli_options",
     "cli",
     "__main__",
 ]

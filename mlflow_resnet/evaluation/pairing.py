@@ -1,0 +1,52 @@
+"""Two models' predictions of the same images: is one better, or is the difference luck?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+from scipy.stats import binomtest
+
+from mlflow_resnet.evaluation.predictions import IMAGE, TRUTH
+from mlflow_resnet.model.prediction import LABEL
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """How often which of two models is right: images.
+
+    `p_value` is that of McNemar's test in its exact form: how probable it is that the images which only one of them has
+    right are so unevenly divided, if both were equally good (McNemar 1947).
+    """
+
+    both: int
+    only_first: int
+    only_second: int
+    neither: int
+
+    @property
+    def images(self) -> int:
+        return self.both + self.only_first + self.only_second + self.neither
+
+    @property
+    def difference(self) -> float:
+        """Accuracy of the second minus that of the first, a fraction."""
+        return (self.only_second - self.only_first) / self.images
+
+    @property
+    def p_value(self) -> float:
+        uneven = self.only_first + self.only_second
+        return float(binomtest(self.only_first, uneven).pvalue) if uneven else 1.0
+
+
+def paired(first: pd.DataFrame, second: pd.DataFrame) -> Pairing:
+    """Compares two tables of predictions of the same images, in any order.
+
+    Raises:
+        ValueError: if the images or their classes are not the same.
+    """
+    both = first.merge(second, on=[IMAGE, TRUTH], suffixes=("", " of the second"), validate="one_to_one")
+    if not len(both) == len(first) == len(second):
+        raise ValueError(f"{len(both)} of {len(first)} and {len(second)} images are the same")
+    hits, others = both[LABEL] == both[TRUTH], both[f"{LABEL} of the second"] == both[TRUTH]
+    return Pairing(*(int(count.sum()) for count in (hits & others, hits & ~others, ~hits & others, ~hits & ~others)))
