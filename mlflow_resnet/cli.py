@@ -11,28 +11,17 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is loaded
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import MISSING, fields
-from typing import Any, NoReturn, get_args, get_type_hints
+from dataclasses import fields
+from typing import Any, NoReturn, get_type_hints
 
 import click
 from mlflow.exceptions import MlflowException
 
 from mlflow_resnet import options, summaries
 from mlflow_resnet._version import __version__
+from mlflow_resnet.cli_options import click_option
 from mlflow_resnet.console import is_first
 from mlflow_resnet.errors import SIGINT_EXIT_CODE, SIGTERM_EXIT_CODE, MlflowResnetError
-
-TYPES: dict[type, click.ParamType] = {str: click.STRING, int: click.INT, float: click.FLOAT, bool: click.BOOL}
-
-
-class OrAuto(click.ParamType):
-    """A value of another type, or `auto`, which leaves it to the recipe."""
-
-    def __init__(self, kind: click.ParamType) -> None:
-        self.kind, self.name = kind, f"{kind.name}|auto"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return value if value == options.AUTO else self.kind.convert(value, param, ctx)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -56,30 +45,6 @@ def command(kind: type[options.Options], example: str) -> Callable[[Callable[[An
         return new
 
     return decorate
-
-
-def click_type(kind: Any) -> click.ParamType:
-    """What parses values of a field that is annotated with `kind`: a plain type, or one `| Auto`."""
-    return TYPES[kind] if kind in TYPES else OrAuto(TYPES[get_args(kind)[0]])
-
-
-def click_option(field: Any, kind: Any) -> click.Option:
-    """The option of one field. Choices are left to the options class, which reports all problems at once."""
-    choices = field.metadata["choices"]
-    flag: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if kind is bool else {}
-    metavar = "true|false" if kind is bool else "|".join(choices) if 0 < len(choices) < 4 else None
-    help_text = field.metadata["help"] + (f": {', '.join(choices)}" if len(choices) >= 4 else "")
-    required = field.default is MISSING
-    default = {} if required else {"default": field.default, "show_default": field.default != ""}
-    return click.Option(
-        ["--" + field.name.replace("_", "-")],
-        type=click_type(kind),
-        metavar=metavar,
-        help=help_text,
-        required=required,
-        **flag,
-        **default,
-    )
 
 
 @command(
@@ -219,6 +184,17 @@ def transform(given: options.TransformOptions) -> None:
     from mlflow_resnet import curation
 
     click.echo(summaries.transformed(curation.transform(given), given.output_dir))
+
+
+@command(
+    options.ExplainOptions,
+    "  mlflow-resnet explain --model-uri models:/flowers@champion --image-dir new-photos --output-dir explained",
+)
+def explain(given: options.ExplainOptions) -> None:
+    """Write each image with a heat map of what speaks for its most probable class, and a table. Needs captum."""
+    from mlflow_resnet import explaining
+
+    click.echo(summaries.explained(explaining.explain(given)))
 
 
 @command(options.DemoOptions, "  mlflow-resnet demo")

@@ -68,7 +68,13 @@ def default_signature(classes: tuple[str, ...]) -> ModelSignature:
         *(ColSpec(DataType.double, name) for name in probability_columns(classes)),
         ColSpec(DataType.string, ERROR),
     ]
-    params = ParamSchema([ParamSpec("top_k", DataType.long, 0), ParamSpec("batch_size", DataType.long, 0)])
+    params = ParamSchema(
+        [
+            ParamSpec("top_k", DataType.long, 0),
+            ParamSpec("batch_size", DataType.long, 0),
+            ParamSpec("explain", DataType.boolean, False),
+        ]
+    )
     return ModelSignature(Schema([ColSpec(DataType.string)]), Schema(columns), params)
 
 

@@ -12,6 +12,7 @@ from mlflow_resnet.model.prediction import Prediction
 IMAGE = "image"
 LABEL = "Scored Labels"
 PROBABILITY = "Scored Probabilities_"  # followed by the class name
+EXPLANATION = "explanation"  # only if asked for: a PNG in base64
 ERROR = "error"
 
 

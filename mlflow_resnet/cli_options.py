@@ -1,0 +1,46 @@
+"""Options of the command line, made of the fields of an options class."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING
+from typing import Any, get_args
+
+import click
+
+from mlflow_resnet.options import AUTO
+
+TYPES: dict[type, click.ParamType] = {str: click.STRING, int: click.INT, float: click.FLOAT, bool: click.BOOL}
+
+
+class OrAuto(click.ParamType):
+    """A value of another type, or `auto`, which leaves it to the recipe."""
+
+    def __init__(self, kind: click.ParamType) -> None:
+        self.kind, self.name = kind, f"{kind.name}|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value == AUTO else self.kind.convert(value, param, ctx)
+
+
+def click_type(kind: Any) -> click.ParamType:
+    """What parses values of a field that is annotated with `kind`: a plain type, or one `| Auto`."""
+    return TYPES[kind] if kind in TYPES else OrAuto(TYPES[get_args(kind)[0]])
+
+
+def click_option(field: Any, kind: Any) -> click.Option:
+    """The option of one field. Choices are left to the options class, which reports all problems at once."""
+    choices = field.metadata["choices"]
+    flag: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if kind is bool else {}
+    metavar = "true|false" if kind is bool else "|".join(choices) if 0 < len(choices) < 4 else None
+    help_text = field.metadata["help"] + (f": {', '.join(choices)}" if len(choices) >= 4 else "")
+    required = field.default is MISSING
+    default = {} if required else {"default": field.default, "show_default": field.default != ""}
+    return click.Option(
+        ["--" + field.name.replace("_", "-")],
+        type=click_type(kind),
+        metavar=metavar,
+        help=help_text,
+        required=required,
+        **flag,
+        **default,
+    )
