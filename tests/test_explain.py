@@ -45,9 +45,11 @@ def read_index(path):
     return pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"confidence": ""})
 
 
-def expected_overlay(classifier, path):
-    (overlay,) = overlays(Predictor(classifier, "cpu"), classifier.preprocessing.load(path.read_bytes())[None])
-    return overlay
+def assert_explains(png, classifier, path):
+    """That a PNG is the overlay of a file, but for a step of the colors: batches of other sizes round differently."""
+    image = classifier.preprocessing.load(path.read_bytes())
+    (expected,) = overlays(Predictor(classifier, "cpu"), image[None])
+    np.testing.assert_allclose(np.asarray(Image.open(io.BytesIO(png))), expected, rtol=0, atol=3)
 
 
 def test_every_image_gets_a_picture_and_a_row_that_says_what_the_model_says(trained, folder):
@@ -68,8 +70,7 @@ def test_every_image_gets_a_picture_and_a_row_that_says_what_the_model_says(trai
     assert files == {"index.csv", *filter(None, names)}
     for image, name in zip(index["image"], names, strict=True):
         if name:
-            picture = np.asarray(Image.open(folder.parent / "out" / name))
-            np.testing.assert_array_equal(picture, expected_overlay(trained.classifier, folder / image))
+            assert_explains((folder.parent / "out" / name).read_bytes(), trained.classifier, folder / image)
 
 
 def test_only_the_first_images(trained, folder):
@@ -134,8 +135,7 @@ def test_predict_adds_a_picture_before_the_error(top_k, trained, folder):
     for image, text, error in explained[["image", "explanation", "error"]].itertuples(index=False):
         assert (text is None) == bool(error)
         if text:
-            picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(text, validate=True))))
-            np.testing.assert_array_equal(picture, expected_overlay(trained.classifier, folder / image))
+            assert_explains(base64.b64decode(text, validate=True), trained.classifier, folder / image)
 
 
 def test_over_http_the_picture_is_text_in_strict_json(served, trained, folder):
@@ -149,8 +149,7 @@ def test_over_http_the_picture_is_text_in_strict_json(served, trained, folder):
     assert rows[1]["explanation"] is None
     for row, file in zip(rows[::2], files[::2], strict=True):
         assert list(row)[-2:] == ["explanation", "error"]
-        picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(row["explanation"]))))
-        np.testing.assert_array_equal(picture, expected_overlay(trained.classifier, file))
+        assert_explains(base64.b64decode(row["explanation"], validate=True), trained.classifier, file)
 
 
 WITHOUT_CAPTUM = """
