@@ -21,6 +21,7 @@ _HOMES = {
     "convert": "mlflow_resnet.curation",
     "demo": "mlflow_resnet.digits_demo",
     "evaluate": "mlflow_resnet.pipeline",
+    "explain": "mlflow_resnet.explaining",
     "find_lr": "mlflow_resnet.tuning.find_lr",
     "load_model": "mlflow_resnet.flavor",
     "log_model": "mlflow_resnet.flavor",

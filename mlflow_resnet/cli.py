@@ -190,6 +190,17 @@ def transform(given: options.TransformOptions) -> None:
     click.echo(summaries.transformed(curation.transform(given), given.output_dir))
 
 
+@command(
+    options.ExplainOptions,
+    "  mlflow-resnet explain --model-uri models:/flowers@champion --image-dir new-photos --output-dir explained",
+)
+def explain(given: options.ExplainOptions) -> None:
+    """Write each image with a heat map of what speaks for its most probable class, and a table. Needs captum."""
+    from mlflow_resnet import explaining
+
+    click.echo(summaries.explained(explaining.explain(given)))
+
+
 @command(options.DemoOptions, "  mlflow-resnet demo")
 def demo(given: options.DemoOptions) -> None:
     """Train on 1,797 handwritten digits, register the model, score the held-out ones. Under 3 minutes on two cores."""

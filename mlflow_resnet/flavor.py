@@ -73,6 +73,7 @@ def default_signature(classes: tuple[str, ...]) -> ModelSignature:
             ParamSpec("top_k", DataType.long, 0),
             ParamSpec("batch_size", DataType.long, 0),
             ParamSpec("min_confidence", DataType.double, 0.0),
+            ParamSpec("explain", DataType.boolean, False),
         ]
     )
     return ModelSignature(Schema([ColSpec(DataType.string)]), Schema(columns), params)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mlflow_resnet.digits_demo import DemoResult
     from mlflow_resnet.evaluation.evaluate import Evaluation
     from mlflow_resnet.evaluation.pairing import Pairing
+    from mlflow_resnet.explaining import Explained
     from mlflow_resnet.images.conversion.convert import Converted
     from mlflow_resnet.images.directories import LabeledDirectory
     from mlflow_resnet.registry.promotion import Comparison
@@ -147,6 +148,13 @@ def left_out(unreadable: dict[str, str], where: str = "") -> Iterator[str]:
 def transformed(result: Transformed, output_dir: str) -> str:
     first = f"{result.images} images in {output_dir}: {', '.join(result.steps) or 'as they were'}"
     return "\n".join([first, *left_out(result.unreadable)])
+
+
+def explained(result: Explained) -> str:
+    lines = [f"{result.images} images in {result.index}, each that could be read with a heat map beside it"]
+    if result.unreadable:
+        lines.append(f"{result.unreadable} of them could not be read; the column `error` says why")
+    return "\n".join(lines)
 
 
 def audited(result: Audit) -> str:

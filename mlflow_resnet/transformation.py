@@ -6,7 +6,6 @@ to see the pictures, or train with something else.
 
 from __future__ import annotations
 
-import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -16,8 +15,6 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-from torch import Tensor
 from torchvision.transforms import v2
 
 from mlflow_resnet.errors import InvalidImageError, InvalidOptionsError, listed
@@ -25,7 +22,8 @@ from mlflow_resnet.images.conversion.convert import unique
 from mlflow_resnet.images.conversion.entries import Entry, folder_entries, stored_entries
 from mlflow_resnet.images.decode import decode
 from mlflow_resnet.images.directories import no_images
-from mlflow_resnet.images.output import new_directory
+from mlflow_resnet.images.encode import png_of
+from mlflow_resnet.images.output import new_directory, output_errors
 from mlflow_resnet.images.parallel import default_threads, map_ordered
 from mlflow_resnet.images.reasons import one_line, os_reason
 from mlflow_resnet.images.rules import Ignored
@@ -88,9 +86,7 @@ def transform(options: TransformOptions, on_image: Callable[[], object] = lambda
             if isinstance(result, str):
                 unreadable[entry.source] = result
             else:
-                path = folder / unique(f"{entry.name.rpartition('.')[0]}.png", taken)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(result)
+                write_png(folder, entry.name, result, taken)
             on_image()
         if not taken:
             raise no_images(options.image_dir, Ignored(**ignored))
@@ -103,18 +99,25 @@ def transformed(apply: v2.Transform, seed: int, entry: Entry) -> tuple[Entry, by
     try:
         picture = to_tensor(to_array(decode(entry.read()), grayscale=False)).contiguous()
         with Seeded(int.from_bytes(digest, "big") >> 1):
-            return entry, png_of(apply(picture))
+            return entry, png_of(apply(picture).permute(1, 2, 0).numpy())
     except InvalidImageError as error:
         return entry, error.message
     except ValueError as error:  # a random crop larger than the image
         return entry, one_line(error)
 
 
-def png_of(picture: Tensor) -> bytes:
-    """A tensor of shape (3, H, W), uint8, as the content of a file."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(buffer, "PNG")
-    return buffer.getvalue()
+def write_png(folder: Path, name: str, content: bytes, taken: set[str]) -> str:
+    """Writes a PNG below `folder` and returns its name: `name` but for the suffix, with a number if that is taken.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    file = unique(f"{name.rpartition('.')[0]}.png", taken)
+    path = folder / file
+    with output_errors(path):  # a folder may be called like a file, but for the suffix
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return file
 
 
 def read_steps(path: Path) -> Steps:

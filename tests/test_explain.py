@@ -1,172 +1,180 @@
-"""Heat maps: in Python, as the command `explain`, and as a param of predict."""
+"""Heat maps as the command `explain` writes them, and as predict returns them."""
 
+import base64
+import io
+import json
+import subprocess
+import sys
+
+import mlflow
 import numpy as np
+import pandas as pd
 import pytest
-import torch
-from torch import nn
+import requests
+from helpers import COLORS, run_main, upload, write_picture
+from PIL import Image
 
-from mlflow_resnet.evaluation.explanations import explained_stage, heat_maps, overlays
-from mlflow_resnet.model.classifier import ImageClassifier, new_classifier
-from mlflow_resnet.model.network import split_after
+from mlflow_resnet import explain
+from mlflow_resnet.errors import InvalidDatasetError, OutputError
+from mlflow_resnet.evaluation.explanations import overlays
+from mlflow_resnet.images.index import SOURCE, TRANSFER, IndexRow, write_index
 from mlflow_resnet.model.prediction import Predictor
-from mlflow_resnet.model.preprocessing import Preprocessing
-from mlflow_resnet.options import STAGES
+from mlflow_resnet.options import ExplainOptions
 
-SIDE = 256  # pixels; layer4 gives 8 x 8 cells
-
-
-@pytest.fixture(scope="module")
-def color_classifier():
-    """A ResNet-18 that looks for red and for blue and for nothing else: all but three paths through it are zero."""
-    preprocessing = Preprocessing(SIDE, SIDE, mean=(0.5, 0.5, 0.5), std=(1.0, 1.0, 1.0))
-    classifier = new_classifier("resnet18", ("red", "blue"), preprocessing)
-    network = classifier.network.eval()
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if parameter.ndim > 1 or name.endswith("bias"):
-                parameter.zero_()
-            if name.endswith("downsample.0.weight"):
-                parameter[:2, :2, 0, 0] = torch.eye(2)
-        for channel, (wanted, other) in enumerate(((0, 2), (2, 0))):  # red without blue, blue without red
-            network.conv1.weight[channel, wanted] = 1 / 49
-            network.conv1.weight[channel, other] = -1 / 49
-        network.fc.weight[:, :2] = torch.eye(2)
-    return classifier
+MODEL = "models:/colors@champion"
 
 
-def gray_picture(seed=0):
-    gray = np.random.default_rng(seed).integers(60, 200, (1, SIDE, SIDE), dtype=np.uint8)
-    return torch.from_numpy(gray.repeat(3, axis=0))
+@pytest.fixture
+def folder(tmp_path):
+    """Pictures in folders, two of them with the same name but for the suffix, and one that cannot be read."""
+    for number, (name, color) in enumerate(COLORS.items()):
+        write_picture(tmp_path / "pictures" / name / "1.jpg", color, number)
+    write_picture(tmp_path / "pictures" / "grün" / "1.png", COLORS["007"], 9)
+    write_picture(tmp_path / "pictures" / "0.png", COLORS["blue sky"], 10)
+    (tmp_path / "pictures" / "007" / "bad.jpg").write_text("no picture")
+    return tmp_path / "pictures"
 
 
-def quarter(number):
-    """A quarter of the picture, as two slices."""
-    top, left = divmod(number, 2)
-    half = SIDE // 2
-    return slice(top * half, (top + 1) * half), slice(left * half, (left + 1) * half)
+def options(folder, **changes):
+    given = {"model_uri": MODEL, "image_dir": str(folder), "output_dir": str(folder.parent / "out")}
+    return ExplainOptions(**given | changes)
 
 
-def with_patch(number, color):
-    """A gray picture with a patch of a color in one quarter."""
-    picture = gray_picture(number)
-    rows, columns = (slice(each.start + 24, each.stop - 24) for each in quarter(number))
-    picture[:, rows, columns] = torch.tensor(color, dtype=torch.uint8).view(3, 1, 1)
-    return picture
+def read_index(path):
+    text = {"image": str, "Scored Labels": str, "file": str, "error": str}
+    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"confidence": ""})
 
 
-@pytest.mark.parametrize("number", range(4))
-@pytest.mark.parametrize(("label", "color"), [(0, (220, 30, 40)), (1, (30, 40, 220))])
-def test_the_heat_lies_where_the_evidence_is(number, label, color, color_classifier):
-    predictor = Predictor(color_classifier, "cpu")
-    picture = with_patch(number, color)
-    assert predictor.probabilities(picture[None]).argmax() == label
-    (heat,) = heat_maps(predictor, picture[None])
-    assert heat.max() == 1
-    assert heat[quarter(number)].sum() > 0.9 * heat.sum()
-    (other,) = heat_maps(predictor, picture[None], [1 - label])
-    assert other.max() < 1e-3, "nothing speaks for the other class, and the errors of floats are not blown up"
+def assert_explains(png, classifier, path):
+    """That a PNG is the overlay of a file, but for a step of the colors: batches of other sizes round differently."""
+    image = classifier.preprocessing.load(path.read_bytes())
+    (expected,) = overlays(Predictor(classifier, "cpu"), image[None])
+    np.testing.assert_allclose(np.asarray(Image.open(io.BytesIO(png))), expected, rtol=0, atol=3)
 
 
-def test_each_image_gets_the_map_of_its_own_target(color_classifier):
-    predictor = Predictor(color_classifier, "cpu")
-    picture = with_patch(0, (220, 30, 40))
-    picture[:, quarter(3)[0], quarter(3)[1]] = with_patch(3, (30, 40, 220))[:, quarter(3)[0], quarter(3)[1]]
-    heat = heat_maps(predictor, torch.stack([picture, picture, picture]), [0, 1, 0])
-    places = [int(np.argmax([one[quarter(number)].sum() for number in range(4)])) for one in heat]
-    assert places == [0, 3, 0]
+def test_every_image_gets_a_picture_and_a_row_that_says_what_the_model_says(trained, folder):
+    result = explain(options(folder, batch_size=2))
+    index = read_index(result.index)
+    assert (result.images, result.unreadable) == (len(index), 1) == (6, 1)
+    assert list(index.columns) == ["image", "Scored Labels", "confidence", "file", "error"]
+    scored = mlflow.pyfunc.load_model(MODEL).predict(str(folder))
+    assert list(index["image"]) == list(scored["image"])
+    assert list(index["Scored Labels"]) == list(scored["Scored Labels"].fillna(""))
+    best = scored.filter(like="Scored Probabilities_").max(axis=1)
+    np.testing.assert_allclose(index["confidence"], best, rtol=1e-5)
+    names = ["0.png", "007/1.png", "", "blue sky/1.png", "grün/1.png", "grün/1-2.png"]
+    assert list(index["file"]) == names
+    assert [error != "" for error in index["error"]] == [name == "" for name in names]
+    assert "not an image" in index["error"][2]
+    files = {path.relative_to(folder.parent / "out").as_posix() for path in (folder.parent / "out").rglob("*.*")}
+    assert files == {"index.csv", *filter(None, names)}
+    for image, name in zip(index["image"], names, strict=True):
+        if name:
+            assert_explains((folder.parent / "out" / name).read_bytes(), trained.classifier, folder / image)
 
 
-def test_a_picture_in_which_nothing_speaks_for_the_class_is_purple_all_over(color_classifier):
-    predictor = Predictor(color_classifier, "cpu")
-    assert heat_maps(predictor, gray_picture()[None]).max() < 1e-3
-    black = torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8)
-    assert torch.equal(heat_maps(predictor, black), torch.zeros(1, SIDE, SIDE)), "exactly nothing, and not NaN"
-    (overlay,) = overlays(predictor, gray_picture()[None])
-    expected = (gray_picture().permute(1, 2, 0).numpy() + np.array([68, 1, 84])) / 2  # viridis begins there
-    assert np.abs(overlay - expected).max() <= 0.5
+def test_only_the_first_images(trained, folder):
+    assert explain(options(folder, max_images=2)).images == 2
+    assert len(list((folder.parent / "out").rglob("*.png"))) == 2
 
 
-def direct_grad_cam(network: nn.Module, inputs: torch.Tensor, target: int) -> torch.Tensor:
-    """Grad-CAM of layer4 as the paper has it, by a hook and autograd, on the whole network. Not scaled."""
-    kept = []
-    handle = network.layer4.register_forward_hook(lambda module, given, output: kept.append(output))
-    logits = network(inputs)
-    handle.remove()
-    (gradient,) = torch.autograd.grad(logits[0, target], kept[0])
-    weights = gradient.mean(dim=(2, 3), keepdim=True)
-    map_ = torch.relu((weights * kept[0]).sum(dim=1, keepdim=True)).detach()
-    return nn.functional.interpolate(map_, inputs.shape[-2:], mode="bilinear", align_corners=False)[0, 0]
+def test_images_in_s3(trained, folder, s3):
+    uri = upload(s3, folder, "to-explain")
+    there, here = (
+        explain(options(folder, image_dir=at, output_dir=str(folder.parent / out)))
+        for at, out in ((uri, "a"), (str(folder), "b"))
+    )
+    tables = [read_index(result.index).sort_values("image")["file"].tolist() for result in (there, here)]
+    assert tables[0] == tables[1]
+    assert read_index(there.index)["image"].str.startswith(uri).all()
 
 
-@pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
-def test_the_map_is_what_autograd_gives(architecture):
-    classifier = new_classifier(architecture, ("a", "b", "c"), Preprocessing(128, 128))
-    classifier.network.eval()
-    images = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (2, 3, 128, 128), dtype=np.uint8))
-    heat = heat_maps(Predictor(classifier, "cpu"), images, [2, 1])
-    inputs = classifier.preprocessing.normalize(images)
-    expected = [direct_grad_cam(classifier.network, inputs[i : i + 1], target) for i, target in enumerate((2, 1))]
-    for found, map_ in zip(heat, expected, strict=True):
-        assert map_.max() > 0
-        torch.testing.assert_close(found, map_ / map_.max(), rtol=0, atol=1e-5)
+def test_a_name_in_an_index_cannot_lead_out_of_the_folder(trained, folder):
+    source = str(folder / "0.png")
+    names = ("fine.jpg", "../outside.jpg", "/tmp/outside.jpg", "a/../../outside.jpg")
+    (folder.parent / "index").mkdir()
+    rows = [IndexRow(name, "", source, 1, 1, 1, "") for name in names]
+    write_index(folder.parent / "index", rows, {SOURCE: "x", TRANSFER: "reference"})
+    before = {path for path in folder.parent.rglob("*") if path.name != "out"}
+    index = read_index(explain(options(folder, image_dir=str(folder.parent / "index"))).index)
+    assert sorted(index["file"]) == ["", "", "", "fine.png"]
+    assert set(index.loc[index["file"] == "", "error"]) == {"refused: its name in the index leads out of the directory"}
+    after = set(folder.parent.rglob("*")) - before
+    assert {path.name for path in after} == {"out", "index.csv", "fine.png"}
 
 
-@pytest.mark.parametrize(
-    ("image_size", "stage"), [(224, "layer4"), (97, "layer4"), (96, "layer3"), (32, "layer2"), (8, "layer1")]
-)
-def test_small_pictures_are_explained_by_an_earlier_stage_with_a_map_of_some_cells(image_size, stage):
-    assert explained_stage(image_size) == stage
-    classifier = new_classifier("resnet18", ("a", "b"), Preprocessing(image_size, image_size))
-    trunk, _ = split_after(classifier.network, stage)
-    cells = trunk(torch.zeros(2, 3, image_size, image_size)).shape[-2:]
-    assert min(cells) >= 4 or stage == "layer1"
+def test_folders_that_cannot_be_used(trained, folder, tmp_path):
+    with pytest.raises(OutputError, match="is not empty"):  # found before the model is looked for
+        explain(options(folder, output_dir=str(folder), model_uri="models:/nope/1"))
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "x.txt").touch()
+    with pytest.raises(InvalidDatasetError, match="no images"):
+        explain(options(tmp_path / "texts"))
+    write_picture(folder / "0.png.jpg", (1, 2, 3), 1)
+    write_picture(folder / "0.png.png" / "1.jpg", (1, 2, 3), 1)
+    with pytest.raises(OutputError, match=r"0.png.png/1.png: cannot be written \(file exists\)"):
+        explain(options(folder))
+    assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("stage", STAGES[1:])
-def test_a_network_in_two_parts_is_the_network(stage):
-    network = new_classifier("resnet50", ("a", "b")).network.eval()
-    trunk, rest = split_after(network, stage)
-    inputs = torch.randn(2, 3, 64, 64)
-    with torch.no_grad():
-        torch.testing.assert_close(rest(trunk(inputs)), network(inputs))
+def test_the_command(trained, folder, tmp_path):
+    result = run_main("explain", "--model-uri", MODEL, "--image-dir", folder, "--output-dir", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == [
+        f"6 images in {tmp_path / 'out' / 'index.csv'}, each that could be read with a heat map beside it",
+        "1 of them could not be read; the column `error` says why",
+    ]
 
 
-def hooks_of(network):
-    return [len(module._forward_hooks) + len(module._backward_hooks) for module in network.modules()]
+@pytest.mark.parametrize("top_k", [0, 2])
+def test_predict_adds_a_picture_before_the_error(top_k, trained, folder):
+    model = mlflow.pyfunc.load_model(MODEL)
+    plain, explained = (model.predict(str(folder), params={"top_k": top_k, "explain": on}) for on in (False, True))
+    assert list(explained.columns) == [*plain.columns[:-1], "explanation", "error"]
+    pd.testing.assert_frame_equal(explained.drop(columns="explanation"), plain)
+    for image, text, error in explained[["image", "explanation", "error"]].itertuples(index=False):
+        assert (text is None) == bool(error)
+        if text:
+            assert_explains(base64.b64decode(text, validate=True), trained.classifier, folder / image)
 
 
-@pytest.mark.parametrize("trains", [True, False])
-def test_nothing_is_left_behind(trains):
-    """Neither in a classifier that is being trained, part of it frozen, nor in the predictor."""
-    classifier = new_classifier("resnet18", ("a", "b"), Preprocessing(64, 64))
-    classifier.network.train(trains)
-    classifier.network.layer2.requires_grad_(False)
-    predictor = Predictor(classifier, "cpu")
-    images = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (5, 3, 64, 64), dtype=np.uint8))
-    kept, probabilities = images.clone(), predictor.probabilities(images)
-    networks = (classifier.network, predictor.network)
-    before = [{key: tensor.clone() for key, tensor in network.state_dict().items()} for network in networks]
-    required = [[p.requires_grad for p in network.parameters()] for network in networks]
-    modes = [[module.training for module in network.modules()] for network in networks]
-    overlays(predictor, images)
-    for network, state, needs, mode in zip(networks, before, required, modes, strict=True):
-        assert all(torch.equal(state[key], tensor) for key, tensor in network.state_dict().items())
-        assert [p.requires_grad for p in network.parameters()] == needs
-        assert [module.training for module in network.modules()] == mode
-        assert all(p.grad is None for p in network.parameters())
-        assert not any(hooks_of(network))
-    assert torch.equal(images, kept)
-    np.testing.assert_array_equal(predictor.probabilities(images), probabilities)
+def test_over_http_the_picture_is_text_in_strict_json(served, trained, folder):
+    files = [folder / "0.png", folder / "007" / "bad.jpg", folder / "grün" / "1.jpg"]
+    contents = [base64.b64encode(file.read_bytes()).decode() for file in files]
+    body = {"inputs": contents, "params": {"explain": True}}
+    answer = requests.post(f"{served}/invocations", json=body, timeout=60)
+    assert answer.status_code == 200, answer.text
+    rows = json.loads(answer.text, parse_constant=pytest.fail)["predictions"]
+    assert [row["Scored Labels"] for row in rows] == ["blue sky", None, "grün"]
+    assert rows[1]["explanation"] is None
+    for row, file in zip(rows[::2], files[::2], strict=True):
+        assert list(row)[-2:] == ["explanation", "error"]
+        assert_explains(base64.b64decode(row["explanation"], validate=True), trained.classifier, file)
 
 
-def test_overlays_do_not_depend_on_the_batches(color_classifier):
-    predictor = Predictor(color_classifier, "cpu")
-    images = torch.stack([with_patch(number, (220, 30, 40)) for number in range(3)])
-    together = overlays(predictor, images)
-    assert (together.shape, together.dtype) == ((3, SIDE, SIDE, 3), np.uint8)
-    np.testing.assert_array_equal(together, overlays(predictor, images, [0, 0, 0], batch_size=2))
+WITHOUT_CAPTUM = """
+import sys
+sys.modules["captum"] = None
+import mlflow
+from mlflow.exceptions import MlflowException
+model = mlflow.pyfunc.load_model(sys.argv[1])
+print(model.predict(sys.argv[2]).loc[0, "Scored Labels"])
+try:
+    model.predict(sys.argv[2], params={"explain": True})
+except MlflowException as error:
+    print(error.get_http_status_code(), error.message)
+"""
+INSTALL_IT = "explain needs a package that is not installed; install it: pip install 'captum>=0.8'"
 
 
-def test_no_images_give_no_overlays(color_classifier: ImageClassifier):
-    none = torch.empty(0, 3, SIDE, SIDE, dtype=torch.uint8)
-    assert overlays(Predictor(color_classifier, "cpu"), none).shape == (0, SIDE, SIDE, 3)
+def test_without_captum_a_model_predicts_and_a_request_for_heat_maps_says_what_to_install(trained, folder):
+    command = [sys.executable, "-c", WITHOUT_CAPTUM, MODEL, str(folder / "0.png")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == ["blue sky", f"400 {INSTALL_IT}"]
+
+
+def test_without_captum_the_command_says_what_to_install(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "captum", None)
+    result = run_main("explain", "--model-uri", "models:/nope/1", "--image-dir", folder, "--output-dir", "out")
+    assert (result.returncode, result.stderr.splitlines()[-1]) == (2, f"mlflow-resnet: {INSTALL_IT}")

@@ -33,6 +33,7 @@ LAYERS = [
     "curation",
     "training_run",
     "pipeline",
+    "explaining",
     "tuning",
     "digits_demo",
     "summaries",
@@ -131,7 +132,7 @@ def test_conda_yaml_asks_for_what_setup_cfg_asks_for():
     assert f"python{setup['options']['python_requires']}" in conda["dependencies"]
 
 
-NOT_IN_A_SAVED_MODEL = ("boto3", "imagehash", "matplotlib", "optuna", "psutil", "scipy", "sklearn", "tqdm")
+NOT_IN_A_SAVED_MODEL = ("boto3", "captum", "imagehash", "matplotlib", "optuna", "psutil", "scipy", "sklearn", "tqdm")
 
 
 def test_scoring_imports_only_what_a_saved_model_requires():

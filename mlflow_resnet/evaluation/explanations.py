@@ -1,6 +1,8 @@
 """Which parts of a picture speak for a class: Grad-CAM, as captum computes it, laid over what the network sees.
 
 R. R. Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization, ICCV 2017.
+For small pictures it is HiResCAM (R. L. Draelos and L. Carin, 2020), Grad-CAM without averaging the gradient over the
+picture: on the last stage of a ResNet both are the same, on earlier ones Grad-CAM may find nothing.
 The extra [explain] installs captum, which brings matplotlib; both are imported on use.
 """
 
@@ -8,15 +10,19 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mlflow_resnet.errors import MissingPackageError
+from mlflow_resnet.images.encode import png_of
+from mlflow_resnet.images.parallel import batched
+from mlflow_resnet.images.sources import ImageSource
 from mlflow_resnet.model.network import split_after
-from mlflow_resnet.model.prediction import Predictor
+from mlflow_resnet.model.prediction import Prediction, Predictor
 
 BATCH_SIZE = 32
 STRIDES = {"layer4": 32, "layer3": 16, "layer2": 8, "layer1": 4}  # pixels per cell of a stage's output
@@ -34,6 +40,31 @@ def check_captum(purpose: str) -> None:
 
 def has_captum() -> bool:
     return importlib.util.find_spec("captum") is not None
+
+
+def explained(
+    predictor: Predictor, sources: Iterable[ImageSource], batch_size: int = BATCH_SIZE
+) -> Iterator[Prediction]:
+    """One prediction for every source, in their order, with an explanation where there are probabilities.
+
+    `sources` is consumed lazily; memory does not grow.
+
+    Raises:
+        MissingPackageError: if captum is not installed.
+    """
+    check_captum("explain")
+    for batch in batched(predictor.predict(sources, batch_size, keep_images=True), batch_size):
+        yield from explained_batch(predictor, batch)
+
+
+def explained_batch(predictor: Predictor, batch: Sequence[Prediction]) -> Iterator[Prediction]:
+    """Predictions with images become predictions with explanations."""
+    images = [p.image for p in batch if p.image is not None and p.probabilities is not None]
+    targets = [int(p.probabilities.argmax()) for p in batch if p.probabilities is not None]
+    pictures = iter(overlays(predictor, torch.stack(images), targets, len(images)) if images else ())
+    for prediction in batch:
+        png = None if prediction.probabilities is None else png_of(next(pictures))
+        yield replace(prediction, image=None, explanation=png)
 
 
 def overlays(
@@ -68,7 +99,7 @@ def heat_maps(predictor: Predictor, images: Tensor, targets: Sequence[int] | Non
     The gradient is taken from the logits to the last stage only, and the hooks that captum needs are on a layer of its
     own: threads share the network.
     """
-    from captum.attr import LayerAttribution, LayerGradCam
+    from captum.attr import LayerAttribution, LayerGradientXActivation
 
     size = images.shape[-2:]
     trunk, rest = split_after(predictor.network, explained_stage(min(size)))
@@ -76,9 +107,9 @@ def heat_maps(predictor: Predictor, images: Tensor, targets: Sequence[int] | Non
         features = trunk(predictor.preprocessing.normalize(images.to(predictor.device)))
         chosen = rest(features).argmax(dim=1) if targets is None else torch.as_tensor(targets, device=features.device)
     layer = nn.Identity()
-    method = LayerGradCam(nn.Sequential(layer, rest), layer)
-    maps = method.attribute(features, target=chosen, relu_attributions=True)
-    heat = LayerAttribution.interpolate(maps.detach(), tuple(size), "bilinear").squeeze(1)
+    evidence = LayerGradientXActivation(nn.Sequential(layer, rest), layer).attribute(features, target=chosen)
+    maps = evidence.detach().sum(dim=1, keepdim=True).relu()
+    heat = LayerAttribution.interpolate(maps, tuple(size), "bilinear").squeeze(1)
     return heat / heat.amax(dim=(1, 2), keepdim=True).clamp_min(ROUNDING)
 
 

@@ -31,6 +31,7 @@ class Prediction:
         error: why it could not be read, otherwise empty.
         place: that of its source.
         image: what the network saw, uint8 of shape (3, image_size, image_size), if it was to be kept.
+        explanation: a PNG of what speaks for the most probable class, if that was asked for.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Prediction:
     error: str = ""
     place: str = ""
     image: Tensor | None = None
+    explanation: bytes | None = None
 
 
 @dataclass(frozen=True)

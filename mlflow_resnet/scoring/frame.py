@@ -10,6 +10,7 @@ import pandas as pd
 from mlflow_resnet.model.prediction import LABEL, PROBABILITY, Prediction
 
 IMAGE = "image"
+EXPLANATION = "explanation"  # only if asked for: a PNG in base64
 ERROR = "error"
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
 from mlflow_resnet.errors import InvalidOptionsError
+from mlflow_resnet.evaluation.explanations import explained
 from mlflow_resnet.model.classifier import ImageClassifier
-from mlflow_resnet.model.prediction import Predictor
-from mlflow_resnet.scoring.frame import scored_frame
+from mlflow_resnet.model.prediction import Prediction, Predictor
+from mlflow_resnet.scoring.frame import EXPLANATION, scored_frame
 from mlflow_resnet.scoring.guard import current_guard
 from mlflow_resnet.scoring.inputs import image_sources
 
@@ -35,19 +39,25 @@ class ScoringModel:
         Args:
             model_input: directory, file, bytes, base64, `s3://…`, a list of these, or a table with a column of them.
             params: `top_k` (0: a column per class), `batch_size` (0: as configured), `min_confidence` (images whose
-                most probable class has less get no label).
+                most probable class has less get no label), and `explain` (a picture of what speaks for that class).
 
         Returns:
-            Columns image, Scored Labels, Scored Probabilities_<class> (or Top <rank> Label and Probability), error.
+            Columns image, Scored Labels, Scored Probabilities_<class> (or Top <rank> Label and Probability), for
+            `explain` a base64-encoded PNG as explanation, error.
 
         Raises:
             InvalidOptionsError: if the input as a whole or a parameter cannot be used. A bad image is only a row.
+            MissingPackageError: for `explain` without captum, which is not among the model's requirements.
         """
         top_k, batch_size, min_confidence = checked_params(params or {})
         guard = current_guard(self._max_images)
         sources = image_sources(model_input, guard)
-        predictions = list(self._predictor.predict(sources, batch_size or self._batch_size))
+        explains = bool(params and params.get("explain"))
+        predict = partial(explained, self._predictor) if explains else self._predictor.predict
+        predictions = list(predict(sources, batch_size or self._batch_size))
         frame = scored_frame(predictions, self._predictor.classes, top_k, min_confidence)
+        if explains:
+            frame.insert(len(frame.columns) - 1, EXPLANATION, explanations_of(predictions))
         return without_nan(frame) if guard.serving else frame
 
     def get_raw_model(self) -> ImageClassifier:
@@ -65,6 +75,12 @@ def checked_params(params: dict[str, Any]) -> tuple[int, int, float]:
     if problems:
         raise InvalidOptionsError(problems)
     return values["top_k"], values["batch_size"], min_confidence
+
+
+def explanations_of(predictions: Sequence[Prediction]) -> pd.Series:
+    """The PNGs in base64, which JSON takes; None where there is none."""
+    pngs = [prediction.explanation for prediction in predictions]
+    return pd.Series([png and base64.b64encode(png).decode() for png in pngs], dtype=object)
 
 
 def without_nan(frame: pd.DataFrame) -> pd.DataFrame:
