@@ -78,21 +78,22 @@ def send_tags(client: MlflowClient, piece: Mapping[str, Any], files: Path, ids: 
 
 
 def send_metrics(client: MlflowClient, piece: Mapping[str, Any], files: Path, ids: Notes) -> None:
-    """Metrics of one step, tied to their data and perhaps to the model. MLflow keeps equal points once."""
+    """Metrics of some steps, tied to their data and perhaps to the model. MLflow keeps equal points once."""
     client.log_batch(
         ids["run_id"],
         metrics=[
             Metric(
                 name,
                 value,
-                piece["time"],
-                piece["step"],
-                model_id=ids["model_id"] if piece["of_model"] else None,
-                dataset_name=piece["dataset"] and piece["dataset"][0],
-                dataset_digest=piece["dataset"] and piece["dataset"][1],
+                at["time"],
+                at["step"],
+                model_id=ids["model_id"] if at["of_model"] else None,
+                dataset_name=at["dataset"] and at["dataset"][0],
+                dataset_digest=at["dataset"] and at["dataset"][1],
                 run_id=ids["run_id"],
             )
-            for name, value in piece["values"].items()
+            for at in piece["points"]
+            for name, value in at["values"].items()
         ],
     )
 

@@ -56,7 +56,8 @@ def begin_in(ids: Notes, run_id: str) -> None:
 
 def pending_epochs(outbox: Outbox) -> set[int]:
     """The epochs whose metrics wait in the outbox."""
-    return {piece["step"] for _, piece in outbox.of_kind("metrics") if LAST_LOGGED in piece["values"]}
+    pieces = outbox.of_kind("metrics")
+    return {at["step"] for _, piece in pieces for at in piece["points"] if LAST_LOGGED in at["values"]}
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from mlflow_resnet.training.data import TrainingImages
 GALLERY_IMAGES = 16
 PER_CLASS = "per_class.json"
 LAST_LOGGED = "val_loss"  # of what is logged of an epoch
+RATE = "schedule/learning_rate"
 
 
 def log_gallery(recorder: Recorder, train: TrainingImages) -> None:
@@ -58,14 +59,23 @@ def log_tags(recorder: Recorder, tags: Mapping[str, str]) -> None:
 def log_metrics(
     recorder: Recorder,
     values: Mapping[str, float],
-    step: int = 0,
-    timestamp: int | None = None,
     data: ImageDirectoryDataset | None = None,
     of_model: bool = False,
 ) -> None:
-    """Metrics at a step, tied to the images that they are of, and to the model if they are of the one that is kept."""
+    """Metrics tied to the images that they are of, and to the model if they are of the one that is kept."""
+    recorder.put("metrics", points=[points_at(values, 0, now(), data, of_model)])
+
+
+def points_at(
+    values: Mapping[str, float],
+    step: int,
+    time: int,
+    data: ImageDirectoryDataset | None = None,
+    of_model: bool = False,
+) -> dict[str, Any]:
+    """Metrics at a step and a time, in milliseconds since 1970, as a piece has them."""
     dataset = [data.name, data.digest] if data else None
-    recorder.put("metrics", values=dict(values), step=step, time=timestamp or now(), dataset=dataset, of_model=of_model)
+    return {"values": dict(values), "step": step, "time": time, "dataset": dataset, "of_model": of_model}
 
 
 def log_data(recorder: Recorder, data: ImageDirectoryDataset, context: str, of_model: bool = False) -> None:
@@ -113,12 +123,17 @@ def log_epoch(
     val: ImageDirectoryDataset,
     has_model: bool = True,
 ) -> None:
-    """The epoch's metrics at its step, tied to their data; those of a best epoch to the model too, if there is one."""
+    """The epoch's metrics, tied to their data, and those of a best epoch to the model too, if there is one.
+
+    Its number is their step, but for the learning rates, which have that of the optimizer.
+    """
     of_val = {name: value for name, value in result.metrics.items() if name.startswith("val_")}
     of_train = {name: value for name, value in result.metrics.items() if name not in of_val}
     of_model = has_model and result.is_best
-    log_metrics(recorder, of_train, result.epoch, result.timestamp, train, of_model)
-    log_metrics(recorder, of_val, result.epoch, result.timestamp, val, of_model)  # the last: `logged_epochs`
+    points = [points_at({RATE: rate}, step, time) for step, rate, time in result.rates]
+    points.append(points_at(of_train, result.epoch, result.timestamp, train, of_model))
+    points.append(points_at(of_val, result.epoch, result.timestamp, val, of_model))
+    recorder.put("metrics", points=points)
 
 
 def log_evaluation(recorder: Recorder, evaluation: Evaluation) -> None:

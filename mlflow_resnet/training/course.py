@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -22,9 +22,10 @@ from mlflow_resnet.training import processes
 from mlflow_resnet.training.best import Best
 from mlflow_resnet.training.budget import Budget
 from mlflow_resnet.training.checkpoints import CheckpointFolder, State
+from mlflow_resnet.training.epoch import EpochSoFar, Rate
 from mlflow_resnet.training.optimizer import TENSORS_KEPT
 from mlflow_resnet.training.recipe import Recipe
-from mlflow_resnet.training.trainer import EpochSoFar, Trainer, is_finite
+from mlflow_resnet.training.trainer import Trainer, is_finite
 
 MAX_SHARE = 0.02  # of the time that checkpoints after epochs may take
 NETWORK, OPTIMIZER, AVERAGE, BEST, EVALUATIONS, SUMS = "network", "optimizer", "average", "best", "evaluations", "sums"
@@ -35,6 +36,7 @@ class EpochResult:
     """One epoch's numbers. `epoch` counts from 1; metrics are fractions, mean losses in nats, and images per second.
 
     Attributes:
+        rates: learning rates of some steps, which are counted over all epochs; that of the last step among them.
         timestamp: when the epoch ended, in milliseconds since 1970.
     """
 
@@ -42,6 +44,7 @@ class EpochResult:
     metrics: dict[str, float]
     evaluation: Evaluation
     is_best: bool
+    rates: Sequence[Rate]
     timestamp: int = field(default_factory=lambda: int(time.time() * 1000))
 
 
@@ -64,6 +67,11 @@ class Course:
     history: list[dict[str, Any]] = field(default_factory=list)
     newest: dict[str, EpochResult] = field(default_factory=dict)
 
+    @property
+    def steps(self) -> int:
+        """Of the optimizer, in the epochs that are finished."""
+        return self.history[-1]["rates"][-1][0] if self.history else 0
+
     def begin_phase(self, number: int) -> None:
         self.phase, self.phase_began = number, self.epoch
         self.best.begin_phase(self.epoch)
@@ -85,7 +93,7 @@ class Course:
 
 def facts_of(result: EpochResult) -> dict[str, Any]:
     """All but the evaluation."""
-    names = ("epoch", "metrics", "is_best", "timestamp")
+    names = ("epoch", "metrics", "is_best", "rates", "timestamp")
     return {name: getattr(result, name) for name in names}
 
 

@@ -130,7 +130,8 @@ def epochs_of(trainer: Trainer, course: Course, stop: Stop, saving: Saving) -> G
             metrics = train_metrics | named_for_validation(evaluation.metrics)
             with stop.postponed():
                 is_best = course.best.update(epoch, metrics, trainer.work.state(trainer.evaluated_module))
-                result = EpochResult(epoch, metrics, evaluation, is_best)
+                rates = [(course.steps + step, rate, time) for step, rate, time in trainer.epoch.rates]
+                result = EpochResult(epoch, metrics, evaluation, is_best, rates)
                 course.end_epoch(result)
                 trainer.end_epoch()
             progress.end_epoch(summarize(metrics, is_best))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from time import perf_counter
 
 import torch
@@ -20,6 +19,7 @@ from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.training import processes
 from mlflow_resnet.training.averaging import averaged
 from mlflow_resnet.training.data import class_weights
+from mlflow_resnet.training.epoch import EpochSoFar
 from mlflow_resnet.training.hardware import give_back_memory, is_out_of_memory, pick_precision
 from mlflow_resnet.training.mixing import Mixing
 from mlflow_resnet.training.optimizer import build_optimizer, set_learning_rate
@@ -29,23 +29,6 @@ from mlflow_resnet.training.schedule import Schedule
 from mlflow_resnet.training.work import FeatureWork, ImageWork
 
 MIN_IMAGES = 2  # that batch norm needs
-
-
-@dataclass
-class EpochSoFar:
-    """The part of an epoch that is done.
-
-    Attributes:
-        sums: of the loss and the hits over images, of shape (2,).
-        seconds: that it took.
-        metrics: of the whole, once it is done; empty before.
-    """
-
-    sums: Tensor
-    iterations: int = 0
-    seconds: float = 0.0
-    learning_rate: float = 0.0
-    metrics: dict[str, float] = field(default_factory=dict)
 
 
 class Trainer:
@@ -176,9 +159,7 @@ class Trainer:
         self.optimizer.step()
         if self.average:
             self.average.update_parameters(self.work.module)
-        self.epoch.sums += sums
-        self.epoch.iterations += 1
-        self.epoch.learning_rate = rate
+        self.epoch.add(sums, rate, self.iterations)
         self.steps += 1
         self.in_step = False
         return sums
