@@ -1,7 +1,9 @@
 """What is recorded of the steps of an epoch."""
 
 import signal
+import time
 
+import mlflow
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from mlflow import MlflowClient
 from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.pipeline import train
 from mlflow_resnet.preparation import prepared
+from mlflow_resnet.training.data import TrainingImages
 from mlflow_resnet.training.epoch import EpochSoFar
 from mlflow_resnet.training.progress import Progress
 from mlflow_resnet.training.recipe import Recipe, phases
@@ -70,6 +73,49 @@ def test_a_long_epoch_keeps_the_rates_of_few_steps(steps, done):
 
 
 @pytest.fixture
+def late(monkeypatch):
+    """Has each batch be there some seconds late, as from a slow disk."""
+    load = TrainingImages.batches
+
+    def by(seconds):
+        def batches(*args, **kwargs):
+            for batch in load(*args, **kwargs):
+                time.sleep(seconds)
+                yield batch
+
+        monkeypatch.setattr(TrainingImages, "batches", batches)
+
+    return by
+
+
+def seconds_waited(metrics):
+    """For the images of an epoch, and in the rest of it."""
+    seconds = 24 / metrics["train_images_per_second"]
+    return metrics["timing/data_share"] * seconds, 24 / metrics["timing/train_images_per_second_without_data"]
+
+
+def test_the_time_that_slow_images_cost_is_told_apart(options, late):
+    fast = [seconds_waited(result.metrics) for result in learn(options()).results]
+    late(by := 0.5)
+    slow = [seconds_waited(result.metrics) for result in learn(options()).results]
+    for (waited, worked), (waited_more, worked_too) in zip(fast, slow, strict=True):
+        assert waited_more > by * STEPS
+        assert waited < by * STEPS
+        assert max(worked, worked_too) < by * STEPS
+
+
+def test_timing_is_of_the_run_and_not_of_the_model(trained):
+    names = ["train_images_per_second_without_data", "data_share", "validation_seconds"]
+    for name in names:
+        points = history(trained.run_id, f"timing/{name}")
+        assert [point.step for point in points] == list(range(1, 9)), name
+        assert all(point.value > 0 for point in points), name
+    model = mlflow.get_logged_model(trained.model_uri.removeprefix("models:/"))
+    assert not [metric.key for metric in model.metrics if "/" in metric.key]
+    assert "train_images_per_second" in [metric.key for metric in model.metrics]
+
+
+@pytest.fixture
 def interrupted(monkeypatch):
     """Has the next training get a Ctrl-C in a step, which is counted over all epochs."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job ignores
@@ -91,7 +137,8 @@ def interrupted(monkeypatch):
 
 
 @pytest.mark.parametrize("step", [2, STEPS, STEPS + 1])
-def test_a_training_that_goes_on_has_each_learning_rate_once(workdir, options, interrupted, step):
+def test_a_training_that_goes_on_has_each_learning_rate_once(workdir, options, late, interrupted, step):
+    late(by := 0.2)
     wanted = options(checkpoint_minutes=10, checkpoint_dir="saved")
     interrupted(step)
     with pytest.raises(KeyboardInterrupt):
@@ -99,3 +146,7 @@ def test_a_training_that_goes_on_has_each_learning_rate_once(workdir, options, i
     result = train(wanted)
     points = history(result.run_id, "schedule/learning_rate")
     assert [(point.step, point.value) for point in points] == list(scheduled(prepared(wanted).recipe).items())
+    names = ("train_images_per_second", "timing/data_share", "timing/train_images_per_second_without_data")
+    for epoch in zip(*(history(result.run_id, name) for name in names), strict=True):
+        waited, _ = seconds_waited({point.key: point.value for point in epoch})
+        assert waited > by * STEPS

@@ -125,12 +125,14 @@ def log_epoch(
 ) -> None:
     """The epoch's metrics, tied to their data, and those of a best epoch to the model too, if there is one.
 
-    Its number is their step, but for the learning rates, which have that of the optimizer.
+    The step is the epoch, and the optimizer's for learning rates. How long it took is tied to neither.
     """
     of_val = {name: value for name, value in result.metrics.items() if name.startswith("val_")}
-    of_train = {name: value for name, value in result.metrics.items() if name not in of_val}
+    timing = {name: value for name, value in result.metrics.items() if name.startswith("timing/")}
+    of_train = {name: value for name, value in result.metrics.items() if name not in of_val | timing}
     of_model = has_model and result.is_best
     points = [points_at({RATE: rate}, step, time) for step, rate, time in result.rates]
+    points.append(points_at(timing, result.epoch, result.timestamp))
     points.append(points_at(of_train, result.epoch, result.timestamp, train, of_model))
     points.append(points_at(of_val, result.epoch, result.timestamp, val, of_model))
     recorder.put("metrics", points=points)

@@ -128,6 +128,7 @@ def epochs_of(trainer: Trainer, course: Course, stop: Stop, saving: Saving) -> G
                 train_metrics = trainer.train_one_epoch(epoch)
             evaluation = validate(trainer, epoch)
             metrics = train_metrics | named_for_validation(evaluation.metrics)
+            metrics["timing/validation_seconds"] = trainer.validation_seconds
             with stop.postponed():
                 is_best = course.best.update(epoch, metrics, trainer.work.state(trainer.evaluated_module))
                 rates = [(course.steps + step, rate, time) for step, rate, time in trainer.epoch.rates]

@@ -89,7 +89,7 @@ class Trainer:
     def train_one_epoch(self, epoch: int) -> dict[str, float]:
         """Trains on every image once, or until the time is over; on what is left, if a part was done before.
 
-        Returns the means over images of loss and accuracy, images per second, and the last learning rate.
+        Returns the means over images of loss and accuracy, the last learning rate, and what `speeds` says.
         """
         so_far = self.epoch
         self.progress.start_epoch(epoch, self.iterations, so_far.iterations)
@@ -97,7 +97,8 @@ class Trainer:
             return so_far.metrics
         self.work.train_mode()
         started, previous = perf_counter() - so_far.seconds, torch.zeros(2, device=self.device)
-        for images, targets in self.work.batches(epoch, self.recipe.batch_size, so_far.iterations):
+        batches = self.work.batches(epoch, self.recipe.batch_size, so_far.iterations)
+        for images, targets in so_far.timed(batches):
             sums = self.step(images, targets)
             self.check(processes.summed(previous[0]).item(), epoch)  # a GPU need not wait for that of this step
             previous = sums
@@ -116,8 +117,7 @@ class Trainer:
             "train_loss": loss,
             "train_top1_accuracy": hits,
             "learning_rate": so_far.learning_rate,
-            "train_images_per_second": seen / so_far.seconds,
-        }
+        } | so_far.speeds(seen)
         return so_far.metrics
 
     def end_epoch(self) -> None:
