@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Container
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from mlflow.entities import Run
 from mlflow_resnet._version import __version__
 from mlflow_resnet.curation import audit_training
 from mlflow_resnet.model.classifier import ImageClassifier
+from mlflow_resnet.model.network import network_of
 from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.preparation import Training
 from mlflow_resnet.tracking import record
@@ -75,13 +76,22 @@ def train_recorded(
         with contextlib.closing(training.epochs(options, saving)) as epochs:
             for result in epochs:
                 if result.epoch not in known:
-                    record.log_epoch(recorder, result, train_set, val_set)
+                    classifier = classifier_after(training, result) if options.epoch_models else None
+                    record.log_epoch(recorder, result, train_set, val_set, classifier=classifier)
                 if result.is_best:
                     best = result
         record.log_evaluation(recorder, best.evaluation)
         record.log_classifier(recorder, training.classifier, best.epoch)
     log_card(options, training, recorder, best)
     return best
+
+
+def classifier_after(training: Training, result: EpochResult) -> ImageClassifier | None:
+    """The classifier as it was evaluated in an epoch; None if the weights are gone."""
+    if not result.weights:
+        return None
+    last = training.classifier
+    return replace(last, network=network_of(last.architecture, len(last.classes), result.weights))
 
 
 def log_card(options: TrainOptions, training: Training, recorder: Recorder, best: EpochResult) -> None:

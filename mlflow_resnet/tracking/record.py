@@ -15,6 +15,8 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from mlflow_resnet import flavor
+from mlflow_resnet.console import say
+from mlflow_resnet.errors import OutputError
 from mlflow_resnet.evaluation.evaluate import Evaluation
 from mlflow_resnet.evaluation.figures import confusion_matrix_figure, image_grid
 from mlflow_resnet.images.audit.findings import AuditedImage, Finding
@@ -122,20 +124,35 @@ def log_epoch(
     train: ImageDirectoryDataset,
     val: ImageDirectoryDataset,
     has_model: bool = True,
+    classifier: ImageClassifier | None = None,
 ) -> None:
     """The epoch's metrics, tied to their data, and those of a best epoch to the model too, if there is one.
 
-    The step is the epoch, and the optimizer's for learning rates. How long it took is tied to neither.
+    Args:
+        classifier: of the epoch's weights, to be logged as a model too, unless the disk is full.
     """
+    points = points_of(result, train, val, has_model and result.is_best)
+    if classifier:
+        try:
+            recorder.put("epoch", saved(classifier), step=result.epoch, points=points)
+            return
+        except OutputError as error:
+            say(f"epoch {result.epoch} gets no model: {error.message}", "training goes on")
+    recorder.put("metrics", points=points)
+
+
+def points_of(
+    result: EpochResult, train: ImageDirectoryDataset, val: ImageDirectoryDataset, of_model: bool
+) -> list[dict[str, Any]]:
+    """The step is the epoch, and the optimizer's for learning rates. How long it took is tied to no data or model."""
     of_val = {name: value for name, value in result.metrics.items() if name.startswith("val_")}
     timing = {name: value for name, value in result.metrics.items() if name.startswith("timing/")}
     of_train = {name: value for name, value in result.metrics.items() if name not in of_val | timing}
-    of_model = has_model and result.is_best
     points = [points_at({RATE: rate}, step, time) for step, rate, time in result.rates]
     points.append(points_at(timing, result.epoch, result.timestamp))
     points.append(points_at(of_train, result.epoch, result.timestamp, train, of_model))
     points.append(points_at(of_val, result.epoch, result.timestamp, val, of_model))
-    recorder.put("metrics", points=points)
+    return points
 
 
 def log_evaluation(recorder: Recorder, evaluation: Evaluation) -> None:
@@ -163,4 +180,9 @@ def log_classifier(recorder: Recorder, classifier: ImageClassifier, best_epoch: 
 
     `flavor.log_model` would create a model of its own, or copy the run's system metrics to this one.
     """
-    recorder.put("model_files", lambda folder: flavor.save_model(classifier, folder / MODEL_NAME), step=best_epoch)
+    recorder.put("model_files", saved(classifier), step=best_epoch)
+
+
+def saved(classifier: ImageClassifier) -> Callable[[Path], object]:
+    """What writes the classifier's model into the folder of a piece."""
+    return lambda folder: flavor.save_model(classifier, folder / MODEL_NAME)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
@@ -38,6 +38,7 @@ class EpochResult:
     Attributes:
         rates: learning rates of some steps, which are counted over all epochs; that of the last step among them.
         timestamp: when the epoch ended, in milliseconds since 1970.
+        weights: state_dict of the network that was evaluated, until the training goes on; empty if they are gone.
     """
 
     epoch: int
@@ -46,6 +47,7 @@ class EpochResult:
     is_best: bool
     rates: Sequence[Rate]
     timestamp: int = field(default_factory=lambda: int(time.time() * 1000))
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass
@@ -81,9 +83,11 @@ class Course:
         self.history.append(facts_of(result))
         self.newest |= {"last": result} | ({"best": result} if result.is_best else {})
 
-    def told_again(self) -> Iterator[EpochResult]:
-        """The results that whoever listens may not have heard, or needs."""
-        yield from {result.epoch: result for _, result in sorted(self.newest.items())}.values()
+    def told_again(self, trainer: Trainer) -> Iterator[EpochResult]:
+        """The results that whoever listens may not have heard, or needs; the last with its weights if it just ended."""
+        for result in {result.epoch: result for _, result in sorted(self.newest.items())}.values():
+            has_weights = result.epoch == self.epoch and not trainer.epoch.iterations
+            yield replace(result, weights=trainer.evaluated_weights()) if has_weights else result
 
     def is_phase_over(self, epochs: int, trainer: Trainer) -> bool:
         """Whether the phase, which has `epochs` at most, is over. It has at least one."""
@@ -92,7 +96,7 @@ class Course:
 
 
 def facts_of(result: EpochResult) -> dict[str, Any]:
-    """All but the evaluation."""
+    """All but evaluation and weights."""
     names = ("epoch", "metrics", "is_best", "rates", "timestamp")
     return {name: getattr(result, name) for name in names}
 

@@ -76,6 +76,10 @@ class Trainer:
         """The module whose predictions count: the average of the weights, if there is one."""
         return self.average.module if self.average else self.work.module
 
+    def evaluated_weights(self) -> dict[str, Tensor]:
+        """State_dict of the whole network with the weights of that module, which are not copied."""
+        return self.work.state(self.evaluated_module)
+
     def elapsed(self) -> float:
         """Seconds since the phase began and for one more validation; 0 without a time budget. All processes agree."""
         if math.isinf(self.schedule.seconds):
