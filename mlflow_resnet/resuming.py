@@ -160,7 +160,14 @@ class TrainingFolder:
         last = phases(training.recipe)[-1]
         if not self.is_finished:
             size = checkpoint_bytes(training.classifier, last, options.freeze_until, len(training.val_images))
-            self.checkpoints.check_room(size, KEPT + 1 + bool(self.mirror))
+            self.checkpoints.check_room(size, KEPT + 1 + bool(self.mirror), self.bytes_of_models(options, training))
+
+    def bytes_of_models(self, options: TrainOptions, training: Training) -> int:
+        """About what the models of epochs will take that wait here for `sync`; 0 if a time budget decides on epochs."""
+        if not (options.offline and options.epoch_models) or options.max_minutes:
+            return 0
+        left = training.recipe.epochs - len(list(self.outbox.of_kind("epoch")))
+        return left * sum(tensor.nbytes for tensor in training.classifier.network.state_dict().values())
 
     def refuse(self, changed: Mapping[str, str], remedy: str) -> None:
         """Raises an error if anything has changed."""

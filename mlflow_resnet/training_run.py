@@ -15,6 +15,7 @@ from mlflow_resnet._version import __version__
 from mlflow_resnet.curation import audit_training
 from mlflow_resnet.evaluation.evaluate import Evaluation, evaluate, named
 from mlflow_resnet.model.classifier import ImageClassifier
+from mlflow_resnet.model.network import network_of
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.preparation import Training
@@ -76,7 +77,8 @@ def train_recorded(
         with contextlib.closing(training.epochs(options, saving)) as epochs:
             for result in epochs:
                 if result.epoch not in known:
-                    record.log_epoch(recorder, result, train_set, val_set)
+                    classifier = classifier_after(training, result) if options.epoch_models else None
+                    record.log_epoch(recorder, result, train_set, val_set, classifier=classifier)
                 if result.is_best:
                     best = result
         return record_result(options, training, recorder, best)
@@ -102,6 +104,14 @@ def record_result(options: TrainOptions, training: Training, recorder: Recorder,
     best = replace(best, metrics=best.metrics | metrics)
     log_card(options, training, recorder, best, {context: evaluation for context, (_, evaluation) in parts.items()})
     return best
+
+
+def classifier_after(training: Training, result: EpochResult) -> ImageClassifier | None:
+    """The classifier as it was evaluated in an epoch; None if the weights are gone."""
+    if not result.weights:
+        return None
+    last = training.classifier
+    return replace(last, network=network_of(last.architecture, len(last.classes), result.weights))
 
 
 def measured_as(context: str, evaluation: Evaluation) -> dict[str, float]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # of all kinds, SyncBatchNorm too
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import get_model
@@ -30,6 +31,14 @@ def build_network(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random_seed)
         return get_model(architecture, weights=None, num_classes=num_classes, zero_init_residual=zero_init_residual)
+
+
+def network_of(architecture: str, num_classes: int, weights: Mapping[str, Tensor]) -> nn.Module:
+    """A network made of the tensors of a state_dict, which are not copied."""
+    with torch.device("meta"):
+        network = build_network(architecture, num_classes)
+    network.load_state_dict(dict(weights), assign=True)
+    return network
 
 
 def pick_device(device: str = "auto") -> torch.device:

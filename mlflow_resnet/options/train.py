@@ -37,9 +37,9 @@ EPOCH_METRICS = (  # what every epoch logs; those that end in loss are better wh
     "train_loss",
     "train_top1_accuracy",
 )
-# Options that change neither the weights nor what becomes of them.
+# Options that change neither the weights nor the model that is kept and what becomes of it.
 WITHOUT_EFFECT = frozenset(("print_frequency", "num_workers", "cache", "cache_dir")) | frozenset(
-    ("checkpoint_dir", "checkpoint_minutes", "checkpoint_mirror", "resume", "offline")
+    ("checkpoint_dir", "checkpoint_minutes", "checkpoint_mirror", "resume", "offline", "epoch_models")
 )
 
 Auto = Literal["auto"]
@@ -185,7 +185,10 @@ class TrainOptions(Options):
         choices=("stop", "rewind"),
     )
 
-    # registration
+    # models
+    epoch_models: bool = option(
+        "log the weights of every epoch as a model too, epoch-N; offline they all wait on the disk", False
+    )
     registered_model_name: str = option("register the model under this name; empty: do not register", "")
     alias: str = option("set this alias on the registered version; empty: none", "")
 

@@ -19,6 +19,7 @@ from mlflow.entities import (
     Dataset,
     DatasetInput,
     InputTag,
+    LoggedModel,
     LoggedModelInput,
     LoggedModelOutput,
     LoggedModelStatus,
@@ -78,21 +79,22 @@ def send_tags(client: MlflowClient, piece: Mapping[str, Any], files: Path, ids: 
 
 
 def send_metrics(client: MlflowClient, piece: Mapping[str, Any], files: Path, ids: Notes) -> None:
-    """Metrics of one step, tied to their data and perhaps to the model. MLflow keeps equal points once."""
+    """Metrics of some steps, tied to their data and perhaps to the model. MLflow keeps equal points once."""
     client.log_batch(
         ids["run_id"],
         metrics=[
             Metric(
                 name,
                 value,
-                piece["time"],
-                piece["step"],
-                model_id=ids["model_id"] if piece["of_model"] else None,
-                dataset_name=piece["dataset"] and piece["dataset"][0],
-                dataset_digest=piece["dataset"] and piece["dataset"][1],
+                at["time"],
+                at["step"],
+                model_id=ids["model_id"] if at["of_model"] else None,
+                dataset_name=at["dataset"] and at["dataset"][0],
+                dataset_digest=at["dataset"] and at["dataset"][1],
                 run_id=ids["run_id"],
             )
-            for name, value in piece["values"].items()
+            for at in piece["points"]
+            for name, value in at["values"].items()
         ],
     )
 
@@ -118,38 +120,55 @@ def send_model(client: MlflowClient, piece: Mapping[str, Any], files: Path, ids:
 
     MLflow ties a metric to a model and a dataset only at the moment when the metric is logged.
     """
-    if ids.get("model_id"):
-        return
-    run = client.get_run(ids["run_id"])
+    if not ids.get("model_id"):
+        ids.note(model_id=model_of(client, ids["run_id"], MODEL_NAME, piece["id"]).model_id)
+
+
+def model_of(client: MlflowClient, run_id: str, name: str, tag: str) -> LoggedModel:
+    """The logged model of a run that has a name and a tag, by which it is found again; made if there is none."""
+    run = client.get_run(run_id)
     experiment = run.info.experiment_id
-    of_run = client.search_logged_models([experiment], f"source_run_id = '{ids['run_id']}'")
-    known = [model for model in of_run if model.tags.get(PIECE_TAG) == piece["id"]]
-    model = (
-        known[0]
-        if known
-        else client.create_logged_model(
-            experiment,
-            MODEL_NAME,
-            ids["run_id"],
-            tags=resolve_tags({PIECE_TAG: piece["id"]}),
-            params=run.data.params,
-            model_type="image-classifier",
-        )
+    of_name = client.search_logged_models([experiment], f"source_run_id = '{run_id}' AND name = '{name}'")
+    known = [model for model in of_name if model.tags.get(PIECE_TAG) == tag]
+    if known:
+        return known[0]
+    return client.create_logged_model(
+        experiment,
+        name,
+        run_id,
+        tags=resolve_tags({PIECE_TAG: tag}),
+        params=run.data.params,
+        model_type="image-classifier",
     )
-    ids.note(model_id=model.model_id)
 
 
 def send_model_files(client: MlflowClient, piece: Mapping[str, Any], files: Path, ids: Notes) -> None:
-    """The files of the model, which is then ready, and an output of the run."""
-    model = client.get_logged_model(ids["model_id"])
-    folder = files / MODEL_NAME
+    """The files of the model."""
+    complete(client, ids["run_id"], client.get_logged_model(ids["model_id"]), files / MODEL_NAME, piece["step"])
+
+
+def complete(client: MlflowClient, run_id: str, model: LoggedModel, folder: Path, step: int) -> None:
+    """Gives a logged model the files in a folder. It is then ready, and an output of the run at a step."""
     description = Model.load(folder)
     description.model_id, description.run_id = model.model_id, model.source_run_id
     description.artifact_path = model.artifact_location
     description.save(folder / "MLmodel")
     client.log_model_artifacts(model.model_id, str(folder))
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
-    client.log_outputs(ids["run_id"], [LoggedModelOutput(model.model_id, piece["step"])])
+    outputs = client.get_run(run_id).outputs
+    known = [output.model_id for output in outputs.model_outputs] if outputs else []
+    if model.model_id not in known:  # MLflow takes none a second time
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
+
+
+def send_epoch(client: MlflowClient, piece: Mapping[str, Any], files: Path, ids: Notes) -> None:
+    """The metrics of an epoch and a logged model of its weights, to which those are tied that are of data."""
+    name = f"epoch-{piece['step']}"
+    model = model_of(client, ids["run_id"], name, f"{ids['model_id']}/{name}")
+    complete(client, ids["run_id"], model, files / MODEL_NAME, piece["step"])
+    send_metrics(client, piece, files, ids)
+    of_data = [at | {"of_model": True} for at in piece["points"] if at["dataset"]]
+    send_metrics(client, {"points": of_data}, files, Notes(run_id=ids["run_id"], model_id=model.model_id))
 
 
 def send_model_failed(client: MlflowClient, piece: Mapping[str, Any], files: Path, ids: Notes) -> None:
@@ -194,6 +213,7 @@ DELIVERIES: dict[str, Callable[[MlflowClient, Mapping[str, Any], Path, Notes], N
     "params": send_params,
     "tags": send_tags,
     "metrics": send_metrics,
+    "epoch": send_epoch,
     "input": send_input,
     "files": send_files,
     "model": send_model,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 
 from mlflow.environment_variables import MLFLOW_RUN_ID
 
@@ -56,7 +57,8 @@ def begin_in(ids: Notes, run_id: str) -> None:
 
 def pending_epochs(outbox: Outbox) -> set[int]:
     """The epochs whose metrics wait in the outbox."""
-    return {piece["step"] for _, piece in outbox.of_kind("metrics") if LAST_LOGGED in piece["values"]}
+    pieces = chain(outbox.of_kind("metrics"), outbox.of_kind("epoch"))
+    return {at["step"] for _, piece in pieces for at in piece["points"] if LAST_LOGGED in at["values"]}
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from mlflow_resnet import flavor
+from mlflow_resnet.console import say
+from mlflow_resnet.errors import OutputError
 from mlflow_resnet.evaluation import report
 from mlflow_resnet.evaluation.evaluate import Evaluation
 from mlflow_resnet.evaluation.figures import image_grid
@@ -31,6 +33,7 @@ from mlflow_resnet.training.data import TrainingImages
 
 GALLERY_IMAGES = 16
 LAST_LOGGED = "val_loss"  # of what is logged of an epoch
+RATE = "schedule/learning_rate"
 
 
 def log_gallery(recorder: Recorder, train: TrainingImages) -> None:
@@ -59,14 +62,23 @@ def log_tags(recorder: Recorder, tags: Mapping[str, str]) -> None:
 def log_metrics(
     recorder: Recorder,
     values: Mapping[str, float],
-    step: int = 0,
-    timestamp: int | None = None,
     data: ImageDirectoryDataset | None = None,
     of_model: bool = False,
 ) -> None:
-    """Metrics at a step, tied to the images that they are of, and to the model if they are of the one that is kept."""
+    """Metrics tied to the images that they are of, and to the model if they are of the one that is kept."""
+    recorder.put("metrics", points=[points_at(values, 0, now(), data, of_model)])
+
+
+def points_at(
+    values: Mapping[str, float],
+    step: int,
+    time: int,
+    data: ImageDirectoryDataset | None = None,
+    of_model: bool = False,
+) -> dict[str, Any]:
+    """Metrics at a step and a time, in milliseconds since 1970, as a piece has them."""
     dataset = [data.name, data.digest] if data else None
-    recorder.put("metrics", values=dict(values), step=step, time=timestamp or now(), dataset=dataset, of_model=of_model)
+    return {"values": dict(values), "step": step, "time": time, "dataset": dataset, "of_model": of_model}
 
 
 def log_data(recorder: Recorder, data: ImageDirectoryDataset, context: str, of_model: bool = False) -> None:
@@ -113,13 +125,35 @@ def log_epoch(
     train: ImageDirectoryDataset,
     val: ImageDirectoryDataset,
     has_model: bool = True,
+    classifier: ImageClassifier | None = None,
 ) -> None:
-    """The epoch's metrics at its step, tied to their data; those of a best epoch to the model too, if there is one."""
+    """The epoch's metrics, tied to their data, and those of a best epoch to the model too, if there is one.
+
+    Args:
+        classifier: of the epoch's weights, to be logged as a model too, unless the disk is full.
+    """
+    points = points_of(result, train, val, has_model and result.is_best)
+    if classifier:
+        try:
+            recorder.put("epoch", saved(classifier), step=result.epoch, points=points)
+            return
+        except OutputError as error:
+            say(f"epoch {result.epoch} gets no model: {error.message}", "training goes on")
+    recorder.put("metrics", points=points)
+
+
+def points_of(
+    result: EpochResult, train: ImageDirectoryDataset, val: ImageDirectoryDataset, of_model: bool
+) -> list[dict[str, Any]]:
+    """The step is the epoch, and the optimizer's for learning rates. How long it took is tied to no data or model."""
     of_val = {name: value for name, value in result.metrics.items() if name.startswith("val_")}
-    of_train = {name: value for name, value in result.metrics.items() if name not in of_val}
-    of_model = has_model and result.is_best
-    log_metrics(recorder, of_train, result.epoch, result.timestamp, train, of_model)
-    log_metrics(recorder, of_val, result.epoch, result.timestamp, val, of_model)  # the last: `logged_epochs`
+    timing = {name: value for name, value in result.metrics.items() if name.startswith("timing/")}
+    of_train = {name: value for name, value in result.metrics.items() if name not in of_val | timing}
+    points = [points_at({RATE: rate}, step, time) for step, rate, time in result.rates]
+    points.append(points_at(timing, result.epoch, result.timestamp))
+    points.append(points_at(of_train, result.epoch, result.timestamp, train, of_model))
+    points.append(points_at(of_val, result.epoch, result.timestamp, val, of_model))
+    return points
 
 
 def log_report(
@@ -148,4 +182,9 @@ def log_classifier(recorder: Recorder, classifier: ImageClassifier, best_epoch: 
 
     `flavor.log_model` would create a model of its own, or copy the run's system metrics to this one.
     """
-    recorder.put("model_files", lambda folder: flavor.save_model(classifier, folder / MODEL_NAME), step=best_epoch)
+    recorder.put("model_files", saved(classifier), step=best_epoch)
+
+
+def saved(classifier: ImageClassifier) -> Callable[[Path], object]:
+    """What writes the classifier's model into the folder of a piece."""
+    return lambda folder: flavor.save_model(classifier, folder / MODEL_NAME)

@@ -2,6 +2,7 @@
 
 loop          fit(): the phases and epochs of a training as a story
 trainer       one phase: its epochs and steps
+epoch         the part of an epoch that is done
 work          what a phase works on: the network and images, or the head and features
 recipe        what "auto" becomes; the phases of a strategy
 setup         checks the data; builds the classifier to start from, and the images

@@ -114,12 +114,17 @@ class CheckpointFolder:
             shutil.rmtree(self.folder_of(number), ignore_errors=True)
         shutil.rmtree(self.path / PARTIAL, ignore_errors=True)
 
-    def check_room(self, size: int, count: int) -> None:
-        """Raises OutputError if the disk has no room for `count` checkpoints of `size` bytes, those here included."""
+    def check_room(self, size: int, count: int, models: int = 0) -> None:
+        """Raises OutputError if the disk has no room for `count` checkpoints of `size` bytes, those here included.
+
+        Args:
+            models: bytes that are needed besides, for models.
+        """
         present = sum(path.stat().st_size for number in self.numbers() for path in self.folder_of(number).iterdir())
-        needed, free = count * size - present, free_bytes(self.path)
+        needed, free = count * size - present + models, free_bytes(self.path)
         if free < needed:
-            what = f"{free} bytes are free, but {count} checkpoints of {size} bytes need {needed} more"
+            besides = f" and {models} bytes of models" if models else ""
+            what = f"{free} bytes are free, but {count} checkpoints of {size} bytes{besides} need {needed} more"
             raise OutputError(
                 self.path, f"{what}. Make room, or give another --checkpoint-dir or --checkpoint-minutes 0"
             )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
@@ -22,9 +22,10 @@ from mlflow_resnet.training import processes
 from mlflow_resnet.training.best import Best
 from mlflow_resnet.training.budget import Budget
 from mlflow_resnet.training.checkpoints import CheckpointFolder, State
+from mlflow_resnet.training.epoch import EpochSoFar, Rate
 from mlflow_resnet.training.optimizer import TENSORS_KEPT
 from mlflow_resnet.training.recipe import Recipe
-from mlflow_resnet.training.trainer import EpochSoFar, Trainer, is_finite
+from mlflow_resnet.training.trainer import Trainer, is_finite
 
 MAX_SHARE = 0.02  # of the time that checkpoints after epochs may take
 NETWORK, OPTIMIZER, AVERAGE, BEST, EVALUATIONS, SUMS = "network", "optimizer", "average", "best", "evaluations", "sums"
@@ -35,14 +36,18 @@ class EpochResult:
     """One epoch's numbers. `epoch` counts from 1; metrics are fractions, mean losses in nats, and images per second.
 
     Attributes:
+        rates: learning rates of some steps, which are counted over all epochs; that of the last step among them.
         timestamp: when the epoch ended, in milliseconds since 1970.
+        weights: state_dict of the network that was evaluated, until the training goes on; empty if they are gone.
     """
 
     epoch: int
     metrics: dict[str, float]
     evaluation: Evaluation
     is_best: bool
+    rates: Sequence[Rate]
     timestamp: int = field(default_factory=lambda: int(time.time() * 1000))
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass
@@ -64,6 +69,11 @@ class Course:
     history: list[dict[str, Any]] = field(default_factory=list)
     newest: dict[str, EpochResult] = field(default_factory=dict)
 
+    @property
+    def steps(self) -> int:
+        """Of the optimizer, in the epochs that are finished."""
+        return self.history[-1]["rates"][-1][0] if self.history else 0
+
     def begin_phase(self, number: int) -> None:
         self.phase, self.phase_began = number, self.epoch
         self.best.begin_phase(self.epoch)
@@ -73,9 +83,11 @@ class Course:
         self.history.append(facts_of(result))
         self.newest |= {"last": result} | ({"best": result} if result.is_best else {})
 
-    def told_again(self) -> Iterator[EpochResult]:
-        """The results that whoever listens may not have heard, or needs."""
-        yield from {result.epoch: result for _, result in sorted(self.newest.items())}.values()
+    def told_again(self, trainer: Trainer) -> Iterator[EpochResult]:
+        """The results that whoever listens may not have heard, or needs; the last with its weights if it just ended."""
+        for result in {result.epoch: result for _, result in sorted(self.newest.items())}.values():
+            has_weights = result.epoch == self.epoch and not trainer.epoch.iterations
+            yield replace(result, weights=trainer.evaluated_weights()) if has_weights else result
 
     def is_phase_over(self, epochs: int, trainer: Trainer) -> bool:
         """Whether the phase, which has `epochs` at most, is over. It has at least one."""
@@ -84,8 +96,8 @@ class Course:
 
 
 def facts_of(result: EpochResult) -> dict[str, Any]:
-    """All but the evaluation."""
-    names = ("epoch", "metrics", "is_best", "timestamp")
+    """All but evaluation and weights."""
+    names = ("epoch", "metrics", "is_best", "rates", "timestamp")
     return {name: getattr(result, name) for name in names}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from time import perf_counter
@@ -95,7 +96,6 @@ def fit_from(
     if state:
         restore_course(course, state, classifier.classes, val.targets)
         classifier.network.load_state_dict(dict(state.tensors[NETWORK]))
-        yield from course.told_again()
     with deterministic_cudnn():
         for number in range(course.phase, len(plan)):
             work = work_of(plan[number], classifier, train, val, options, device)
@@ -107,6 +107,7 @@ def fit_from(
             trainer = Trainer(work, plan[number], options, progress, seconds, partial(obey, stop, saving, course))
             if state:
                 restore_trainer(trainer, state)
+                yield from course.told_again(trainer)
             else:
                 course.begin_phase(number)
             yield from epochs_of(trainer, course, stop, saving)
@@ -127,15 +128,17 @@ def epochs_of(trainer: Trainer, course: Course, stop: Stop, saving: Saving) -> G
                 train_metrics = trainer.train_one_epoch(epoch)
             evaluation = validate(trainer, epoch)
             metrics = train_metrics | named(evaluation.metrics, "val")
+            metrics["timing/validation_seconds"] = trainer.validation_seconds
             with stop.postponed():
-                is_best = course.best.update(epoch, metrics, trainer.work.state(trainer.evaluated_module))
-                result = EpochResult(epoch, metrics, evaluation, is_best)
+                is_best = course.best.update(epoch, metrics, trainer.evaluated_weights())
+                rates = [(course.steps + step, rate, time) for step, rate, time in trainer.epoch.rates]
+                result = EpochResult(epoch, metrics, evaluation, is_best, rates)
                 course.end_epoch(result)
                 trainer.end_epoch()
             progress.end_epoch(summarize(metrics, is_best))
             if processes.largest(saving.is_due_after_epoch()):
                 saving.save(course, trainer)
-            yield result
+            yield replace(result, weights=trainer.evaluated_weights())
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
         if can_be_saved(trainer, stop):
             saving.save(course, trainer)

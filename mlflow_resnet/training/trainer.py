@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from time import perf_counter
 
 import torch
@@ -20,6 +19,7 @@ from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.training import processes
 from mlflow_resnet.training.averaging import averaged
 from mlflow_resnet.training.data import class_weights
+from mlflow_resnet.training.epoch import EpochSoFar
 from mlflow_resnet.training.hardware import give_back_memory, is_out_of_memory, pick_precision
 from mlflow_resnet.training.mixing import Mixing
 from mlflow_resnet.training.optimizer import build_optimizer, set_learning_rate
@@ -29,23 +29,6 @@ from mlflow_resnet.training.schedule import Schedule
 from mlflow_resnet.training.work import FeatureWork, ImageWork
 
 MIN_IMAGES = 2  # that batch norm needs
-
-
-@dataclass
-class EpochSoFar:
-    """The part of an epoch that is done.
-
-    Attributes:
-        sums: of the loss and the hits over images, of shape (2,).
-        seconds: that it took.
-        metrics: of the whole, once it is done; empty before.
-    """
-
-    sums: Tensor
-    iterations: int = 0
-    seconds: float = 0.0
-    learning_rate: float = 0.0
-    metrics: dict[str, float] = field(default_factory=dict)
 
 
 class Trainer:
@@ -93,6 +76,10 @@ class Trainer:
         """The module whose predictions count: the average of the weights, if there is one."""
         return self.average.module if self.average else self.work.module
 
+    def evaluated_weights(self) -> dict[str, Tensor]:
+        """State_dict of the whole network with the weights of that module, which are not copied."""
+        return self.work.state(self.evaluated_module)
+
     def elapsed(self) -> float:
         """Seconds since the phase began and for one more validation; 0 without a time budget. All processes agree."""
         if math.isinf(self.schedule.seconds):
@@ -106,7 +93,7 @@ class Trainer:
     def train_one_epoch(self, epoch: int) -> dict[str, float]:
         """Trains on every image once, or until the time is over; on what is left, if a part was done before.
 
-        Returns the means over images of loss and accuracy, images per second, and the last learning rate.
+        Returns the means over images of loss and accuracy, the last learning rate, and what `speeds` says.
         """
         so_far = self.epoch
         self.progress.start_epoch(epoch, self.iterations, so_far.iterations)
@@ -114,7 +101,8 @@ class Trainer:
             return so_far.metrics
         self.work.train_mode()
         started, previous = perf_counter() - so_far.seconds, torch.zeros(2, device=self.device)
-        for images, targets in self.work.batches(epoch, self.recipe.batch_size, so_far.iterations):
+        batches = self.work.batches(epoch, self.recipe.batch_size, so_far.iterations)
+        for images, targets in so_far.timed(batches):
             sums = self.step(images, targets)
             self.check(processes.summed(previous[0]).item(), epoch)  # a GPU need not wait for that of this step
             previous = sums
@@ -133,8 +121,7 @@ class Trainer:
             "train_loss": loss,
             "train_top1_accuracy": hits,
             "learning_rate": so_far.learning_rate,
-            "train_images_per_second": seen / so_far.seconds,
-        }
+        } | so_far.speeds(seen)
         return so_far.metrics
 
     def end_epoch(self) -> None:
@@ -176,9 +163,7 @@ class Trainer:
         self.optimizer.step()
         if self.average:
             self.average.update_parameters(self.work.module)
-        self.epoch.sums += sums
-        self.epoch.iterations += 1
-        self.epoch.learning_rate = rate
+        self.epoch.add(sums, rate, self.iterations)
         self.steps += 1
         self.in_step = False
         return sums

@@ -15,6 +15,7 @@ from pathlib import Path
 import mlflow
 from helpers import TINY, flags, run_cli, start_cli
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModel
 
 ITERATION = re.compile(r"epoch (\d+)/\d+  iteration (\d+)/")
 
@@ -66,12 +67,13 @@ class Place:
         return sorted(path for path in self.folder.glob("[0-9]*") if path.name.isdigit())
 
     def weights(self) -> str:
-        """SHA-256 of the weights of the one model that there is."""
-        (model,) = [each for each in self.client().search_logged_models(["0"]) if each.status == "READY"]
-        path = Path(mlflow.artifacts.download_artifacts(model.artifact_location)) / "MLmodel"
-        found = re.search(r"weights_sha256: (\w+)", path.read_text())
-        assert found
-        return found[1]
+        """SHA-256 of the weights of the one model that was kept."""
+        (kept,) = [sha256 for name, sha256 in self.models() if name == "model"]
+        return kept
+
+    def models(self) -> list[tuple[str, str]]:
+        """(name, SHA-256 of the weights) of each model, those of epochs too."""
+        return sorted((model.name, sha256_of(model)) for model in self.client().search_logged_models(["0"]))
 
     def client(self) -> MlflowClient:
         return MlflowClient(f"sqlite:///{self.path}/mlflow.db")
@@ -84,6 +86,15 @@ class Place:
         (run,) = self.runs()
         history = self.client().get_metric_history(run.info.run_id, metric)
         return sorted((point.step, point.value) for point in history)
+
+
+def sha256_of(model: LoggedModel) -> str:
+    """Of the weights of a model, which must be ready."""
+    assert model.status == "READY"
+    path = Path(mlflow.artifacts.download_artifacts(model.artifact_location)) / "MLmodel"
+    found = re.search(r"weights_sha256: (\w+)", path.read_text())
+    assert found
+    return found[1]
 
 
 def wait_for_iteration(process: subprocess.Popen[str], number: int) -> str:

@@ -71,6 +71,17 @@ def test_training_with_no_room_for_checkpoints(new_place: Make, row: Rows, tmp_p
     found.add("exit 2, no run")
 
 
+def test_training_with_no_room_for_models_that_wait(new_place: Make, row: Rows, tmp_path: Path) -> None:
+    found = row("--offline --epoch-models on a disk of 450 MB", "exit 2 before training, one line with path and bytes")
+    place = new_place("place", offline=True, epoch_models=True)
+    with small_disk(tmp_path / "disk", "450m") as disk:
+        done = place.run(checkpoint_dir=disk / "saved")
+    assert done.returncode == 2
+    assert " and 179" in done.stderr.splitlines()[-1]
+    assert " bytes of models need " in done.stderr.splitlines()[-1]
+    found.add("exit 2")
+
+
 def test_training_on_a_full_disk(new_place: Make, row: Rows, tmp_path: Path) -> None:
     found = row("checkpoints on a full disk", "exit 2 before training, one line with path and bytes")
     place = new_place("place")
@@ -137,11 +148,14 @@ def filled(process: subprocess.Popen[str], place: Place, disk: Path) -> str:
     raise AssertionError("every checkpoint found room")
 
 
-def test_the_disk_fills_up_in_training(new_place: Make, unhurt_place: Make, row: Rows, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [{}, {"epoch_models": True}], ids=["", "a model of each epoch"])
+def test_the_disk_fills_up_in_training(
+    options: dict[str, object], new_place: Make, unhurt_place: Make, row: Rows, tmp_path: Path
+) -> None:
     found = row("the disk fills up in training", "one line for each checkpoint left out; goes on to the same weights")
-    unhurt = unhurt_place()
-    with small_disk(tmp_path / "disk", "420m") as disk:
-        place = new_place("place", checkpoint_dir=disk / "saved", checkpoint_minutes=AFTER_EVERY_STEP)
+    unhurt = unhurt_place(**options)
+    with small_disk(tmp_path / "disk", "520m") as disk:
+        place = new_place("place", checkpoint_dir=disk / "saved", checkpoint_minutes=AFTER_EVERY_STEP, **options)
         with place.started() as process:
             line = filled(process, place, disk)
             _, said = process.communicate(timeout=120)
@@ -149,7 +163,7 @@ def test_the_disk_fills_up_in_training(new_place: Make, unhurt_place: Make, row:
         assert line.startswith(f"{LEFT_OUT}{disk / 'saved'}: cannot be written (no space left on device; ")
         assert " bytes are free" in line
         assert "Traceback" not in said
-        assert place.weights() == unhurt.weights()
+        assert place.models() == unhurt.models()
         assert place.curve() == unhurt.curve()
         assert "this training is complete" in place.run().stderr
     found.add("told, exit 0, equal weights")

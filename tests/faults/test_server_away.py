@@ -56,10 +56,13 @@ def rest_of(process: subprocess.Popen[str]) -> str:
 
 
 def assert_whole(place: Place, epochs: int) -> None:
-    """Each point is there once, and the finished run has its pictures and a model in the registry."""
+    """Each point is there once, and the finished run has its pictures, its models and one of them in the registry."""
     assert [step for step, _ in place.curve()] == list(range(1, epochs + 1))
+    assert [step for step, _ in place.curve("schedule/learning_rate")] == list(range(1, 6 * epochs + 1))
     (run,) = place.runs()
     assert run.info.status == "FINISHED"
+    names = [f"epoch-{epoch}" for epoch in range(1, epochs + 1)] if place.options.get("epoch_models") else []
+    assert sorted(model.name for model in place.client().search_logged_models(["0"])) == [*names, "model"]
     files = {path.name for path in (place.path / "artifacts").rglob("*")}
     assert {"training_images.png", "confusion_matrix.png", "per_class.json", "predictions.parquet", "MLmodel"} <= files
     (version,) = place.client().search_model_versions("name = 'shapes'")
@@ -153,7 +156,7 @@ def assert_delivered_by_sync(place: Place, epochs: int) -> None:
 
 def test_still_away_at_the_end(new_place: Make, port: int, row: Rows) -> None:
     found = row("tracking server killed, away at the end", KEPT)
-    place = named_place(new_place)
+    place = named_place(new_place, epoch_models=True)
     with contextlib.ExitStack() as up:
         up.enter_context(tracking_server(place, port))
         with place.started() as process:
@@ -171,7 +174,7 @@ def test_still_away_at_the_end(new_place: Make, port: int, row: Rows) -> None:
 
 def test_an_artifact_store_that_fails(new_place: Make, port: int, row: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     found = row("artifact store answers 503 from the first epoch on", KEPT)
-    place = named_place(new_place)
+    place = named_place(new_place, epoch_models=True)
     direct = f"http://127.0.0.1:{port}"
 
     def spoil(method: str, path: str) -> str:
@@ -189,7 +192,7 @@ def test_an_artifact_store_that_fails(new_place: Make, port: int, row: Rows, mon
 
 def test_offline(new_place: Make, port: int, row: Rows) -> None:
     found = row("no tracking server at all, --offline", "exit 0; killed, it goes on; sync delivers everything")
-    place = named_place(new_place, offline=True)
+    place = named_place(new_place, offline=True, epoch_models=True)
     with place.started() as process:
         wait_for_iteration(process, 9)
         os.killpg(process.pid, signal.SIGKILL)

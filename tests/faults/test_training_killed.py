@@ -23,13 +23,15 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "average, mixup, 2 workers": {"ema_decay": 0.9, "mixup": 0.2, "num_workers": 2},
     "2 processes": {"processes": 2},
+    "a model of each epoch": {"epoch_models": True},
 }
 STEPS = 4 * 6  # of a whole training
 PROMISE = "the same command goes on; weights and curve as if nothing had happened"
 
 
 @pytest.mark.parametrize(
-    ("configuration", "kills"), [("plain", 7), ("average, mixup, 2 workers", 7), ("2 processes", 6)]
+    ("configuration", "kills"),
+    [("plain", 7), ("average, mixup, 2 workers", 7), ("2 processes", 6), ("a model of each epoch", 5)],
 )
 def test_killed_at_any_step(configuration: str, kills: int, new_place: Make, unhurt_place: Make, row: Rows) -> None:
     found = row(f"SIGKILL in training ({configuration})", PROMISE)
@@ -45,8 +47,9 @@ def test_killed_at_any_step(configuration: str, kills: int, new_place: Make, unh
             process.wait()
         done = place.run()
         assert done.returncode == 0, done.stderr
-        assert place.weights() == unhurt.weights()
+        assert place.models() == unhurt.models()
         assert place.curve() == unhurt.curve()
+        assert place.curve("schedule/learning_rate") == unhurt.curve("schedule/learning_rate")
         assert [run.info.status for run in place.runs()] == ["FINISHED"]
         found.add("equal weights, each point once")
 
@@ -98,7 +101,7 @@ def test_asked_to_end(
     assert [run.info.status for run in place.runs()] == ["KILLED"]
     done = place.run(checkpoint_minutes=10)
     assert "going on from the checkpoint" in done.stderr
-    assert place.weights() == unhurt.weights()
+    assert place.models() == unhurt.models()
     assert place.curve() == unhurt.curve()
 
 

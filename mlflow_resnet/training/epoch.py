@@ -1,0 +1,73 @@
+"""An epoch that is under way."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TypeVar
+
+from torch import Tensor
+
+T = TypeVar("T")
+
+MAX_RATES = 50  # that an epoch keeps
+
+Rate = tuple[int, float, int]  # steps done, learning rate of the last of them, milliseconds since 1970
+
+
+@dataclass
+class EpochSoFar:
+    """The part of an epoch that is done.
+
+    Attributes:
+        sums: of the loss and the hits over images, of shape (2,).
+        seconds: that it took; `data_seconds` of them waiting for batches.
+        rates: of some steps, evenly spaced, and of the last one.
+        metrics: of the whole, once it is done; empty before.
+    """
+
+    sums: Tensor
+    iterations: int = 0
+    seconds: float = 0.0
+    data_seconds: float = 0.0
+    rates: list[Rate] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the last step."""
+        return self.rates[-1][1] if self.rates else 0.0
+
+    def timed(self, batches: Iterator[T]) -> Iterator[T]:
+        """The batches; what the loop waits for them is counted."""
+        while True:
+            began = perf_counter()
+            batch = next(batches, None)
+            self.data_seconds += perf_counter() - began
+            if batch is None:
+                return
+            yield batch
+
+    def speeds(self, images: int) -> dict[str, float]:
+        """Images per second with and without the time spent waiting for them, and that part of the time.
+
+        Args:
+            images: that were trained on.
+        """
+        return {
+            "train_images_per_second": images / self.seconds,
+            "timing/train_images_per_second_without_data": images / (self.seconds - self.data_seconds),
+            "timing/data_share": self.data_seconds / self.seconds,
+        }
+
+    def add(self, sums: Tensor, rate: float, iterations: int) -> None:
+        """Counts a step at a learning rate, of the `iterations` that the whole epoch has."""
+        self.sums += sums
+        self.iterations += 1
+        spacing = math.ceil(iterations / (MAX_RATES - 1))
+        if self.rates and (self.rates[-1][0] - 1) % spacing:
+            self.rates.pop()  # it was kept only because it was the last
+        self.rates.append((self.iterations, rate, int(time.time() * 1000)))
