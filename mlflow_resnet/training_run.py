@@ -85,7 +85,10 @@ def train_recorded(
 
 
 def record_result(options: TrainOptions, training: Training, recorder: Recorder, best: EpochResult) -> EpochResult:
-    """Calibrates the classifier of the best epoch, measures it, records it. Returns the epoch with all its metrics."""
+    """Calibrates the classifier of the best epoch, measures it, records it. Returns the epoch with all its metrics.
+
+    What is measured once is logged at step 0: then MLflow's UI draws bars beside each other, one for each run.
+    """
     temperature = best.evaluation.fitted_temperature()
     classifier = calibrated(training.classifier, temperature)
     parts = {"validation": (training.val_set, best.evaluation.at_temperature(temperature))}
@@ -96,10 +99,10 @@ def record_result(options: TrainOptions, training: Training, recorder: Recorder,
     metrics = {TEMPERATURE: temperature}
     for context, (data, evaluation) in parts.items():
         measured = measured_as(context, evaluation)
-        record.log_metrics(recorder, measured, best.epoch, best.timestamp, data, of_model=True)
+        record.log_metrics(recorder, measured, data, of_model=True, timestamp=best.timestamp)
         record.log_report(recorder, evaluation, data, predictor, context)
         metrics |= measured
-    record.log_metrics(recorder, {TEMPERATURE: temperature}, best.epoch, best.timestamp, of_model=True)
+    record.log_metrics(recorder, {TEMPERATURE: temperature}, of_model=True, timestamp=best.timestamp)
     record.log_classifier(recorder, classifier, best.epoch)
     best = replace(best, metrics=best.metrics | metrics)
     log_card(options, training, recorder, best, {context: evaluation for context, (_, evaluation) in parts.items()})

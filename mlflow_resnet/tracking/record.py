@@ -64,9 +64,14 @@ def log_metrics(
     values: Mapping[str, float],
     data: ImageDirectoryDataset | None = None,
     of_model: bool = False,
+    timestamp: int = 0,
 ) -> None:
-    """Metrics tied to the images that they are of, and to the model if they are of the one that is kept."""
-    recorder.put("metrics", points=[points_at(values, 0, now(), data, of_model)])
+    """Metrics tied to the images that they are of, and to the model if they are of the one that is kept.
+
+    Args:
+        timestamp: the same for the same numbers, if they may be logged twice; 0: now.
+    """
+    recorder.put("metrics", points=[points_at(values, 0, timestamp or now(), data, of_model)])
 
 
 def points_at(

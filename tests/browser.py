@@ -1,0 +1,130 @@
+"""MLflow's pages in Chromium, as a person sees them."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers import free_port, run_cli, server
+from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException, TimeoutException
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.wait import WebDriverWait
+
+SECONDS = 120  # that a page may take on a busy machine
+CLOSE_ASSISTANT = "//*[text()='MLflow Assistant']/following::button[last()]"
+RUNS = (  # three trainings of the digits that differ
+    {"epochs": 3, "learning_rate": 0.02},
+    {"epochs": 2, "learning_rate": 0.005},
+    {"epochs": 2, "learning_rate": 0.05, "random_seed": 2},
+)
+OPTIONS = {
+    "architecture": "resnet18",
+    "pretrained": False,
+    "batch_size": 64,
+    "resize_size": 32,
+    "crop_size": 32,
+    "random_resized_crop": False,
+    "registered_model_name": "digits",
+    "checkpoint_minutes": 0,
+}
+
+
+class Browser:
+    """A window on the pages of one MLflow server."""
+
+    def __init__(self, driver: webdriver.Chrome, url: str) -> None:
+        self.driver, self.url = driver, url
+
+    def open(self, path: str, *texts: str) -> str:
+        """Opens a page and waits until it shows all the texts. Returns what it shows."""
+        self.driver.get("about:blank")  # else only what is after the # would change
+        self.driver.get(f"{self.url}/#/{path}")
+        for text in texts:
+            self.wait_for(text)
+        return self.text()
+
+    def text(self) -> str:
+        return self.driver.find_element(By.TAG_NAME, "body").text
+
+    def wait_for(self, text: str) -> None:
+        try:
+            wait = WebDriverWait(self.driver, SECONDS, ignored_exceptions=[StaleElementReferenceException])
+            wait.until(lambda _: text in self.text())
+        except TimeoutException:
+            pytest.fail(f"{self.driver.current_url} does not show {text!r} but:\n{self.text()}")
+
+    def click(self, text: str) -> None:
+        """Clicks on the first element that consists of this text."""
+        self.wait_for(text)
+        self.driver.find_element(By.XPATH, f"//*[normalize-space(text())='{text}']").click()
+
+    def pictures(self) -> list[tuple[int, int]]:
+        """Width and height in pixels, as loaded, of the images that are shown."""
+        sizes = "return [...document.images].filter(i => i.complete).map(i => [i.naturalWidth, i.naturalHeight])"
+        return [tuple(size) for size in self.driver.execute_script(sizes)]
+
+    def wait_for_picture(self, smallest: int) -> None:
+        """Waits until an image of so many pixels along each side is loaded."""
+        try:
+            wait = WebDriverWait(self.driver, SECONDS)
+            wait.until(lambda _: any(min(size) >= smallest for size in self.pictures()))
+        except TimeoutException:
+            pytest.fail(f"{self.driver.current_url} has only pictures of {self.pictures()} pixels:\n{self.text()}")
+
+    def screenshot(self, path: Path) -> None:
+        """What the window shows, without the assistant beside it, if there is one."""
+        if "MLflow Assistant" in self.text():
+            self.driver.execute_script("arguments[0].click()", self.driver.find_element(By.XPATH, CLOSE_ASSISTANT))
+        self.driver.save_screenshot(str(path))
+
+
+@contextlib.contextmanager
+def browser(url: str, width: int = 1500, height: int = 1150) -> Iterator[Browser]:
+    """Debian's Chromium without a window; the test is skipped where it is not installed."""
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not program or not driver:
+        pytest.skip("chromium and chromium-driver are not installed")
+    options = Options()
+    options.binary_location = program
+    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--window-size={width},{height}"):
+        options.add_argument(flag)
+    chrome = webdriver.Chrome(options, Service(driver))
+    try:
+        yield Browser(chrome, url)
+    finally:
+        chrome.quit()
+
+
+@contextlib.contextmanager
+def tracking_server(folder: Path) -> Iterator[str]:
+    """A real MLflow server; yields its URL."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/server.db"]
+    with server(command, f"{url}/health", folder):
+        yield url
+
+
+def train_three(folder: Path, url: str) -> None:
+    """Trains three networks on handwritten digits, each measured on validation and test images."""
+    from helpers import flags
+
+    from mlflow_resnet.images.digits import write_digits
+    from mlflow_resnet.images.splitting.split import split
+
+    write_digits(folder / "images")
+    split(folder / "images", folder / "rest", folder / "test", fraction=0.8, seed=1)
+    split(folder / "rest", folder / "train", folder / "val", fraction=0.8, seed=1)
+    parts = {f"{part}_dir": part for part in ("train", "val", "test")}
+    for number, changes in enumerate(RUNS):
+        alias = {"alias": "champion"} if number == 0 else {}
+        done = run_cli("train", *flags(parts | OPTIONS | changes | alias), cwd=folder, MLFLOW_TRACKING_URI=url)
+        assert done.returncode == 0, done.stderr

@@ -1,0 +1,93 @@
+"""What a person sees in MLflow's pages of three trained runs, in a real browser."""
+
+from collections.abc import Iterator
+
+import mlflow
+import pytest
+from browser import Browser, browser, tracking_server, train_three
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Iterator[tuple[Browser, MlflowClient]]:
+    folder = tmp_path_factory.mktemp("ui")
+    with tracking_server(folder) as url, browser(url) as shown:
+        train_three(folder, url)
+        yield shown, MlflowClient(url)
+
+
+@pytest.fixture(scope="module")
+def window(place) -> Browser:
+    return place[0]
+
+
+@pytest.fixture(scope="module")
+def runs(place) -> list[Run]:
+    """The oldest first."""
+    return list(place[1].search_runs(["0"], order_by=["start_time"]))
+
+
+def test_the_experiment_lists_runs_with_their_data(window, runs):
+    shown = window.open("experiments/0/runs", "3 matching runs", "resnet18 on train")
+    digest = runs[0].inputs.dataset_inputs[0].dataset.digest
+    assert f"train ({digest})" in shown
+
+
+def test_the_charts_compare_the_runs(window):
+    window.open("experiments/0/runs?compareRunsMode=CHART", "abstention (", "calibration (")
+
+
+def test_the_run_begins_with_its_card(window, runs):
+    accuracy = runs[0].data.metrics["val_top1_accuracy"]
+    title = f"resnet18, {accuracy:.2%} of 288 validation images right"
+    shown = window.open(f"experiments/0/runs/{runs[0].info.run_id}", title, "val_top1_accuracy")
+    assert "##" not in shown
+    assert "|---" not in shown
+    window.click("Show more")
+    for heading in ("Confidence", "Data", "Weights and licence", "Limits", "Use", "Repeat"):
+        window.wait_for(heading)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["confusion_matrix", "confidence", "top_losses", "confident_mistakes", "unsure_hits", "top_losses_explained"],
+)
+def test_the_artifacts_show_pictures(name, window, runs):
+    window.open(f"experiments/0/runs/{runs[0].info.run_id}/artifacts/validation/{name}.png", f"validation/{name}.png")
+    window.wait_for_picture(smallest=400)
+
+
+def test_the_artifacts_show_tables(window, runs):
+    shown = window.open(f"experiments/0/runs/{runs[0].info.run_id}/artifacts/test/per_class.json", "precision", "auc")
+    assert "recall" in shown
+
+
+def test_the_version_has_the_card_and_the_numbers(window, runs):
+    accuracy = runs[0].data.metrics["test_top1_accuracy"]
+    shown = window.open("models/digits/versions/1", "validation images right", "champion", "test_top1_accuracy")
+    assert f"{accuracy:.4f} [" in shown
+
+
+def test_runs_are_compared_side_by_side(window, runs):
+    ids = ",".join(f'"{run.info.run_id}"' for run in runs)
+    shown = window.open(
+        f'compare-runs?runs=[{ids}]&experiments=["0"]',
+        "Comparing 3 Runs from 1 Experiment",
+        "Parallel Coordinates Plot",
+    )
+    assert "learning_rate" in shown
+
+
+def test_the_model_is_found_by_its_data_set(place, runs):
+    client = place[1]
+    (test_set,) = [i.dataset for i in runs[0].inputs.dataset_inputs if i.tags[0].value == "test"]
+    mlflow.set_tracking_uri(client.tracking_uri)
+    found = client.search_logged_models(
+        ["0"],
+        filter_string="metrics.test_top1_accuracy > 0",
+        datasets=[{"dataset_name": test_set.name, "dataset_digest": test_set.digest}],
+    )
+    assert len(found) == 3
