@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -19,7 +19,7 @@ from setting import Setting, Trained
 from steps import images_per_second, random_batch
 from torch.nn.functional import cross_entropy
 
-from mlflow_resnet.evaluation.evaluate import evaluate
+from mlflow_resnet.evaluation.evaluate import Evaluation, evaluate
 from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.prediction import Predictor
@@ -48,6 +48,16 @@ def fit(setting: Setting) -> Trained:
     total_seconds = perf_counter() - started
     score = partial(accuracy, training.classifier, device=setting.device)
     return Trained(epoch_images, seconds, total_seconds, training.classifier.network, score)
+
+
+def fit_calibrated(setting: Setting, test_dir: Path) -> Evaluation:
+    """Trains, fits the temperature on the validation images, and evaluates the calibrated classifier on `test_dir`."""
+    options = train_options(setting)
+    training = prepared(options)
+    with open(os.devnull, "w") as null, contextlib.redirect_stderr(null):
+        best = [result for result in training.epochs(options) if result.is_best][-1]
+    classifier = replace(training.classifier, temperature=best.evaluation.fitted_temperature())
+    return evaluate(Predictor(classifier, setting.device), list_labeled(test_dir))
 
 
 def fit_saving(setting: Setting, folder: Path | None) -> tuple[float, list[float]]:

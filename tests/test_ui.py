@@ -37,7 +37,7 @@ def test_the_experiment_lists_runs_with_their_data(window, runs):
 
 
 def test_the_charts_compare_the_runs(window):
-    window.open("experiments/0/runs?compareRunsMode=CHART", "abstention (", "calibration (")
+    window.open("experiments/0/runs?compareRunsMode=CHART", "abstention/test_aurc", "calibration/")
 
 
 def test_the_run_begins_with_its_card(window, runs):
