@@ -14,9 +14,10 @@ from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.types import ColSpec, DataType, Schema
 
 from mlflow_resnet.errors import printable
-from mlflow_resnet.images.directories import LabeledDirectory, list_labeled
+from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.images.parallel import default_threads
 from mlflow_resnet.images.scan import Scan, digest_of, scan
+from mlflow_resnet.images.sources import is_remote, labeled_directory
 
 
 class ImageDirectoryDataset(Dataset):
@@ -39,7 +40,7 @@ class ImageDirectoryDataset(Dataset):
     ) -> None:
         self.directory = directory
         self.found = found or Scan({})
-        super().__init__(source, name or printable(os.path.basename(directory.source.rstrip("/"))), digest)
+        super().__init__(source, name or printable(os.path.basename(os.path.abspath(directory.source))), digest)
 
     def _compute_digest(self) -> str:
         found = scan(self.directory, default_threads())
@@ -67,16 +68,20 @@ class ImageDirectoryDataset(Dataset):
 
 
 def source_of(uri: str) -> DatasetSource:
-    """Where the images are. MLflow registers its local source twice and warns of that; nobody can act on it."""
+    """Where the images are, as MLflow's own kind of source, `local` or `s3`.
+
+    Its UI shows the type and the place of these only, and `load` of either gives a local folder, also where this
+    package is not installed. MLflow registers its local source twice and warns of that; nobody can act on it.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The specified dataset source can be interpreted in multiple ways")
-        return resolve_dataset_source(uri)
+        return resolve_dataset_source(uri if is_remote(uri) else os.path.abspath(uri))
 
 
 def from_image_directory(path: str, name: str | None = None, digest: str | None = None) -> ImageDirectoryDataset:
-    """The class folders below `path` as a dataset for `mlflow.log_input`.
+    """The class folders below `path`, local or s3://, as a dataset for `mlflow.log_input`.
 
     Raises:
         InvalidDatasetError: if `path` is no directory of class folders with images.
     """
-    return ImageDirectoryDataset(list_labeled(path), source_of(str(path)), name, digest)
+    return ImageDirectoryDataset(labeled_directory(os.fspath(path)), source_of(os.fspath(path)), name, digest)
