@@ -186,11 +186,14 @@ def read_mlmodel(model_uri: str) -> Model:
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> ScoringModel:
     """Called by MLflow with the model's data folder and configuration. The device is picked here, not when saved."""
     config = DEFAULT_MODEL_CONFIG | (model_config or {})
-    device = config["device"]
-    if device == "auto":
-        device = os.environ.get(DEFAULT_DEVICE, "auto")
     batch_size, max_images = (positive(config, name) for name in ("batch_size", "max_images_per_request"))
-    return ScoringModel(load_classifier(path), device, batch_size, max_images)
+    return ScoringModel(load_classifier(path), device_of(config), batch_size, max_images)
+
+
+def device_of(config: dict[str, Any]) -> str:
+    """The device that a model's configuration names, or else the operator's environment."""
+    device = config.get("device", "auto")
+    return os.environ.get(DEFAULT_DEVICE, "auto") if device == "auto" else device
 
 
 def positive(config: dict[str, Any], name: str) -> int:

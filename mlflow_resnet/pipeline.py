@@ -210,12 +210,9 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         evaluation = evaluate_images(predictor, dataset.directory, options.batch_size)
         with recorded_run(f"evaluate {options.model_uri}") as run:
             recorder = recorder_of(run)
-            recorder.ids.note(model_id=record.known_model_id(options.model_uri))
+            recorder.ids.note(model_id=record.known_model_id(flavor.read_mlmodel(options.model_uri)))
             record.log_params(recorder, asdict(options))
-            record.log_data(recorder, dataset, "evaluation")
-            metrics = evaluation.metrics | evaluation.details
-            record.log_metrics(recorder, metrics, data=dataset, of_model=True)
-            record.log_report(recorder, evaluation, dataset, predictor, "evaluation")
+            record.log_evaluation(recorder, evaluation, dataset, predictor)
     return evaluation
 
 

@@ -31,6 +31,7 @@ LAYERS = [
     "resuming",
     "launch",
     "curation",
+    "evaluator",
     "training_run",
     "pipeline",
     "explaining",
@@ -87,7 +88,7 @@ OURS = list(distribution("mlflow_resnet").entry_points)
 
 
 def test_the_package_is_installed_with_its_entry_points():
-    assert {e.group for e in OURS} == {"console_scripts", "mlflow.dataset_constructor"}
+    assert {e.group for e in OURS} == {"console_scripts", "mlflow.dataset_constructor", "mlflow.model_evaluator"}
 
 
 @pytest.mark.parametrize("entry_point", OURS, ids=lambda e: e.name)

@@ -34,6 +34,14 @@ def scanned_dataset(image_dir: str, on_bad_image: str, num_workers: int, role: s
     return dataset_of(*scanned(image_dir, on_bad_image, num_workers, role))
 
 
+def checked(data: ImageDirectoryDataset, on_bad_image: str, num_workers: int) -> ImageDirectoryDataset:
+    """A dataset without the images that the policy leaves out. It is scanned if that was not done yet."""
+    threads = num_workers or default_threads()
+    found = data.found if data.found.facts else scan_together(data.directory, threads, f"checking {data.name}")
+    directory = apply_policy(data.directory, found, on_bad_image)
+    return ImageDirectoryDataset(directory, data.source, data.name, data.digest, found)
+
+
 def scanned(image_dir: str, on_bad_image: str, num_workers: int, role: str) -> tuple[LabeledDirectory, Scan]:
     """A labeled directory without what the policy leaves out, and what was found out about all of it."""
     directory = listed_here(image_dir, role)

@@ -6,20 +6,29 @@ Annotations here are not postponed, because MLflow looks at the class in `from_i
 import json
 import os
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
+from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.dataset import Dataset
 from mlflow.data.dataset_source import DatasetSource
 from mlflow.data.dataset_source_registry import resolve_dataset_source
+from mlflow.data.evaluation_dataset import EvaluationDataset
+from mlflow.data.pyfunc_dataset_mixin import PyFuncConvertibleDatasetMixin, PyFuncInputsOutputs
 from mlflow.types import ColSpec, DataType, Schema
 
-from mlflow_resnet.errors import printable
-from mlflow_resnet.images.directories import LabeledDirectory, list_labeled
+from mlflow_resnet.errors import InvalidDatasetError, listed, printable
+from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.images.parallel import default_threads
+from mlflow_resnet.images.rules import Ignored
 from mlflow_resnet.images.scan import Scan, digest_of, scan
+from mlflow_resnet.images.sources import is_remote, labeled_directory
+
+IMAGE, LABEL = "image", "label"
 
 
-class ImageDirectoryDataset(Dataset):
+class ImageDirectoryDataset(Dataset, PyFuncConvertibleDatasetMixin):
     """Class folders of images: digest of their content, number of images of each class, and where they are.
 
     Args:
@@ -28,6 +37,8 @@ class ImageDirectoryDataset(Dataset):
         digest: of the content, as `scan` gives it; computed if it is not given.
         found: what a scan found out about each image; empty if none was made.
     """
+
+    targets = LABEL  # the column of `frame` that `mlflow.models.evaluate` compares with
 
     def __init__(
         self,
@@ -39,11 +50,11 @@ class ImageDirectoryDataset(Dataset):
     ) -> None:
         self.directory = directory
         self.found = found or Scan({})
-        super().__init__(source, name or printable(os.path.basename(directory.source.rstrip("/"))), digest)
+        super().__init__(source, name or printable(os.path.basename(os.path.abspath(directory.source))), digest)
 
     def _compute_digest(self) -> str:
-        found = scan(self.directory, default_threads())
-        return digest_of(self.directory.without(found.bad), found.hashes)
+        self.found = scan(self.directory, default_threads())
+        return digest_of(self.directory.without(self.found.bad), self.found.hashes)
 
     @property
     def profile(self) -> dict[str, Any]:
@@ -58,7 +69,23 @@ class ImageDirectoryDataset(Dataset):
     @property
     def schema(self) -> Schema:
         """An image file and its label."""
-        return Schema([ColSpec(DataType.binary, "image"), ColSpec(DataType.string, "label")])
+        return Schema([ColSpec(DataType.binary, IMAGE), ColSpec(DataType.string, LABEL)])
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """A row for each image: where it is on this machine, and its label."""
+        columns = {IMAGE: self.directory.paths, LABEL: self.directory.labels}
+        return pd.DataFrame({name: [printable(text) for text in texts] for name, texts in columns.items()})
+
+    def to_pyfunc(self) -> PyFuncInputsOutputs:
+        """What a model is given, and what it should say."""
+        return PyFuncInputsOutputs([self.frame[[IMAGE]]], [self.frame[LABEL]])
+
+    def to_evaluation_dataset(
+        self, path: str | None = None, feature_names: Sequence[str] | None = None
+    ) -> EvaluationDataset:
+        """What MLflow hands to evaluators; `path` and `feature_names` are those of `mlflow.models.evaluate`."""
+        return ImagesToEvaluate(self, path, feature_names)
 
     def to_dict(self) -> dict[str, str]:
         """The base class's fields with schema and profile."""
@@ -66,17 +93,62 @@ class ImageDirectoryDataset(Dataset):
         return super().to_dict() | {"schema": schema, "profile": json.dumps(self.profile)}
 
 
+class ImagesToEvaluate(EvaluationDataset):
+    """A table of paths and labels for any evaluator, and `images` for the one that knows more of them."""
+
+    def __init__(
+        self, images: ImageDirectoryDataset, path: str | None = None, feature_names: Sequence[str] | None = None
+    ) -> None:
+        self.images = images
+        super().__init__(
+            images.frame,
+            targets=images.targets,
+            name=images.name.replace('"', "'"),  # MLflow refuses it
+            path=path,
+            feature_names=feature_names,
+            digest=images.digest,
+        )
+
+
+def images_of(dataset: EvaluationDataset) -> ImageDirectoryDataset:
+    """The images that an evaluator is to look at: those of our own dataset, or a table's only column of paths.
+
+    Raises:
+        InvalidDatasetError: if a table has other columns or values.
+    """
+    if isinstance(dataset, ImagesToEvaluate):
+        return dataset.images
+    table = pd.DataFrame(dataset.features_data)
+    if len(table.columns) != 1:
+        columns = listed(map(repr, table.columns))
+        problem = f"has {columns} beside the targets; give one column, of paths, or name it with feature_names"
+        raise InvalidDatasetError(dataset.name, problem)
+    paths = tuple(table.iloc[:, 0])
+    if wrong := [each for each in paths if not isinstance(each, str | os.PathLike)]:
+        problem = f"has {wrong[0]!r:.40} among its images; give paths of files"
+        raise InvalidDatasetError(dataset.name, problem)
+    files, labels = tuple(map(os.fspath, paths)), tuple(map(str, dataset.labels_data))
+    classes = tuple(sorted(set(labels)))
+    directory = LabeledDirectory(dataset.name, classes, files, labels, files, Ignored())
+    return ImageDirectoryDataset(directory, CodeDatasetSource({}), dataset.name, dataset.digest)
+
+
 def source_of(uri: str) -> DatasetSource:
-    """Where the images are. MLflow registers its local source twice and warns of that; nobody can act on it."""
+    """Where the images are, as MLflow's own kind of source, `local` or `s3`.
+
+    Its UI shows type and place of these, and nothing of a type that it does not know. `load` of either gives a local
+    folder, also where this package is not installed. MLflow registers its local source twice and warns of that; nobody
+    can act on it.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The specified dataset source can be interpreted in multiple ways")
-        return resolve_dataset_source(uri)
+        return resolve_dataset_source(uri if is_remote(uri) else os.path.abspath(uri))
 
 
 def from_image_directory(path: str, name: str | None = None, digest: str | None = None) -> ImageDirectoryDataset:
-    """The class folders below `path` as a dataset for `mlflow.log_input`.
+    """The class folders below `path`, local or s3://, as a dataset for `mlflow.log_input` and `mlflow.models.evaluate`.
 
     Raises:
         InvalidDatasetError: if `path` is no directory of class folders with images.
     """
-    return ImageDirectoryDataset(list_labeled(path), source_of(str(path)), name, digest)
+    return ImageDirectoryDataset(labeled_directory(os.fspath(path)), source_of(os.fspath(path)), name, digest)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model
 from PIL import Image
 
 from mlflow_resnet import flavor
@@ -31,6 +32,7 @@ from mlflow_resnet.tracking.run import SIGNALS
 from mlflow_resnet.training.course import EpochResult
 from mlflow_resnet.training.data import TrainingImages
 
+EVALUATION = "evaluation"  # the context of the data, and the folder of the report
 GALLERY_IMAGES = 16
 LAST_LOGGED = "val_loss"  # of what is logged of an epoch
 RATE = "schedule/learning_rate"
@@ -162,22 +164,50 @@ def points_of(
 
 
 def log_report(
-    recorder: Recorder, evaluation: Evaluation, data: ImageDirectoryDataset, predictor: Predictor, context: str
+    recorder: Recorder,
+    evaluation: Evaluation,
+    data: ImageDirectoryDataset,
+    predictor: Predictor,
+    context: str,
+    look: Callable[[Path], object] = lambda folder: None,
 ) -> None:
-    """What `report.write_report` makes of an evaluation of `data`, in a folder called after the context."""
-    log_files(
-        recorder,
-        lambda folder: report.write_report(folder, evaluation, data.directory, predictor),
-        context,
-        report.TABLES,
-    )
+    """What `report.write_report` makes of an evaluation of `data`, in a folder called after the context.
+
+    Args:
+        look: called with the folder on this machine that has the files, which is soon gone.
+    """
+
+    def write(folder: Path) -> None:
+        report.write_report(folder, evaluation, data.directory, predictor)
+        look(folder)
+
+    log_files(recorder, write, context, report.TABLES)
 
 
-def known_model_id(model_uri: str) -> str | None:
+def log_evaluation(
+    recorder: Recorder,
+    evaluation: Evaluation,
+    data: ImageDirectoryDataset,
+    predictor: Predictor,
+    with_metrics: bool = True,
+    look: Callable[[Path], object] = lambda folder: None,
+) -> None:
+    """All of an evaluation that is not a part of a training, tied to the model if it is a known one.
+
+    Args:
+        recorder: whose `ids` have the `model_id`, or None.
+        look: see `log_report`.
+    """
+    log_data(recorder, data, EVALUATION, of_model=bool(recorder.ids["model_id"]))
+    if with_metrics:
+        log_metrics(recorder, evaluation.metrics | evaluation.details, data=data, of_model=True)
+    log_report(recorder, evaluation, data, predictor, EVALUATION, look)
+
+
+def known_model_id(model: Model) -> str | None:
     """The id of a logged model, to tie metrics to; None if it was saved elsewhere than on this tracking server."""
-    model_id = flavor.read_mlmodel(model_uri).model_id
     try:
-        return MlflowClient().get_logged_model(model_id).model_id if model_id else None
+        return MlflowClient().get_logged_model(model.model_id).model_id if model.model_id else None
     except MlflowException:
         return None
 

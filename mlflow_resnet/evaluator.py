@@ -1,0 +1,154 @@
+"""MLflow's own door to `evaluate`: `mlflow.models.evaluate(…, model_type="classifier", evaluators="resnet")`.
+
+A plugin entry point loads this module: it must not import torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+from mlflow.models.evaluation import EvaluationArtifact, EvaluationResult, ModelEvaluator
+from mlflow.models.evaluation.artifacts import (
+    ImageEvaluationArtifact,
+    JsonEvaluationArtifact,
+    ParquetEvaluationArtifact,
+)
+
+from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError
+from mlflow_resnet.options import EvaluateOptions
+
+if TYPE_CHECKING:
+    from mlflow.data.evaluation_dataset import EvaluationDataset
+    from mlflow.pyfunc import PyFuncModel
+
+NAME = "resnet"
+FLAVOR = "mlflow_resnet"  # `flavor.FLAVOR_NAME`, without importing torch for another's model
+ARTIFACTS: dict[str, Callable[[str], EvaluationArtifact]] = {
+    ".json": JsonEvaluationArtifact,
+    ".parquet": ParquetEvaluationArtifact,
+    ".png": ImageEvaluationArtifact,
+}
+
+
+class ResnetEvaluator(ModelEvaluator):
+    """Measures a model of ours as the command `evaluate` does, on an image directory or a table of paths and labels.
+
+    `evaluator_config` may have the options of that command: batch_size, device, num_workers, on_bad_image.
+    """
+
+    def __init__(self) -> None:
+        self.times_asked = 0
+
+    def can_evaluate(self, *, model_type: Any, evaluator_config: Any, **kwargs: Any) -> bool:  # type: ignore[override]
+        """MLflow asks this once before it evaluates, and once more if the caller named no evaluator."""
+        self.times_asked += 1
+        return model_type == "classifier"
+
+    def evaluate(
+        self,
+        *,
+        model_type: str,
+        dataset: EvaluationDataset,
+        run_id: str,
+        evaluator_config: Mapping[str, Any],
+        model: Any = None,
+        extra_metrics: Any = None,
+        custom_artifacts: Any = None,
+        predictions: Any = None,
+        model_id: str | None = None,
+        **kwargs: Any,
+    ) -> EvaluationResult | None:
+        """Logs metrics and report to the run. None for another's model if the caller named no evaluator.
+
+        Raises:
+            MlflowResnetError: for anything a user can cause.
+        """
+        if self.times_asked > 1 and FLAVOR not in flavors_of(model):
+            return None
+        if extra_metrics or custom_artifacts:
+            raise InvalidOptionsError([f"the evaluator {NAME} takes no extra_metrics and no custom_artifacts"])
+        check_model(model)
+        return measured(model, dataset, options_of(model, evaluator_config), run_id, model_id)
+
+
+def measured(
+    model: PyFuncModel, dataset: EvaluationDataset, options: EvaluateOptions, run_id: str, model_id: str | None
+) -> EvaluationResult:
+    """Measures a model of ours and records that in a run.
+
+    Args:
+        model_id: of the logged model, if MLflow knows it: then it logs the metrics itself.
+    """
+    from mlflow_resnet.evaluation.evaluate import evaluate
+    from mlflow_resnet.model.prediction import Predictor
+    from mlflow_resnet.tracking import record
+    from mlflow_resnet.tracking.data import checked
+    from mlflow_resnet.tracking.dataset import images_of
+    from mlflow_resnet.tracking.notes import Notes
+    from mlflow_resnet.tracking.recorder import Recorder
+
+    data = checked(images_of(dataset), options.on_bad_image, options.num_workers)
+    predictor = Predictor(model.get_raw_model(), options.device, options.num_workers)
+    evaluation = evaluate(predictor, data.directory, options.batch_size)
+    recorder = Recorder(Notes(run_id=run_id, model_id=model_id or record.known_model_id(model.metadata)))
+    artifacts: dict[str, EvaluationArtifact] = {}
+    uri = mlflow.get_artifact_uri(record.EVALUATION)
+    record.log_evaluation(
+        recorder,
+        evaluation,
+        data,
+        predictor,
+        with_metrics=not model_id,
+        look=lambda folder: artifacts.update(artifacts_in(folder, uri)),
+    )
+    return EvaluationResult(evaluation.metrics | evaluation.details, artifacts, run_id)
+
+
+def flavors_of(model: Any) -> list[str]:
+    """The flavors of a model that MLflow has loaded; none of a function, or of predictions without a model."""
+    return list(model.metadata.flavors) if getattr(model, "metadata", None) else []
+
+
+def check_model(model: Any) -> None:
+    """Raises InvalidModelError for what is no model of ours, InvalidOptionsError for one in another environment."""
+    flavors = flavors_of(model)
+    if FLAVOR not in flavors:
+        found = f"its flavors are {', '.join(flavors)}" if flavors else "it is not a saved model"
+        raise InvalidModelError("model", f"{found}; the evaluator {NAME} measures those of the flavor {FLAVOR}.")
+    if getattr(model, "env_manager", "local") != "local":
+        raise InvalidOptionsError([f"env_manager is {model.env_manager!r}; the evaluator {NAME} needs 'local'"])
+
+
+def options_of(model: PyFuncModel, config: Mapping[str, Any]) -> EvaluateOptions:
+    """The options of `evaluate` that `evaluator_config` gives; the device is by default the model's own.
+
+    Raises:
+        InvalidOptionsError: if it has others, or values that cannot work.
+    """
+    from mlflow_resnet.flavor import device_of
+
+    defaults = {field.name: field.default for field in fields(EvaluateOptions) if field.default is not MISSING}
+    problems = []
+    for name, value in config.items():
+        if name not in defaults:
+            problems.append(f"evaluator_config has {name!r}; it may have {', '.join(defaults)}")
+        elif not isinstance(value, type(defaults[name])):
+            problems.append(f"{name} is {value!r}; it must be of type {type(defaults[name]).__name__}")
+    if problems:
+        raise InvalidOptionsError(problems)
+    given = {"device": device_of(model.model_config)} | dict(config)
+    return EvaluateOptions(model_uri="", image_dir="", **given)
+
+
+def artifacts_in(folder: Path, uri: str) -> dict[str, EvaluationArtifact]:
+    """The files of a report that is to be at `uri`, by their names without suffix, with what is in them."""
+    artifacts = {}
+    for path in sorted(folder.iterdir()):
+        if kind := ARTIFACTS.get(path.suffix):
+            artifacts[path.stem] = kind(f"{uri}/{path.name}")
+            artifacts[path.stem]._load(path)
+    return artifacts
