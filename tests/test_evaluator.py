@@ -34,7 +34,9 @@ FILES = {
     "predictions.parquet",
     "thresholds.json",
     "top_losses.png",
+    "top_losses_explained.png",
     "unsure_hits.png",
+    "unsure_hits_explained.png",
 }
 
 
