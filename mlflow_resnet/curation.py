@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from tqdm import tqdm
@@ -143,11 +143,8 @@ def audited(part: str, directory: LabeledDirectory, found: Scan) -> list[Audited
     return [AuditedImage(part, name, label, path, found.facts[name]) for name, label, path in rows]
 
 
-def audit_training(
-    recorder: Recorder, train_set: ImageDirectoryDataset, val_set: ImageDirectoryDataset
-) -> Sequence[Finding]:
-    """Tells and logs what the scan of a training's images shows."""
-    sets = {TRAIN: train_set, VAL: val_set}
+def audit_training(recorder: Recorder, sets: Mapping[str, ImageDirectoryDataset]) -> Sequence[Finding]:
+    """Tells and logs what the scan of a training's images shows. `sets` are its parts: train, val and perhaps test."""
     images = [image for part, data in sets.items() for image in audited(part, data.directory, data.found)]
     found = findings(images)
     record.log_audit(recorder, images, found)

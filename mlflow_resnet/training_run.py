@@ -14,6 +14,7 @@ from mlflow.entities import Run
 from mlflow_resnet._version import __version__
 from mlflow_resnet.curation import audit_training
 from mlflow_resnet.evaluation.evaluate import Evaluation, evaluate, named
+from mlflow_resnet.images.audit.findings import TEST, TRAIN, VAL
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import network_of
 from mlflow_resnet.model.prediction import Predictor
@@ -21,6 +22,7 @@ from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.preparation import Training
 from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.card import TEMPERATURE, CardFacts, for_version, headline_tags, training_card
+from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
 from mlflow_resnet.tracking.recorder import Recorder, recorder_of
 from mlflow_resnet.training.course import EpochResult, Saving
 
@@ -70,7 +72,7 @@ def train_recorded(
     train_set, val_set = training.train_set, training.val_set
     if not recorder.ids.get("begun"):
         log_beginning(options, training, recorder)
-        found = audit_training(recorder, train_set, val_set) if options.audit else ()
+        found = audit_training(recorder, parts_of(training)) if options.audit else ()
         record.log_model(recorder, val_set)
         recorder.ids.note(begun=True, audit=[f"{finding.kind} {finding.images}" for finding in found])
     with record.model_fails_with(recorder):
@@ -127,6 +129,12 @@ def measured_as(context: str, evaluation: Evaluation) -> dict[str, float]:
 def calibrated(classifier: ImageClassifier, temperature: float) -> ImageClassifier:
     """The classifier as it is saved."""
     return replace(classifier, temperature=temperature)
+
+
+def parts_of(training: Training) -> dict[str, ImageDirectoryDataset]:
+    """Its images, by the names that an audit gives them."""
+    parts = {TRAIN: training.train_set, VAL: training.val_set}
+    return parts | ({TEST: training.test_set} if training.test_set else {})
 
 
 def log_card(

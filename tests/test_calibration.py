@@ -1,6 +1,7 @@
 """Whether confidence can be believed, what abstaining wins, and how sure the numbers are."""
 
 import json
+import shutil
 
 import mlflow
 import numpy as np
@@ -159,6 +160,16 @@ def test_a_new_training_from_a_calibrated_model_begins_uncalibrated(doubtful):
     result, root = doubtful
     options = TrainOptions(train_dir=str(root / "train"), **TINY | {"pretrained": True, "weights": result.model_uri})
     assert prepared(options).classifier.temperature == 1
+
+
+def test_a_test_image_that_was_trained_on_is_a_leak(trained, images, tmp_path):
+    write_picture(tmp_path / "test" / "007" / "new.png", (200, 60, 40), 5)
+    shutil.copy(images / "train" / "007" / "00.jpg", tmp_path / "test" / "007" / "copy.jpg")
+    folders = {"train_dir": str(images / "train"), "val_dir": str(images / "val"), "test_dir": str(tmp_path / "test")}
+    result = train(TrainOptions(**folders, **TINY | {"epochs": 1}))
+    run = mlflow.get_run(result.run_id)
+    assert run.data.metrics["audit_leak"] == 2
+    assert "Audit: leak 2, " in run.data.tags["mlflow.note.content"]
 
 
 def test_images_worth_a_look_are_sorted_by_what_they_show():

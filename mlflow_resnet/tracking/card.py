@@ -82,7 +82,8 @@ def results(facts: CardFacts) -> Iterator[str]:
             low, high = found.intervals[name]
             title = f"{context} loss, calibrated" if name == "log_loss" else name_of(name, TITLES[context])
             yield f"| {title} | {shown(name, values[name])} | {shown(name, low)} to {shown(name, high)} |"
-    worst = evaluation.per_class.sort_values("recall", kind="stable").iloc[0]
+    present = evaluation.per_class[evaluation.per_class["support"] > 0]
+    worst = present.sort_values("recall", kind="stable").iloc[0]
     yield ""
     yield (
         f"Best epoch {facts.best_epoch} of {facts.recipe.epochs}, chosen on the validation images. Least recall: "

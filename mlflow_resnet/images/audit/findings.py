@@ -27,7 +27,7 @@ KINDS = {
     "blurry": "have no sharp edge",
     "odd_aspect": "are more than three times as long as wide",
 }
-TRAIN, VAL = "train", "val"
+TRAIN, VAL, TEST = "train", "val", "test"
 TINY_CLASS = 10  # images
 IMBALANCE = 10  # times
 BLANK_CONTRAST = 2.0  # gray levels
