@@ -1,8 +1,8 @@
-"""Inflicts every fault and prints the table: python -m tests.faults [pytest's arguments]."""
+"""Inflicts every fault, one after the other, and prints the table: python -m tests.faults [pytest's arguments]."""
 
 import sys
 from pathlib import Path
 
 import pytest
 
-sys.exit(pytest.main([str(Path(__file__).parent), "-m", "faults", "-q", *sys.argv[1:]]))
+sys.exit(pytest.main([str(Path(__file__).parent), "-m", "faults", "-n", "0", "-q", *sys.argv[1:]]))
