@@ -6,7 +6,7 @@ import contextlib
 import os
 import shlex
 from collections import Counter
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 from tqdm import tqdm
@@ -45,7 +45,7 @@ from mlflow_resnet.tracking.recorder import recorder_of
 from mlflow_resnet.tracking.run import attached_run_ends_with, recorded_run, run_of_workers
 from mlflow_resnet.tracking.server import check_servers
 from mlflow_resnet.training import processes
-from mlflow_resnet.training_run import TrainResult, calibrated, train_recorded, trained_at_once
+from mlflow_resnet.training_run import TrainResult, train_recorded, trained_at_once
 
 
 def train(options: TrainOptions) -> TrainResult:
@@ -72,7 +72,7 @@ def train(options: TrainOptions) -> TrainResult:
                 return TrainResult(flavor.load_model(finished["model_uri"]), **finished)
             facts = record_training(options, training, folder) if is_first() else follow_training(options, training)
             facts = processes.of_first(facts)
-            return TrainResult(calibrated(training.classifier, facts["metrics"][TEMPERATURE]), **facts)
+            return TrainResult(replace(training.classifier, temperature=facts["metrics"][TEMPERATURE]), **facts)
 
 
 def finished_before(folder: TrainingFolder, offline: bool) -> dict[str, Any]:

@@ -83,32 +83,37 @@ def train_recorded(
                     record.log_epoch(recorder, result, train_set, val_set, classifier=classifier)
                 if result.is_best:
                     best = result
-        return record_result(options, training, recorder, best)
+        classifier = calibrated(training.classifier, best)
+        predictor = Predictor(classifier, options.device, options.num_workers)
+        best, parts = measured(training, recorder, best, predictor)
+        record.log_classifier(recorder, classifier, best.epoch)
+    for context, (data, evaluation) in parts.items():
+        record.log_report(recorder, evaluation, data, predictor, context)
+    log_card(options, training, recorder, best, {context: evaluation for context, (_, evaluation) in parts.items()})
+    return best
 
 
-def record_result(options: TrainOptions, training: Training, recorder: Recorder, best: EpochResult) -> EpochResult:
-    """Calibrates the classifier of the best epoch, measures it, records it. Returns the epoch with all its metrics.
+def measured(
+    training: Training, recorder: Recorder, best: EpochResult, predictor: Predictor
+) -> tuple[EpochResult, dict[str, tuple[ImageDirectoryDataset, Evaluation]]]:
+    """Measures the calibrated classifier of the best epoch and records the numbers.
 
-    What is measured once is logged at step 0: then MLflow's UI draws bars beside each other, one for each run.
+    They are logged at step 0: then MLflow's UI draws bars beside each other, one for each run.
+
+    Returns:
+        The epoch with all its metrics; and images and evaluation, by context: validation, and perhaps test.
     """
-    temperature = best.evaluation.fitted_temperature()
-    classifier = calibrated(training.classifier, temperature)
-    parts = {"validation": (training.val_set, best.evaluation.at_temperature(temperature))}
-    predictor = Predictor(classifier, options.device, options.num_workers)
+    parts = {"validation": (training.val_set, best.evaluation.at_temperature(predictor.temperature))}
     if training.test_set:
         parts["test"] = training.test_set, evaluate(predictor, training.test_set.directory)
         record.log_data(recorder, training.test_set, "test", of_model=True)
-    metrics = {TEMPERATURE: temperature}
+    metrics = {TEMPERATURE: predictor.temperature}
+    record.log_metrics(recorder, metrics, of_model=True, timestamp=best.timestamp)
     for context, (data, evaluation) in parts.items():
-        measured = measured_as(context, evaluation)
-        record.log_metrics(recorder, measured, data, of_model=True, timestamp=best.timestamp)
-        record.log_report(recorder, evaluation, data, predictor, context)
-        metrics |= measured
-    record.log_metrics(recorder, {TEMPERATURE: temperature}, of_model=True, timestamp=best.timestamp)
-    record.log_classifier(recorder, classifier, best.epoch)
-    best = replace(best, metrics=best.metrics | metrics)
-    log_card(options, training, recorder, best, {context: evaluation for context, (_, evaluation) in parts.items()})
-    return best
+        values = measured_as(context, evaluation)
+        record.log_metrics(recorder, values, data, of_model=True, timestamp=best.timestamp)
+        metrics |= values
+    return replace(best, metrics=best.metrics | metrics), parts
 
 
 def classifier_after(training: Training, result: EpochResult) -> ImageClassifier | None:
@@ -126,9 +131,9 @@ def measured_as(context: str, evaluation: Evaluation) -> dict[str, float]:
     return named(evaluation.metrics | evaluation.details, context)
 
 
-def calibrated(classifier: ImageClassifier, temperature: float) -> ImageClassifier:
-    """The classifier as it is saved."""
-    return replace(classifier, temperature=temperature)
+def calibrated(classifier: ImageClassifier, best: EpochResult) -> ImageClassifier:
+    """The classifier of the best epoch as it is saved, with the temperature that suits the validation images."""
+    return replace(classifier, temperature=best.evaluation.fitted_temperature())
 
 
 def parts_of(training: Training) -> dict[str, ImageDirectoryDataset]:
@@ -168,8 +173,7 @@ def trained_at_once(options: TrainOptions, training: Training, run: Run) -> Trai
     """Trains, and delivers each piece of the record at once."""
     recorder = recorder_of(run)
     best = train_recorded(options, training, recorder)
-    classifier = calibrated(training.classifier, best.metrics[TEMPERATURE])
-    return TrainResult(classifier, *recorder.delivered(), best.epoch, best.metrics)
+    return TrainResult(calibrated(training.classifier, best), *recorder.delivered(), best.epoch, best.metrics)
 
 
 def environment_params() -> dict[str, Any]:

@@ -260,3 +260,19 @@ def test_a_model_without_a_temperature_loads(doubtful, tmp_path):
     del facts["temperature"]
     path.write_text(json.dumps(facts | {"format_version": 1}))
     assert load_model(str(tmp_path / "model")).temperature == 1
+
+
+def test_classes_and_files_of_any_name_are_drawn(tmp_path, trained):
+    from mlflow_resnet.evaluation.report import write_report
+    from mlflow_resnet.images.directories import list_labeled
+    from mlflow_resnet.model.prediction import Predictor
+
+    names = ["$\\frac$ & <b>", "سیب", "a\tb" + "_long" * 20]
+    for number, (name, color) in enumerate(zip(names, COLORS.values(), strict=True)):
+        write_picture(tmp_path / "images" / name / "line\nbreak $x.png", color, number)
+    directory = list_labeled(tmp_path / "images")
+    probabilities = np.eye(3, dtype=np.float32)[[1, 0, 2]] * 0.7 + 0.1
+    evaluation = Evaluation(directory.class_names, np.arange(3), probabilities)
+    (tmp_path / "report").mkdir()
+    write_report(tmp_path / "report", evaluation, directory, Predictor(trained.classifier))
+    assert {"confusion_matrix.png", "top_losses.png"} <= {path.name for path in (tmp_path / "report").iterdir()}

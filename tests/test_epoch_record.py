@@ -89,19 +89,19 @@ def late(monkeypatch):
 
 
 def seconds_waited(metrics):
-    """For the images of an epoch, and in the rest of it."""
+    """For the images of an epoch, by both numbers that tell it."""
     seconds = 24 / metrics["train_images_per_second"]
-    return metrics["timing/data_share"] * seconds, 24 / metrics["timing/train_images_per_second_without_data"]
+    waited = metrics["timing/data_share"] * seconds
+    assert 24 / metrics["timing/train_images_per_second_without_data"] == pytest.approx(seconds - waited)
+    return waited
 
 
 def test_the_time_that_slow_images_cost_is_told_apart(options, late):
     fast = [seconds_waited(result.metrics) for result in learn(options()).results]
-    late(by := 0.5)
+    late(by := 1.5)
     slow = [seconds_waited(result.metrics) for result in learn(options()).results]
-    for (waited, worked), (waited_more, worked_too) in zip(fast, slow, strict=True):
-        assert waited_more > by * STEPS
-        assert waited < by * STEPS
-        assert max(worked, worked_too) < by * STEPS
+    for waited, waited_more in zip(fast, slow, strict=True):
+        assert waited < by * STEPS < waited_more
 
 
 def test_timing_is_of_the_run_and_not_of_the_model(trained):
@@ -111,7 +111,7 @@ def test_timing_is_of_the_run_and_not_of_the_model(trained):
         assert [point.step for point in points] == list(range(1, 9)), name
         assert all(point.value > 0 for point in points), name
     model = mlflow.get_logged_model(trained.model_uri.removeprefix("models:/"))
-    assert not [metric.key for metric in model.metrics if "/" in metric.key]
+    assert not [metric.key for metric in model.metrics if metric.key.startswith("timing/")]
     assert "train_images_per_second" in [metric.key for metric in model.metrics]
 
 
@@ -148,5 +148,5 @@ def test_a_training_that_goes_on_has_each_learning_rate_once(workdir, options, l
     assert [(point.step, point.value) for point in points] == list(scheduled(prepared(wanted).recipe).items())
     names = ("train_images_per_second", "timing/data_share", "timing/train_images_per_second_without_data")
     for epoch in zip(*(history(result.run_id, name) for name in names), strict=True):
-        waited, _ = seconds_waited({point.key: point.value for point in epoch})
+        waited = seconds_waited({point.key: point.value for point in epoch})
         assert waited > by * STEPS

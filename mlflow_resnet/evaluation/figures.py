@@ -48,8 +48,8 @@ def label_axes(axes: Axes, classes: Sequence[str], points: float) -> None:
     some = range(0, len(classes), ceil(font_size / points))
     names = [shortened(classes[index]) for index in some]
     rotation = 0 if max(map(len, names)) <= 3 and len(classes) <= MAX_ANNOTATED_CLASSES else 90
-    axes.set_xticks(some, names, rotation=rotation, fontsize=font_size)
-    axes.set_yticks(some, names, fontsize=font_size)
+    axes.set_xticks(some, names, rotation=rotation, fontsize=font_size, parse_math=False)
+    axes.set_yticks(some, names, fontsize=font_size, parse_math=False)
 
 
 def shortened(name: str, most: int = 24) -> str:

@@ -63,8 +63,13 @@ def tile(picture: np.ndarray, lines: Sequence[str], color: str) -> Image.Image:
     draw = ImageDraw.Draw(new)
     for number, line in enumerate(lines):
         ink = "black" if number == len(lines) - 1 else color
-        draw.text((MARGIN, EDGE + MARGIN + 4 + number * LINE), shortened(line), ink, font())
+        draw.text((MARGIN, EDGE + MARGIN + 4 + number * LINE), shortened(drawable(line)), ink, font())
     return new
+
+
+def drawable(text: str) -> str:
+    """The text without line breaks and other characters that have no look, at which drawing it would fail."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
 
 
 def shortened(line: str) -> str:
