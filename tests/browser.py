@@ -18,7 +18,6 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
 SECONDS = 120  # that a page may take on a busy machine
-CLOSE_ASSISTANT = "(//*[text()='MLflow Assistant']/following::button)[3]"  # after those that reset and configure it
 RUNS = (  # three trainings of the digits that differ
     {"epochs": 3, "learning_rate": 0.02},
     {"epochs": 2, "learning_rate": 0.005},
@@ -79,10 +78,7 @@ class Browser:
             pytest.fail(f"{self.driver.current_url} has only pictures of {self.pictures()} pixels:\n{self.text()}")
 
     def screenshot(self, path: Path) -> None:
-        """What the window shows, without the assistant beside it, if there is one."""
-        if "MLflow Assistant" in self.text():
-            self.driver.execute_script("arguments[0].click()", self.driver.find_element(By.XPATH, CLOSE_ASSISTANT))
-            WebDriverWait(self.driver, SECONDS).until(lambda _: "MLflow Assistant" not in self.text())
+        """What the window shows."""
         self.driver.save_screenshot(str(path))
 
 
