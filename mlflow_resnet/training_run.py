@@ -126,9 +126,8 @@ def classifier_after(training: Training, result: EpochResult) -> ImageClassifier
 
 def measured_as(context: str, evaluation: Evaluation) -> dict[str, float]:
     """The metrics of an evaluation, named after its part of the data; those of an epoch are logged already."""
-    if context == "validation":
-        return named(evaluation.details, "val")
-    return named(evaluation.metrics | evaluation.details, context)
+    new = evaluation.details if context == "validation" else evaluation.metrics | evaluation.details
+    return named(new, context)
 
 
 def calibrated(classifier: ImageClassifier, best: EpochResult) -> ImageClassifier:
@@ -173,7 +172,12 @@ def trained_at_once(options: TrainOptions, training: Training, run: Run) -> Trai
     """Trains, and delivers each piece of the record at once."""
     recorder = recorder_of(run)
     best = train_recorded(options, training, recorder)
-    return TrainResult(calibrated(training.classifier, best), *recorder.delivered(), best.epoch, best.metrics)
+    return TrainResult(
+        replace(training.classifier, temperature=best.metrics[TEMPERATURE]),
+        *recorder.delivered(),
+        best.epoch,
+        best.metrics,
+    )
 
 
 def environment_params() -> dict[str, Any]:

@@ -31,6 +31,19 @@ TINY = {  # seconds, not minutes
     "checkpoint_minutes": 0,
 }
 
+REPORT_OF_HITS = {  # what an evaluation without mistakes leaves, with captum installed
+    "confidence.png",
+    "confusion_matrix.png",
+    "most_confused.json",
+    "per_class.json",
+    "predictions.parquet",
+    "thresholds.json",
+    "top_losses.png",
+    "top_losses_explained.png",
+    "unsure_hits.png",
+    "unsure_hits_explained.png",
+}
+
 
 def write_picture(path: Path, color: tuple[int, int, int], seed: int, size: tuple[int, int] = (60, 44)) -> Path:
     """A noisy picture of one color, in the format of the suffix."""

@@ -8,7 +8,7 @@ import sys
 import mlflow
 import pandas as pd
 import pytest
-from helpers import upload, write_picture
+from helpers import REPORT_OF_HITS, upload, write_picture
 from mlflow import MlflowClient
 from mlflow.models import EvaluationResult, MetricThreshold
 from mlflow.models.evaluation.validation import ModelValidationFailedException
@@ -25,19 +25,6 @@ from mlflow_resnet.flavor import FLAVOR_NAME
 from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.options import EvaluateOptions
 from mlflow_resnet.pipeline import evaluate
-
-FILES = {
-    "confidence.png",
-    "confusion_matrix.png",
-    "most_confused.json",
-    "per_class.json",
-    "predictions.parquet",
-    "thresholds.json",
-    "top_losses.png",
-    "top_losses_explained.png",
-    "unsure_hits.png",
-    "unsure_hits_explained.png",
-}
 
 
 @pytest.fixture(scope="module")
@@ -83,14 +70,14 @@ def test_the_images_and_the_model_are_inputs_of_the_run(run, trained, val):
 
 def test_the_report_is_logged_and_its_tables_are_tables_for_the_ui(run):
     found = MlflowClient().list_artifacts(run.info.run_id, "evaluation")
-    assert {each.path.removeprefix("evaluation/") for each in found} == FILES
+    assert {each.path.removeprefix("evaluation/") for each in found} == REPORT_OF_HITS
     table = mlflow.load_table("evaluation/per_class.json", run_ids=[run.info.run_id])
     assert dict(zip(table["class"], table["support"], strict=True)) == {"007": 4, "blue sky": 4, "grün": 4}
     assert '"path": "evaluation/per_class.json", "type": "table"' in run.data.tags["mlflow.loggedArtifacts"]
 
 
 def test_the_artifacts_of_the_result_are_the_report(result, images):
-    assert set(result.artifacts) == {name.partition(".")[0] for name in FILES}
+    assert set(result.artifacts) == {name.partition(".")[0] for name in REPORT_OF_HITS}
     predictions = result.artifacts["predictions"].content
     assert list(predictions["image"]) == list(list_labeled(images / "val").names)
     assert result.artifacts["per_class"].content["columns"][0] == "class"

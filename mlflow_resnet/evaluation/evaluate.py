@@ -62,11 +62,10 @@ class Evaluation:
     @cached_property
     def calibration(self) -> dict[str, float]:
         """`ece`, `brier` and `log_loss`, and the same before temperature scaling."""
-        before = self.at_temperature(1.0)
         scores = {
             name: calibration.calibration_metrics(each.targets, each.probabilities)
             | {"log_loss": each.headline["log_loss"]}
-            for name, each in (("", self), ("_before", before))
+            for name, each in (("", self), ("_before", self.as_trained))
         }
         return {name + suffix: value for suffix, found in scores.items() for name, value in found.items()}
 
@@ -92,6 +91,11 @@ class Evaluation:
         found = auc | ends | scores | {"abstention/aurc": abstention.area_under(self.risk_coverage)}
         return {name: value for name, value in found.items() if np.isfinite(value)}
 
+    @cached_property
+    def as_trained(self) -> Evaluation:
+        """What the classifier predicts without temperature scaling."""
+        return self.at_temperature(1.0)
+
     def at_temperature(self, temperature: float) -> Evaluation:
         """What the same classifier with another temperature predicts."""
         probabilities = calibration.tempered(self.probabilities, temperature / self.temperature)
@@ -99,18 +103,25 @@ class Evaluation:
 
     def fitted_temperature(self) -> float:
         """The temperature that suits these images best."""
-        return calibration.fit_temperature(self.targets, self.at_temperature(1.0).probabilities)
+        return calibration.fit_temperature(self.targets, self.as_trained.probabilities)
 
 
-def named(values: Mapping[str, float], part: str) -> dict[str, float]:
+# How metrics of a part of the data begin, by the context of the data; the most honest first.
+PREFIXES = {"test": "test_", "evaluation": "", "validation": "val_"}
+HEADLINE = ("top1_accuracy", "top5_accuracy", "balanced_accuracy", "macro_f1", "log_loss")
+
+
+def named(values: Mapping[str, float], context: str) -> dict[str, float]:
     """Metrics as those of a part of the data; see `name_of`."""
-    return {name_of(metric, part): value for metric, value in values.items()}
+    return {name_of(metric, context): value for metric, value in values.items()}
 
 
-def name_of(metric: str, part: str) -> str:
-    """`top1_accuracy` of "val" is `val_top1_accuracy`, `log_loss` is `val_loss`, `interval/x` is `interval/val_x`."""
+def name_of(metric: str, context: str) -> str:
+    """Of "validation", `log_loss` is `val_loss` and `interval/x` is `interval/val_x`; of "evaluation" they stay."""
+    if not (prefix := PREFIXES[context]):
+        return metric
     group, slash, name = metric.rpartition("/")
-    return f"{group}{slash}{part}_{'loss' if metric == 'log_loss' else name}"
+    return f"{group}{slash}{prefix}{'loss' if metric == 'log_loss' else name}"
 
 
 def targets_of(directory: LabeledDirectory, classes: tuple[str, ...], owner: str) -> np.ndarray:

@@ -70,10 +70,13 @@ def confidence_figure(evaluation: Evaluation) -> Figure:
     figure = Figure(figsize=(11, 5), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot([0, 1], [0, 1], color="gray", linestyle=":", label="as it should be")
-    stages = {"as trained": (evaluation.at_temperature(1.0), VERMILION, "s"), "calibrated": (evaluation, BLUE, "o")}
-    for name, (stage, color, marker) in stages.items():
+    errors = evaluation.calibration
+    stages = {
+        "as trained": (evaluation.as_trained, errors["ece_before"], VERMILION, "s"),
+        "calibrated": (evaluation, errors["ece"], BLUE, "o"),
+    }
+    for name, (stage, error, color, marker) in stages.items():
         bins = reliability(stage.targets, stage.probabilities)
-        error = stage.calibration["ece"]
         label = f"{name}: temperature {stage.temperature:.2f}, ECE {error:.3f}"
         left.plot(bins["confidence"], bins["accuracy"], color=color, marker=marker, label=label)
     left.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02), title="Reliability")

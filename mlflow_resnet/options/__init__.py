@@ -7,11 +7,9 @@ base    fields that know their help text and limits, and the class that checks t
 train   the options of `train`
 tuning  the options of `find-lr` and `sweep`
 verbs   the options of the other verbs
-explain the options of `explain`
 """
 
 from mlflow_resnet.options.base import AUTO, METRICS, Options
-from mlflow_resnet.options.explain import ExplainOptions
 from mlflow_resnet.options.train import ARCHITECTURES, STAGES, WITHOUT_EFFECT, TrainOptions
 from mlflow_resnet.options.tuning import FindLrOptions, SweepOptions
 from mlflow_resnet.options.verbs import (
@@ -20,6 +18,7 @@ from mlflow_resnet.options.verbs import (
     ConvertOptions,
     DemoOptions,
     EvaluateOptions,
+    ExplainOptions,
     PromoteOptions,
     ScoreOptions,
     SplitOptions,
@@ -32,6 +31,7 @@ VERBS: tuple[type[Options], ...] = (
     SweepOptions,
     ScoreOptions,
     EvaluateOptions,
+    ExplainOptions,
     PromoteOptions,
     ConvertOptions,
     SplitOptions,

@@ -10,7 +10,7 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 
 from mlflow_resnet._version import __version__
-from mlflow_resnet.evaluation.evaluate import Evaluation, name_of
+from mlflow_resnet.evaluation.evaluate import HEADLINE, Evaluation, name_of
 from mlflow_resnet.options import SweepOptions, TrainOptions
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
 from mlflow_resnet.training.recipe import Recipe
@@ -18,8 +18,6 @@ from mlflow_resnet.training.recipe import Recipe
 MAX_LISTED_CLASSES = 20
 MAX_RUN, MAX_VERSION = 8000, 5000  # characters that MLflow keeps of a description
 FEW_IMAGES = 20  # of a class; its numbers are mostly luck
-SHOWN = ("top1_accuracy", "top5_accuracy", "balanced_accuracy", "macro_f1", "log_loss")
-TITLES = {"validation": "val", "test": "test"}
 TEMPERATURE = "calibration/temperature"
 TORCHVISION_LICENCE = (
     "torchvision's code is BSD-3-Clause; its weights may have terms of their own, derived from ImageNet, whose images "
@@ -78,9 +76,9 @@ def results(facts: CardFacts) -> Iterator[str]:
     yield "|---|---|---|"
     for context, found in facts.evaluations.items():
         values = found.metrics
-        for name in (each for each in SHOWN if each in values):
+        for name in (each for each in HEADLINE if each in values):
             low, high = found.intervals[name]
-            title = f"{context} loss, calibrated" if name == "log_loss" else name_of(name, TITLES[context])
+            title = f"{context} loss, calibrated" if name == "log_loss" else name_of(name, context)
             yield f"| {title} | {shown(name, values[name])} | {shown(name, low)} to {shown(name, high)} |"
     present = evaluation.per_class[evaluation.per_class["support"] > 0]
     worst = present.sort_values("recall", kind="stable").iloc[0]
@@ -199,7 +197,7 @@ def repeat(facts: CardFacts) -> Iterator[str]:
 def headline_tags(evaluations: Mapping[str, Evaluation]) -> dict[str, str]:
     """The numbers that a person compares versions by, with intervals, as tags of a version."""
     return {
-        name_of(name, TITLES[context]): f"{found.metrics[name]:.4f} [{low:.4f}, {high:.4f}]"
+        name_of(name, context): f"{found.metrics[name]:.4f} [{low:.4f}, {high:.4f}]"
         for context, found in evaluations.items()
         for name, (low, high) in found.intervals.items()
         if name != "log_loss"  # that of the run is the one before calibration

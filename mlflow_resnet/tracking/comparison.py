@@ -14,15 +14,12 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from mlflow_resnet.errors import InvalidOptionsError, listed
-from mlflow_resnet.evaluation.evaluate import name_of
+from mlflow_resnet.evaluation.evaluate import HEADLINE, PREFIXES, name_of
 from mlflow_resnet.evaluation.pairing import Pairing, paired
 from mlflow_resnet.evaluation.report import PREDICTIONS
 from mlflow_resnet.tracking.delivery import CONTEXT_TAG
 from mlflow_resnet.tracking.run import exists
 from mlflow_resnet.tracking.server import check_servers
-
-CONTEXTS = {"test": "test", "evaluation": "", "validation": "val"}  # and the prefix of its metrics; most honest first
-SHOWN = ("top1_accuracy", "top5_accuracy", "balanced_accuracy", "macro_f1", "log_loss")
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ def compare(run_ids: Sequence[str], on: str = "auto") -> RunComparison:
 
 def common_context(runs: Sequence[Run]) -> str:
     """The first context whose images all runs have as an input."""
-    common = [context for context in CONTEXTS if all(digest_in(run, context) for run in runs)]
+    common = [context for context in PREFIXES if all(digest_in(run, context) for run in runs)]
     if not common:
         raise InvalidOptionsError(["the runs have no kind of images in common: validation, test or evaluation"])
     return common[0]
@@ -113,14 +110,12 @@ def predictions_of(run: Run, context: str) -> pd.DataFrame:
 
 def metrics_table(runs: Sequence[Run], context: str) -> pd.DataFrame:
     """A row per run; a metric that one of them lacks is left out."""
-    part = CONTEXTS[context]
-    rows = [{"run": run.info.run_id, "name": run.info.run_name} | shown_metrics(run, part) for run in runs]
+    rows = [{"run": run.info.run_id, "name": run.info.run_name} | shown_metrics(run, context) for run in runs]
     return pd.DataFrame(rows).dropna(axis="columns")
 
 
-def shown_metrics(run: Run, part: str) -> dict[str, float]:
+def shown_metrics(run: Run, context: str) -> dict[str, float]:
     """The headline metrics of a part of the data, by their plain names."""
-    names = {name: name_of(name, part) if part else name for name in SHOWN}
-    calibrated = "calibration/log_loss"
-    names["log_loss"] = name_of(calibrated, part) if part else calibrated
+    names = {name: name_of(name, context) for name in HEADLINE}
+    names["log_loss"] = name_of("calibration/log_loss", context)
     return {name: run.data.metrics[logged] for name, logged in names.items() if logged in run.data.metrics}

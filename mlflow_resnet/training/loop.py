@@ -127,7 +127,7 @@ def epochs_of(trainer: Trainer, course: Course, stop: Stop, saving: Saving) -> G
             with contextlib.closing(progress), stop.postponed():
                 train_metrics = trainer.train_one_epoch(epoch)
             evaluation = validate(trainer, epoch)
-            metrics = train_metrics | named(evaluation.metrics, "val")
+            metrics = train_metrics | named(evaluation.metrics, "validation")
             metrics["timing/validation_seconds"] = trainer.validation_seconds
             with stop.postponed():
                 is_best = course.best.update(epoch, metrics, trainer.evaluated_weights())
