@@ -23,14 +23,11 @@ def test_a_server_that_takes_connections_and_says_nothing(workdir):
             check_servers(registry=True)
 
 
-def test_a_registry_that_is_down_while_tracking_is_up(workdir):
-    mlflow.set_registry_uri("http://127.0.0.1:9")
-    try:
-        check_servers(registry=False)
-        with pytest.raises(ServerUnreachableError, match=r"MLflow at http://127.0.0.1:9 does not answer"):
-            check_servers(registry=True)
-    finally:
-        mlflow.set_registry_uri("")
+def test_a_registry_that_is_down_while_tracking_is_up(workdir, monkeypatch):
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "http://127.0.0.1:9")
+    check_servers(registry=False)
+    with pytest.raises(ServerUnreachableError, match=r"MLflow at http://127.0.0.1:9 does not answer"):
+        check_servers(registry=True)
 
 
 @pytest.mark.parametrize("name", ["no-folder/mlflow.db", "text.db", "/proc/mlflow.db"])
