@@ -1,7 +1,9 @@
 """Whether confidence can be believed, what abstaining wins, and how sure the numbers are."""
 
 import json
+import shlex
 import shutil
+from dataclasses import replace
 
 import mlflow
 import numpy as np
@@ -198,9 +200,14 @@ def test_the_card_tells_results_confidence_limits_and_how_to_repeat_it(doubtful)
 
 
 def test_the_command_in_the_card_is_the_one_that_was_given():
-    options = TrainOptions(train_dir="my photos", architecture="resnet50", learning_rate=0.1, offline=True)
-    expected = "mlflow-resnet train --train-dir 'my photos' --architecture resnet50 --learning-rate 0.1 --offline True"
+    options = TrainOptions(train_dir="my photos", architecture="resnet50", offline=True)
+    expected = "mlflow-resnet train --train-dir 'my photos' --architecture resnet50 --offline True"
     assert options.command() == expected
+    many = replace(options, train_dir="my very long folder of photos", epochs=3)
+    first, *others = many.command().splitlines()
+    assert first == "mlflow-resnet train \\"
+    assert others[0] == "    --train-dir 'my very long folder of photos' \\"
+    assert shlex.split(many.command().replace("\\\n", ""))[-2:] == ["--offline", "True"]
 
 
 def test_a_very_long_card_is_cut_at_the_end_of_a_line():

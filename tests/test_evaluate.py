@@ -43,6 +43,18 @@ def test_the_per_class_table_has_classes_without_images_too():
     assert table.loc["a", "recall"] == 0.5
 
 
+def test_each_class_has_metrics_that_mlflow_takes_unless_they_are_too_many():
+    def names(*classes):
+        random = np.random.default_rng(1).dirichlet(np.ones(len(classes)), len(classes))
+        return list(metrics.of_each_class(metrics.per_class_table(np.arange(len(classes)), random, classes)))
+
+    expected = ["precision_cat", "precision_Bär _1_", "recall_cat", "recall_Bär _1_"]
+    assert names("cat", "Bär (1)") == expected
+    assert names("a?", "a!") == []
+    assert len(names(*map(str, range(20)))) == 40
+    assert names(*map(str, range(21))) == []
+
+
 @pytest.mark.parametrize("number_of_classes", [2, 10, 200])
 def test_a_confusion_matrix_is_drawn_for_any_number_of_classes(number_of_classes, tmp_path):
     counts = np.eye(number_of_classes, dtype=int) * 5

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import mlflow
 import pytest
-from browser import Browser, browser, tracking_server, train_three
+from browser import Browser, browser, tracking_server, train_three, train_two_and_hundred_classes
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -91,3 +91,26 @@ def test_the_model_is_found_by_its_data_set(place, runs):
         datasets=[{"dataset_name": test_set.name, "dataset_digest": test_set.digest}],
     )
     assert len(found) == 3
+
+
+@pytest.fixture(scope="module")
+def few_and_many(tmp_path_factory) -> Iterator[tuple[Browser, list[Run]]]:
+    """A run with 2 classes and one with 100."""
+    folder = tmp_path_factory.mktemp("classes")
+    with tracking_server(folder) as url, browser(url) as shown:
+        train_two_and_hundred_classes(folder, url)
+        yield shown, list(MlflowClient(url).search_runs(["0"], order_by=["start_time"]))
+
+
+@pytest.mark.parametrize(("number", "count"), [(0, 2), (1, 100)], ids=["2 classes", "100 classes"])
+def test_pages_are_right_with_few_and_many_classes(few_and_many, number, count):
+    window, runs = few_and_many
+    run = runs[number]
+    accuracy = run.data.metrics["val_top1_accuracy"]
+    window.open(f"experiments/0/runs/{run.info.run_id}", f"resnet18, {accuracy:.2%} of")
+    window.click("Show more")
+    window.wait_for(f"{count} classes: ")
+    for name in ("confusion_matrix", "top_losses"):
+        path = f"validation/{name}.png"
+        window.open(f"experiments/0/runs/{run.info.run_id}/artifacts/{path}", path)
+        window.wait_for_picture(smallest=400)

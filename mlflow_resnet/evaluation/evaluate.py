@@ -88,7 +88,8 @@ class Evaluation:
             for end, value in zip(("low", "high"), interval, strict=True)
         }
         scores = {f"calibration/{name}": value for name, value in self.calibration.items()}
-        found = auc | ends | scores | {"abstention/aurc": abstention.area_under(self.risk_coverage)}
+        classes = {f"per_class/{name}": value for name, value in metrics.of_each_class(self.per_class).items()}
+        found = auc | ends | scores | classes | {"abstention/aurc": abstention.area_under(self.risk_coverage)}
         return {name: value for name, value in found.items() if np.isfinite(value)}
 
     @cached_property

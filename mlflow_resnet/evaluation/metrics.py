@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 from sklearn import metrics
 
 TOP_K = 5
 LOWER_IS_BETTER = frozenset({"log_loss"})
+MANY_CLASSES = 20
+NOT_IN_A_NAME = re.compile(r"[^\w.\- ]")
+MOST_CHARACTERS = 200  # of MLflow's 250
 
 
 def headline_metrics(targets: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
@@ -79,6 +84,21 @@ def per_class_table(targets: np.ndarray, probabilities: np.ndarray, classes: tup
             "support": support,
         }
     )
+
+
+def of_each_class(table: pd.DataFrame) -> dict[str, float]:
+    """`precision_<class>` and `recall_<class>` of `per_class_table`, in characters that MLflow takes.
+
+    Empty with more than `MANY_CLASSES`, which would drown the other numbers, or if two names become the same.
+    """
+    names = [NOT_IN_A_NAME.sub("_", name)[:MOST_CHARACTERS] for name in table["class"]]
+    if len(names) > MANY_CLASSES or len(set(names)) < len(names):
+        return {}
+    return {
+        f"{column}_{name}": value
+        for column in ("precision", "recall")
+        for name, value in zip(names, table[column], strict=True)
+    }
 
 
 def confusion_counts(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from mlflow_resnet.errors import InvalidOptionsError, listed
 
 AUTO: Literal["auto"] = "auto"  # a value that the recipe decides
 MAX_SEED = 2**63  # what torch takes
+LINE_LENGTH = 100  # characters of a command that MLflow's pages show without scrolling
 RESERVED_ALIASES = ("latest",)  # MLflow also reserves v<number>
 
 METRICS = (  # of an evaluation
@@ -72,10 +73,11 @@ class Options:
             raise InvalidOptionsError(found)
 
     def command(self) -> str:
-        """The command with these options, without those that have their defaults."""
+        """The command with these options, without those that have their defaults; each on a line if they are many."""
         given = [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default]
-        flags = (text for name, value in given for text in (f"--{name.replace('_', '-')}", str(value)))
-        return shlex.join(["mlflow-resnet", self.verb, *flags])
+        flags = [shlex.join([f"--{name.replace('_', '-')}", str(value)]) for name, value in given]
+        line = " ".join([f"mlflow-resnet {self.verb}", *flags])
+        return line if len(line) <= LINE_LENGTH else " \\\n    ".join([f"mlflow-resnet {self.verb}", *flags])
 
     def combinations(self) -> list[str]:
         """Problems that only show when fields are seen together."""
