@@ -25,21 +25,14 @@ from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.storage import digest_of
 from mlflow_resnet.model.weights import MODEL_SCHEMES
-from mlflow_resnet.options import (
-    EvaluateOptions,
-    PromoteOptions,
-    ScoreOptions,
-    TrainOptions,
-)
+from mlflow_resnet.options import EvaluateOptions, PromoteOptions, ScoreOptions, ShadowOptions, TrainOptions
 from mlflow_resnet.preparation import Training, agreed, check, prepared
-from mlflow_resnet.registry import promotion, versions
 from mlflow_resnet.resuming import TrainingFolder, full_identity_of, opened_folder, saving_of, training_folder
 from mlflow_resnet.scoring.batch import ScoredFile, check_suffix, join, score_to_parts
 from mlflow_resnet.scoring.parts import Parts
 from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.card import TEMPERATURE
 from mlflow_resnet.tracking.data import scanned_dataset
-from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
 from mlflow_resnet.tracking.outages import recorded_by_way_of
 from mlflow_resnet.tracking.recorder import recorder_of
 from mlflow_resnet.tracking.run import attached_run_ends_with, recorded_run, run_of_workers
@@ -191,7 +184,7 @@ def check_servers_of(model_uri: str) -> None:
         check_servers(registry=model_uri.startswith("models:/"))
 
 
-def load_predictor(model_uri: str, options: ScoreOptions | EvaluateOptions | PromoteOptions) -> Predictor:
+def load_predictor(model_uri: str, options: EvaluateOptions | PromoteOptions | ShadowOptions) -> Predictor:
     """A model on the device that the options name."""
     return Predictor(flavor.load_model(model_uri), options.device, options.num_workers)
 
@@ -214,32 +207,3 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
             record.log_params(recorder, asdict(options))
             record.log_evaluation(recorder, evaluation, dataset, predictor)
     return evaluation
-
-
-def promote(options: PromoteOptions) -> promotion.Comparison:
-    """Moves the alias to a version that, on the given images, is not worse than the present one by more than max_drop.
-
-    Raises:
-        PromotionRefusedError: if it is.
-        MlflowResnetError: for anything else a user can cause.
-    """
-    with attached_run_ends_with():
-        check_directories(options.image_dir)
-        check_servers(registry=True)
-        candidate = versions.resolve(options.model_uri)
-        champion = versions.version_at(candidate.name, options.alias)
-        dataset = scanned_dataset(options.image_dir, options.on_bad_image, options.num_workers, "evaluation")
-        value = measure(options, candidate, dataset)
-        champion_value = measure(options, champion, dataset) if champion else None
-        comparison = promotion.Comparison(
-            candidate, champion, options.metric, value, champion_value, len(dataset.directory), dataset.digest
-        )
-        promotion.promote(comparison, options.alias, options.max_drop)
-    return comparison
-
-
-def measure(options: PromoteOptions, version: Any, dataset: ImageDirectoryDataset) -> float:
-    """The chosen metric of a registered version."""
-    predictor = load_predictor(f"models:/{version.name}/{version.version}", options)
-    evaluation = evaluate_images(predictor, dataset.directory, options.batch_size)
-    return promotion.value_of(evaluation.metrics, options.metric)

@@ -7,9 +7,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from mlflow_resnet.errors import LISTED
-from mlflow_resnet.options import DemoOptions, SweepOptions, TrainOptions
+from mlflow_resnet.options import DemoOptions, PromoteOptions, SweepOptions, TrainOptions
+from mlflow_resnet.registry.history import Entry, shown
 
 if TYPE_CHECKING:
+    from mlflow_resnet.champions import Champion
     from mlflow_resnet.curation import Audit
     from mlflow_resnet.digits_demo import DemoResult
     from mlflow_resnet.evaluation.evaluate import Evaluation
@@ -17,8 +19,10 @@ if TYPE_CHECKING:
     from mlflow_resnet.explaining import Explained
     from mlflow_resnet.images.conversion.convert import Converted
     from mlflow_resnet.images.directories import LabeledDirectory
+    from mlflow_resnet.registry.aliases import Move
     from mlflow_resnet.registry.promotion import Comparison
     from mlflow_resnet.scoring.batch import ScoredFile
+    from mlflow_resnet.shadowing import Shadowed
     from mlflow_resnet.tracking.comparison import RunComparison
     from mlflow_resnet.training_run import TrainResult
     from mlflow_resnet.transformation import Transformed
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from mlflow_resnet.tuning.sweep import SweepResult
 
 PORT = 5001
+GUARDED_BY_NOBODY = "by nobody: this server has no gate, so anybody may move the alias; see docs/gate.md"
 SHOWN_DETAILS = ("ranking/auc_ovr", "calibration/ece", "calibration/brier", "abstention/aurc")
 
 
@@ -122,8 +127,55 @@ def bounds(interval: Iterable[float | None]) -> str:
     return f" [{', '.join(known)}]" if known else ""
 
 
-def promoted(result: Comparison, alias: str) -> str:
-    return f"{result}\n@{alias} now points to models:/{result.candidate.name}/{result.candidate.version}"
+def promoted(result: Comparison, options: PromoteOptions) -> str:
+    version = f"models:/{result.candidate.name}/{result.candidate.version}"
+    if options.measure_only:
+        signed = "signed" if result.evidence.signature else "not signed"
+        return f"{result}\n{version} has the evidence ({signed}); @{options.alias} stays where it is"
+    return f"{result}\n@{options.alias} now points to {version}"
+
+
+def rolled_back(result: Move) -> str:
+    return (
+        f"@{result.alias} now points to models:/{result.name}/{result.after} again, no more to version {result.before}"
+    )
+
+
+def told(entries: Sequence[Entry], name: str) -> str:
+    """A line for each entry of the history, and one where the alias was moved by other means in between."""
+    lines, last = [], dict[str, int | None]()
+    for entry in entries:
+        if entry.alias in last and entry.before != last[entry.alias]:
+            lines.append(f"{'':24}  (by other means it came to {shown(entry.before)})")
+        last[entry.alias] = entry.after
+        lines.append(str(entry))
+    return "\n".join(lines) or f"no move of an alias of {name} was written down"
+
+
+def crowned(result: Champion) -> str:
+    version, since, proof = result.version, result.since, result.evidence
+    lines = [f"@{result.alias} of {version.name} is version {version.version}"]
+    lines.append(f"since     {since.time}, {since.action} by {since.who}" if since else "since     not known")
+    if proof:
+        signed = "signed" if proof.signature else "not signed"
+        data = f"{proof.images} images of {proof.dataset_name} (digest {proof.dataset_digest})"
+        lines.append(f"measured  on {data} at {proof.measured_at} by {proof.measured_by}, {signed}")
+        lines += [f"          {metric:20}{value:.4f}" for metric, value in proof.metrics.items()]
+    lines.append("guarded   " + ("by the gate of the server" if result.is_guarded else GUARDED_BY_NOBODY))
+    return "\n".join(lines)
+
+
+def shadowed(result: Shadowed) -> str:
+    """How far the two agree, and the answers that both were surest of."""
+    lines = [
+        f"agreement {result.agreement:.4f} on {result.images} images, {len(result.table)} get another label",
+        f"confidence of the champion {result.confidences[0]:.4f}, of the challenger {result.confidences[1]:.4f}",
+    ]
+    if result.unreadable:
+        lines.append(f"{result.unreadable} images could not be read")
+    if len(result.table):
+        lines += ["", result.table.head(LISTED).to_string(index=False, float_format="{:.4f}".format), ""]
+    return "\n".join([*lines, f"table and pictures are in shadow/ of run {result.run_id}"])
 
 
 def converted(result: Converted, output_dir: str) -> str:

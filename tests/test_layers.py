@@ -34,11 +34,12 @@ LAYERS = [
     "evaluator",
     "training_run",
     "pipeline",
+    "champions",
+    "shadowing",
     "explaining",
     "tuning",
     "digits_demo",
     "summaries",
-    "cli_options",
     "cli",
     "__main__",
 ]

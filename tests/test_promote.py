@@ -1,12 +1,16 @@
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+
 import mlflow
 import pytest
 from helpers import run_main
 from mlflow import MlflowClient
 
 import mlflow_resnet
-from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError
+from mlflow_resnet.champions import promote
+from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError, PromotionRefusedError
 from mlflow_resnet.options import PromoteOptions
-from mlflow_resnet.pipeline import promote
+from mlflow_resnet.registry import evidence, promotion
 
 NAME = "promoted-colors"
 
@@ -101,21 +105,126 @@ def test_a_lower_log_loss_is_better(versions, images):
 
 
 def test_an_alias_that_somebody_moved_meanwhile_is_not_overwritten(versions, images):
-    from mlflow_resnet.errors import PromotionRefusedError
-    from mlflow_resnet.registry.promotion import Comparison
-    from mlflow_resnet.registry.promotion import promote as promote_compared
-    from mlflow_resnet.registry.versions import move_alias, resolve
-
-    first, second = (resolve(f"models:/{NAME}/{version}") for version in (1, 2))
+    comparison = promote(options(images, 1, measure_only=True))
     versions.set_registered_model_alias(NAME, "champion", "2")
     with pytest.raises(PromotionRefusedError, match="was moved to version 2 meanwhile"):
-        move_alias(first, "champion", None)
-    comparison = Comparison(first, None, "top1_accuracy", 1.0, None, 12, "digest")
-    with pytest.raises(PromotionRefusedError, match="was moved to version 2 meanwhile"):
-        promote_compared(comparison, "champion", 0.0)
+        promotion.promote(comparison, max_drop=0.0)
+    assert champion() == "2"
     assert versions.get_model_version(NAME, "1").tags["mlflow_resnet.promotion.result"] == "refused"
-    move_alias(first, "champion", second)
+
+
+def test_of_several_at_once_one_wins_and_the_others_hear_of_it(versions, images):
+    first = promote(options(images, 1, measure_only=True))
+    second = promote(options(images, 2, measure_only=True))
+    with ThreadPoolExecutor(8) as pool:
+        ends = list(pool.map(how_it_ends, [first, second] * 4))
+    assert ends.count("promoted") == 1, ends
+    assert all("at this moment" in end or "meanwhile" in end for end in ends if end != "promoted")
+    (entry,) = mlflow_resnet.history(NAME)
+    assert str(entry.after) == champion()
+
+
+def how_it_ends(comparison):
+    try:
+        promotion.promote(comparison, max_drop=1.0)
+    except PromotionRefusedError as error:
+        return error.message
+    return "promoted"
+
+
+def test_the_evidence_says_what_was_measured_of_what(versions, images, monkeypatch):
+    monkeypatch.setenv("MLFLOW_RESNET_GATE_KEY", "secret")
+    promote(options(images, 1))
+    promote(options(images, 2, max_drop=1.0))
+    (text,) = [v for k, v in versions.get_model_version(NAME, "2").tags.items() if k.startswith(evidence.TAG)]
+    found = evidence.from_text(text)
+    assert (found.name, found.version, found.images, found.alias) == (NAME, 2, 12, "champion")
+    assert found.model_id == versions.get_model_version(NAME, "2").source.removeprefix("models:/")
+    assert found.champion.version == 1
+    assert found.champion.metrics["top1_accuracy"] == 1.0
+    wrong = round(12 * (1 - found.metrics["top1_accuracy"]))
+    assert (found.champion.only_champion_right, found.champion.only_candidate_right) == (wrong, 0)
+    assert found.champion.p_value == pytest.approx(0.5 ** (wrong - 1))
+    assert evidence.verified(found, "secret")
+    assert not evidence.verified(found, "guessed")
+    assert not evidence.verified(dataclasses.replace(found, images=13), "secret")
+
+
+def test_measuring_only_leaves_the_alias_to_somebody_else(versions, images):
+    arguments = ["--model-uri", f"models:/{NAME}/1", "--image-dir", images / "val", "--measure-only", "true"]
+    result = run_main("promote", *arguments)
+    assert result.returncode == 0, result.stderr
+    assert f"models:/{NAME}/1 has the evidence (not signed); @champion stays where it is" in result.stdout
+    assert versions.get_registered_model(NAME).aliases == {}
+
+
+def test_history_tells_who_moved_what_and_rollback_goes_back(versions, images):
+    promote(options(images, 1))
+    promote(options(images, 2, max_drop=1.0))
+    result = run_main("rollback", "--name", NAME)
+    assert result.stdout == f"@champion now points to models:/{NAME}/1 again, no more to version 2\n", result.stderr
     assert champion() == "1"
+    moves = [(entry.action, entry.before, entry.after) for entry in mlflow_resnet.history(NAME, "champion")]
+    assert moves == [("promote", None, 1), ("promote", 1, 2), ("rollback", 2, 1)]
+    lines = run_main("history", "--name", NAME).stdout.splitlines()
+    assert len(lines) == 3
+    assert "rollback  @champion from version 2 to version 1  by " in lines[2]
+
+
+def test_rolling_back_twice_does_not_return_to_what_was_bad(versions, images):
+    promote(options(images, 1))
+    promote(options(images, 2, max_drop=1.0))
+    run_main("rollback", "--name", NAME)
+    result = run_main("rollback", "--name", NAME)
+    assert result.returncode == 3
+    assert f"@champion of {NAME} stays where it is: there was no champion before version 1." in result.stderr
+    assert champion() == "1"
+
+
+def test_rollback_refuses_a_version_that_is_gone(versions, images):
+    promote(options(images, 1))
+    promote(options(images, 2, max_drop=1.0))
+    versions.delete_model_version(NAME, "1")
+    result = run_main("rollback", "--name", NAME)
+    assert result.returncode == 3
+    assert "version 1, the champion before, was deleted" in result.stderr
+    assert champion() == "2"
+
+
+def test_rollback_refuses_what_the_history_does_not_know(versions):
+    versions.set_registered_model_alias(NAME, "champion", "2")
+    result = run_main("rollback", "--name", NAME)
+    assert result.returncode == 3
+    assert "the history does not know version 2, which has it" in result.stderr
+
+
+def test_history_shows_where_somebody_moved_the_alias_by_other_means(versions, images):
+    promote(options(images, 2))
+    versions.set_registered_model_alias(NAME, "champion", "1")
+    promote(options(images, 2, max_drop=1.0))
+    lines = run_main("history", "--name", NAME, "--alias", "champion").stdout.splitlines()
+    assert lines[1].strip() == "(by other means it came to version 1)"
+    run_main("rollback", "--name", NAME)
+    assert champion() == "1"
+
+
+def test_champion_tells_which_version_why_and_that_nobody_guards_it(versions, images):
+    promote(options(images, 1))
+    shown = run_main("champion", "--name", NAME).stdout
+    assert f"@champion of {NAME} is version 1\n" in shown
+    assert "promote by " in shown
+    assert "12 images of val (digest " in shown
+    assert "top1_accuracy       1.0000" in shown
+    assert "this server has no gate" in shown
+
+
+@pytest.mark.parametrize("command", [["champion"], ["history"], ["rollback"]])
+def test_an_unknown_name_is_told(command, tracking):
+    result = run_main(*command, "--name", "nobody")
+    assert result.returncode == 2
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("mlflow-resnet: ")]
+    assert "nobody" in line
+    assert "not in the registry" in line
 
 
 @pytest.mark.parametrize("uri", ["models:/promoted-colors/9", "models:/no-such-name/1", "runs:/abc/model", "folder"])

@@ -74,6 +74,11 @@ class Evaluation:
         return abstention.risk_coverage(self.targets, self.probabilities)
 
     @property
+    def hits(self) -> np.ndarray:
+        """Whether each image's most probable class is the true one. bool of shape (N,)."""
+        return self.probabilities.argmax(axis=1) == self.targets
+
+    @property
     def losses(self) -> np.ndarray:
         """Cross-entropy of each image, in nats. float64 of shape (N,)."""
         return -calibration.log_probabilities(self.probabilities)[np.arange(len(self.targets)), self.targets]

@@ -33,10 +33,16 @@ def gallery(evaluation: Evaluation, indices: Iterable[int], names: Sequence[str]
         names: those of all its images.
         pictures: of the chosen ones, uint8 of shape (number of indices, H, W, 3).
     """
-    tiles = [
-        tile(picture, *caption(evaluation, index, names[index]))
-        for index, picture in zip(indices, pictures, strict=True)
-    ]
+    return mosaic(
+        [
+            tile(picture, *caption(evaluation, index, names[index]))
+            for index, picture in zip(indices, pictures, strict=True)
+        ]
+    )
+
+
+def mosaic(tiles: Sequence[Image.Image]) -> Image.Image:
+    """Pictures of one size, a few in each row."""
     width, height = tiles[0].size
     rows = -(-len(tiles) // COLUMNS)
     whole = Image.new("RGB", (min(len(tiles), COLUMNS) * width, rows * height), "white")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
@@ -48,5 +49,9 @@ def paired(first: pd.DataFrame, second: pd.DataFrame) -> Pairing:
     both = first.merge(second, on=[IMAGE, TRUTH], suffixes=("", " of the second"), validate="one_to_one")
     if not len(both) == len(first) == len(second):
         raise ValueError(f"{len(both)} of {len(first)} and {len(second)} images are the same")
-    hits, others = both[LABEL] == both[TRUTH], both[f"{LABEL} of the second"] == both[TRUTH]
-    return Pairing(*(int(count.sum()) for count in (hits & others, hits & ~others, ~hits & others, ~hits & ~others)))
+    return hits_paired(both[LABEL] == both[TRUTH], both[f"{LABEL} of the second"] == both[TRUTH])
+
+
+def hits_paired(first: np.ndarray | pd.Series, second: np.ndarray | pd.Series) -> Pairing:
+    """Compares two models by which images each has right, bool of shape (N,), in the same order."""
+    return Pairing(*(int(hits.sum()) for hits in (first & second, first & ~second, ~first & second, ~first & ~second)))

@@ -43,7 +43,7 @@ def worth_a_look(evaluation: Evaluation, most: int = 16) -> dict[str, np.ndarray
     unsure_hits are right predictions with the lowest confidence.
     """
     confidence = evaluation.probabilities.max(axis=1)
-    hits = evaluation.probabilities.argmax(axis=1) == evaluation.targets
+    hits = evaluation.hits
     by_confidence = np.argsort(confidence, kind="stable")
     found = {
         "top_losses": np.argsort(-evaluation.losses, kind="stable"),

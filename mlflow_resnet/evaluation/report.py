@@ -16,7 +16,7 @@ from mlflow_resnet.evaluation.galleries import gallery
 from mlflow_resnet.evaluation.metrics import most_confused
 from mlflow_resnet.evaluation.predictions import predictions_table, worth_a_look
 from mlflow_resnet.images.directories import LabeledDirectory
-from mlflow_resnet.images.sources import file_source
+from mlflow_resnet.images.sources import ImageSource, file_source
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.preprocessing import Preprocessing
 
@@ -37,17 +37,19 @@ def write_report(folder: Path, evaluation: Evaluation, directory: LabeledDirecto
     confusion_matrix_figure(evaluation.confusion, evaluation.classes).savefig(folder / "confusion_matrix.png")
     confidence_figure(evaluation).savefig(folder / "confidence.png")
     for name, indices in worth_a_look(evaluation).items():
-        pictures = np.stack([picture(predictor.preprocessing, directory.paths[index]) for index in indices])
+        pictures = np.stack(
+            [picture(predictor.preprocessing, file_source(directory.paths[index])) for index in indices]
+        )
         gallery(evaluation, indices, directory.names, pictures).save(folder / f"{name}.png")
         if has_captum():
             explained = overlays(predictor, torch.from_numpy(pictures).permute(0, 3, 1, 2))
             gallery(evaluation, indices, directory.names, explained).save(folder / f"{name}_explained.png")
 
 
-def picture(preprocessing: Preprocessing, path: str) -> np.ndarray:
+def picture(preprocessing: Preprocessing, source: ImageSource) -> np.ndarray:
     """What the network sees of an image, uint8 of shape (H, W, 3); gray if it cannot be read any more."""
     try:
-        return preprocessing.prepare(file_source(path).read())
+        return preprocessing.prepare(source.read())
     except InvalidImageError:
         size = preprocessing.image_size
         return np.full((size, size, 3), 128, np.uint8)

@@ -3,13 +3,15 @@
 The command line, the MLproject parameters and a run's params all derive from these fields. "" and 0 mean "not given"
 where the help says so, because MLproject parameters are strings with a default; "auto" leaves a value to the recipe.
 
-base    fields that know their help text and limits, and the class that checks them
-train   the options of `train`
-tuning  the options of `find-lr` and `sweep`
-verbs   the options of the other verbs
+base      fields that know their help text and limits, and the class that checks them
+train     the options of `train`
+tuning    the options of `find-lr` and `sweep`
+registry  the options of `promote`, `rollback` and `shadow`
+verbs     the options of the other verbs
 """
 
 from mlflow_resnet.options.base import AUTO, METRICS, Options
+from mlflow_resnet.options.registry import PromoteOptions, RollbackOptions, ShadowOptions
 from mlflow_resnet.options.train import ARCHITECTURES, STAGES, WITHOUT_EFFECT, TrainOptions
 from mlflow_resnet.options.tuning import FindLrOptions, SweepOptions
 from mlflow_resnet.options.verbs import (
@@ -19,7 +21,6 @@ from mlflow_resnet.options.verbs import (
     DemoOptions,
     EvaluateOptions,
     ExplainOptions,
-    PromoteOptions,
     ScoreOptions,
     SplitOptions,
     TransformOptions,
@@ -33,11 +34,12 @@ VERBS: tuple[type[Options], ...] = (
     EvaluateOptions,
     ExplainOptions,
     PromoteOptions,
+    RollbackOptions,
+    ShadowOptions,
     ConvertOptions,
     SplitOptions,
     AuditOptions,
     TransformOptions,
-    ExplainOptions,
     DemoOptions,
 )
 
@@ -56,7 +58,9 @@ __all__ = [
     "FindLrOptions",
     "Options",
     "PromoteOptions",
+    "RollbackOptions",
     "ScoreOptions",
+    "ShadowOptions",
     "SplitOptions",
     "SweepOptions",
     "WITHOUT_EFFECT",

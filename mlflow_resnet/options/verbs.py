@@ -9,7 +9,6 @@ from mlflow_resnet.options.base import (
     DEVICE,
     IMAGE_DIR_LABELED,
     MAX_SEED,
-    METRICS,
     NUM_WORKERS,
     ON_BAD_IMAGE,
     Options,
@@ -82,26 +81,6 @@ class EvaluateOptions(Options):
     on_bad_image: str = option(ON_BAD_IMAGE, "error", choices=("error", "skip"))
     device: str = option(DEVICE, "auto")
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PromoteOptions(Options):
-    """Options of `promote`."""
-
-    verb = "promote"
-
-    model_uri: str = option("candidate version, such as models:/digits/2")
-    image_dir: str = option(IMAGE_DIR_LABELED + "; candidate and champion are both measured on it")
-    alias: str = option("alias to move", "champion")
-    metric: str = option("metric to compare", "top1_accuracy", choices=METRICS)
-    max_drop: float = option("how much worse than the champion it may be, in the metric's unit", 0.0, at_least=0)
-    batch_size: int = option(BATCH_SIZE, 32, at_least=1)
-    on_bad_image: str = option(ON_BAD_IMAGE, "error", choices=("error", "skip"))
-    device: str = option(DEVICE, "auto")
-    num_workers: int = option(NUM_WORKERS, 0, at_least=0)
-
-    def combinations(self) -> list[str]:
-        return alias_problems(self.alias, "the version's own") or ([] if self.alias else ["alias is empty"])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
-"""Versions in the model registry.
+"""Versions in the model registry, and which of them is the champion.
 
-versions   registering a logged model, moving an alias, resolving a model URI
+versions   registering a logged model, resolving a model URI
+evidence   what a version was measured to be, as a tag of it
 promotion  whether a candidate may take the champion's place
-evidence   what a version was measured to be, as text that may be signed
-history    who moved an alias, when and why
-gate       the store of a server that lets nothing unproven become champion
+aliases    moving an alias, on a server with a gate or without
+history    who moved an alias, when, from where and why
 """

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -85,6 +85,25 @@ def entries(tags: Mapping[str, str], alias: str | None = None) -> list[Entry]:
             if entry.tag == name:
                 found.append(entry)
     return sorted(found, key=lambda entry: (entry.time, entry.sequence) if alias is None else ("", entry.sequence))
+
+
+def champions(known: Iterable[Entry]) -> list[int]:
+    """The champions that led to the present one, which is the last: a rollback takes those after its aim away.
+
+    Args:
+        known: entries of one alias, oldest first.
+    """
+    found: list[int] = []
+    for entry in known:
+        if entry.after is None:
+            found = []
+        elif entry.action == ROLLBACK and entry.after in found:
+            del found[len(found) - found[::-1].index(entry.after) :]
+        else:
+            if entry.before is not None and found[-1:] != [entry.before]:
+                found.append(entry.before)  # moved by other means
+            found.append(entry.after)
+    return found
 
 
 def next_entry(

@@ -10,7 +10,9 @@ from mlflow.entities.model_registry import ModelVersion
 
 from mlflow_resnet.errors import InvalidOptionsError, PromotionRefusedError, listed
 from mlflow_resnet.evaluation.metrics import LOWER_IS_BETTER
-from mlflow_resnet.registry.versions import move_alias
+from mlflow_resnet.registry import history
+from mlflow_resnet.registry.aliases import Move, move_alias
+from mlflow_resnet.registry.evidence import Evidence, to_text
 
 TAG = "mlflow_resnet.promotion."
 ROUNDING = 1e-9  # 0.95 - 0.94 is a little more than 0.01
@@ -21,17 +23,27 @@ class Comparison:
     """Candidate and champion, measured on the same images through the same predict path.
 
     Attributes:
-        champion: None if the alias is not set yet.
-        champion_value: None likewise.
+        candidate: the version as it was before it was measured.
+        metric: the one to compare.
+        evidence: what was measured of both.
     """
 
     candidate: ModelVersion
-    champion: ModelVersion | None
     metric: str
-    candidate_value: float
-    champion_value: float | None
-    images: int
-    digest: str
+    evidence: Evidence
+
+    @property
+    def champion(self) -> int | None:
+        """The version that the candidate was compared with, if there was one."""
+        return self.evidence.champion.version if self.evidence.champion else None
+
+    @property
+    def candidate_value(self) -> float:
+        return value_of(self.evidence.metrics, self.metric)
+
+    @property
+    def champion_value(self) -> float | None:
+        return value_of(self.evidence.champion.metrics, self.metric) if self.evidence.champion else None
 
     @property
     def drop(self) -> float:
@@ -42,12 +54,13 @@ class Comparison:
         return -difference if self.metric in LOWER_IS_BETTER else difference
 
     def __str__(self) -> str:
-        candidate, champion = self.candidate, self.champion
-        start = f"on {self.images} images, {self.metric} of {candidate.name} version {candidate.version} is"
-        if champion is None:
+        measured = self.evidence
+        start = f"on {measured.images} images, {self.metric} of {measured.name} version {measured.version} is"
+        if self.champion is None:
             return f"{start} {self.candidate_value:.4f}; there is no champion yet"
-        end = f"of the champion, version {champion.version}, {self.champion_value:.4f}"
-        return f"{start} {self.candidate_value:.4f}, {end}"
+        return (
+            f"{start} {self.candidate_value:.4f}, of the champion, version {self.champion}, {self.champion_value:.4f}"
+        )
 
 
 def value_of(metrics: Mapping[str, float], metric: str) -> float:
@@ -61,53 +74,69 @@ def value_of(metrics: Mapping[str, float], metric: str) -> float:
     return metrics[metric]
 
 
-def promote(comparison: Comparison, alias: str, max_drop: float) -> None:
-    """Tags the candidate with what was measured and moves the alias to it.
+def promote(comparison: Comparison, max_drop: float) -> None:
+    """Moves the alias of the evidence to the candidate.
 
     The tag `result` is "pending" until all is done, so a process that is killed leaves nothing false behind, and the
     same call again completes it.
 
     Raises:
-        PromotionRefusedError: if the candidate is worse by more than `max_drop`, or somebody else moved the alias
-            meanwhile; the alias stays where it was.
+        PromotionRefusedError: if the candidate is worse by more than `max_drop`, the gate refuses, or somebody else
+            moved the alias meanwhile; the alias stays where it was.
     """
-    if not made_champion(comparison, alias):
-        tag(comparison.candidate, {"result": "pending"})
-        tag(comparison.candidate, facts_of(comparison) | {"alias": alias})  # the alias last: then all are there
+    candidate, evidence, before = comparison.candidate, comparison.evidence, comparison.champion
+    if before != evidence.version:
+        write_down(comparison)
+    elif candidate.tags.get(TAG + "alias") == evidence.alias:  # the end of what an earlier call began
+        before = int(candidate.tags[TAG + "champion_version"] or 0) or None
+    else:
+        return
     try:
         if not comparison.drop <= max_drop + ROUNDING:  # a NaN is refused too
             raise PromotionRefusedError(
                 f"not promoted: {comparison}. The drop of {comparison.drop:.4f} is more than --max-drop {max_drop:g}; "
-                f"@{alias} stays where it is."
+                f"@{evidence.alias} stays where it is."
             )
-        move_alias(comparison.candidate, alias, comparison.champion)
+        move_alias(
+            Move(
+                name=candidate.name,
+                alias=evidence.alias,
+                before=before,
+                after=evidence.version,
+                action=history.PROMOTE,
+                weights_sha256=evidence.weights_sha256,
+                evidence=evidence.tag,
+            )
+        )
     except PromotionRefusedError:
-        tag(comparison.candidate, {"result": "refused"})
+        tag(candidate, {TAG + "result": "refused"})
         raise
-    tag(comparison.candidate, {"result": "promoted"})
+    tag(candidate, {TAG + "result": "promoted"})
 
 
-def made_champion(comparison: Comparison, alias: str) -> bool:
-    """Whether the candidate has the alias already and its tags say why, which a comparison with itself does not."""
-    candidate, champion = comparison.candidate, comparison.champion
-    is_champion = champion is not None and str(champion.version) == str(candidate.version)
-    return is_champion and candidate.tags.get(TAG + "alias") == alias
+def write_down(comparison: Comparison) -> None:
+    """Tags the candidate with what was measured: for people, and as evidence for a gate."""
+    tag(comparison.candidate, {TAG + "result": "pending"})
+    tag(comparison.candidate, {comparison.evidence.tag: to_text(comparison.evidence)})
+    tag(comparison.candidate, facts_of(comparison))
+    tag(comparison.candidate, {TAG + "alias": comparison.evidence.alias})  # the last: then all are there
 
 
 def facts_of(comparison: Comparison) -> dict[str, object]:
     """The comparison as tags."""
-    champion = comparison.champion
-    return {
+    has_champion = comparison.champion is not None
+    facts = {
         "metric": comparison.metric,
         "value": comparison.candidate_value,
-        "champion_version": champion.version if champion else "",
-        "champion_value": comparison.champion_value if champion else "",
-        "images": comparison.images,
-        "dataset_digest": comparison.digest,
+        "champion_version": comparison.champion if has_champion else "",
+        "champion_value": comparison.champion_value if has_champion else "",
+        "images": comparison.evidence.images,
+        "dataset_digest": comparison.evidence.dataset_digest,
     }
+    return {TAG + name: value for name, value in facts.items()}
 
 
 def tag(version: ModelVersion, facts: Mapping[str, object]) -> None:
     """Writes facts on a version, one after the other."""
     for name, value in facts.items():
-        MlflowClient().set_model_version_tag(version.name, version.version, TAG + name, str(value))
+        MlflowClient().set_model_version_tag(version.name, version.version, name, str(value))

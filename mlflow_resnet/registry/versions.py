@@ -1,4 +1,4 @@
-"""Registering a logged model, moving an alias, resolving a model URI."""
+"""Registering a logged model, resolving a model URI."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
-from mlflow_resnet.errors import InvalidModelError, PromotionRefusedError
+from mlflow_resnet.errors import InvalidModelError
 
 VERSION_URI = re.compile(r"models:/(?P<name>[^/@]+)(/(?P<version>\d+)|@(?P<alias>[^/@]+))")
 
@@ -48,24 +48,19 @@ def resolve(model_uri: str) -> ModelVersion:
         raise InvalidModelError(model_uri, f"not in the registry ({error.message}).") from None
 
 
+def registered_model(name: str) -> RegisteredModel:
+    """The registered model of this name.
+
+    Raises:
+        InvalidModelError: if there is none.
+    """
+    try:
+        return MlflowClient().get_registered_model(name)
+    except MlflowException as error:
+        raise InvalidModelError(f"models:/{name}", f"not in the registry ({error.message}).") from None
+
+
 def version_at(name: str, alias: str) -> ModelVersion | None:
     """The version that `alias` points to, if any."""
     version = MlflowClient().get_registered_model(name).aliases.get(alias)
     return MlflowClient().get_model_version(name, str(version)) if version else None
-
-
-def move_alias(candidate: ModelVersion, alias: str, champion: ModelVersion | None) -> None:
-    """Points `alias` to the candidate, if it still points to the champion that it was compared with.
-
-    MLflow has no compare-and-set, so somebody else's move within the same instant can still be overwritten.
-
-    Raises:
-        PromotionRefusedError: if somebody else moved the alias meanwhile.
-    """
-    now = version_at(candidate.name, alias)
-    if (now and now.version) != (champion and champion.version):
-        raise PromotionRefusedError(
-            f"@{alias} of {candidate.name} was moved to version {now.version if now else 'none'} meanwhile; "
-            "run promote again to compare with that one."
-        )
-    MlflowClient().set_registered_model_alias(candidate.name, alias, candidate.version)

@@ -20,11 +20,15 @@ from mlflow import MlflowClient
 from proxy import faulty
 
 import mlflow_resnet
+from mlflow_resnet.registry import evidence, history
+from mlflow_resnet.registry.aliases import CLAIM_TAG
+from mlflow_resnet.registry.evidence import from_text
+from mlflow_resnet.registry.promotion import TAG
 
 pytestmark = pytest.mark.faults
 
 Rows = Callable[[str, str], Row]
-WRITE = re.compile(r"/model-versions/set-tag|/registered-models/alias")
+WRITE = re.compile(r"/model-versions/set-tag|/registered-models/(alias|set-tag|delete-tag)")
 WORSE, BETTER = 1, 2  # versions
 
 
@@ -58,7 +62,16 @@ class Registry:
 
     def tags(self, name: str, version: int) -> dict[str, str]:
         tags = self.client.get_model_version(name, str(version)).tags
-        return {key.removeprefix("mlflow_resnet.promotion."): value for key, value in tags.items()}
+        promoted = {key.removeprefix(TAG): value for key, value in tags.items() if key.startswith(TAG)}
+        measured = [from_text(value) for key, value in tags.items() if key.startswith(evidence.TAG)]
+        return promoted | {"measured": str([(each.version, each.metrics, each.champion) for each in measured])}
+
+    def moves(self, name: str) -> list[tuple[int | None, int | None]]:
+        """What the history says; nothing else is left on the model but a claim, which is no bar to the next command."""
+        tags = self.client.get_registered_model(name).tags
+        known = history.entries(tags)
+        assert tags.keys() - {CLAIM_TAG + "champion"} == {entry.tag for entry in known}
+        return [(entry.before, entry.after) for entry in known]
 
 
 @pytest.fixture(scope="module")
@@ -103,10 +116,11 @@ def kill_at_write(number: int, arrives: bool, registry: Registry, command: list[
     assert len(seen) == number
 
 
-# The writes: the result is pending, 7 facts, then the alias and the result, or only the result if it is refused.
+# The writes: the result is pending, the evidence, 7 facts; then the claim, the alias, the history, the end of the claim
+# and the result, or only the result if it is refused.
 @pytest.mark.parametrize(
     ("kind", "champion", "candidate", "code", "writes"),
-    [("done", WORSE, BETTER, 0, 10), ("refused", BETTER, WORSE, 3, 9)],
+    [("done", WORSE, BETTER, 0, 14), ("refused", BETTER, WORSE, 3, 10)],
 )
 def test_killed_between_writes(
     kind: str, champion: int, candidate: int, code: int, writes: int, registry: Registry, row: Rows
@@ -130,4 +144,5 @@ def test_killed_between_writes(
         assert again.returncode == code, again.stderr
         assert registry.champion(name) == BETTER
         assert registry.tags(name, candidate) == registry.tags(f"unhurt {kind}", candidate)
+        assert registry.moves(name) == registry.moves(f"unhurt {kind}") == ([(champion, BETTER)] if code == 0 else [])
         found.add("alias and tags as if nothing had happened")

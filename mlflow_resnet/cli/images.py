@@ -1,0 +1,64 @@
+"""Commands that get images in."""
+
+from __future__ import annotations
+
+import click
+
+from mlflow_resnet import options, summaries
+from mlflow_resnet.cli.group import command
+
+
+@command(options.ConvertOptions, "  mlflow-resnet convert --source photos.zip --output-dir flowers")
+def convert(given: options.ConvertOptions) -> None:
+    """Make an image directory from folders, archives, S3, tables or annotations; unreadable files are left out.
+
+    Repeated, it goes on where it stopped, and adds what is new.
+    """
+    from mlflow_resnet import curation
+
+    click.echo(summaries.converted(curation.convert(given), given.output_dir))
+
+
+@command(
+    options.SplitOptions,
+    "  mlflow-resnet split --image-dir flowers --train-dir flowers-train --val-dir flowers-val --fraction 0.8",
+)
+def split(given: options.SplitOptions) -> None:
+    """Copy an image directory into two or three parts, with the same share of every class in each.
+
+    Pictures that are the same, and groups such as all pictures of one patient, stay on one side.
+    """
+    from mlflow_resnet import curation
+
+    click.echo(summaries.divided(curation.split(given)))
+
+
+@command(
+    options.AuditOptions,
+    "  mlflow-resnet audit --train-dir flowers/train --val-dir flowers/val --fail-on leak,conflict,unreadable",
+)
+def audit(given: options.AuditOptions) -> None:
+    """Look for leaks, duplicates, conflicting labels, bad classes and bad pictures; log a report with thumbnails.
+
+    Exits with 2 if it finds what --fail-on names. Repeated, it reads only what has changed.
+    """
+    from mlflow_resnet import curation
+
+    click.echo(summaries.audited(curation.audit(given)))
+
+
+@command(
+    options.TransformOptions,
+    "  mlflow-resnet transform --image-dir flowers --output-dir flowers-224 --transformation steps.json \\\n"
+    "      --mode inference\n"
+    "\b\nA transformation:\n"
+    '  [{"name": "Resize", "size": 256}, {"name": "RandomRotation", "degrees": 10}]',
+)
+def transform(given: options.TransformOptions) -> None:
+    """Write what a list of torchvision's transformations makes of each image, as PNGs.
+
+    Training and scoring do not need it: they transform images as they read them.
+    """
+    from mlflow_resnet import curation
+
+    click.echo(summaries.transformed(curation.transform(given), given.output_dir))

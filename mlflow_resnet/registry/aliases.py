@@ -1,0 +1,135 @@
+"""Moving an alias, and writing down that it was moved.
+
+A gate store decides in the server, at once for everybody, and writes the history itself. A plain MLflow server takes
+any alias from anybody and has no compare-and-set. There these commands agree among themselves: each claims the alias,
+waits, and moves it only if nobody else has claimed it meanwhile (Fischer's algorithm, Lamport 1987).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import RegisteredModel
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, RESOURCE_CONFLICT, ErrorCode
+from mlflow.tracking.context.default_context import DefaultRunContext
+from mlflow.utils.mlflow_tags import MLFLOW_USER
+
+from mlflow_resnet.errors import PromotionRefusedError
+from mlflow_resnet.registry import history
+
+GATE_TAG = "mlflow_resnet.gate"  # a gate store shows it on models that have rules: globs of their aliases
+CLAIM_TAG = "mlflow_resnet.claim."
+CLAIM_SECONDS = 1.0  # longer than a server takes to move an alias
+REFUSALS = {ErrorCode.Name(code) for code in (PERMISSION_DENIED, RESOURCE_CONFLICT)}
+
+
+@dataclass(frozen=True)
+class Move:
+    """An alias from one version to another.
+
+    Attributes:
+        before: the version that has it, None if none has.
+        action: history.PROMOTE or history.ROLLBACK.
+        weights_sha256: of the version `after`.
+        evidence: the tag of that version that says why.
+    """
+
+    name: str
+    alias: str
+    before: int | None
+    after: int
+    action: str
+    weights_sha256: str = ""
+    evidence: str | None = None
+
+
+def move_alias(move: Move) -> None:
+    """Moves the alias if it still is where the move begins; once more after it was moved, completes the history.
+
+    Raises:
+        PromotionRefusedError: if the gate refuses, or somebody else moved or claimed the alias meanwhile.
+    """
+    client = MlflowClient()
+    model = client.get_registered_model(move.name)
+    if has_gate(model, move.alias):
+        set_guarded(client, move)
+    elif version_with(model, move.alias) != move.after:
+        with claimed(client, move):
+            require_unmoved(client.get_registered_model(move.name), move)
+            client.set_registered_model_alias(move.name, move.alias, str(move.after))
+            note(client, move)
+    elif newest_to(model, move.alias) != move.after:
+        note(client, move)
+
+
+def has_gate(model: RegisteredModel, alias: str) -> bool:
+    """Whether the server guards the alias."""
+    return any(fnmatchcase(alias.lower(), glob) for glob in model.tags.get(GATE_TAG, "").split(", "))
+
+
+def set_guarded(client: MlflowClient, move: Move) -> None:
+    try:
+        client.set_registered_model_alias(move.name, move.alias, str(move.after))
+    except MlflowException as error:
+        if error.error_code not in REFUSALS:
+            raise
+        raise PromotionRefusedError(f"not moved: {error.message}") from None
+
+
+def version_with(model: RegisteredModel, alias: str) -> int | None:
+    """The version that has the alias, if any."""
+    version = model.aliases.get(alias)
+    return int(version) if version else None
+
+
+def require_unmoved(model: RegisteredModel, move: Move) -> None:
+    now = version_with(model, move.alias)
+    if now != move.before:
+        raise PromotionRefusedError(
+            f"@{move.alias} of {move.name} was moved to {history.shown(now)} meanwhile; "
+            "run the command again to compare with that one."
+        )
+
+
+@contextlib.contextmanager
+def claimed(client: MlflowClient, move: Move) -> Iterator[None]:
+    """Around a move that no other of these commands makes at the same time. A claim that was left behind is no bar."""
+    tag, token = CLAIM_TAG + move.alias, f"{user()} {uuid.uuid4().hex}"
+    client.set_registered_model_tag(move.name, tag, token)
+    time.sleep(CLAIM_SECONDS)
+    holder = client.get_registered_model(move.name).tags.get(tag, "")
+    if holder != token:
+        whom = holder.rpartition(" ")[0] or "somebody"
+        raise PromotionRefusedError(
+            f"{whom} is moving @{move.alias} of {move.name} at this moment; run the command again."
+        )
+    yield
+    client.delete_registered_model_tag(move.name, tag)
+
+
+def newest_to(model: RegisteredModel, alias: str) -> int | None:
+    """Where the last entry of the history says that the alias points to."""
+    known = history.entries(model.tags, alias)
+    return known[-1].after if known else None
+
+
+def note(client: MlflowClient, move: Move) -> None:
+    """Appends the move to the history."""
+    known = history.entries(client.get_registered_model(move.name).tags, move.alias)
+    newest = known[-1] if known else None
+    entry = history.next_entry(
+        newest, move.alias, user(), move.action, move.before, move.after, move.weights_sha256, move.evidence
+    )
+    client.set_registered_model_tag(move.name, entry.tag, entry.to_text())
+
+
+def user() -> str:
+    """Who runs this: the name that the server knows them by, or else the system's."""
+    return DefaultRunContext().tags()[MLFLOW_USER]

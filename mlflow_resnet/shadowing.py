@@ -1,0 +1,190 @@
+"""Has a challenger answer beside the champion: where do the two disagree?"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import tee
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image
+from tqdm import tqdm
+
+from mlflow_resnet.errors import InvalidOptionsError, listed, printable
+from mlflow_resnet.evaluation.galleries import WRONG, mosaic, tile
+from mlflow_resnet.evaluation.report import picture
+from mlflow_resnet.images.directories import no_images
+from mlflow_resnet.images.rules import Ignored
+from mlflow_resnet.images.sources import ImageSource, check_directories, directory_sources
+from mlflow_resnet.model.prediction import Prediction, Predictor
+from mlflow_resnet.options import ShadowOptions
+from mlflow_resnet.pipeline import check_servers_of, load_predictor
+from mlflow_resnet.tracking import record
+from mlflow_resnet.tracking.recorder import recorder_of
+from mlflow_resnet.tracking.run import attached_run_ends_with, recorded_run
+
+FOLDER = "shadow"
+DISAGREEMENTS, CHANGES, GALLERY = "disagreements.parquet", "changes.json", "disagreements.png"
+COLUMNS = ["image", "champion", "champion_confidence", "challenger", "challenger_confidence"]
+PICTURES = 16
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What both said of an image: labels, and how sure they were of them."""
+
+    source: ImageSource
+    champion: str
+    champion_confidence: float
+    challenger: str
+    challenger_confidence: float
+
+    @property
+    def row(self) -> tuple[str, str, float, str, float]:
+        return (
+            printable(self.source.name),
+            self.champion,
+            self.champion_confidence,
+            self.challenger,
+            self.challenger_confidence,
+        )
+
+    @property
+    def surety(self) -> float:
+        """How sure both were: the less sure one counts."""
+        return min(self.champion_confidence, self.challenger_confidence)
+
+
+@dataclass(frozen=True)
+class Shadowed:
+    """How a challenger answers beside the champion.
+
+    Attributes:
+        images: that both could read.
+        table: a row per image with different labels, those that both were sure of first; columns `COLUMNS`.
+        confidences: mean of the champion's and of the challenger's.
+    """
+
+    images: int
+    unreadable: int
+    table: pd.DataFrame
+    confidences: tuple[float, float]
+    run_id: str
+
+    @property
+    def agreement(self) -> float:
+        """Fraction of the images that get the same label."""
+        return 1 - len(self.table) / self.images
+
+
+def shadow(options: ShadowOptions) -> Shadowed:
+    """Predicts images with two models, and logs a run with how often and where their labels differ.
+
+    Raises:
+        InvalidOptionsError: if the models do not have the same classes.
+        MlflowResnetError: for anything else a user can cause.
+    """
+    with attached_run_ends_with():
+        check_directories(options.image_dir)
+        for uri in (options.champion, options.challenger):
+            check_servers_of(uri)
+        champion, challenger = (load_predictor(uri, options) for uri in (options.champion, options.challenger))
+        check_same_classes(champion, challenger)
+        ignored = Counter[str]()
+        tally = Tally()
+        sources = directory_sources(options.image_dir, ignored)
+        with tqdm(desc="shadowing", unit="img", leave=False, disable=None) as bar:
+            for answer in answers(champion, challenger, sources, options.batch_size):
+                tally.add(answer)
+                bar.update()
+        if not tally.images:
+            raise no_images(options.image_dir, Ignored(**ignored))
+        with recorded_run(f"shadow {options.challenger}") as run:
+            recorder = recorder_of(run)
+            record.log_params(recorder, asdict(options))
+            result = tally.result(run.info.run_id)
+            record.log_metrics(recorder, metrics_of(result))
+            record.log_files(recorder, lambda folder: tally.write(folder, champion), FOLDER, [CHANGES])
+    return result
+
+
+def check_same_classes(champion: Predictor, challenger: Predictor) -> None:
+    if different := sorted(set(champion.classes) ^ set(challenger.classes)):
+        raise InvalidOptionsError(
+            [f"only one of champion and challenger has the classes {listed(different)}; compare models of the same"]
+        )
+
+
+def answers(
+    champion: Predictor, challenger: Predictor, sources: Iterable[ImageSource], batch_size: int
+) -> Iterator[Answer | None]:
+    """What both say of each image, in order; None if one of them cannot read it."""
+    own, first, second = tee(sources, 3)
+    both = zip(own, champion.predict(first, batch_size), challenger.predict(second, batch_size), strict=True)
+    for source, old, new in both:
+        known, found = best(champion, old), best(challenger, new)
+        yield Answer(source, *known, *found) if known and found else None
+
+
+def best(predictor: Predictor, prediction: Prediction) -> tuple[str, float] | None:
+    if prediction.probabilities is None:
+        return None
+    index = int(prediction.probabilities.argmax())
+    return predictor.classes[index], float(prediction.probabilities[index])
+
+
+class Tally:
+    """Counts answers and keeps those that differ."""
+
+    def __init__(self) -> None:
+        self.images = self.unreadable = 0
+        self.sums = [0.0, 0.0]
+        self.different: list[Answer] = []
+
+    def add(self, answer: Answer | None) -> None:
+        if answer is None:
+            self.unreadable += 1
+            return
+        self.images += 1
+        self.sums[0] += answer.champion_confidence
+        self.sums[1] += answer.challenger_confidence
+        if answer.champion != answer.challenger:
+            self.different.append(answer)
+
+    def result(self, run_id: str) -> Shadowed:
+        ordered = sorted(self.different, key=lambda answer: -answer.surety)
+        table = pd.DataFrame([answer.row for answer in ordered], columns=COLUMNS)
+        first, second = (total / self.images for total in self.sums)
+        return Shadowed(self.images, self.unreadable, table, (first, second), run_id)
+
+    def write(self, folder: Path, predictor: Predictor) -> None:
+        """The table, its counts by labels, and pictures of the answers that both are surest of."""
+        table = self.result("").table
+        table.to_parquet(folder / DISAGREEMENTS, index=False)
+        counts = table.groupby(["champion", "challenger"]).size().rename("images").reset_index()
+        counts.sort_values("images", ascending=False).to_json(folder / CHANGES, orient="split", index=False)
+        shown = heapq.nlargest(PICTURES, self.different, key=lambda answer: answer.surety)
+        if shown:
+            mosaic([picture_of(answer, predictor) for answer in shown]).save(folder / GALLERY)
+
+
+def picture_of(answer: Answer, predictor: Predictor) -> Image.Image:
+    lines = [
+        f"{answer.champion_confidence:.1%} {answer.champion}",
+        f"challenger: {answer.challenger_confidence:.1%} {answer.challenger}",
+        printable(answer.source.name).rpartition("/")[2],
+    ]
+    return tile(picture(predictor.preprocessing, answer.source), lines, WRONG)
+
+
+def metrics_of(result: Shadowed) -> dict[str, float]:
+    names = ("champion_confidence", "challenger_confidence")
+    return {f"shadow/{name}": value for name, value in zip(names, result.confidences, strict=True)} | {
+        "shadow/agreement": result.agreement,
+        "shadow/images": result.images,
+        "shadow/unreadable": result.unreadable,
+        "shadow/disagreements": len(result.table),
+    }
