@@ -1,0 +1,180 @@
+"""What a version was measured to be: text in a tag of the version, which may be signed.
+
+Written by whoever measures (`promote`) and read by whoever decides, the gate store in the server too. So nothing here
+needs torch, and nothing asks a server.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import hmac
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from mlflow_resnet.errors import EvidenceError
+
+TAG = "mlflow_resnet.evidence."
+KEY_VARIABLE = "MLFLOW_RESNET_GATE_KEY"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class MeasuredChampion:
+    """The version that held the alias while the candidate was measured, on the same images.
+
+    Attributes:
+        only_champion_right: images; with `only_candidate_right` what McNemar's test needs.
+        p_value: of that test, two-sided and exact.
+    """
+
+    version: int
+    model_id: str
+    weights_sha256: str
+    metrics: Mapping[str, float]
+    only_champion_right: int
+    only_candidate_right: int
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One measurement of a version.
+
+    Attributes:
+        metrics: by the names of `mlflow_resnet.evaluation.metrics`, such as top1_accuracy; finite.
+        measured_at: UTC, in ISO format with its offset.
+        champion: None if nobody held the alias.
+        signature: hexadecimal HMAC-SHA256, see `signed`; empty if there is none.
+    """
+
+    name: str
+    version: int
+    model_id: str
+    weights_sha256: str
+    dataset_name: str
+    dataset_digest: str
+    images: int
+    metrics: Mapping[str, float]
+    measured_at: str
+    measured_by: str
+    alias: str
+    champion: MeasuredChampion | None
+    signature: str = ""
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        problems = list(problems_of(self))
+        if self.champion:
+            problems += [f"champion's {problem}" for problem in problems_of(self.champion)]
+        if problems:
+            raise EvidenceError("; ".join(problems))
+
+    @property
+    def tag(self) -> str:
+        """The name of the tag of the version that holds this text."""
+        return f"{TAG}{self.dataset_digest}.{self.alias}"
+
+
+def problems_of(facts: Evidence | MeasuredChampion) -> list[str]:
+    """What is wrong with the fields of one of the two."""
+    numbers = ("version", "images", "only_champion_right", "only_candidate_right", "format")
+    found = []
+    for field in dataclasses.fields(facts):
+        value = getattr(facts, field.name)
+        if field.name == "champion":
+            continue
+        if field.name == "metrics":
+            bad = not isinstance(value, Mapping) or not all(map(is_finite, value.values()))
+            wanted = "names with finite numbers"
+        elif field.name == "p_value":
+            bad, wanted = not is_finite(value), "a finite number"
+        elif field.name in numbers:
+            bad, wanted = not isinstance(value, int) or isinstance(value, bool) or value < 0, "an integer from 0"
+        else:
+            bad, wanted = not isinstance(value, str), "text"
+        if bad:
+            found.append(f"{field.name} is {value!r}; expected {wanted}")
+    if isinstance(facts, Evidence) and not found:
+        found += problems_of_format(facts)
+    return found
+
+
+def problems_of_format(evidence: Evidence) -> list[str]:
+    """What this version of the package cannot read."""
+    found = []
+    if evidence.format != FORMAT:
+        found.append(f"format is {evidence.format}; expected {FORMAT}, update mlflow_resnet")
+    try:
+        in_utc = datetime.fromisoformat(evidence.measured_at).utcoffset() is not None
+    except ValueError:
+        in_utc = False
+    if not in_utc:
+        found.append(
+            f"measured_at is {evidence.measured_at!r}; expected a time with an offset, 2026-01-31T12:00:00+00:00"
+        )
+    return found
+
+
+def is_finite(value: object) -> bool:
+    """Whether it is a number, neither NaN nor infinite."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def to_text(evidence: Evidence) -> str:
+    """Canonical JSON: one text for one value."""
+    return canonical(dataclasses.asdict(evidence))
+
+
+def canonical(facts: Mapping[str, Any]) -> str:
+    return json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def from_text(text: str) -> Evidence:
+    """Reads what `to_text` wrote.
+
+    Raises:
+        EvidenceError: if it is something else; names every field that is missing, unknown or of another kind.
+    """
+    try:
+        facts = json.loads(text)
+    except ValueError as error:
+        raise EvidenceError(f"not JSON ({error})") from None
+    champion = facts.get("champion") if isinstance(facts, dict) else None
+    require_fields(facts, Evidence, "")
+    if champion is not None:
+        require_fields(champion, MeasuredChampion, "champion's ")
+        facts["champion"] = MeasuredChampion(**champion)
+    return Evidence(**facts)
+
+
+def require_fields(facts: object, kind: type[Any], whose: str) -> None:
+    """Raises unless `facts` has all of the fields of `kind` and no others."""
+    if not isinstance(facts, dict):
+        raise EvidenceError(f"{whose or 'the text '}is {type(facts).__name__}; expected an object with fields")
+    names = {field.name for field in dataclasses.fields(kind)}
+    problems = [f"{whose}field {name} is missing" for name in sorted(names - facts.keys())]
+    problems += [f"{whose}field {name!r} is unknown" for name in sorted(facts.keys() - names)]
+    if problems:
+        raise EvidenceError("; ".join(problems))
+
+
+def signature_of(evidence: Evidence, key: str) -> str:
+    """Hexadecimal HMAC-SHA256 of all fields but the signature."""
+    facts = dataclasses.asdict(evidence)
+    del facts["signature"]
+    return hmac.new(key.encode(), canonical(facts).encode(), hashlib.sha256).hexdigest()
+
+
+def signed(evidence: Evidence, key: str) -> Evidence:
+    """The same evidence with a signature, which only who has the key can make."""
+    return dataclasses.replace(evidence, signature=signature_of(evidence, key))
+
+
+def verified(evidence: Evidence, key: str) -> bool:
+    """Whether the signature was made with this key, of exactly these facts."""
+    return hmac.compare_digest(evidence.signature.encode(), signature_of(evidence, key).encode())

@@ -1,0 +1,104 @@
+"""Who moved an alias, when, from where and why: an append-only list of tags of the registered model.
+
+The gate store writes the entries in the server, in the same transaction as the alias; on a plain MLflow server
+`promote` and `rollback` write them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+TAG = "mlflow_resnet.history."
+NAME = re.compile(re.escape(TAG) + r"(?P<alias>[\w\-]+)\.(?P<sequence>\d{6,})")
+PROMOTE, ROLLBACK, REMOVE, FORCE = "promote", "rollback", "remove", "force"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One move of an alias.
+
+    Attributes:
+        sequence: 1, 2, ... without gaps, for each alias.
+        time: UTC, in ISO format with its offset.
+        action: promote, rollback, remove or force.
+        before, after: versions; None where the alias pointed, or points, to nothing. `from` and `to` in the text.
+        weights_sha256: of the version that has the alias now; empty if it is not known.
+        evidence: the name of the version's tag that spoke for the move, or None.
+        policy: the first 12 hexadecimal digits of the sha256 of the policy's text, or None.
+    """
+
+    sequence: int
+    alias: str
+    time: str
+    who: str
+    action: str
+    before: int | None
+    after: int | None
+    weights_sha256: str
+    evidence: str | None
+    policy: str | None
+
+    @property
+    def tag(self) -> str:
+        """The name of the registered model's tag that holds this entry."""
+        return f"{TAG}{self.alias}.{self.sequence:06d}"
+
+    def to_text(self) -> str:
+        facts = dataclasses.asdict(self)
+        facts["from"], facts["to"] = facts.pop("before"), facts.pop("after")
+        return json.dumps(facts, sort_keys=True)
+
+    def __str__(self) -> str:
+        moved = f"@{self.alias} from {shown(self.before)} to {shown(self.after)}"
+        return f"{self.time}  {self.action}  {moved}  by {self.who}"
+
+
+def shown(version: int | None) -> str:
+    return "none" if version is None else f"version {version}"
+
+
+def entry_of(text: str) -> Entry:
+    """Reads what `to_text` wrote; KeyError, TypeError or ValueError if it is something else."""
+    facts = json.loads(text)
+    facts["before"], facts["after"] = facts.pop("from"), facts.pop("to")
+    return Entry(**facts)
+
+
+def entries(tags: Mapping[str, str], alias: str | None = None) -> list[Entry]:
+    """The entries among the tags of a registered model, oldest first; those of one alias, or of all.
+
+    A tag that cannot be read is left out: on a plain server anybody may have written it.
+    """
+    found = []
+    for name, text in tags.items():
+        match = NAME.fullmatch(name)
+        if match and alias in (None, match["alias"]):
+            try:
+                entry = entry_of(text)
+            except (AttributeError, KeyError, TypeError, ValueError):
+                continue
+            if entry.tag == name:
+                found.append(entry)
+    return sorted(found, key=lambda entry: (entry.time, entry.sequence) if alias is None else ("", entry.sequence))
+
+
+def next_entry(
+    newest: Entry | None,
+    alias: str,
+    who: str,
+    action: str,
+    before: int | None,
+    after: int | None,
+    weights_sha256: str = "",
+    evidence: str | None = None,
+    policy: str | None = None,
+) -> Entry:
+    """The entry that follows `newest`, at this moment."""
+    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    number = newest.sequence + 1 if newest else 1
+    return Entry(number, alias, now, who, action, before, after, weights_sha256, evidence, policy)
