@@ -24,7 +24,6 @@ MlflowResnetError                    exit 2
 ├── OutOfMemoryError                 even a small batch needs more memory than there is
 ├── ProcessEndedError                one of several processes that train together ended before the others
 ├── AuditFailedError                 an audit found what it was told to fail on
-├── EvidenceError                    a text is not the measurement of a version
 ├── PromotionRefusedError            exit 3
 └── TrainingDivergedError            exit 5
 
@@ -246,13 +245,6 @@ class ProcessEndedError(MlflowResnetError):
 
 class AuditFailedError(MlflowResnetError):
     """An audit found what it was told to fail on."""
-
-
-class EvidenceError(MlflowResnetError):
-    """A text is not the measurement of a version."""
-
-    def __init__(self, problem: str) -> None:
-        super().__init__(f"not evidence of mlflow_resnet: {problem}. Measure the version again.")
 
 
 class PromotionRefusedError(MlflowResnetError):

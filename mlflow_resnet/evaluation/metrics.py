@@ -7,7 +7,6 @@ import pandas as pd
 from sklearn import metrics
 
 TOP_K = 5
-LOWER_IS_BETTER = frozenset({"log_loss"})
 
 
 def headline_metrics(targets: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:

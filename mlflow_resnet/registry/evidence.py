@@ -16,11 +16,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from mlflow_resnet.errors import EvidenceError
+from mlflow_resnet.errors import MlflowResnetError
 
 TAG = "mlflow_resnet.evidence."
 KEY_VARIABLE = "MLFLOW_RESNET_GATE_KEY"
 FORMAT = 1
+
+
+class EvidenceError(MlflowResnetError):
+    """A text is not the measurement of a version."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"not evidence of mlflow_resnet: {problem}. Measure the version again.")
 
 
 @dataclass(frozen=True)

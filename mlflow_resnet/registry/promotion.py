@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from mlflow_resnet.errors import InvalidOptionsError, PromotionRefusedError, listed
-from mlflow_resnet.evaluation.metrics import LOWER_IS_BETTER
+from mlflow_resnet.evaluation.names import LOWER_IS_BETTER
 from mlflow_resnet.registry.versions import move_alias
 
 TAG = "mlflow_resnet.promotion."
