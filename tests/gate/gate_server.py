@@ -15,18 +15,9 @@ from typing import Any
 import requests
 from helpers import free_port, server
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelStatus
 
 from mlflow_resnet.registry import evidence, history
 
-POLICY = """
-- models: "colors*"
-  alias: champion
-  require:
-    metrics: {top1_accuracy: {min: 0.8}}
-    dataset_digest: "aaaa000011112222"
-  not_worse: {metric: top1_accuracy, by: 0.02}
-"""
 DIGEST = "aaaa000011112222"
 
 
@@ -79,11 +70,14 @@ class Gate:
         self.send("POST", "registered-models/create", name=name)
         weights = os.urandom(32).hex()
         model_id = model_id or self.logged_model(weights)
-        body = {"name": name, "source": f"models:/{model_id}", "model_id": model_id} | fields
+        own = {} if "source" in fields else {"source": f"models:/{model_id}", "model_id": model_id}
+        body = {"name": name} | own | fields
         found = self.done("POST", "model-versions/create", **body)["model_version"]
         return Version(name, int(found["version"]), model_id, weights)
 
-    def measure(self, version: Version, champion: Version | None = None, alias: str = "champion", **changes: Any) -> None:
+    def measure(
+        self, version: Version, champion: Version | None = None, alias: str = "champion", **changes: Any
+    ) -> None:
         """Writes evidence."""
         self.tag(version, *tag_of(proof(version, champion, alias, **changes)))
 
@@ -129,8 +123,10 @@ class Version:
         return {"name": self.name, "version": str(self.number)}
 
 
-def proof(version: Version, champion: Version | None = None, alias: str = "champion", **changes: Any) -> evidence.Evidence:
-    """Evidence that passes POLICY, unless it is changed."""
+def proof(
+    version: Version, champion: Version | None = None, alias: str = "champion", **changes: Any
+) -> evidence.Evidence:
+    """Evidence that passes the rules of `colors`, unless it is changed."""
     measured = champion and evidence.MeasuredChampion(
         champion.number, champion.model_id, champion.weights, {"top1_accuracy": 0.9, "log_loss": 0.3}, 3, 4, 1.0
     )
@@ -163,7 +159,7 @@ def command(port: int, database: str, scheme: str, workers: int, *more: str) -> 
 
 @contextlib.contextmanager
 def gate_server(
-    folder: Path, policy: str = POLICY, database: str = "", workers: int = 4, more: tuple[str, ...] = (), **env: str
+    folder: Path, policy: str, database: str = "", workers: int = 4, more: tuple[str, ...] = (), **env: str
 ) -> Iterator[Gate]:
     """A server in a folder; with sqlite, if no other database is named."""
     port, path = free_port(), folder / "policy.yaml"

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from mlflow.entities.model_registry.model_version_stages import STAGE_DELETED_INTERNAL
 from mlflow.exceptions import MlflowException
-from mlflow.prompt.constants import _STORE_PROMPT_SOURCE_PLACEHOLDER, IS_PROMPT_TAG_KEY
+from mlflow.prompt.constants import _PROMPT_SOURCE_PLACEHOLDERS, IS_PROMPT_TAG_KEY
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, RESOURCE_CONFLICT
 from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModel
 
@@ -101,7 +101,7 @@ def is_prompt(model: SqlRegisteredModel) -> bool:
 
 def has_no_files(version: Any) -> bool:
     """Whether it is a prompt's version, which can be neither loaded nor served."""
-    return version.source == _STORE_PROMPT_SOURCE_PLACEHOLDER
+    return version.source in _PROMPT_SOURCE_PLACEHOLDERS
 
 
 def held(policy: Policy, model: SqlRegisteredModel, *names: str) -> list[tuple[str, int, list[Rule]]]:
