@@ -23,7 +23,7 @@ def test_what_was_not_measured_is_refused_with_the_command_to_run(gate):
     refused(
         gate.move(version), "no evidence for @champion: it was not measured. Run: mlflow-resnet promote --model-uri "
     )
-    assert "models:/colors unmeasured/1 --image-dir <the data set>" in gate.move(version).message
+    assert "--model-uri 'models:/colors unmeasured/1' --image-dir <the data set>." in gate.move(version).message
     assert gate.champion("colors unmeasured") is None
 
 

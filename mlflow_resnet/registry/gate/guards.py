@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -53,8 +54,8 @@ def unproven(move: Move, refusing: Sequence[Verdict]) -> str:
 
 def command(move: Move) -> str:
     """What measures the version."""
-    alias = "" if move.alias == "champion" else f" --alias {move.alias}"
-    return f"mlflow-resnet promote --model-uri models:/{move.name}/{move.version} --image-dir <the data set>{alias}"
+    uri, alias = shlex.quote(f"models:/{move.name}/{move.version}"), f" --alias {move.alias}"
+    return f"mlflow-resnet promote --model-uri {uri} --image-dir <the data set>{alias * (move.alias != 'champion')}"
 
 
 def dry_run_text(move: Move, verdicts: Sequence[Ruled]) -> str:

@@ -18,6 +18,28 @@ from mlflow import MlflowClient
 
 from mlflow_resnet.registry import evidence, history
 
+# The rules of most tests; models have names of their own.
+RULES = """
+- models: "colors*"
+  alias: champion
+  require:
+    metrics: {top1_accuracy: {min: 0.8}}
+    dataset_digest: aaaa000011112222
+  not_worse: {metric: top1_accuracy, by: 0.02}
+- models: "tried*"
+  alias: champion
+  mode: dry-run
+  require: {metrics: {top1_accuracy: {min: 0.8}}}
+- models: "approved*"
+  alias: champion
+  approval: {tag: approved}
+- models: "filed*"
+  alias: champion
+  require: {signature: true, flavor: mlflow_resnet}
+- models: "removable*"
+  alias: champion
+  remove: allowed
+"""
 DIGEST = "aaaa000011112222"
 
 
