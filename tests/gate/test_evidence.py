@@ -25,6 +25,9 @@ def test_its_tag_says_which_data_and_which_alias():
     [
         ("{", "not JSON"),
         ("[]", "the text is list"),
+        ("[" * 100_000, "not JSON"),
+        (to_text(proof(FIRST)).replace("0.3", "1" * 400), "expected names with finite numbers"),
+        (to_text(proof(FIRST)).replace('"images":100', '"images":' + "9" * 400), "expected an integer from 0"),
         ("{}", "field model_id is missing"),
         (to_text(proof(FIRST)).replace("0.3", "NaN"), "metrics is {'log_loss': nan"),
         (to_text(proof(FIRST)).replace('"format":1', '"format":2'), "format is 2; expected 1, update mlflow_resnet"),

@@ -175,6 +175,7 @@ def test_a_copy_whose_original_was_exchanged_is_refused(gate):
     bad, good = gate.register("shapes swapped"), gate.register("shapes good")
     gate.register("colors swapped", bad.model_id, source="models:/shapes swapped/1")
     gate.done("DELETE", "registered-models/delete", name="shapes swapped")
+    gate.made.discard("shapes swapped")
     gate.register("shapes swapped", good.model_id)
     version = type(good)("colors swapped", 1, good.model_id, good.weights)
     gate.measure(version)

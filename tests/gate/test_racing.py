@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -40,9 +41,11 @@ def test_of_eight_promotions_at_once_one_wins_each_round(kind, tmp_path, empty_d
 def raced(gate: Gate) -> list[int]:
     """The version that won each round; each round's versions are measured against the winner of the one before."""
     champion = gate.promoted("colors")
-    processes = get_context("spawn")
+    model_id, weights = champion.model_id, champion.weights
+    processes = get_context("fork")
     barrier, answers = processes.Barrier(PROCESSES + 1), processes.Queue()
-    rounds = [[gate.register("colors") for _ in range(PROCESSES)] for _ in range(ROUNDS)]
+    versions = [replace(gate.register("colors", model_id), weights=weights) for _ in range(PROCESSES * ROUNDS)]
+    rounds = [versions[start : start + PROCESSES] for start in range(0, len(versions), PROCESSES)]
     lanes = [
         processes.Process(target=race, args=(gate.url, str(gate.folder), barrier, list(lane), answers))
         for lane in zip(*rounds, strict=True)

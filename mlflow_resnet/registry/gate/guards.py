@@ -96,8 +96,9 @@ def refuse_prompt_tag(rules: Sequence[Rule], key: str) -> None:
 def is_prompt(model: SqlRegisteredModel) -> bool:
     """Whether it calls itself a prompt and has no version with files."""
     tags = {tag.key: tag.value for tag in model.registered_model_tags}
-    kept = [each for each in model.model_versions if each.current_stage != STAGE_DELETED_INTERNAL]
-    return tags.get(IS_PROMPT_TAG_KEY) == "true" and all(map(has_no_files, kept))
+    return tags.get(IS_PROMPT_TAG_KEY) == "true" and all(
+        has_no_files(each) for each in model.model_versions if each.current_stage != STAGE_DELETED_INTERNAL
+    )
 
 
 def has_no_files(version: Any) -> bool:
