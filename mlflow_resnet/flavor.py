@@ -21,6 +21,9 @@ from typing import Any
 
 import mlflow
 import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelInputExample, ModelSignature
 from mlflow.models.model import MLMODEL_FILE_NAME, ModelInfo
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
@@ -36,6 +39,7 @@ from mlflow_resnet.scoring.frame import ERROR, IMAGE, LABEL, probability_columns
 from mlflow_resnet.scoring.pyfunc import ScoringModel
 
 FLAVOR_NAME = "mlflow_resnet"
+WEIGHTS_SHA256 = "weights_sha256"  # of the flavor in MLmodel and a param of the logged model
 DEFAULT_MODEL_CONFIG: dict[str, Any] = {"device": "auto", "batch_size": 32, "max_images_per_request": 256}
 DEFAULT_DEVICE = "MLFLOW_DEFAULT_PREDICTION_DEVICE"  # MLflow's own name, as its pytorch flavor reads it
 PACKAGE = Path(__file__).parent
@@ -146,7 +150,7 @@ def add_data(classifier: ImageClassifier, path: Path, mlflow_model: Model) -> No
     """Writes the classifier's files and names their folder in MLmodel, where the pyfunc loader looks."""
     (path / DATA_SUBPATH).mkdir()
     sha256 = save_classifier(classifier, path / DATA_SUBPATH)
-    mlflow_model.flavors[FLAVOR_NAME]["weights_sha256"] = sha256
+    mlflow_model.flavors[FLAVOR_NAME][WEIGHTS_SHA256] = sha256
     mlflow_model.flavors[mlflow.pyfunc.FLAVOR_NAME]["data"] = DATA_SUBPATH
     mlflow_model.model_size_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     mlflow_model.save(str(path / MLMODEL_FILE_NAME))
@@ -159,7 +163,20 @@ def log_model(classifier: ImageClassifier, name: str = "model", **kwargs: Any) -
         kwargs: arguments of `save_model` and of `mlflow.models.Model.log`, such as `registered_model_name`, `step`,
             `params` and `tags`.
     """
-    return Model.log(None, sys.modules[__name__], name=name, classifier=classifier, **kwargs)
+    info = Model.log(None, sys.modules[__name__], name=name, classifier=classifier, **kwargs)
+    log_weights_sha256(MlflowClient().get_logged_model(info.model_id), info.flavors)
+    return info
+
+
+def log_weights_sha256(model: LoggedModel, flavors: dict[str, dict[str, Any]]) -> None:
+    """Makes the sha256 of the weights a param of the logged model, where nobody can change it, unless it is one."""
+    if WEIGHTS_SHA256 in model.params:
+        return
+    try:
+        MlflowClient().log_model_params(model.model_id, {WEIGHTS_SHA256: flavors[FLAVOR_NAME][WEIGHTS_SHA256]})
+    except MlflowException:  # also what is said to a request that arrived twice
+        if WEIGHTS_SHA256 not in MlflowClient().get_logged_model(model.model_id).params:
+            raise
 
 
 def load_model(model_uri: str) -> ImageClassifier:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 from helpers import ROOT, write_class_folders
 
 TRAINED = """
@@ -25,3 +26,12 @@ def test_a_benchmark_trains_and_scores_ours(tmp_path):
     epochs, accuracy = done.stdout.split()
     assert int(epochs) == 1
     assert 0 <= float(accuracy) <= 1
+
+
+@pytest.mark.slow
+def test_the_gate_is_measured_beside_mlflows_own_store():
+    command = [sys.executable, "gate.py", "--quick"]
+    done = subprocess.run(command, cwd=ROOT / "benchmarks", capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    for call in ("set alias", "set tag", "get version", "search"):
+        assert f"| {call}" in done.stdout

@@ -14,10 +14,13 @@ import pytest
 import torch
 import yaml
 from helpers import COLORS, write_class_folders
+from mlflow.entities import LoggedModel
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 import mlflow_resnet
 from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError, TamperedWeightsError
+from mlflow_resnet.flavor import log_weights_sha256
 from mlflow_resnet.model.storage import sha256_of
 
 CLASSES = tuple(COLORS)
@@ -136,6 +139,17 @@ def test_without_a_run_the_model_is_logged_and_registered_all_the_same(classifie
     assert mlflow.get_logged_model(info.model_id).tags["by"] == "hand"
     for uri in ("models:/colors/1", info.model_uri):
         assert torch.equal(logits(mlflow_resnet.load_model(uri)), logits(classifier))
+
+
+def test_the_logged_model_knows_the_hash_of_its_weights_for_good(classifier, workdir, saved):
+    info = mlflow_resnet.log_model(classifier)
+    model = mlflow.get_logged_model(info.model_id)
+    assert model.params["weights_sha256"] == sha256_of(saved / "data" / "model.safetensors")
+    log_weights_sha256(model, info.flavors)  # twice is once
+    stale = LoggedModel.from_dictionary(model.to_dictionary() | {"params": {}})
+    log_weights_sha256(stale, info.flavors)  # also if the answer to the first time was lost
+    with pytest.raises(MlflowException):
+        mlflow.log_model_params({"weights_sha256": "00"}, info.model_id)
 
 
 @pytest.mark.parametrize("value", ["0", 0, -1, 2.5, "many", None])

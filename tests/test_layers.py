@@ -89,7 +89,12 @@ OURS = list(distribution("mlflow_resnet").entry_points)
 
 
 def test_the_package_is_installed_with_its_entry_points():
-    assert {e.group for e in OURS} == {"console_scripts", "mlflow.dataset_constructor", "mlflow.model_evaluator"}
+    assert {e.group for e in OURS} == {
+        "console_scripts",
+        "mlflow.dataset_constructor",
+        "mlflow.model_evaluator",
+        "mlflow.model_registry_store",
+    }
 
 
 @pytest.mark.parametrize("entry_point", OURS, ids=lambda e: e.name)

@@ -1,6 +1,7 @@
 """How good a classifier is, whether its confidence can be believed, and where it fails.
 
 evaluate     predicts labeled images through the predict path
+names        which metrics are better when lower
 metrics      numbers from targets and probabilities, scikit-learn's
 intervals    how far they could be off
 calibration  the temperature, and how far confidence is from accuracy

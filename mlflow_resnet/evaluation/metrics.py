@@ -9,7 +9,6 @@ import pandas as pd
 from sklearn import metrics
 
 TOP_K = 5
-LOWER_IS_BETTER = frozenset({"log_loss"})
 MANY_CLASSES = 20
 NOT_IN_A_NAME = re.compile(r"[^\w.\- ]")
 MOST_CHARACTERS = 200  # of MLflow's 250

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import hmac
 import json
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +21,8 @@ from mlflow_resnet.errors import MlflowResnetError
 TAG = "mlflow_resnet.evidence."
 KEY_VARIABLE = "MLFLOW_RESNET_GATE_KEY"
 FORMAT = 1
+MOST = 10**12  # images; more than that is no count
+LARGEST = sys.float_info.max
 
 
 class EvidenceError(MlflowResnetError):
@@ -101,7 +103,7 @@ def problems_of(facts: Evidence | MeasuredChampion) -> list[str]:
         elif field.name == "p_value":
             bad, wanted = not is_finite(value), "a finite number"
         elif field.name in numbers:
-            bad, wanted = not isinstance(value, int) or isinstance(value, bool) or value < 0, "an integer from 0"
+            bad, wanted = type(value) is not int or not 0 <= value <= MOST, "an integer from 0"
         else:
             bad, wanted = not isinstance(value, str), "text"
         if bad:
@@ -128,8 +130,8 @@ def problems_of_format(evidence: Evidence) -> list[str]:
 
 
 def is_finite(value: object) -> bool:
-    """Whether it is a number, neither NaN nor infinite."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it is a number, neither NaN nor infinite, nor an integer that no float can hold."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def to_text(evidence: Evidence) -> str:
@@ -149,7 +151,7 @@ def from_text(text: str) -> Evidence:
     """
     try:
         facts = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EvidenceError(f"not JSON ({error})") from None
     champion = facts.get("champion") if isinstance(facts, dict) else None
     require_fields(facts, Evidence, "")

@@ -80,11 +80,12 @@ def entries(tags: Mapping[str, str], alias: str | None = None) -> list[Entry]:
         if match and alias in (None, match["alias"]):
             try:
                 entry = entry_of(text)
-            except (AttributeError, KeyError, TypeError, ValueError):
+                is_own = entry.tag == name
+            except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
                 continue
-            if entry.tag == name:
+            if is_own:
                 found.append(entry)
-    return sorted(found, key=lambda entry: (entry.time, entry.sequence) if alias is None else ("", entry.sequence))
+    return sorted(found, key=lambda entry: (str(entry.time) if alias is None else "", entry.sequence))
 
 
 def champions(known: Iterable[Entry]) -> list[int]:

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from mlflow_resnet.errors import InvalidOptionsError, PromotionRefusedError, listed
-from mlflow_resnet.evaluation.metrics import LOWER_IS_BETTER
+from mlflow_resnet.evaluation.names import LOWER_IS_BETTER
 from mlflow_resnet.registry import history
 from mlflow_resnet.registry.aliases import Move, move_alias
 from mlflow_resnet.registry.evidence import Evidence, to_text

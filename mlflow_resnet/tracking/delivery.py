@@ -30,6 +30,7 @@ from mlflow.entities import (
 from mlflow.models import Model
 from mlflow.tracking.context.registry import resolve_tags
 
+from mlflow_resnet import flavor
 from mlflow_resnet.registry import versions
 from mlflow_resnet.tracking.notes import Notes
 
@@ -154,6 +155,7 @@ def complete(client: MlflowClient, run_id: str, model: LoggedModel, folder: Path
     description.artifact_path = model.artifact_location
     description.save(folder / "MLmodel")
     client.log_model_artifacts(model.model_id, str(folder))
+    flavor.log_weights_sha256(model, description.flavors)
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     outputs = client.get_run(run_id).outputs
     known = [output.model_id for output in outputs.model_outputs] if outputs else []

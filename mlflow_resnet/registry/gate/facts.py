@@ -1,0 +1,107 @@
+"""What the server itself knows of a version: its logged model, whose params nobody can change."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import flask
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, LoggedModelStatus
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.utils.models import _parse_model_uri
+from mlflow.store.model_registry.abstract_store import AbstractStore
+
+from mlflow_resnet.registry.gate.decision import LoggedMetric, Proven
+
+WEIGHTS = "weights_sha256"  # a param that mlflow_resnet logs with every model
+COPIES = 20  # of copies of copies are followed
+
+
+def user() -> str | None:
+    """Who sends the request, as MLflow's authentication says; None if the server has no users."""
+    return flask.g.get("mlflow_authenticated_user") if flask.has_request_context() else None
+
+
+def who() -> str:
+    """The same for people to read, with what there is where nobody has a name."""
+    if not flask.has_request_context():
+        return "somebody with access to the database"
+    return user() or f"somebody at {flask.request.remote_addr}"
+
+
+def proven(store: AbstractStore, name: str, version: int, tracking_uri: str | None, reads_files: bool) -> Proven:
+    """Follows a version to its logged model.
+
+    Args:
+        reads_files: whether to read its MLmodel file too, for flavors and signature.
+    """
+    try:
+        model_id = model_id_of(store, name, version)
+        model = logged_model(model_id, tracking_uri)
+    except MlflowException as error:
+        return Proven((f"its logged model is not to be had ({error.message})",))
+    problems = []
+    if model.status != LoggedModelStatus.READY:
+        problems.append(f"its logged model {model_id} is {model.status}; expected READY")
+    if store.get_model_version_download_uri(name, version) != model.artifact_location:
+        problems.append(f"its files are not those of its logged model {model_id}; register that one")
+    if WEIGHTS not in model.params:
+        problems.append(f"its logged model {model_id} has no param {WEIGHTS}; log it with mlflow_resnet again")
+    metrics = tuple(LoggedMetric(each.key, each.value, each.dataset_digest) for each in model.metrics or ())
+    description = mlmodel_of(model) if reads_files else {}
+    return Proven(
+        tuple(problems),
+        model_id,
+        model.params.get(WEIGHTS, ""),
+        metrics,
+        tuple(description.get("flavors", ())),
+        bool(description.get("signature")),
+    )
+
+
+def model_id_of(store: AbstractStore, name: str, version: int) -> str:
+    """The logged model that a version, or the version that it is a copy of, was registered from."""
+    for _ in range(COPIES):
+        source = store.get_model_version(name, version).source or ""
+        if urlparse(source).scheme != "models":
+            break
+        parsed = _parse_model_uri(source)
+        if parsed.model_id:
+            return parsed.model_id
+        if not (parsed.name and parsed.version):
+            break
+        name, version = parsed.name, int(parsed.version)
+    raise MlflowException.invalid_parameter_value(f"it is made from {source}; expected models:/<model id>")
+
+
+def logged_model(model_id: str, tracking_uri: str | None) -> LoggedModel:
+    """As the server's own tracking store has it."""
+    if flask.has_request_context():
+        from mlflow.server.handlers import _get_tracking_store
+
+        return _get_tracking_store().get_logged_model(model_id)
+    return MlflowClient(tracking_uri).get_logged_model(model_id)
+
+
+def mlmodel_of(model: LoggedModel) -> dict[str, Any]:
+    """The MLmodel file; empty if it cannot be read, so that what asks for it is missing."""
+    from mlflow.server import handlers
+
+    location = model.artifact_location
+    try:
+        if handlers._is_servable_proxied_run_artifact_root(location):
+            inside = handlers._get_proxied_run_artifact_destination_path(location, "MLmodel")
+            path = handlers._get_workspace_scoped_repo_path_if_enabled(inside) or ""
+            repository = handlers._get_artifact_repo_mlflow_artifacts()
+        else:
+            repository, path = get_artifact_repository(location), "MLmodel"
+        with tempfile.TemporaryDirectory() as folder:
+            text = Path(repository.download_artifacts(path, folder)).read_text(encoding="utf-8")
+        return dict(yaml.safe_load(text))
+    except Exception:  # stores of artifacts share no base class of errors
+        return {}

@@ -1,0 +1,234 @@
+"""What a rule misses, without any server."""
+
+import dataclasses
+from datetime import datetime, timedelta, timezone
+
+import pytest
+import yaml
+from gate_server import DIGEST, Version, proof, tag_of
+from scipy.stats import binomtest
+
+from mlflow_resnet.registry import history
+from mlflow_resnet.registry.evidence import MeasuredChampion, signed
+from mlflow_resnet.registry.gate.comparison import mcnemar
+from mlflow_resnet.registry.gate.decision import LoggedMetric, Move, Proven, is_rollback, judged
+from mlflow_resnet.registry.gate.policy import rule_of
+
+CHAMPION, CANDIDATE = (Version("colors", number, f"m-{number}", f"{number}" * 64) for number in (1, 2))
+OTHER = Version("shapes", 2, "m-2", "2" * 64)
+
+
+def rule(text=""):
+    problems = []
+    made = rule_of({"models": "colors", "alias": "champion"} | (yaml.safe_load(text) or {}), "rule", problems)
+    assert problems == []
+    return made
+
+
+def move(*evidence, tags=None, **changes):
+    """Version 2 is to follow version 1."""
+    written = dict(map(tag_of, evidence or [proof(CANDIDATE, CHAMPION)]))
+    known = Proven((), "m-2", "2" * 64, flavors=("mlflow_resnet", "python_function"), signature=True)
+    facts = Move(
+        name="colors",
+        alias="champion",
+        version=2,
+        tags=written | (tags or {}),
+        status="READY",
+        proven=known,
+        champion=1,
+        past=(),
+        user=None,
+        key="key",
+        now=datetime.now(timezone.utc),
+    )
+    return dataclasses.replace(facts, **changes)
+
+
+def compared(own, other, lost=0, won=0, images=100):
+    champion = MeasuredChampion(1, "m-1", "1" * 64, {"top1_accuracy": other, "log_loss": other}, lost, won, 1.0)
+    metrics = {"top1_accuracy": own, "log_loss": own}
+    return dataclasses.replace(proof(CANDIDATE), champion=champion, metrics=metrics, images=images)
+
+
+def missing(text, moved):
+    return "; ".join(judged(rule(text), moved).missing)
+
+
+@pytest.mark.parametrize(
+    ("text", "evidence"),
+    [
+        ("", proof(CANDIDATE, CHAMPION)),
+        ("require: {metrics: {top1_accuracy: {min: 0.9, max: 0.9}, log_loss: {max: 0.3}}}", proof(CANDIDATE, CHAMPION)),
+        (f"require: {{dataset_digest: {DIGEST}}}", proof(CANDIDATE, CHAMPION)),
+        (f"require: {{dataset_digest: [x, {DIGEST}]}}", proof(CANDIDATE, CHAMPION)),
+        ("require: {flavor: mlflow_resnet, signature: true}", proof(CANDIDATE, CHAMPION)),
+        ("require: {max_age_days: 1}", proof(CANDIDATE, CHAMPION)),
+        ("signed: true", signed(proof(CANDIDATE, CHAMPION), "key")),
+        ("not_worse: {metric: top1_accuracy, by: 0.01}", compared(0.94, 0.95)),
+        ("not_worse: {metric: top1_accuracy, by: 0}", compared(0.95, 0.95)),
+        ("not_worse: {metric: top1_accuracy, relative: 0.1}", compared(0.45, 0.5)),
+        ("not_worse: {metric: log_loss, by: 0}", compared(0.2, 0.3)),
+        ("not_worse: {metric: ece, by: 0, lower_is_better: true}", compared(0.2, 0.3)),
+        ("not_worse: {metric: top1_accuracy, significant: 0.05}", compared(0.9, 0.95, lost=9, won=4)),
+        ("not_worse: {metric: top1_accuracy, significant: 0.05}", compared(0.9, 0.95, lost=1, won=50)),
+    ],
+)
+def test_allowed(text, evidence):
+    if "ece" in text:
+        champion = dataclasses.replace(evidence.champion, metrics={"ece": 0.3})
+        evidence = dataclasses.replace(evidence, metrics={"ece": 0.2}, champion=champion)
+    verdict = judged(rule(text), move(evidence))
+    assert verdict.missing == ()
+    assert verdict.evidence == evidence.tag
+
+
+@pytest.mark.parametrize(
+    ("text", "evidence", "said"),
+    [
+        ("", proof(CANDIDATE, CHAMPION, alias="other"), "no evidence for @champion"),
+        ("", proof(OTHER, CHAMPION), "name of the evidence is shapes; expected colors"),
+        ("", proof(CHAMPION, CHAMPION), "version of the evidence is 1; expected 2"),
+        ("", proof(CANDIDATE, CHAMPION, model_id="m-3"), "model_id of the evidence is m-3; expected m-2"),
+        ("", proof(CANDIDATE, CHAMPION, weights_sha256="00"), "weights_sha256 of the evidence is 00; expected 2222"),
+        ("", proof(CANDIDATE, CHAMPION, images=0), "measured on 0 images"),
+        ("", proof(CANDIDATE), "measured against none, but version 1 is @champion now"),
+        ("", proof(CANDIDATE, CANDIDATE), "measured against version 2, but version 1 is @champion now"),
+        ("", proof(CANDIDATE, CHAMPION, measured_at="2999-01-01T00:00:00+00:00"), "which is yet to come"),
+        ("require: {metrics: {top1_accuracy: {min: 0.91}}}", proof(CANDIDATE, CHAMPION), "0.9; expected at least 0.91"),
+        ("require: {metrics: {log_loss: {max: 0.2}}}", proof(CANDIDATE, CHAMPION), "0.3; expected at most 0.2"),
+        ("require: {metrics: {f1: {min: 0}}}", proof(CANDIDATE, CHAMPION), "f1 was not measured"),
+        ("require: {dataset_digest: x}", proof(CANDIDATE, CHAMPION), f"digest {DIGEST}; expected x"),
+        (
+            "require: {max_age_days: 1}",
+            proof(CANDIDATE, CHAMPION, measured_at="2020-01-01T00:00:00+00:00"),
+            "1 days ago",
+        ),
+        ("signed: true", proof(CANDIDATE, CHAMPION), "its signature is missing"),
+        ("signed: true", signed(proof(CANDIDATE, CHAMPION), "stolen"), "was not made with the server's key"),
+        ("not_worse: {metric: top1_accuracy, by: 0.01}", compared(0.93, 0.95), "worse by 0.02; allowed are 0.01"),
+        ("not_worse: {metric: top1_accuracy, relative: 0.01}", compared(0.4, 0.5), "allowed are 0.005"),
+        ("not_worse: {metric: log_loss, by: 0.05}", compared(0.4, 0.3), "log_loss is 0.4, of the champion 0.3"),
+        ("not_worse: {metric: f1, by: 1}", compared(1, 1), "f1 was not measured of both"),
+        (
+            "not_worse: {metric: f1, significant: 0.05}",
+            compared(1, 1, lost=9, won=1),
+            "on 9 images, only the candidate on 1",
+        ),
+        (
+            "not_worse: {metric: f1, significant: 0.05}",
+            compared(1, 1, lost=90, won=11),
+            "90 and 11 images are right of one",
+        ),
+    ],
+)
+def test_refused_with_the_reason(text, evidence, said):
+    assert said in missing(text, move(evidence))
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "said"),
+    [
+        ("require: {tags: {ticket: null}}", {}, "tag ticket is missing"),
+        ("require: {tags: {stage: done}}", {"tags": {"stage": "begun"}}, "tag stage is 'begun'; expected 'done'"),
+        ("require: {flavor: sklearn}", {}, "its flavors are mlflow_resnet, python_function; expected sklearn"),
+        ("require: {signature: true}", {"proven": Proven((), "m-2", "2" * 64)}, "its model has no signature"),
+        ("", {"proven": Proven(("its files are not those of m-2",))}, "its files are not those of m-2"),
+        ("", {"status": "PENDING_REGISTRATION"}, "its status is PENDING_REGISTRATION"),
+        ("approval: {tag: ok}", {}, "tag ok is missing"),
+        ("approval: {tag: ok}", {"tags": {"ok": "no"}}, "tag ok is no; expected true"),
+        ("approval: {tag: ok, by_another_user: true}", {"tags": {"ok": "true", "ok.by": "ann"}}, "has no users"),
+        ("approval: {tag: ok, by_another_user: true}", {"tags": {"ok": "true"}, "user": "ben"}, "is not known"),
+        (
+            "approval: {tag: ok, by_another_user: true}",
+            {"tags": {"ok": "true", "ok.by": ""}, "user": "ben"},
+            "not known",
+        ),
+        (
+            "approval: {tag: ok, by_another_user: true}",
+            {"tags": {"ok": "true", "ok.by": "ben"}, "user": "ben"},
+            "set by ben",
+        ),
+    ],
+)
+def test_refused_for_what_the_version_lacks(text, changes, said):
+    assert said in missing(text, move(**changes))
+
+
+@pytest.mark.parametrize(
+    ("text", "changes"),
+    [
+        ("require: {tags: {ticket: null, stage: done}}", {"tags": {"ticket": "", "stage": "done"}}),
+        ("approval: {tag: ok}", {"tags": {"ok": "True"}}),
+        ("approval: {tag: ok, by_another_user: true}", {"tags": {"ok": "true", "ok.by": "ann"}, "user": "ben"}),
+    ],
+)
+def test_allowed_with_what_the_version_has(text, changes):
+    assert missing(text, move(**changes)) == ""
+
+
+def test_everything_that_is_missing_is_told_at_once():
+    text = "require: {metrics: {f1: {min: 1}}, tags: {ticket: null}}\napproval: {tag: ok}"
+    said = missing(text, move(proof(CANDIDATE, images=0)))
+    for part in ("f1 was not", "ticket is missing", "tag ok is", "0 images", "against none"):
+        assert part in said
+
+
+def test_only_who_was_overtaken_is_told_so():
+    assert judged(rule(), move(proof(CANDIDATE))).is_overtaken
+    assert not judged(rule(), move(proof(CANDIDATE, images=0))).is_overtaken
+    assert not judged(rule(), move()).is_overtaken
+
+
+def test_of_several_measurements_the_best_counts():
+    bad = proof(CANDIDATE, CHAMPION, dataset_digest="other", images=0)
+    assert judged(rule(), move(bad, proof(CANDIDATE, CHAMPION))).evidence.endswith(f"{DIGEST}.champion")
+
+
+def test_a_tag_under_the_name_of_another_does_not_count():
+    text = tag_of(proof(CANDIDATE, CHAMPION))[1]
+    moved = move(tags={"mlflow_resnet.evidence.x.champion": text})
+    moved = dataclasses.replace(moved, tags={"mlflow_resnet.evidence.x.champion": text})
+    assert "holds what belongs into" in missing("", moved)
+
+
+@pytest.mark.parametrize(
+    ("logged", "said"),
+    [
+        ([LoggedMetric("test_top1_accuracy", 0.9, DIGEST)], ""),
+        ([LoggedMetric("top1_accuracy", 0.9, "other"), LoggedMetric("top1_accuracy", 0.9, None)], "is not there"),
+        ([LoggedMetric("top1_accuracy", 0.8, DIGEST)], "is 0.8; the evidence says 0.9"),
+        ([], "is not there"),
+    ],
+)
+def test_what_the_logged_model_says_must_agree(logged, said):
+    known = Proven((), "m-2", "2" * 64, tuple(logged))
+    found = missing("logged: true\nrequire: {metrics: {top1_accuracy: {min: 0.5}}}", move(proven=known))
+    assert said in found
+    assert bool(said) == bool(found)
+
+
+def test_back_to_the_version_before_needs_no_new_evidence():
+    entry = history.next_entry(None, "champion", "ann", history.PROMOTE, 2, 1, policy="abc")
+    back = move(proof(CANDIDATE, images=0), past=(entry,))
+    assert is_rollback(back)
+    assert missing("", back) == ""
+    assert "0 images" in missing("rollback: forbidden", back)
+    assert not is_rollback(dataclasses.replace(back, champion=3))  # moved past the gate since
+    assert not is_rollback(dataclasses.replace(back, version=5))
+    assert not is_rollback(dataclasses.replace(back, status="FAILED"))
+    assert not is_rollback(dataclasses.replace(back, past=(dataclasses.replace(entry, policy=None),)))  # a client's
+    done = history.next_entry(entry, "champion", "ann", history.ROLLBACK, 1, 2, policy="abc")
+    assert not is_rollback(dataclasses.replace(back, past=(entry, done), version=1, champion=2))  # forth again
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 9), (9, 1), (5, 5), (60, 40), (3000, 2800)])
+def test_the_test_is_mcnemars_exact_one(first, second):
+    expected = binomtest(first, first + second).pvalue if first + second else 1.0
+    assert mcnemar(first, second) == pytest.approx(expected, rel=1e-9)
+
+
+def test_age_is_counted_from_the_measurement():
+    day_old = (datetime.now(timezone.utc) - timedelta(days=1.5)).isoformat()
+    assert "days ago" in missing("require: {max_age_days: 1}", move(proof(CANDIDATE, CHAMPION, measured_at=day_old)))
+    assert missing("require: {max_age_days: 2}", move(proof(CANDIDATE, CHAMPION, measured_at=day_old))) == ""

@@ -1,0 +1,85 @@
+"""Evidence and history as text."""
+
+import dataclasses
+
+import pytest
+from gate_server import Version, proof
+
+from mlflow_resnet.registry import evidence, history
+from mlflow_resnet.registry.evidence import EvidenceError, from_text, signed, to_text, verified
+
+FIRST, SECOND = (Version("colors", number, f"m-{number}", "ab" * 32) for number in (1, 2))
+
+
+def test_evidence_read_is_what_was_written():
+    for facts in (proof(FIRST), signed(proof(SECOND, FIRST), "key")):
+        assert from_text(to_text(facts)) == facts
+
+
+def test_its_tag_says_which_data_and_which_alias():
+    assert proof(FIRST).tag == "mlflow_resnet.evidence.aaaa000011112222.champion"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "not JSON"),
+        ("[]", "the text is list"),
+        ("[" * 100_000, "not JSON"),
+        (to_text(proof(FIRST)).replace("0.3", "1" * 400), "expected names with finite numbers"),
+        (to_text(proof(FIRST)).replace('"images":100', '"images":' + "9" * 400), "expected an integer from 0"),
+        ("{}", "field model_id is missing"),
+        (to_text(proof(FIRST)).replace("0.3", "NaN"), "metrics is {'log_loss': nan"),
+        (to_text(proof(FIRST)).replace('"format":1', '"format":2'), "format is 2; expected 1, update mlflow_resnet"),
+        (to_text(proof(FIRST)).replace('"version":1', '"version":"1"'), "version is '1'; expected an integer"),
+        (to_text(proof(FIRST)).replace('"images"', '"pictures"'), "field 'pictures' is unknown"),
+        (to_text(proof(FIRST)).replace('"champion":null', '"champion":3'), "champion's is int"),
+        (to_text(proof(SECOND, FIRST)).replace('"p_value":1.0', '"p_value":Infinity'), "champion's p_value is inf"),
+        (to_text(proof(FIRST, measured_at="2026-01-31T12:00:00+00:00")).replace("+00:00", ""), "with an offset"),
+    ],
+)
+def test_what_is_not_evidence_is_told_in_a_sentence(text, said):
+    with pytest.raises(EvidenceError) as error:
+        from_text(text)
+    assert said in error.value.message
+
+
+def test_a_signature_is_of_every_field_and_of_one_key():
+    facts = signed(proof(SECOND, FIRST), "key")
+    assert verified(facts, "key")
+    assert not verified(facts, "another key")
+    assert not verified(proof(SECOND, FIRST), "key")
+    others = {
+        "name": "x",
+        "metrics": {"top1_accuracy": 1.0},
+        "champion": None,
+        "images": 101,
+        "alias": "x",
+        "version": 3,
+    }
+    for name, value in others.items():
+        assert not verified(dataclasses.replace(facts, **{name: value}), "key"), name
+
+
+def test_a_signature_survives_writing_and_reading():
+    assert verified(from_text(to_text(signed(proof(SECOND, FIRST), "key"))), "key")
+
+
+def test_history_is_numbered_and_in_order():
+    first = history.next_entry(None, "champion", "ann", history.PROMOTE, None, 1, "ab", "tag", "0123")
+    second = history.next_entry(first, "champion", "ben", history.ROLLBACK, 1, None)
+    tags = {entry.tag: entry.to_text() for entry in (second, first)}
+    assert sorted(tags) == ["mlflow_resnet.history.champion.000001", "mlflow_resnet.history.champion.000002"]
+    assert history.entries(tags, "champion") == [first, second]
+    assert history.entries(tags, "challenger") == []
+    assert "rollback  @champion from version 1 to none  by ben" in str(second)
+
+
+def test_what_is_no_history_is_left_out():
+    entry = history.next_entry(None, "champion", "ann", history.PROMOTE, None, 1)
+    tags = {entry.tag: entry.to_text(), f"{evidence.TAG}x": "{}"}
+    tags |= {
+        "mlflow_resnet.history.champion.000002": "nonsense",
+        "mlflow_resnet.history.champion.000003": entry.to_text(),
+    }
+    assert history.entries(tags) == [entry]

@@ -1,0 +1,68 @@
+"""Eight processes promote at once, again and again: one wins each round, and the others are told by whom."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+from databases import database_of
+from gate_server import RULES, Gate, Version, gate_server
+
+pytestmark = pytest.mark.slow
+PROCESSES, ROUNDS = 8, 25
+
+
+def race(url: str, folder: str, barrier, versions: list[Version], answers) -> None:
+    """One of the processes: in each round it moves the alias to its version at the same moment as the others."""
+    gate = Gate(url, Path(folder), Path(folder))
+    for version in versions:
+        barrier.wait(300)
+        answers.put((version.number, gate.move(version).status))
+        barrier.wait(300)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_of_eight_promotions_at_once_one_wins_each_round(kind, tmp_path, empty_database):
+    with (
+        database_of(kind, tmp_path, empty_database) as uri,
+        gate_server(tmp_path, RULES, uri, workers=4) as gate,
+    ):
+        winners = raced(gate)
+        entries = gate.history("colors")
+        assert [each.sequence for each in entries] == list(range(1, ROUNDS + 2))
+        assert [each.after for each in entries] == [1, *winners]
+        assert [each.before for each in entries] == [None, 1, *winners[:-1]]
+        assert [each.time for each in entries] == sorted(each.time for each in entries)
+        assert gate.champion("colors") == winners[-1]
+
+
+def raced(gate: Gate) -> list[int]:
+    """The version that won each round; each round's versions are measured against the winner of the one before."""
+    champion = gate.promoted("colors")
+    model_id, weights = champion.model_id, champion.weights
+    processes = get_context("fork")
+    barrier, answers = processes.Barrier(PROCESSES + 1), processes.Queue()
+    versions = [replace(gate.register("colors", model_id), weights=weights) for _ in range(PROCESSES * ROUNDS)]
+    rounds = [versions[start : start + PROCESSES] for start in range(0, len(versions), PROCESSES)]
+    lanes = [
+        processes.Process(target=race, args=(gate.url, str(gate.folder), barrier, list(lane), answers))
+        for lane in zip(*rounds, strict=True)
+    ]
+    for lane in lanes:
+        lane.start()
+    winners = []
+    for versions in rounds:
+        for version in versions:
+            gate.measure(version, champion)
+        barrier.wait(300)
+        barrier.wait(300)
+        found = dict(answers.get(timeout=60) for _ in versions)
+        assert sorted(found.values()) == [200] + [409] * (PROCESSES - 1), found
+        champion = next(version for version in versions if found[version.number] == 200)
+        winners.append(champion.number)
+    for lane in lanes:
+        lane.join(60)
+        assert lane.exitcode == 0
+    return winners
