@@ -29,6 +29,7 @@ _HOMES = {
     "promote": "mlflow_resnet.pipeline",
     "save_model": "mlflow_resnet.flavor",
     "score": "mlflow_resnet.pipeline",
+    "serve": "mlflow_resnet.serving.server",
     "split": "mlflow_resnet.curation",
     "sweep": "mlflow_resnet.tuning.sweep",
     "train": "mlflow_resnet.pipeline",

@@ -35,6 +35,7 @@ LAYERS = [
     "training_run",
     "pipeline",
     "explaining",
+    "serving",
     "tuning",
     "digits_demo",
     "summaries",
