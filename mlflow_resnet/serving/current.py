@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 import time
 from dataclasses import dataclass
@@ -30,9 +29,6 @@ class Refusal:
     why: str
     wait_seconds: float
     again_at: float  # of time.monotonic
-
-    def holds_for(self, version: ModelVersion) -> bool:
-        return are_same(self.version, version) and time.monotonic() < self.again_at
 
 
 class CurrentVersion:
@@ -79,28 +75,28 @@ class CurrentVersion:
         self.last_check = utc_now()
 
     def _serve(self, version: ModelVersion) -> None:
+        refusal = self._refusal if self._refusal and are_same(self._refusal.version, version) else None
         if are_same(self.served.version, version):
             self._refusal = None
             self._note("")
-        elif self._refusal and self._refusal.holds_for(version):
-            self._note(self._refusal.why)
+        elif refusal and time.monotonic() < refusal.again_at:
+            self._note(refusal.why)
         else:
-            self._replace_by(version)
+            self._replace_by(version, 2 * (refusal.wait_seconds if refusal else self._poll_seconds))
 
-    def _replace_by(self, version: ModelVersion) -> None:
+    def _replace_by(self, version: ModelVersion, wait_seconds: float) -> None:
+        """Args: wait_seconds: until the next attempt, should this one fail."""
         try:
             with patience(retries=2, seconds=30):
                 served = load_version(uri_of(version), self._device)
         except MlflowException as error:
-            before = self._refusal.wait_seconds if self._refusal else self._poll_seconds
-            wait = min(2 * before, LONGEST_WAIT_SECONDS)
+            wait = min(wait_seconds, LONGEST_WAIT_SECONDS)
             self._refusal = Refusal(version, error.message, wait, time.monotonic() + wait)
             self._note(error.message)
             return
         say(f"@{self._alias} moved: {served.uri} answers from now on, no longer {self.served.uri}")
         self.served, self._refusal = served, None
         self._note("")
-        gc.collect()  # the version before is in circles of references, and its weights are large
 
     def _note(self, error: str) -> None:
         """Says an error once, and not at each look."""

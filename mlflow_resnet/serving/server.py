@@ -24,6 +24,7 @@ from mlflow_resnet.tracking.server import check_servers
 
 WHAT_TO_SERVE = "_MLFLOW_RESNET_SERVE"  # from the first process to its workers
 SECONDS_BEFORE_A_NEW_WORKER = 2.0
+WORKER_PATIENCE_SECONDS = 60  # a busy worker answers uvicorn late, and must not be killed for it
 
 
 def serve(options: ServeOptions) -> None:
@@ -76,7 +77,14 @@ def serve_in_workers(options: ServeOptions, version_uri: str) -> None:
     """uvicorn starts the workers anew, each a process that has not been forked, and replaces those that die."""
     os.environ[WHAT_TO_SERVE] = json.dumps([asdict(options), version_uri])
     announce(options, version_uri)
-    uvicorn.run(f"{__name__}:worker_app", factory=True, workers=options.workers, host=options.host, port=options.port)
+    uvicorn.run(
+        f"{__name__}:worker_app",
+        factory=True,
+        workers=options.workers,
+        host=options.host,
+        port=options.port,
+        timeout_worker_healthcheck=WORKER_PATIENCE_SECONDS,
+    )
 
 
 def announce(options: ServeOptions, version_uri: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -37,6 +38,7 @@ class ServedVersion:
         model_id: of the logged model that the version is; "" if it is none.
         weights_sha256: verified, hex.
         since: when it was ready, UTC.
+        model: in memory as long as this refers to it. `app` does not, because FastAPI keeps what it has served forever.
         app: MLflow's scoring server of this version alone.
     """
 
@@ -44,6 +46,7 @@ class ServedVersion:
     model_id: str
     weights_sha256: str
     since: str
+    model: PyFuncModel
     app: ASGIApp
 
     @property
@@ -67,14 +70,15 @@ def load_version(model_uri: str, device: str = AUTO) -> ServedVersion:
         InvalidModelError: if it cannot be served, whatever the reason.
         InvalidOptionsError: if there is no such device.
     """
-    version = resolve(model_uri)
     try:
+        version = resolve(model_uri)
         with fetched_model(model_uri) as path:
             leave_only_data(path, model_uri)
             model_id, sha256 = verified_weights(version, path)
             config = None if device == AUTO else {"device": device}
             model = mlflow.pyfunc.load_model(str(path), suppress_warnings=True, model_config=config)
-        app = scoring_server.init(model)  # from here on predict takes what it takes over HTTP
+        weak: Any = weakref.proxy(model)
+        app = scoring_server.init(weak)  # from here on predict takes what it takes over HTTP
         try_out(model)
     except InvalidOptionsError:
         raise
@@ -82,7 +86,7 @@ def load_version(model_uri: str, device: str = AUTO) -> ServedVersion:
         raise InvalidModelError(model_uri, error.problem) from None  # not with the path of the download
     except Exception as error:  # MLflow, torch, databases and disks share no base class
         raise InvalidModelError(model_uri, f"cannot be served ({one_line(error)}).") from None
-    return ServedVersion(version, model_id, sha256, utc_now(), app)
+    return ServedVersion(version, model_id, sha256, utc_now(), model, app)
 
 
 def leave_only_data(path: Path, model_uri: str) -> None:
