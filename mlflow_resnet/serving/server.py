@@ -24,6 +24,7 @@ from mlflow_resnet.tracking.server import check_servers
 
 WHAT_TO_SERVE = "_MLFLOW_RESNET_SERVE"  # from the first process to its workers
 SECONDS_BEFORE_A_NEW_WORKER = 2.0
+KEEP_ALIVE_SECONDS = 75  # longer than load balancers do: if the server closes first, a request can meet its end
 WORKER_PATIENCE_SECONDS = 60  # a busy worker answers uvicorn late, and must not be killed for it
 
 
@@ -70,7 +71,7 @@ def serve_here(options: ServeOptions, version_uri: str, listener: socket.socket)
 
     app = create_app(options, version_uri)
     announce(options, version_uri)
-    uvicorn.Server(uvicorn.Config(app)).run([listener])
+    uvicorn.Server(uvicorn.Config(app, timeout_keep_alive=KEEP_ALIVE_SECONDS)).run([listener])
 
 
 def serve_in_workers(options: ServeOptions, version_uri: str) -> None:
@@ -83,6 +84,7 @@ def serve_in_workers(options: ServeOptions, version_uri: str) -> None:
         workers=options.workers,
         host=options.host,
         port=options.port,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_worker_healthcheck=WORKER_PATIENCE_SECONDS,
     )
 
