@@ -32,6 +32,7 @@ _HOMES = {
     "rollback": "mlflow_resnet.champions",
     "save_model": "mlflow_resnet.flavor",
     "score": "mlflow_resnet.pipeline",
+    "serve": "mlflow_resnet.serving.server",
     "shadow": "mlflow_resnet.shadowing",
     "split": "mlflow_resnet.curation",
     "sweep": "mlflow_resnet.tuning.sweep",

@@ -87,11 +87,11 @@ def promote(options: PromoteOptions) -> promotion.Comparison:
 
 def measure(options: PromoteOptions, version: ModelVersion, dataset: ImageDirectoryDataset) -> Measured:
     """What a registered version makes of the images."""
-    uri = f"models:/{version.name}/{version.version}"
+    uri = versions.uri_of(version)
     evaluation = evaluate_images(load_predictor(uri, options), dataset.directory, options.batch_size)
     promotion.value_of(evaluation.metrics, options.metric)
     description = flavor.read_mlmodel(uri)
-    weights = description.flavors[flavor.FLAVOR_NAME]["weights_sha256"]
+    weights = description.flavors[flavor.FLAVOR_NAME][flavor.WEIGHTS_SHA256]
     return Measured(version, description.model_id or "", weights, evaluation)
 
 
@@ -150,9 +150,9 @@ def rollback(options: RollbackOptions) -> aliases.Move:
         if not earlier:
             raise no_way_back(options.name, options.alias, f"there was no champion before {shown(now)}")
         version = ready(options.name, earlier[-1], options.alias)
-        weights = flavor.read_mlmodel(f"models:/{version.name}/{version.version}").flavors[flavor.FLAVOR_NAME]
+        weights = flavor.read_mlmodel(versions.uri_of(version)).flavors[flavor.FLAVOR_NAME]
         move = aliases.Move(
-            options.name, options.alias, now, earlier[-1], ROLLBACK, str(weights.get("weights_sha256", ""))
+            options.name, options.alias, now, earlier[-1], ROLLBACK, str(weights.get(flavor.WEIGHTS_SHA256, ""))
         )
         aliases.move_alias(move)
     return move

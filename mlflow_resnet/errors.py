@@ -176,7 +176,7 @@ class InvalidModelError(MlflowResnetError):
     """A model URI leads to no model of ours."""
 
     def __init__(self, model_uri: str, problem: str) -> None:
-        self.model_uri = model_uri
+        self.model_uri, self.problem = model_uri, problem
         super().__init__(f"{model_uri}: {problem}")
 
 

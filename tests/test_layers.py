@@ -37,6 +37,7 @@ LAYERS = [
     "champions",
     "shadowing",
     "explaining",
+    "serving",
     "tuning",
     "digits_demo",
     "summaries",

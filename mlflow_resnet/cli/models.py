@@ -70,6 +70,17 @@ def score(given: options.ScoreOptions) -> None:
     click.echo(summaries.scored(pipeline.score(given)))
 
 
+@command(options.ServeOptions, "  mlflow-resnet serve models:/flowers@champion --follow --workers 2")
+def serve(given: options.ServeOptions) -> None:
+    """Serve a registered version over HTTP, like mlflow models serve; every answer names the version.
+
+    MODEL_URI is a version, models:/NAME/3, or an alias, models:/NAME@ALIAS.
+    """
+    from mlflow_resnet.serving.server import serve
+
+    serve(given)
+
+
 @command(options.EvaluateOptions, "  mlflow-resnet evaluate --model-uri models:/flowers/2 --image-dir flowers-test")
 def evaluate(given: options.EvaluateOptions) -> None:
     """Measure a model on folders of images: accuracy, precision, recall, F1, log loss, per class and on average."""

@@ -47,8 +47,10 @@ def click_type(kind: Any) -> click.ParamType:
     return TYPES[kind] if kind in TYPES else OrAuto(TYPES[get_args(kind)[0]])
 
 
-def click_option(field: Any, kind: Any) -> click.Option:
+def click_option(field: Any, kind: Any) -> click.Parameter:
     """The option of one field. Choices are left to the options class, which reports all problems at once."""
+    if field.metadata["is_argument"]:
+        return click.Argument([field.name], type=click_type(kind))
     choices = field.metadata["choices"]
     flag: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if kind is bool else {}
     metavar = "true|false" if kind is bool else "|".join(choices) if 0 < len(choices) < 4 else None

@@ -6,12 +6,14 @@ where the help says so, because MLproject parameters are strings with a default;
 base      fields that know their help text and limits, and the class that checks them
 train     the options of `train`
 tuning    the options of `find-lr` and `sweep`
+serving   the options of `serve`
 registry  the options of `promote`, `rollback` and `shadow`
 verbs     the options of the other verbs
 """
 
 from mlflow_resnet.options.base import AUTO, METRICS, Options
 from mlflow_resnet.options.registry import PromoteOptions, RollbackOptions, ShadowOptions
+from mlflow_resnet.options.serving import ServeOptions
 from mlflow_resnet.options.train import ARCHITECTURES, STAGES, WITHOUT_EFFECT, TrainOptions
 from mlflow_resnet.options.tuning import FindLrOptions, SweepOptions
 from mlflow_resnet.options.verbs import (
@@ -26,6 +28,7 @@ from mlflow_resnet.options.verbs import (
     TransformOptions,
 )
 
+# those that are MLproject entry points too; `serve` is none, because a run would last as long as the server
 VERBS: tuple[type[Options], ...] = (
     TrainOptions,
     FindLrOptions,
@@ -60,6 +63,7 @@ __all__ = [
     "PromoteOptions",
     "RollbackOptions",
     "ScoreOptions",
+    "ServeOptions",
     "ShadowOptions",
     "SplitOptions",
     "SweepOptions",

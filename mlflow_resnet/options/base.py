@@ -38,10 +38,14 @@ def option(
     above: float | None = None,
     below: float | None = None,
     at_most: float | None = None,
+    is_argument: bool = False,
 ) -> Any:
-    """A dataclass field that knows its help text and the values it may take. `auto` is not checked."""
+    """A dataclass field that knows its help text and the values it may take. `auto` is not checked.
+
+    On the command line an argument is known by its place, and has no name.
+    """
     limits = {"at_least": at_least, "above": above, "below": below, "at_most": at_most}
-    return field(default=default, metadata={"help": help, "choices": choices} | limits)
+    return field(default=default, metadata={"help": help, "choices": choices, "is_argument": is_argument} | limits)
 
 
 def problems_of(name: str, value: Any, metadata: Any) -> Iterator[str]:

@@ -6,12 +6,15 @@ import re
 
 import mlflow
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
 from mlflow_resnet.errors import InvalidModelError
 
 VERSION_URI = re.compile(r"models:/(?P<name>[^/@]+)(/(?P<version>\d+)|@(?P<alias>[^/@]+))")
+LOGGED_MODEL_URI = re.compile(r"models:/(?P<model_id>m-[^/@]+)")
+MAX_COPIES = 20  # of copies, from a version to the logged model
 
 
 def register(model_uri: str, name: str, alias: str = "") -> ModelVersion:
@@ -58,6 +61,34 @@ def registered_model(name: str) -> RegisteredModel:
         return MlflowClient().get_registered_model(name)
     except MlflowException as error:
         raise InvalidModelError(f"models:/{name}", f"not in the registry ({error.message}).") from None
+
+
+def uri_of(version: ModelVersion) -> str:
+    """`models:/name/3`, which never means another version, as an alias does."""
+    return f"models:/{version.name}/{version.version}"
+
+
+def are_same(one: ModelVersion, other: ModelVersion) -> bool:
+    """Of one model. If it was deleted and made again, its versions count from 1 again, but are not the same."""
+    return (str(one.version), one.creation_timestamp) == (str(other.version), other.creation_timestamp)
+
+
+def alias_of(model_uri: str) -> str:
+    """The alias in `models:/name@alias`; "" if there is none."""
+    match = VERSION_URI.fullmatch(model_uri)
+    return (match and match["alias"]) or ""
+
+
+def logged_model_of(version: ModelVersion) -> LoggedModel | None:
+    """The logged model that a version is, or is a copy of; None if it was registered from elsewhere."""
+    source = version.source or ""
+    for _ in range(MAX_COPIES):
+        if match := LOGGED_MODEL_URI.fullmatch(source):
+            return MlflowClient().get_logged_model(match["model_id"])
+        if not VERSION_URI.fullmatch(source):
+            return None
+        source = resolve(source).source or ""
+    raise InvalidModelError(uri_of(version), "is a copy of copies without an end.")
 
 
 def version_at(name: str, alias: str) -> ModelVersion | None:

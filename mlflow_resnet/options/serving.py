@@ -1,0 +1,27 @@
+"""The options of `serve`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlflow_resnet.options.base import DEVICE, Options, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions(Options):
+    """Options of `serve`."""
+
+    verb = "serve"
+
+    model_uri: str = option("registered version to serve, such as models:/digits@champion", is_argument=True)
+    host: str = option("address to listen at; 0.0.0.0: all of this machine's", "127.0.0.1")
+    port: int = option("port to listen at", 5001, at_least=1, at_most=65535)
+    workers: int = option("processes, each with the model and its share of the cores", 1, at_least=1)
+    follow: bool = option("when the alias moves, load that version and switch to it", False)
+    poll_seconds: float = option("how often to ask the registry where the alias is", 10.0, above=0)
+    device: str = option(DEVICE, "auto")
+
+    def combinations(self) -> list[str]:
+        if self.follow and "@" not in self.model_uri:
+            return [f"follow needs an alias, such as models:/digits@champion, and model_uri is {self.model_uri!r}"]
+        return []

@@ -1,0 +1,119 @@
+"""Which version answers now, and the thread that follows the alias."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from mlflow_resnet.console import say
+from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.registry.versions import are_same, uri_of
+from mlflow_resnet.serving.version import ServedVersion, load_version, utc_now
+from mlflow_resnet.tracking.server import patience
+
+LONGEST_WAIT_SECONDS = 600.0
+STOP_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A version that could not take over, why, and when to try it again."""
+
+    version: ModelVersion
+    why: str
+    wait_seconds: float
+    again_at: float  # of time.monotonic
+
+
+class CurrentVersion:
+    """The version that answers. With an alias to follow, a thread replaces it when the alias has moved.
+
+    Attributes:
+        served: replaced as a whole, by one assignment: who has taken it keeps it to the end of his request.
+        last_check: when the registry was last asked, UTC; "" before that.
+        last_error: why the version is not the one that the alias means, or why that is not known; "" if all is well.
+    """
+
+    def __init__(self, served: ServedVersion, alias: str, device: str, poll_seconds: float) -> None:
+        self.served = served
+        self.last_check = self.last_error = ""
+        self._alias, self._device, self._poll_seconds = alias, device, poll_seconds
+        self._refusal: Refusal | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True, name="follows the alias")
+
+    def start(self) -> None:
+        """Follows the alias from now on."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends that, but does not wait long for a registry that does not answer."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(STOP_SECONDS)
+
+    def _follow(self) -> None:
+        while not self._stopping.wait(self._poll_seconds):
+            self.look()
+
+    def look(self) -> None:
+        """Asks the registry once where the alias is, and serves that version if it can be served."""
+        name = self.served.version.name
+        try:
+            with patience(retries=1, seconds=5):
+                version = MlflowClient().get_model_version_by_alias(name, self._alias)
+        except Exception as error:  # connections, DNS, TLS, databases: no common base class
+            self._note(f"where @{self._alias} of {name} points is not known ({one_line(error)})")
+        else:
+            self._serve(version)
+        self.last_check = utc_now()
+
+    def _serve(self, version: ModelVersion) -> None:
+        refusal = self._refusal if self._refusal and are_same(self._refusal.version, version) else None
+        if are_same(self.served.version, version):
+            self._refusal = None
+            self._note("")
+        elif refusal and time.monotonic() < refusal.again_at:
+            self._note(refusal.why)
+        else:
+            self._replace_by(version, 2 * (refusal.wait_seconds if refusal else self._poll_seconds))
+
+    def _replace_by(self, version: ModelVersion, wait_seconds: float) -> None:
+        """Args: wait_seconds: until the next attempt, should this one fail."""
+        try:
+            with patience(retries=2, seconds=30):
+                served = load_version(uri_of(version), self._device)
+        except MlflowException as error:
+            wait = min(wait_seconds, LONGEST_WAIT_SECONDS)
+            self._refusal = Refusal(version, error.message, wait, time.monotonic() + wait)
+            self._note(error.message)
+            return
+        say(f"@{self._alias} moved: {served.uri} answers from now on, no longer {self.served.uri}")
+        self.served, self._refusal = served, None
+        self._note("")
+
+    def _note(self, error: str) -> None:
+        """Says an error once, and not at each look."""
+        if error and error != self.last_error:
+            say(f"{error.rstrip('.')}; {self.served.uri} goes on")
+        self.last_error = error
+
+    def facts(self) -> dict[str, Any]:
+        """What `/model` tells."""
+        served = self.served
+        follows = self._thread.is_alive()
+        return {
+            "name": served.version.name,
+            "version": str(served.version.version),
+            "alias": self._alias or None,
+            "model_id": served.model_id or None,
+            "weights_sha256": served.weights_sha256,
+            "since": served.since,
+            "follow": {"last_check": self.last_check, "last_error": self.last_error or None} if follows else None,
+        }

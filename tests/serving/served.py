@@ -1,0 +1,133 @@
+"""Versions of a model that answer differently, and a real `mlflow-resnet serve` of its champion."""
+
+import base64
+import contextlib
+import hashlib
+import io
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import requests
+import torch
+from helpers import free_port, server, wait_for
+from mlflow import MlflowClient
+from PIL import Image
+
+import mlflow_resnet
+from mlflow_resnet.model.preprocessing import Preprocessing
+from mlflow_resnet.model.storage import DESCRIPTION_FILE, WEIGHTS_FILE
+from mlflow_resnet.registry.versions import WEIGHTS_SHA256
+from mlflow_resnet.scoring.pyfunc import ScoringModel
+
+CLASSES = ("007", "blue sky", "grün")
+PROBABILITIES = [f"Scored Probabilities_{name}" for name in CLASSES]
+NAME = "served colors, grün"
+
+
+def picture(size: tuple[int, int] = (48, 48)) -> bytes:
+    file = io.BytesIO()
+    noise = np.random.default_rng(1).integers(0, 255, (*size, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(file, "PNG")
+    return file.getvalue()
+
+
+PICTURE = picture()
+
+
+def body(images: int = 1) -> dict[str, list[str]]:
+    return {"inputs": [base64.b64encode(PICTURE).decode()] * images}
+
+
+def new_classifier(seed: int):
+    return mlflow_resnet.new_classifier(
+        "resnet18", CLASSES, Preprocessing(resize_size=36, crop_size=32), random_seed=seed
+    )
+
+
+def log_version(classifier, name: str = NAME) -> str:
+    """The number of the new version."""
+    info = mlflow_resnet.log_model(classifier, registered_model_name=name)
+    return str(info.registered_model_version)
+
+
+@dataclass
+class Registry:
+    """A model with versions whose answers are known."""
+
+    name: str
+    answers: dict[str, np.ndarray]  # of each good version, to `PICTURE`
+
+    def add(self, seed: int) -> str:
+        classifier = new_classifier(seed)
+        version = log_version(classifier, self.name)
+        self.answers[version] = ScoringModel(classifier).predict([PICTURE])[PROBABILITIES].to_numpy()[0]
+        return version
+
+    def move(self, version: str, alias: str = "champion") -> None:
+        MlflowClient().set_registered_model_alias(self.name, alias, version)
+
+    def agrees(self, answer: requests.Response) -> bool:
+        """Whether an answer to `PICTURE` is that of the version that its header names."""
+        rows = answer.json()["predictions"]
+        got = np.array([[row[name] for name in PROBABILITIES] for row in rows])
+        expected = self.answers[answer.headers["X-Model-Version"]]
+        return bool(np.allclose(got, expected, rtol=1e-4, atol=1e-6))
+
+
+def with_nan():
+    """A classifier whose weights are no numbers."""
+    broken = new_classifier(1)
+    with torch.no_grad():
+        broken.network.fc.weight.fill_(float("nan"))
+    return broken
+
+
+def tampered_version(name: str, seed: int) -> str:
+    """A version whose weights were exchanged on the disk, and their sha256 in classifier.json with them."""
+    version = log_version(new_classifier(seed), name)
+    (model,) = [
+        model
+        for model in mlflow.search_logged_models(output_format="list")
+        if model.model_id == MlflowClient().get_model_version(name, version).source.removeprefix("models:/")
+    ]
+    data = Path(model.artifact_location.removeprefix("file://")) / "data"
+    description = json.loads((data / DESCRIPTION_FILE).read_text())
+    if WEIGHTS_SHA256 not in model.params:
+        MlflowClient().log_model_params(model.model_id, {WEIGHTS_SHA256: description["weights_sha256"]})
+    content = bytearray((data / WEIGHTS_FILE).read_bytes())
+    content[-4:] = b"\0\0\0\0"
+    (data / WEIGHTS_FILE).write_bytes(content)
+    description["weights_sha256"] = hashlib.sha256(content).hexdigest()
+    (data / DESCRIPTION_FILE).write_text(json.dumps(description))
+    return version
+
+
+@dataclass
+class Serving:
+    """A running `mlflow-resnet serve`."""
+
+    url: str
+    process: object
+
+    def ask(self, images: int = 1, session=requests, **changes: object) -> requests.Response:
+        return session.post(f"{self.url}/invocations", json=body(images) | changes, timeout=60)
+
+    def model(self) -> dict:
+        return requests.get(f"{self.url}/model", timeout=60).json()
+
+    def wait_until(self, condition, seconds: float = 60) -> None:
+        wait_for(lambda: condition(self.model()), seconds, pause=0.05)
+
+
+@contextlib.contextmanager
+def serving(cwd: Path, name: str, *arguments: object, seconds: float = 90, **env: str) -> Iterator[Serving]:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow_resnet", "serve", f"models:/{name}@champion", "--port", str(port)]
+    with server([*command, *map(str, arguments)], f"{url}/ping", cwd, seconds, **env) as process:
+        yield Serving(url, process)
