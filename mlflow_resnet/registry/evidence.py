@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -91,47 +91,56 @@ class Evidence:
 
 def problems_of(facts: Evidence | MeasuredChampion) -> list[str]:
     """What is wrong with the fields of one of the two."""
-    numbers = ("version", "images", "only_champion_right", "only_candidate_right", "format")
     found = []
     for field in dataclasses.fields(facts):
         value = getattr(facts, field.name)
-        if field.name == "champion":
-            continue
-        if field.name == "metrics":
-            bad = not isinstance(value, Mapping) or not all(map(is_finite, value.values()))
-            wanted = "names with finite numbers"
-        elif field.name == "p_value":
-            bad, wanted = not is_finite(value), "a finite number"
-        elif field.name in numbers:
-            bad, wanted = type(value) is not int or not 0 <= value <= MOST, "an integer from 0"
-        else:
-            bad, wanted = not isinstance(value, str), "text"
-        if bad:
+        fits, wanted = CHECKS.get(str(field.type), (is_champion, "fields or null"))
+        if not fits(value):
             found.append(f"{field.name} is {value!r}; expected {wanted}")
     if isinstance(facts, Evidence) and not found:
-        found += problems_of_format(facts)
+        if facts.format != FORMAT:
+            found.append(f"format is {facts.format}; expected {FORMAT}, update mlflow_resnet")
+        if not has_offset(facts.measured_at):
+            wanted = "a time with an offset, 2026-01-31T12:00:00+00:00"
+            found.append(f"measured_at is {facts.measured_at!r}; expected {wanted}")
     return found
 
 
-def problems_of_format(evidence: Evidence) -> list[str]:
-    """What this version of the package cannot read."""
-    found = []
-    if evidence.format != FORMAT:
-        found.append(f"format is {evidence.format}; expected {FORMAT}, update mlflow_resnet")
-    try:
-        in_utc = datetime.fromisoformat(evidence.measured_at).utcoffset() is not None
-    except ValueError:
-        in_utc = False
-    if not in_utc:
-        found.append(
-            f"measured_at is {evidence.measured_at!r}; expected a time with an offset, 2026-01-31T12:00:00+00:00"
-        )
-    return found
+def is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value <= MOST
 
 
 def is_finite(value: object) -> bool:
     """Whether it is a number, neither NaN nor infinite, nor an integer that no float can hold."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
+
+
+def are_finite(value: object) -> bool:
+    return isinstance(value, Mapping) and all(map(is_finite, value.values()))
+
+
+def is_champion(value: object) -> bool:
+    return value is None or isinstance(value, MeasuredChampion)
+
+
+def has_offset(time: str) -> bool:
+    """Whether it is a time in ISO format that says how far from UTC it is."""
+    try:
+        return datetime.fromisoformat(time).utcoffset() is not None
+    except ValueError:
+        return False
+
+
+CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {  # by the type of a field
+    "str": (is_text, "text"),
+    "int": (is_count, "an integer from 0"),
+    "float": (is_finite, "a finite number"),
+    "Mapping[str, float]": (are_finite, "names with finite numbers"),
+}
 
 
 def to_text(evidence: Evidence) -> str:

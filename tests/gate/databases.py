@@ -44,7 +44,7 @@ def postgresql_server() -> Iterator[str]:
             while subprocess.run(ready).returncode:
                 assert process.poll() is None, (Path(folder) / "log").read_text()
                 time.sleep(0.1)
-            yield f"postgresql://mlflow@127.0.0.1:{port}/postgres"
+            yield f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/postgres"
         finally:
             process.terminate()
             process.wait(60)

@@ -67,7 +67,7 @@ def test_evidence_must_be_signed_with_the_servers_key(tmp_path, empty_database):
 @pytest.mark.slow
 def test_who_approves_must_be_another_user_than_who_promotes(tmp_path, empty_database):
     shutil.copy(empty_database, tmp_path / "mlflow.db")
-    admin = ("admin", "password1234")
+    admin = ("admin", "a rather long word")
     (tmp_path / "auth.ini").write_text(
         f"[mlflow]\ndefault_permission = MANAGE\ndatabase_uri = sqlite:///{tmp_path}/auth.db\n"
         f"admin_username = {admin[0]}\nadmin_password = {admin[1]}\n"

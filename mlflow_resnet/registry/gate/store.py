@@ -218,8 +218,8 @@ class GateMixin(OneTransaction):
 
 
 def action_of(move: Move, verdicts: Sequence[guards.Ruled]) -> str:
-    """What the history calls it. A move that a rule would have refused, if it were not only tried, is forced."""
-    if any(verdict.missing for _, verdict in verdicts):
+    """What the history calls it. A move that met no rule, because all rules are only tried, is forced."""
+    if all(verdict.missing for _, verdict in verdicts):
         return history.FORCE
     back = is_rollback(move) and any(rule.rollback for rule, _ in verdicts)
     return history.ROLLBACK if back else history.PROMOTE
