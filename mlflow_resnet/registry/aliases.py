@@ -80,7 +80,8 @@ def set_guarded(client: MlflowClient, move: Move) -> None:
     except MlflowException as error:
         if error.error_code not in REFUSALS:
             raise
-        raise PromotionRefusedError(f"not moved: {error.message}") from None
+        sentence = error.message.removeprefix(f"{error.error_code}: ")
+        raise PromotionRefusedError(f"not moved: {sentence}") from None
 
 
 def version_with(model: RegisteredModel, alias: str) -> int | None:

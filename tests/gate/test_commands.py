@@ -1,0 +1,94 @@
+"""The commands against a server with a gate, which decides and keeps the history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import mlflow
+import pytest
+from gate_server import Gate
+from helpers import run_main
+
+import mlflow_resnet
+from mlflow_resnet.champions import promote
+from mlflow_resnet.errors import PromotionRefusedError
+from mlflow_resnet.options import PromoteOptions
+from mlflow_resnet.registry import promotion
+
+
+@pytest.fixture(scope="module")
+def models(gate: Gate, trained) -> Iterator[dict[int, str]]:
+    """On the gate's server: 1 knows its colors, 2 has random weights."""
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(gate.url)
+    known = trained.classifier
+    random = mlflow_resnet.new_classifier("resnet18", known.classes, known.preprocessing)
+    yield {number: mlflow_resnet.log_model(made).model_uri for number, made in ((1, known), (2, random))}
+    mlflow.set_tracking_uri(before)
+
+
+def registered(name: str, models: dict[int, str]) -> str:
+    for uri in models.values():
+        mlflow.register_model(uri, name)
+    return name
+
+
+def options(name: str, version: int, images, **changes) -> PromoteOptions:
+    return PromoteOptions(model_uri=f"models:/{name}/{version}", image_dir=str(images / "val"), **changes)
+
+
+def test_the_server_writes_the_history_of_a_promotion_and_of_its_rollback(gate, models, images):
+    name = registered("removable by commands", models)
+    promote(options(name, 1, images))
+    promote(options(name, 2, images, max_drop=1.0))
+    assert gate.champion(name) == 2
+    assert run_main("rollback", "--name", name).returncode == 0
+    assert gate.champion(name) == 1
+    moves = mlflow_resnet.history(name)
+    assert [(each.action, each.before, each.after) for each in moves] == [
+        ("promote", None, 1),
+        ("promote", 1, 2),
+        ("rollback", 2, 1),
+    ]
+    assert all(each.policy for each in moves)
+    assert "guarded   by the gate of the server" in run_main("champion", "--name", name).stdout
+    assert run_main("rollback", "--name", name).returncode == 3
+    assert gate.champion(name) == 1
+
+
+def test_a_refusal_of_the_gate_is_one_line_and_exit_3(gate, models, images):
+    name = registered("colors by commands", models)
+    result = run_main("promote", "--model-uri", f"models:/{name}/1", "--image-dir", images / "val")
+    assert result.returncode == 3
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith(f"mlflow-resnet: not moved: The gate refused: version 1 of {name} may not become @champion")
+    assert "expected aaaa000011112222" in line
+    assert gate.champion(name) is None
+    assert mlflow.MlflowClient().get_model_version(name, "1").tags["mlflow_resnet.promotion.result"] == "refused"
+
+
+def test_of_several_promotions_at_once_the_gate_lets_one_through(gate, models, images):
+    name = registered("removable by several", models)
+    measured = [promote(options(name, version, images, measure_only=True)) for version in (1, 2)]
+    with ThreadPoolExecutor(2) as pool:
+        ends = list(pool.map(how_it_ends, measured))
+    (refused,) = [end for end in ends if end != "promoted"]
+    assert f"but version {gate.champion(name)} is @champion now, since" in refused
+
+
+def how_it_ends(comparison) -> str:
+    try:
+        promotion.promote(comparison, max_drop=1.0)
+    except PromotionRefusedError as error:
+        return error.message
+    return "promoted"
+
+
+def test_models_without_rules_keep_their_history_as_on_any_server(gate, models, images):
+    name = registered("unruled", models)
+    promote(options(name, 1, images))
+    promote(options(name, 2, images, max_drop=1.0))
+    assert run_main("rollback", "--name", name).returncode == 0
+    assert [each.policy for each in mlflow_resnet.history(name)] == [None] * 3
+    assert "this server has no gate" in run_main("champion", "--name", name).stdout
