@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
@@ -40,12 +41,13 @@ def create_app(options: ServeOptions, version_uri: str) -> Starlette:
 
         async def send_named(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), *served.headers]
+                MutableHeaders(scope=message).update(served.headers)
             await send(message)
 
         await served.app(scope, receive, send_named)
 
     async def model(request: Request) -> JSONResponse:
-        return JSONResponse(current.facts(), headers={k.decode(): v.decode() for k, v in current.served.headers})
+        served = current.served
+        return JSONResponse(served.facts() | current.facts(), headers=served.headers)
 
     return Starlette(routes=[Route("/model", model), Mount("/", answer)], lifespan=following)

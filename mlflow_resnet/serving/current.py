@@ -105,15 +105,6 @@ class CurrentVersion:
         self.last_error = error
 
     def facts(self) -> dict[str, Any]:
-        """What `/model` tells."""
-        served = self.served
-        follows = self._thread.is_alive()
-        return {
-            "name": served.version.name,
-            "version": str(served.version.version),
-            "alias": self._alias or None,
-            "model_id": served.model_id or None,
-            "weights_sha256": served.weights_sha256,
-            "since": served.since,
-            "follow": {"last_check": self.last_check, "last_error": self.last_error or None} if follows else None,
-        }
+        """What `/model` tells of the alias."""
+        follow = {"last_check": self.last_check, "last_error": self.last_error or None}
+        return {"alias": self._alias or None, "follow": follow if self._thread.is_alive() else None}

@@ -54,11 +54,20 @@ class ServedVersion:
         return uri_of(self.version)
 
     @property
-    def headers(self) -> list[tuple[bytes, bytes]]:
+    def headers(self) -> dict[str, str]:
         """What names the version in an answer. Header values are ASCII, so the name is percent-encoded."""
-        named = {"x-model-name": quote(self.version.name), "x-model-version": str(self.version.version)}
-        named |= {"x-model-id": self.model_id} if self.model_id else {}
-        return [(name.encode(), value.encode()) for name, value in named.items()]
+        named = {"X-Model-Name": quote(self.version.name), "X-Model-Version": str(self.version.version)}
+        return named | ({"X-Model-Id": self.model_id} if self.model_id else {})
+
+    def facts(self) -> dict[str, Any]:
+        """What `/model` tells of the version."""
+        return {
+            "name": self.version.name,
+            "version": str(self.version.version),
+            "model_id": self.model_id or None,
+            "weights_sha256": self.weights_sha256,
+            "since": self.since,
+        }
 
 
 def load_version(model_uri: str, device: str = AUTO) -> ServedVersion:
@@ -128,7 +137,7 @@ def try_out(model: PyFuncModel) -> None:
     """Predicts on the model's own input example, or on a picture made here if that cannot be read over HTTP.
 
     Raises:
-        InvalidModelError: if the answer is not what the signature says, or no probabilities.
+        InvalidModelError: if the answer is not what the signature says, or no probabilities. The caller names it.
     """
     errors = ""
     for example in examples_of(model):

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -31,7 +32,7 @@ def following(registry, tmp_path_factory):
 def champion(registry, following):
     """The server, when it serves version 1."""
     registry.move("1")
-    following.wait_until(lambda model: model["version"] == "1")
+    following.wait_until(lambda model: model["version"] == "1" and not model["follow"]["last_error"])
     return following
 
 
@@ -94,8 +95,6 @@ def test_a_version_that_cannot_be_served_leaves_the_old_one_and_is_told(bad, cha
     assert "/tmp" not in facts["follow"]["last_error"]
     assert facts["version"] == "1"
     assert registry.agrees(champion.ask())
-    registry.move("2")
-    champion.wait_until(lambda model: model["version"] == "2" and not model["follow"]["last_error"])
 
 
 def test_a_version_that_cannot_be_served_is_refused_at_the_start(bad, registry, monkeypatch):
@@ -104,6 +103,18 @@ def test_a_version_that_cannot_be_served_is_refused_at_the_start(bad, registry, 
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1].startswith(f"mlflow-resnet: models:/{NAME}/{version}: ")
     assert why in result.stderr
+
+
+def test_a_version_is_tried_again_when_its_files_are_back(champion, registry):
+    source = MlflowClient().get_model_version(NAME, "2").source
+    location = MlflowClient().get_logged_model(source.removeprefix("models:/")).artifact_location
+    data = Path(location.removeprefix("file://")) / "data"
+    data.rename(data.with_name("away"))
+    registry.move("2")
+    champion.wait_until(lambda model: model["follow"]["last_error"])
+    assert registry.agrees(champion.ask())
+    data.with_name("away").rename(data)
+    champion.wait_until(lambda model: model["version"] == "2" and not model["follow"]["last_error"])
 
 
 def test_an_alias_that_is_gone_changes_nothing(champion, registry):
