@@ -85,6 +85,7 @@ def test_the_same_sweep_goes_on_where_it_stopped(workdir, options):
     assert mlflow.get_run(first.run_id).info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_deleted_parent_run_is_replaced(workdir, options):
     first = sweep(options(trials=1))
     mlflow.delete_run(first.run_id)
@@ -101,6 +102,7 @@ def test_other_options_make_another_study_or_are_refused_under_its_name(workdir,
         sweep(options("mixup: [0.0, 0.2]", trials=2, study_name="mine", random_seed=2))
 
 
+@pytest.mark.slow
 def test_a_trial_that_diverges_does_not_end_the_sweep(workdir, options):
     result = sweep(options("learning_rate: [0.003, 1e30]", trials=5))
     below = children(result.run_id).values()
@@ -119,6 +121,7 @@ def test_a_sweep_in_which_nothing_works_says_why(workdir, options):
     assert parent.info.status == "FAILED"
 
 
+@pytest.mark.slow
 def test_a_hopeless_trial_is_pruned(workdir, options):
     space = "learning_rate: {low: 1e-9, high: 0.03, log: true}"
     result = sweep(options(space, trials=8, epochs=2, best_metric="val_loss"))

@@ -104,6 +104,7 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole(images, trained_weights
     assert whole.history("train_loss") == pytest.approx(parts.history("train_loss"), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_both_precisions_learn(images):
     for precision in ("fp32", "bf16"):
         result = learn(options(images, precision=precision, epochs=6))
