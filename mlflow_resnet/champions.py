@@ -77,7 +77,8 @@ def promote(options: PromoteOptions) -> promotion.Comparison:
         measured = measure(options, candidate, dataset)
         against = measure(options, champion, dataset) if champion else None
         proof = signed_if_possible(evidence_of(measured, against, dataset, options.alias))
-        comparison = promotion.Comparison(candidate, options.metric, proof)
+        is_guarded = aliases.has_gate(versions.registered_model(candidate.name), options.alias)
+        comparison = promotion.Comparison(candidate, options.metric, proof, is_guarded)
         if options.measure_only:
             promotion.write_down(comparison)
         else:

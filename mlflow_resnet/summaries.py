@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from mlflow_resnet.tuning.sweep import SweepResult
 
 PORT = 5001
-GUARDED_BY_NOBODY = "by nobody: this server has no gate, so anybody may move the alias; see docs/gate.md"
 SHOWN_DETAILS = ("ranking/auc_ovr", "calibration/ece", "calibration/brier", "abstention/aurc")
 
 
@@ -132,7 +131,7 @@ def promoted(result: Comparison, options: PromoteOptions) -> str:
     if options.measure_only:
         signed = "signed" if result.evidence.signature else "not signed"
         return f"{result}\n{version} has the evidence ({signed}); @{options.alias} stays where it is"
-    return f"{result}\n@{options.alias} now points to {version}"
+    return "\n".join([str(result), f"@{options.alias} now points to {version}", guarded(result.is_guarded)])
 
 
 def rolled_back(result: Move) -> str:
@@ -161,8 +160,13 @@ def crowned(result: Champion) -> str:
         data = f"{proof.images} images of {proof.dataset_name} (digest {proof.dataset_digest})"
         lines.append(f"measured  on {data} at {proof.measured_at} by {proof.measured_by}, {signed}")
         lines += [f"          {metric:20}{value:.4f}" for metric, value in proof.metrics.items()]
-    lines.append("guarded   " + ("by the gate of the server" if result.is_guarded else GUARDED_BY_NOBODY))
-    return "\n".join(lines)
+    return "\n".join([*lines, guarded(result.is_guarded)])
+
+
+def guarded(by_gate: bool) -> str:
+    if by_gate:
+        return "guarded   by the gate of the server"
+    return "guarded   by nobody: this server has no gate, so anybody may move the alias; see docs/gate.md"
 
 
 def shadowed(result: Shadowed) -> str:

@@ -68,7 +68,8 @@ def test_a_better_version_is_promoted_and_tagged(versions, images):
     promote(options(images, 2))
     result = run_main("promote", "--model-uri", f"models:/{NAME}/1", "--image-dir", images / "val")
     assert result.returncode == 0, result.stderr
-    assert "@champion now points to models:/promoted-colors/1" in result.stdout
+    assert "@champion now points to models:/promoted-colors/1\n" in result.stdout
+    assert "by nobody: this server has no gate" in result.stdout
     assert champion() == "1"
     tags = versions.get_model_version(NAME, "1").tags
     assert (tags["mlflow_resnet.promotion.result"], tags["mlflow_resnet.promotion.value"]) == ("promoted", "1.0")

@@ -26,11 +26,13 @@ class Comparison:
         candidate: the version as it was before it was measured.
         metric: the one to compare.
         evidence: what was measured of both.
+        is_guarded: whether a gate in the server decides about the alias.
     """
 
     candidate: ModelVersion
     metric: str
     evidence: Evidence
+    is_guarded: bool = False
 
     @property
     def champion(self) -> int | None:
