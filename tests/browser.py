@@ -21,6 +21,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 SECONDS = 120  # that a page may take on a busy machine
 # MLflow opens a panel on a person's first visit; its pages keep in the browser that it did.
 WITHOUT_ASSISTANT = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
+FEW_AND_MANY = "few and many classes"
 RUNS = (  # three trainings of the digits that differ
     {"epochs": 3, "learning_rate": 0.02},
     {"epochs": 2, "learning_rate": 0.005},
@@ -129,10 +130,7 @@ def train_three(folder: Path, url: str) -> None:
 
 
 def train_two_and_hundred_classes(folder: Path, url: str) -> None:
-    """Trains on the digits 0 and 1, and on pairs of digits, which are 100 classes."""
-    from mlflow_resnet.images.digits import write_digits
-
-    write_digits(folder / "images")
+    """Trains, after `train_three`, on the digits 0 and 1, and on pairs of digits, which are 100 classes."""
     digits = [sorted((folder / "images" / str(digit)).iterdir()) for digit in range(10)]
     for number in (0, 1):
         shutil.copytree(folder / "images" / str(number), folder / "two" / str(number))
@@ -142,7 +140,7 @@ def train_two_and_hundred_classes(folder: Path, url: str) -> None:
         for left, right in zip(digits[number // 10][:10], digits[number % 10][10:20], strict=True):
             write_beside(left, right, pairs / f"{left.stem}-{right.stem}.png")
     for name in ("two", "hundred"):
-        train(folder, url, {"train_dir": name, "epochs": 2, "learning_rate": 0.02})
+        train(folder, url, {"train_dir": name, "epochs": 2, "learning_rate": 0.02}, MLFLOW_EXPERIMENT_NAME=FEW_AND_MANY)
 
 
 def write_beside(left: Path, right: Path, path: Path) -> None:
@@ -153,6 +151,6 @@ def write_beside(left: Path, right: Path, path: Path) -> None:
     both.save(path)
 
 
-def train(folder: Path, url: str, given: dict[str, object]) -> None:
-    done = run_cli("train", *flags(OPTIONS | given), cwd=folder, MLFLOW_TRACKING_URI=url)
+def train(folder: Path, url: str, given: dict[str, object], **environment: str) -> None:
+    done = run_cli("train", *flags(OPTIONS | given), cwd=folder, MLFLOW_TRACKING_URI=url, **environment)
     assert done.returncode == 0, done.stderr

@@ -1,10 +1,11 @@
 """What a person sees in MLflow's pages of three trained runs, in a real browser."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import mlflow
 import pytest
-from browser import Browser, browser, tracking_server, train_three, train_two_and_hundred_classes
+from browser import FEW_AND_MANY, Browser, browser, tracking_server, train_three, train_two_and_hundred_classes
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -12,11 +13,11 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Iterator[tuple[Browser, MlflowClient]]:
+def place(tmp_path_factory) -> Iterator[tuple[Browser, MlflowClient, Path]]:
     folder = tmp_path_factory.mktemp("ui")
     with tracking_server(folder) as url, browser(url) as shown:
         train_three(folder, url)
-        yield shown, MlflowClient(url)
+        yield shown, MlflowClient(url), folder
 
 
 @pytest.fixture(scope="module")
@@ -94,23 +95,23 @@ def test_the_model_is_found_by_its_data_set(place, runs):
 
 
 @pytest.fixture(scope="module")
-def few_and_many(tmp_path_factory) -> Iterator[tuple[Browser, list[Run]]]:
-    """A run with 2 classes and one with 100."""
-    folder = tmp_path_factory.mktemp("classes")
-    with tracking_server(folder) as url, browser(url) as shown:
-        train_two_and_hundred_classes(folder, url)
-        yield shown, list(MlflowClient(url).search_runs(["0"], order_by=["start_time"]))
+def few_and_many(place) -> list[Run]:
+    """A run with 2 classes and one with 100, in an experiment of their own."""
+    client = place[1]
+    train_two_and_hundred_classes(place[2], client.tracking_uri)
+    experiment = client.get_experiment_by_name(FEW_AND_MANY).experiment_id
+    return list(client.search_runs([experiment], order_by=["start_time"]))
 
 
 @pytest.mark.parametrize(("number", "count"), [(0, 2), (1, 100)], ids=["2 classes", "100 classes"])
-def test_pages_are_right_with_few_and_many_classes(few_and_many, number, count):
-    window, runs = few_and_many
-    run = runs[number]
+def test_pages_are_right_with_few_and_many_classes(window, few_and_many, number, count):
+    run = few_and_many[number]
+    page = f"experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
     accuracy = run.data.metrics["val_top1_accuracy"]
-    window.open(f"experiments/0/runs/{run.info.run_id}", f"resnet18, {accuracy:.2%} of")
+    window.open(page, f"resnet18, {accuracy:.2%} of")
     window.click("Show more")
     window.wait_for(f"{count} classes: ")
     for name in ("confusion_matrix", "top_losses"):
         path = f"validation/{name}.png"
-        window.open(f"experiments/0/runs/{run.info.run_id}/artifacts/{path}", path)
+        window.open(f"{page}/artifacts/{path}", path)
         window.wait_for_picture(smallest=400)
