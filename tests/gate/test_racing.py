@@ -1,16 +1,24 @@
-"""Eight processes promote at once, again and again: one wins each round, and the others are told by whom."""
+"""Eight promote at once, again and again: one wins each round, and the others are told by whom."""
 
 from __future__ import annotations
 
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from databases import database_of
-from gate_server import RULES, Gate, Version, gate_server
+from gate_server import RULES, Gate, Version, gate_server, proof, tag_of
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersionTag
+from mlflow.exceptions import MlflowException
 
-pytestmark = pytest.mark.slow
+from mlflow_resnet.registry import history
+from mlflow_resnet.registry.gate.plugin import build
+
 PROCESSES, ROUNDS = 8, 25
 
 
@@ -23,6 +31,7 @@ def race(url: str, folder: str, barrier, versions: list[Version], answers) -> No
         barrier.wait(300)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_of_eight_promotions_at_once_one_wins_each_round(kind, tmp_path, empty_database):
     with (
@@ -66,3 +75,46 @@ def raced(gate: Gate) -> list[int]:
         lane.join(60)
         assert lane.exitcode == 0
     return winners
+
+
+def test_of_eight_threads_with_stores_of_their_own_one_wins_each_round(tmp_path, empty_database, monkeypatch):
+    """The same without servers, in seconds."""
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    (tmp_path / "policy.yaml").write_text("- {models: colors, alias: champion}\n")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_RESNET_GATE_POLICY", str(tmp_path / "policy.yaml"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    stores = [build(f"resnet-gate+{uri}", uri) for _ in range(PROCESSES)]
+    client, first = MlflowClient(uri), stores[0]
+    model = client.create_logged_model("0", params={"weights_sha256": "ab"})
+    client.finalize_logged_model(model.model_id, "READY")
+    first.create_registered_model("colors")
+    champion, winners = None, []
+    for _ in range(5):
+        versions = [version_in(first, model, champion) for _ in stores]
+        start = Barrier(PROCESSES)
+        with ThreadPoolExecutor(PROCESSES) as pool:
+            said = list(pool.map(lambda store, version: moved(store, version, start), stores, versions))  # noqa: B023
+        assert sorted(said) == ["RESOURCE_CONFLICT"] * (PROCESSES - 1) + ["moved"]
+        champion = versions[said.index("moved")]
+        winners.append(champion.number)
+    entries = history.entries(first.get_registered_model("colors").tags, "champion")
+    assert [(each.sequence, each.after) for each in entries] == list(enumerate(winners, 1))
+
+
+def version_in(store, model, champion: Version | None) -> Version:
+    """A new version of the logged model, measured against the champion."""
+    made = store.create_model_version("colors", f"models:/{model.model_id}")
+    version = Version("colors", int(made.version), model.model_id, "ab")
+    store.set_model_version_tag("colors", version.number, ModelVersionTag(*tag_of(proof(version, champion))))
+    return version
+
+
+def moved(store, version: Version, start: Barrier) -> str:
+    """What the store says to who moves the alias."""
+    start.wait(60)
+    try:
+        store.set_registered_model_alias("colors", "champion", version.number)
+    except MlflowException as error:
+        return error.error_code
+    return "moved"
