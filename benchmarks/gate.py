@@ -19,7 +19,7 @@ from pathlib import Path
 
 import click
 import requests
-from alternate import print_machine, print_table, ratio, spread
+from alternate import print_machine, print_table, ratio, say, spread
 from command import common
 
 POLICY = "- {models: guarded*, alias: champion, require: {metrics: {top1_accuracy: {min: 0.9}}}}\n"
@@ -113,6 +113,7 @@ def main(data_dir: Path, quick: bool, repetitions: int, device: str, ours: dict[
             milliseconds(call, {PLAIN: plain, GATED: gated}, 5)  # the first ones build stores
             found = [milliseconds(call, {PLAIN: plain, GATED: gated}, calls) for _ in range(repetitions)]
             theirs, own = ([each[store] for each in found] for store in (PLAIN, GATED))
+            say(f"{name}: {ratio(own, theirs)}")
             rows.append([name, spread(theirs, 2), spread(own, 2), ratio(own, theirs)])
     title = f"milliseconds: median of {calls} calls, then median [least..most] of {repetitions} repetitions"
     print_table(f"{title}; aim: below x{1 + AIM / 100:.2f}", ["call", PLAIN, GATED, "ratio"], rows)
