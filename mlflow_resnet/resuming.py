@@ -218,11 +218,12 @@ class TrainingFolder:
 
     def result(self) -> dict[str, Any]:
         """What a `TrainResult` has besides the classifier, of a training that may be unfinished or not delivered."""
-        run_id, model_uri, version = self.outbox.delivered()
+        run_id, model_uri, version, alias = self.outbox.delivered()
         return {
             "run_id": run_id,
             "model_uri": str(self.outbox.model_path() or model_uri),
             "version": version,
+            "alias": alias,
             "best_epoch": self.notes.get("best_epoch", 0),
             "metrics": self.notes.get("metrics", {}),
         }

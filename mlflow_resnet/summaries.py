@@ -44,7 +44,7 @@ def trained(result: TrainResult, options: TrainOptions | DemoOptions) -> str:
     if result.run_id:
         lines.append(f"run       {result.run_id}")
     if result.version:
-        alias = f", alias {options.alias}" if options.alias else ""
+        alias = f", alias {result.alias}" if result.alias else ""
         lines.append(f"registry  models:/{options.registered_model_name}/{result.version}{alias}")
     return "\n".join(lines)
 

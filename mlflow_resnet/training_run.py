@@ -35,6 +35,7 @@ class TrainResult:
         run_id: empty if the record waits to be delivered.
         model_uri: of the logged model, `models:/m-…`, or the folder in which it waits to be delivered.
         version: of `registered_model_name`; empty if the model was not registered.
+        alias: of the version; empty if none was asked for, or a gate refused it.
         metrics: of the best epoch, and of the final evaluation with the prefix `val_`.
     """
 
@@ -42,6 +43,7 @@ class TrainResult:
     run_id: str
     model_uri: str
     version: str
+    alias: str
     best_epoch: int
     metrics: dict[str, float]
 

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from mlflow import MlflowClient
-from mlflow.entities.model_registry import RegisteredModel
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, RESOURCE_CONFLICT, ErrorCode
 from mlflow.tracking.context.default_context import DefaultRunContext
 from mlflow.utils.mlflow_tags import MLFLOW_USER
 
+from mlflow_resnet.console import say
 from mlflow_resnet.errors import PromotionRefusedError
 from mlflow_resnet.registry import history
 
@@ -82,6 +83,20 @@ def set_guarded(client: MlflowClient, move: Move) -> None:
             raise
         sentence = error.message.removeprefix(f"{error.error_code}: ")
         raise PromotionRefusedError(f"not moved: {sentence}") from None
+
+
+def set_unproven(version: ModelVersion, alias: str) -> bool:
+    """Points an alias to a version that was not compared; returns whether that is so now.
+
+    A gate refuses it, which is told and no error: the version is there, and can be promoted.
+    """
+    move = Move(version.name, alias, None, int(version.version), history.PROMOTE)
+    try:
+        set_guarded(MlflowClient(), move)
+    except PromotionRefusedError as error:
+        say(f"version {version.version} of {version.name} is registered, but @{alias} was {error.message}")
+        return False
+    return True
 
 
 def version_with(model: RegisteredModel, alias: str) -> int | None:

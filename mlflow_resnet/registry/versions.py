@@ -17,12 +17,9 @@ LOGGED_MODEL_URI = re.compile(r"models:/(?P<model_id>m-[^/@]+)")
 MAX_COPIES = 20  # of copies, from a version to the logged model
 
 
-def register(model_uri: str, name: str, alias: str = "") -> ModelVersion:
-    """Registers a logged model as the next version of `name`, unless it is one already, and sets `alias` on it."""
-    version = version_of(model_uri, name) or mlflow.register_model(model_uri, name)
-    if alias:
-        MlflowClient().set_registered_model_alias(name, alias, version.version)
-    return version
+def register(model_uri: str, name: str) -> ModelVersion:
+    """Registers a logged model as the next version of `name`, unless it is one already."""
+    return version_of(model_uri, name) or mlflow.register_model(model_uri, name)
 
 
 def version_of(model_uri: str, name: str) -> ModelVersion | None:

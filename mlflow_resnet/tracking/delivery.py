@@ -31,7 +31,7 @@ from mlflow.models import Model
 from mlflow.tracking.context.registry import resolve_tags
 
 from mlflow_resnet import flavor
-from mlflow_resnet.registry import versions
+from mlflow_resnet.registry import aliases, versions
 from mlflow_resnet.tracking.notes import Notes
 
 MODEL_NAME = "model"
@@ -180,11 +180,12 @@ def send_model_failed(client: MlflowClient, piece: Mapping[str, Any], files: Pat
 
 def send_version(client: MlflowClient, piece: Mapping[str, Any], files: Path, ids: Notes) -> None:
     """The model as a version in the registry, with alias, description and tags."""
-    version = versions.register(f"models:/{ids['model_id']}", piece["name"], piece["alias"])
+    version = versions.register(f"models:/{ids['model_id']}", piece["name"])
+    alias = piece["alias"] if piece["alias"] and aliases.set_unproven(version, piece["alias"]) else ""
     client.update_model_version(version.name, version.version, piece["description"])
     for name, value in piece["tags"].items():
         client.set_model_version_tag(version.name, version.version, name, value)
-    ids.note(version=str(version.version))
+    ids.note(version=str(version.version), alias=alias)
 
 
 def end_run(ids: Notes) -> None:

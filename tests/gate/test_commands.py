@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import mlflow
 import pytest
 from gate_server import Gate
-from helpers import run_main
+from helpers import TINY, flags, run_main
 
 import mlflow_resnet
 from mlflow_resnet.champions import promote
@@ -92,3 +92,13 @@ def test_models_without_rules_keep_their_history_as_on_any_server(gate, models, 
     assert run_main("rollback", "--name", name).returncode == 0
     assert [each.policy for each in mlflow_resnet.history(name)] == [None] * 3
     assert "this server has no gate" in run_main("champion", "--name", name).stdout
+
+
+def test_a_training_registers_its_version_though_the_gate_refuses_the_alias(gate, models, images, tmp_path):
+    given = TINY | {"epochs": 1, "registered_model_name": "colors of a training", "alias": "champion"}
+    given |= {"train_dir": images / "train", "val_dir": images / "val", "checkpoint_dir": tmp_path}
+    result = run_main("train", *flags(given))
+    assert result.returncode == 0, result.stderr
+    assert "version 1 of colors of a training is registered, but @champion was not moved: The gate" in result.stderr
+    assert "registry  models:/colors of a training/1\n" in result.stdout
+    assert gate.champion("colors of a training") is None
