@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import tee
 from pathlib import Path
 
@@ -154,20 +154,25 @@ class Tally:
         if answer.champion != answer.challenger:
             self.different.append(answer)
 
+    @cached_property
+    def ordered(self) -> list[Answer]:
+        """Those that differ, the ones that both were surest of first."""
+        return sorted(self.different, key=lambda answer: -answer.surety)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        return pd.DataFrame([answer.row for answer in self.ordered], columns=COLUMNS)
+
     def result(self, run_id: str) -> Shadowed:
-        ordered = sorted(self.different, key=lambda answer: -answer.surety)
-        table = pd.DataFrame([answer.row for answer in ordered], columns=COLUMNS)
         first, second = (total / self.images for total in self.sums)
-        return Shadowed(self.images, self.unreadable, table, (first, second), run_id)
+        return Shadowed(self.images, self.unreadable, self.table, (first, second), run_id)
 
     def write(self, folder: Path, predictor: Predictor) -> None:
         """The table, its counts by labels, and pictures of the answers that both are surest of."""
-        table = self.result("").table
-        table.to_parquet(folder / DISAGREEMENTS, index=False)
-        counts = table.groupby(["champion", "challenger"]).size().rename("images").reset_index()
+        self.table.to_parquet(folder / DISAGREEMENTS, index=False)
+        counts = self.table.groupby(["champion", "challenger"]).size().rename("images").reset_index()
         counts.sort_values("images", ascending=False).to_json(folder / CHANGES, orient="split", index=False)
-        shown = heapq.nlargest(PICTURES, self.different, key=lambda answer: answer.surety)
-        if shown:
+        if shown := self.ordered[:PICTURES]:
             mosaic([picture_of(answer, predictor) for answer in shown]).save(folder / GALLERY)
 
 
