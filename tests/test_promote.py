@@ -114,13 +114,12 @@ def test_an_alias_that_somebody_moved_meanwhile_is_not_overwritten(versions, ima
     assert versions.get_model_version(NAME, "1").tags["mlflow_resnet.promotion.result"] == "refused"
 
 
-def test_of_several_at_once_one_wins_and_the_others_hear_of_it(versions, images):
-    first = promote(options(images, 1, measure_only=True))
-    second = promote(options(images, 2, measure_only=True))
-    with ThreadPoolExecutor(8) as pool:
-        ends = list(pool.map(how_it_ends, [first, second] * 4))
-    assert ends.count("promoted") == 1, ends
-    assert all("at this moment" in end or "meanwhile" in end for end in ends if end != "promoted")
+def test_of_two_at_once_one_wins_and_the_other_hears_of_it(versions, images):
+    compared = [promote(options(images, version, measure_only=True)) for version in (1, 2)]
+    with ThreadPoolExecutor(2) as pool:
+        ends = list(pool.map(how_it_ends, compared))
+    (refused,) = [end for end in ends if end != "promoted"]
+    assert "at this moment" in refused or "meanwhile" in refused
     (entry,) = mlflow_resnet.history(NAME)
     assert str(entry.after) == champion()
 
