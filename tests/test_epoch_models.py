@@ -59,7 +59,11 @@ def metrics_again(model, images):
     return {"val_top1_accuracy": found["top1_accuracy"], "val_loss": found["log_loss"]}
 
 
-@pytest.mark.parametrize("changes", [KEPT, {"ema_decay": 0.9}], ids=["by way of the outbox", "at once, averaged"])
+@pytest.mark.parametrize(
+    "changes",
+    [KEPT, pytest.param({"ema_decay": 0.9}, marks=pytest.mark.slow)],
+    ids=["by way of the outbox", "at once, averaged"],
+)
 def test_each_epoch_has_a_model_with_its_metrics(workdir, images, options, changes):
     result = train(options(**changes))
     assert_each_epoch_has_its_model(result.run_id, images, 2)

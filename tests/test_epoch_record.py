@@ -96,6 +96,7 @@ def seconds_waited(metrics):
     return waited
 
 
+@pytest.mark.slow
 def test_the_time_that_slow_images_cost_is_told_apart(options, late):
     fast = [seconds_waited(result.metrics) for result in learn(options()).results]
     late(by := 1.5)

@@ -68,6 +68,7 @@ def test_find_lr_logs_the_curve_and_the_suggestion_and_no_model(workdir, images)
     assert mlflow.search_logged_models(output_format="list") == []
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_curve(workdir, images):
     first, second = (find_lr(options(images, highest_rate=1e-3)).points for _ in range(2))
     assert first == second

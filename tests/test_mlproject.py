@@ -50,6 +50,7 @@ def test_main_trains_from_another_directory_with_a_relative_path(elsewhere, imag
     assert mlflow.MlflowClient().get_model_version_by_alias("m", "champion").run_id == run.info.run_id
 
 
+@pytest.mark.slow
 def test_from_a_git_url(elsewhere, images):
     repository = elsewhere / "repo"
     repository.mkdir()

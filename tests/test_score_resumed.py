@@ -68,7 +68,10 @@ def hidden(given):
     return os.path.join(os.path.dirname(given.output), f".{os.path.basename(given.output)}.partial")
 
 
-@pytest.mark.parametrize(("suffix", "stops"), [(".csv", range(1, 11)), (".jsonl", [4]), (".parquet", [4])])
+@pytest.mark.parametrize(
+    ("suffix", "stops"),
+    [pytest.param(".csv", range(1, 11), marks=pytest.mark.slow), (".csv", [1]), (".jsonl", [4]), (".parquet", [4])],
+)
 def test_it_goes_on_after_any_row_and_reads_no_image_again(suffix, stops, trained, folder, read, tmp_path):
     whole = score(options(folder, tmp_path / f"whole{suffix}"))
     order = list(read)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -77,13 +76,11 @@ def raced(gate: Gate) -> list[int]:
     return winners
 
 
-def test_of_eight_threads_with_stores_of_their_own_one_wins_each_round(tmp_path, empty_database, monkeypatch):
+def test_of_eight_threads_with_stores_of_their_own_one_wins_each_round(workdir, monkeypatch):
     """The same without servers, in seconds."""
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
-    (tmp_path / "policy.yaml").write_text("- {models: colors, alias: champion}\n")
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    monkeypatch.setenv("MLFLOW_RESNET_GATE_POLICY", str(tmp_path / "policy.yaml"))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    (workdir / "policy.yaml").write_text("- {models: colors, alias: champion}\n")
+    uri = f"sqlite:///{workdir}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_RESNET_GATE_POLICY", str(workdir / "policy.yaml"))
     stores = [build(f"resnet-gate+{uri}", uri) for _ in range(PROCESSES)]
     client, first = MlflowClient(uri), stores[0]
     model = client.create_logged_model("0", params={"weights_sha256": "ab"})

@@ -17,6 +17,7 @@ from mlflow.entities.webhook import WebhookAction, WebhookEntity, WebhookEvent
 from mlflow.exceptions import MlflowException
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 
+from mlflow_resnet.registry.aliases import GATE_TAG
 from mlflow_resnet.registry.gate.plugin import build
 from mlflow_resnet.registry.gate.store import GateMixin
 
@@ -187,11 +188,11 @@ def answer(store, method, arguments):
 
 
 def plain(value):
-    """A value that can be compared; times differ."""
+    """A value that can be compared; times differ, and the gate shows which aliases have rules."""
     if isinstance(value, (list, tuple)):
         return [plain(each) for each in value]
     if isinstance(value, dict):
-        return {key: plain(each) for key, each in value.items()}
+        return {key: plain(each) for key, each in value.items() if key != GATE_TAG}
     if isinstance(value, (Prompt, PromptVersion)) or type(value).__module__.startswith("mlflow.entities"):
         facts = {key.lstrip("_"): each for key, each in vars(value).items()}
         return {key: plain(each) for key, each in facts.items() if key not in SECRET_TIMES and "time" not in key}

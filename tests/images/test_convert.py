@@ -309,7 +309,7 @@ def test_a_call_that_was_interrupted_is_gone_on_with(
     assert not list((tmp_path / "out").glob(".*"))
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("sent", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
 def test_a_killed_command_goes_on(workdir: Path, sent: signal.Signals) -> None:
     source = as_folder(workdir / "data", {f"cat/{n}.png": encoded(photo(900, 900), "PNG") for n in range(60)})
     command = ["convert", "--source", source, "--output-dir", workdir / "out", "--num-workers", 1]
