@@ -115,12 +115,19 @@ def tracking_server(folder: Path) -> Iterator[str]:
         yield url
 
 
-def train_three(folder: Path, url: str) -> None:
-    """Trains three networks on handwritten digits, each measured on validation and test images."""
+def train_three(folder: Path, url: str, per_class: int | None = None) -> None:
+    """Trains three networks on handwritten digits, each measured on validation and test images.
+
+    Args:
+        per_class: images of each digit; all if it is None.
+    """
     from mlflow_resnet.images.digits import write_digits
     from mlflow_resnet.images.splitting.split import split
 
     write_digits(folder / "images")
+    for digit in (folder / "images").iterdir() if per_class else ():
+        for unused in sorted(digit.iterdir())[per_class:]:
+            unused.unlink()
     split(folder / "images", folder / "rest", folder / "test", fraction=0.8, seed=1)
     split(folder / "rest", folder / "train", folder / "val", fraction=0.8, seed=1)
     parts = {f"{part}_dir": part for part in ("train", "val", "test")}
@@ -137,10 +144,10 @@ def train_two_and_hundred_classes(folder: Path, url: str) -> None:
     for number in range(100):
         pairs = folder / "hundred" / f"{number:02d}"
         pairs.mkdir(parents=True)
-        for left, right in zip(digits[number // 10][:10], digits[number % 10][10:20], strict=True):
+        for left, right in zip(digits[number // 10][:5], digits[number % 10][5:10], strict=True):
             write_beside(left, right, pairs / f"{left.stem}-{right.stem}.png")
     for name in ("two", "hundred"):
-        train(folder, url, {"train_dir": name, "epochs": 2, "learning_rate": 0.02}, MLFLOW_EXPERIMENT_NAME=FEW_AND_MANY)
+        train(folder, url, {"train_dir": name, "epochs": 1, "learning_rate": 0.02}, MLFLOW_EXPERIMENT_NAME=FEW_AND_MANY)
 
 
 def write_beside(left: Path, right: Path, path: Path) -> None:

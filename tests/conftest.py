@@ -8,6 +8,7 @@ from pathlib import Path
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # mlflow's processes call python
 os.environ.setdefault("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run beside each other, where two threads wait for each other
 
 import mlflow  # noqa: E402 - reads the environment
 import pytest  # noqa: E402

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 def place(tmp_path_factory) -> Iterator[tuple[Browser, MlflowClient, Path]]:
     folder = tmp_path_factory.mktemp("ui")
     with tracking_server(folder) as url, browser(url) as shown:
-        train_three(folder, url)
+        train_three(folder, url, per_class=80)
         yield shown, MlflowClient(url), folder
 
 
@@ -43,7 +43,7 @@ def test_the_charts_compare_the_runs(window):
 
 def test_the_run_begins_with_its_card(window, runs):
     accuracy = runs[0].data.metrics["val_top1_accuracy"]
-    title = f"resnet18, {accuracy:.2%} of 288 validation images right"
+    title = f"resnet18, {accuracy:.2%} of 128 validation images right"
     shown = window.open(f"experiments/0/runs/{runs[0].info.run_id}", title, "val_top1_accuracy")
     assert "##" not in shown
     assert "|---" not in shown
