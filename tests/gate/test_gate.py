@@ -8,6 +8,7 @@ import yaml
 from gate_server import proof, tag_of
 
 from mlflow_resnet.registry import history
+from mlflow_resnet.registry.gate.reloading import SECONDS
 
 PROMPT_TAG = {"key": "mlflow.prompt.is_prompt", "value": "true"}
 
@@ -304,16 +305,17 @@ def test_the_rules_are_read_again_without_a_restart(gate):
     beside.write_text(rules + "- {models: late, alias: champion}\n")
     beside.replace(gate.policy)
     second = gate.register("late")
-    for _ in range(4):  # whichever worker answers
-        refused(gate.move(second), "no evidence")
+    (log,) = gate.folder.glob("server-*.log")
+    refused(gate.move(second), "no evidence")
+    time.sleep(5 * SECONDS)  # the other workers have looked too
     gate.policy.write_text("- {models: late, alias: champion, sign: true}\n")
-    for _ in range(4):
-        refused(gate.move(second), "no evidence")
+    for _ in range(8):
+        answer = gate.move(second)  # a worker that has no rules yet refuses everything
+        assert (answer.status, "no evidence" in answer.message) in ((403, True), (400, False)), answer
     gate.policy.write_text(rules)
     assert gate.move(second).status == 200
-    log = next(gate.folder.glob("server-*.log")).read_text()
-    assert "'sign' is not a field" in log
-    assert "The rules stay as they were" in log
+    assert "'sign' is not a field" in log.read_text()
+    assert "The rules stay as they were" in log.read_text()
 
 
 def test_the_server_does_not_import_torch(gate):
