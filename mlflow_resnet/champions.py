@@ -20,7 +20,7 @@ from mlflow_resnet.options import PromoteOptions, RollbackOptions
 from mlflow_resnet.pipeline import load_predictor
 from mlflow_resnet.registry import aliases, evidence, promotion, versions
 from mlflow_resnet.registry.evidence import Evidence, MeasuredChampion
-from mlflow_resnet.registry.history import ROLLBACK, Entry, champions, entries, shown
+from mlflow_resnet.registry.history import ROLLBACK, Entry, champions, entries, newest, shown
 from mlflow_resnet.tracking.data import scanned_dataset
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
 from mlflow_resnet.tracking.run import attached_run_ends_with
@@ -72,13 +72,15 @@ def promote(options: PromoteOptions) -> promotion.Comparison:
         check_directories(options.image_dir)
         check_servers(registry=True)
         candidate = versions.resolve(options.model_uri)
-        champion = versions.version_at(candidate.name, options.alias)
+        model = versions.registered_model(candidate.name)
+        champion = aliases.version_with(model, options.alias)
         dataset = scanned_dataset(options.image_dir, options.on_bad_image, options.num_workers, "evaluation")
         measured = measure(options, candidate, dataset)
-        against = measure(options, champion, dataset) if champion else None
+        against = (
+            measure(options, versions.resolve(f"models:/{candidate.name}/{champion}"), dataset) if champion else None
+        )
         proof = signed_if_possible(evidence_of(measured, against, dataset, options.alias))
-        is_guarded = aliases.has_gate(versions.registered_model(candidate.name), options.alias)
-        comparison = promotion.Comparison(candidate, options.metric, proof, is_guarded)
+        comparison = promotion.Comparison(candidate, options.metric, proof, aliases.has_gate(model, options.alias))
         if options.measure_only:
             promotion.write_down(comparison)
         else:
@@ -196,8 +198,8 @@ def champion(name: str, alias: str = "champion") -> Champion:
     check_servers(registry=True)
     version = versions.resolve(f"models:/{name}@{alias}")
     model = versions.registered_model(name)
-    known = entries(model.tags, alias)
-    since = known[-1] if known and known[-1].after == int(version.version) else None
+    last = newest(model.tags, alias)
+    since = last if last and last.after == int(version.version) else None
     return Champion(version, alias, since, proof_in(version, since), aliases.has_gate(model, alias))
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from mlflow_resnet import flavor
 from mlflow_resnet.errors import printable
 from mlflow_resnet.evaluation.explanations import check_captum, explained
 from mlflow_resnet.images.directories import no_images
@@ -19,9 +18,9 @@ from mlflow_resnet.images.output import new_directory
 from mlflow_resnet.images.rules import Ignored
 from mlflow_resnet.images.s3.listing import leads_out
 from mlflow_resnet.images.sources import ImageSource, check_directories, directory_sources, failing_source
-from mlflow_resnet.model.prediction import Prediction, Predictor
+from mlflow_resnet.model.prediction import Prediction
 from mlflow_resnet.options import ExplainOptions
-from mlflow_resnet.pipeline import check_servers_of
+from mlflow_resnet.pipeline import check_servers_of, load_predictor
 from mlflow_resnet.scoring.frame import ERROR, IMAGE, LABEL
 from mlflow_resnet.tracking.run import attached_run_ends_with
 from mlflow_resnet.transformation import write_png
@@ -52,7 +51,7 @@ def explain(options: ExplainOptions) -> Explained:
         check_directories(options.image_dir)
         check_servers_of(options.model_uri)
         with new_directory(options.output_dir) as folder:
-            predictor = Predictor(flavor.load_model(options.model_uri), options.device, options.num_workers)
+            predictor = load_predictor(options.model_uri, options)
             ignored = Counter[str]()
             sources = islice(directory_sources(options.image_dir, ignored), options.max_images or None)
             with tqdm(desc="explaining", unit="img", leave=False, disable=None) as bar:

@@ -25,7 +25,14 @@ from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.storage import digest_of
 from mlflow_resnet.model.weights import MODEL_SCHEMES
-from mlflow_resnet.options import EvaluateOptions, PromoteOptions, ScoreOptions, ShadowOptions, TrainOptions
+from mlflow_resnet.options import (
+    EvaluateOptions,
+    ExplainOptions,
+    PromoteOptions,
+    ScoreOptions,
+    ShadowOptions,
+    TrainOptions,
+)
 from mlflow_resnet.preparation import Training, agreed, check, prepared
 from mlflow_resnet.resuming import TrainingFolder, full_identity_of, opened_folder, saving_of, training_folder
 from mlflow_resnet.scoring.batch import ScoredFile, check_suffix, join, score_to_parts
@@ -184,7 +191,9 @@ def check_servers_of(model_uri: str) -> None:
         check_servers(registry=model_uri.startswith("models:/"))
 
 
-def load_predictor(model_uri: str, options: EvaluateOptions | PromoteOptions | ShadowOptions) -> Predictor:
+def load_predictor(
+    model_uri: str, options: EvaluateOptions | ExplainOptions | PromoteOptions | ShadowOptions
+) -> Predictor:
     """A model on the device that the options name."""
     return Predictor(flavor.load_model(model_uri), options.device, options.num_workers)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -178,3 +179,15 @@ def upload(s3, folder: Path, prefix: str) -> str:
         if path.is_file():
             s3.upload_file(str(path), "bucket", f"{prefix}/{path.relative_to(folder).as_posix()}")
     return f"s3://bucket/{prefix}"
+
+
+def how_it_ends(comparison: Any) -> str:
+    """What a promotion of a measured version comes to: "promoted", or why it is refused."""
+    from mlflow_resnet.errors import PromotionRefusedError
+    from mlflow_resnet.registry import promotion
+
+    try:
+        promotion.promote(comparison, max_drop=1.0)
+    except PromotionRefusedError as error:
+        return error.message
+    return "promoted"

@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import mlflow
 import pytest
-from helpers import run_main
+from helpers import how_it_ends, run_main
 from mlflow import MlflowClient
 
 import mlflow_resnet
@@ -122,14 +122,6 @@ def test_of_two_at_once_one_wins_and_the_other_hears_of_it(versions, images):
     assert "at this moment" in refused or "meanwhile" in refused
     (entry,) = mlflow_resnet.history(NAME)
     assert str(entry.after) == champion()
-
-
-def how_it_ends(comparison):
-    try:
-        promotion.promote(comparison, max_drop=1.0)
-    except PromotionRefusedError as error:
-        return error.message
-    return "promoted"
 
 
 def test_the_evidence_says_what_was_measured_of_what(versions, images, monkeypatch):

@@ -2,6 +2,7 @@
 
 evaluate     predicts labeled images through the predict path
 names        which metrics are better when lower
+mcnemar      the test behind pairing, which the gate needs too
 metrics      numbers from targets and probabilities, scikit-learn's
 intervals    how far they could be off
 calibration  the temperature, and how far confidence is from accuracy

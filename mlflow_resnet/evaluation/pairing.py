@@ -6,19 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 
+from mlflow_resnet.evaluation.mcnemar import mcnemar
 from mlflow_resnet.evaluation.predictions import IMAGE, TRUTH
 from mlflow_resnet.model.prediction import LABEL
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """How often which of two models is right: images.
-
-    `p_value` is that of McNemar's test in its exact form: how probable it is that the images which only one of them has
-    right are so unevenly divided, if both were equally good (McNemar 1947).
-    """
+    """How often which of two models is right: images. `p_value` is that of McNemar's test in its exact form."""
 
     both: int
     only_first: int
@@ -36,8 +32,7 @@ class Pairing:
 
     @property
     def p_value(self) -> float:
-        uneven = self.only_first + self.only_second
-        return float(binomtest(self.only_first, uneven).pvalue) if uneven else 1.0
+        return mcnemar(self.only_first, self.only_second)
 
 
 def paired(first: pd.DataFrame, second: pd.DataFrame) -> Pairing:

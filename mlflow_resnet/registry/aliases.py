@@ -62,12 +62,12 @@ def move_alias(move: Move) -> None:
     if has_gate(model, move.alias):
         set_guarded(client, move)
     elif version_with(model, move.alias) != move.after:
-        with claimed(client, move):
-            require_unmoved(client.get_registered_model(move.name), move)
+        with claimed(client, move) as model:
+            require_unmoved(model, move)
             client.set_registered_model_alias(move.name, move.alias, str(move.after))
-            note(client, move)
-    elif newest_to(model, move.alias) != move.after:
-        note(client, move)
+            note(client, model, move)
+    elif not is_noted(model, move):
+        note(client, model, move)
 
 
 def has_gate(model: RegisteredModel, alias: str) -> bool:
@@ -115,33 +115,36 @@ def require_unmoved(model: RegisteredModel, move: Move) -> None:
 
 
 @contextlib.contextmanager
-def claimed(client: MlflowClient, move: Move) -> Iterator[None]:
-    """Around a move that no other of these commands makes at the same time. A claim that was left behind is no bar."""
+def claimed(client: MlflowClient, move: Move) -> Iterator[RegisteredModel]:
+    """Around a move that no other of these commands makes at the same time; yields the model as it is then.
+
+    A claim that was left behind is no bar.
+    """
     tag, token = CLAIM_TAG + move.alias, f"{user()} {uuid.uuid4().hex}"
     client.set_registered_model_tag(move.name, tag, token)
     time.sleep(CLAIM_SECONDS)
-    holder = client.get_registered_model(move.name).tags.get(tag, "")
+    model = client.get_registered_model(move.name)
+    holder = model.tags.get(tag, "")
     if holder != token:
         whom = holder.rpartition(" ")[0] or "somebody"
         raise PromotionRefusedError(
             f"{whom} is moving @{move.alias} of {move.name} at this moment; run the command again."
         )
-    yield
+    yield model
     client.delete_registered_model_tag(move.name, tag)
 
 
-def newest_to(model: RegisteredModel, alias: str) -> int | None:
-    """Where the last entry of the history says that the alias points to."""
-    known = history.entries(model.tags, alias)
-    return known[-1].after if known else None
+def is_noted(model: RegisteredModel, move: Move) -> bool:
+    """Whether the history ends where the move does."""
+    last = history.newest(model.tags, move.alias)
+    return last is not None and last.after == move.after
 
 
-def note(client: MlflowClient, move: Move) -> None:
-    """Appends the move to the history."""
-    known = history.entries(client.get_registered_model(move.name).tags, move.alias)
-    newest = known[-1] if known else None
+def note(client: MlflowClient, model: RegisteredModel, move: Move) -> None:
+    """Appends the move to the history of the model."""
+    last = history.newest(model.tags, move.alias)
     entry = history.next_entry(
-        newest, move.alias, user(), move.action, move.before, move.after, move.weights_sha256, move.evidence
+        last, move.alias, user(), move.action, move.before, move.after, move.weights_sha256, move.evidence
     )
     client.set_registered_model_tag(move.name, entry.tag, entry.to_text())
 

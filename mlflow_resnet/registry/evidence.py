@@ -21,6 +21,7 @@ from mlflow_resnet.errors import MlflowResnetError
 TAG = "mlflow_resnet.evidence."
 KEY_VARIABLE = "MLFLOW_RESNET_GATE_KEY"
 FORMAT = 1
+ROUNDING = 1e-9  # of what a drop may be: 0.95 - 0.94 is a little more than 0.01
 MOST = 10**12  # images; more than that is no count
 LARGEST = sys.float_info.max
 
@@ -141,6 +142,11 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {  # by the type of a fie
     "float": (is_finite, "a finite number"),
     "Mapping[str, float]": (are_finite, "names with finite numbers"),
 }
+
+
+def drop(candidate: float, champion: float, lower_is_better: bool) -> float:
+    """By how much the candidate's value of a metric is worse, in the metric's unit; negative if it is better."""
+    return candidate - champion if lower_is_better else champion - candidate
 
 
 def to_text(evidence: Evidence) -> str:

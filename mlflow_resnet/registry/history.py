@@ -88,6 +88,12 @@ def entries(tags: Mapping[str, str], alias: str | None = None) -> list[Entry]:
     return sorted(found, key=lambda entry: (str(entry.time) if alias is None else "", entry.sequence))
 
 
+def newest(tags: Mapping[str, str], alias: str) -> Entry | None:
+    """The last entry of an alias."""
+    known = entries(tags, alias)
+    return known[-1] if known else None
+
+
 def champions(known: Iterable[Entry]) -> list[int]:
     """The champions that led to the present one, which is the last: a rollback takes those after its aim away.
 
@@ -108,7 +114,7 @@ def champions(known: Iterable[Entry]) -> list[int]:
 
 
 def next_entry(
-    newest: Entry | None,
+    last: Entry | None,
     alias: str,
     who: str,
     action: str,
@@ -118,7 +124,7 @@ def next_entry(
     evidence: str | None = None,
     policy: str | None = None,
 ) -> Entry:
-    """The entry that follows `newest`, at this moment."""
+    """The entry that follows `last`, at this moment."""
     now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-    number = newest.sequence + 1 if newest else 1
+    number = last.sequence + 1 if last else 1
     return Entry(number, alias, now, who, action, before, after, weights_sha256, evidence, policy)

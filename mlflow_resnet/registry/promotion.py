@@ -12,10 +12,9 @@ from mlflow_resnet.errors import InvalidOptionsError, PromotionRefusedError, lis
 from mlflow_resnet.evaluation.names import LOWER_IS_BETTER
 from mlflow_resnet.registry import history
 from mlflow_resnet.registry.aliases import Move, move_alias
-from mlflow_resnet.registry.evidence import Evidence, to_text
+from mlflow_resnet.registry.evidence import ROUNDING, Evidence, drop, to_text
 
 TAG = "mlflow_resnet.promotion."
-ROUNDING = 1e-9  # 0.95 - 0.94 is a little more than 0.01
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,7 @@ class Comparison:
         """By how much the candidate is worse than the champion, in the metric's unit; negative if it is better."""
         if self.champion_value is None:
             return 0.0
-        difference = self.champion_value - self.candidate_value
-        return -difference if self.metric in LOWER_IS_BETTER else difference
+        return drop(self.candidate_value, self.champion_value, self.metric in LOWER_IS_BETTER)
 
     def __str__(self) -> str:
         measured = self.evidence

@@ -86,9 +86,3 @@ def logged_model_of(version: ModelVersion) -> LoggedModel | None:
             return None
         source = resolve(source).source or ""
     raise InvalidModelError(uri_of(version), "is a copy of copies without an end.")
-
-
-def version_at(name: str, alias: str) -> ModelVersion | None:
-    """The version that `alias` points to, if any."""
-    version = MlflowClient().get_registered_model(name).aliases.get(alias)
-    return MlflowClient().get_model_version(name, str(version)) if version else None

@@ -8,13 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 import mlflow
 import pytest
 from gate_server import Gate
-from helpers import TINY, flags, run_main
+from helpers import TINY, flags, how_it_ends, run_main
 
 import mlflow_resnet
 from mlflow_resnet.champions import promote
-from mlflow_resnet.errors import PromotionRefusedError
 from mlflow_resnet.options import PromoteOptions
-from mlflow_resnet.registry import promotion
 
 
 @pytest.fixture(scope="module")
@@ -75,14 +73,6 @@ def test_of_several_promotions_at_once_the_gate_lets_one_through(gate, models, i
         ends = list(pool.map(how_it_ends, measured))
     (refused,) = [end for end in ends if end != "promoted"]
     assert f"but version {gate.champion(name)} is @champion now, since" in refused
-
-
-def how_it_ends(comparison) -> str:
-    try:
-        promotion.promote(comparison, max_drop=1.0)
-    except PromotionRefusedError as error:
-        return error.message
-    return "promoted"
 
 
 def test_models_without_rules_keep_their_history_as_on_any_server(gate, models, images):

@@ -8,9 +8,9 @@ import yaml
 from gate_server import DIGEST, Version, proof, tag_of
 from scipy.stats import binomtest
 
+from mlflow_resnet.evaluation.mcnemar import mcnemar
 from mlflow_resnet.registry import history
 from mlflow_resnet.registry.evidence import MeasuredChampion, signed
-from mlflow_resnet.registry.gate.comparison import mcnemar
 from mlflow_resnet.registry.gate.decision import LoggedMetric, Move, Proven, is_rollback, judged
 from mlflow_resnet.registry.gate.policy import rule_of
 

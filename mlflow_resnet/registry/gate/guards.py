@@ -15,11 +15,12 @@ from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, RESOURCE_CONFLICT
 from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModel
 
 from mlflow_resnet.registry import evidence, history
+from mlflow_resnet.registry.aliases import GATE_TAG
 from mlflow_resnet.registry.gate.decision import BY, Move, Verdict
 from mlflow_resnet.registry.gate.policy import Policy, Rule, folded
 
 _logger = logging.getLogger(__name__)
-GATE_TAG = "mlflow_resnet.gate."  # begins the names of the tags that only the gate writes
+OWN_TAGS = f"{GATE_TAG}."  # begins the names of the tags of versions that only the gate writes
 Ruled = tuple[Rule, Verdict]
 
 
@@ -76,15 +77,19 @@ def is_own(key: str, rules: Sequence[Rule], with_approval: bool = False) -> bool
     """Whether only the gate writes a tag of this name on a version, or, if wished, whether it is an approval."""
     is_by = folded(key).endswith(BY) and is_approval(folded(key).removesuffix(BY), rules)
     approves = with_approval and is_approval(key, rules)
-    return bool(rules) and (folded(key).startswith(GATE_TAG) or is_by or approves)
+    return bool(rules) and (folded(key).startswith(OWN_TAGS) or is_by or approves)
 
 
 def is_evidence(key: str) -> bool:
     return folded(key).startswith(evidence.TAG)
 
 
+def is_history(key: str) -> bool:
+    return folded(key).startswith(history.TAG)
+
+
 def refuse_history(key: str) -> None:
-    if folded(key).startswith(history.TAG):
+    if is_history(key):
         refuse_always(f"tag {key} is a part of the history, which only the gate writes")
 
 

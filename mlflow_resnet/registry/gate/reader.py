@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from mlflow_resnet.registry.evidence import is_finite
+
 
 class UniqueKeysLoader(yaml.SafeLoader):
     """YAML without the same key twice, of which PyYAML would silently take the last."""
@@ -57,7 +59,7 @@ class Reader:
 
     def number(self, name: str, low: float = -math.inf, high: float = math.inf) -> float | None:
         wanted = "a number" if math.isinf(low) else f"a number from {low:g} to {high:g}"
-        return self.take(name, lambda value: is_number(value) and low <= value <= high, wanted)
+        return self.take(name, lambda value: is_finite(value) and low <= value <= high, wanted)
 
     def part(self, name: str) -> Reader | None:
         """A field that is a mapping of its own."""
@@ -73,10 +75,6 @@ class Reader:
         """Whatever was not taken is a mistake."""
         for name in self.facts:
             self.problems.append(f"{self.where}: {name!r} is not a field")
-
-
-def is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def is_text(value: object) -> bool:

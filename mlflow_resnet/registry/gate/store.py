@@ -86,7 +86,7 @@ class GateMixin(OneTransaction):
         weights, reason = move.proven.weights_sha256, used[0] if used else None
         self.note(model, move.alias, action, move.champion, move.version, weights, reason)
         if text := guards.dry_run_text(move, verdicts):
-            tag = ModelVersionTag(f"{guards.GATE_TAG}dry_run.{move.alias}", text)
+            tag = ModelVersionTag(f"{guards.OWN_TAGS}dry_run.{move.alias}", text)
             super().set_model_version_tag(move.name, move.version, tag)
 
     def note(self, model: SqlRegisteredModel, alias: str, action: str, before: int | None, *after: Any) -> None:
@@ -187,11 +187,14 @@ class GateMixin(OneTransaction):
         return model
 
     def set_registered_model_tag(self, name: str, tag: RegisteredModelTag) -> None:
-        """Of models without rules, clients may write the history that they keep themselves."""
-        if self.rules_of(name) or not guards.is_clients_history(tag, super().get_registered_model(name).tags):
+        if guards.is_history(tag.key) and not self.is_kept_by_clients(name, tag):
             guards.refuse_history(tag.key)
         guards.refuse_prompt_tag(self.policy.covering(name), tag.key)
         super().set_registered_model_tag(name, tag)
+
+    def is_kept_by_clients(self, name: str, tag: RegisteredModelTag) -> bool:
+        """Of models without rules, clients keep the history themselves."""
+        return not self.rules_of(name) and guards.is_clients_history(tag, super().get_registered_model(name).tags)
 
     def delete_registered_model_tag(self, name: str, key: str) -> None:
         guards.refuse_history(key)
