@@ -19,7 +19,9 @@ def test_serve_and_predict_where_mlflow_resnet_is_not_installed(trained, images,
     environment = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", environment], check=True)
     bin_ = environment / "bin"
-    subprocess.run([bin_ / "python", "-m", "pip", "install", "-q", "-r", model / "requirements.txt"], check=True)
+    command = [bin_ / "python", "-m", "pip", "install", "-q", "-r", model / "requirements.txt"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     installed = subprocess.run([bin_ / "python", "-c", "import mlflow_resnet"], cwd=tmp_path, capture_output=True)
     assert installed.returncode != 0, "mlflow_resnet must not be installed there"
 
