@@ -22,12 +22,12 @@ from torch.nn.functional import cross_entropy
 from mlflow_resnet.evaluation.evaluate import Evaluation, evaluate
 from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.model.classifier import ImageClassifier
+from mlflow_resnet.model.precision import pick_precision
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.preparation import prepared
 from mlflow_resnet.training.checkpoints import CheckpointFolder
 from mlflow_resnet.training.course import Course, Saving
-from mlflow_resnet.training.hardware import pick_precision
 from mlflow_resnet.training.loop import prepare
 from mlflow_resnet.training.optimizer import build_optimizer
 from mlflow_resnet.training.recipe import decide

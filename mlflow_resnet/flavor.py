@@ -40,7 +40,12 @@ from mlflow_resnet.scoring.pyfunc import ScoringModel
 
 FLAVOR_NAME = "mlflow_resnet"
 WEIGHTS_SHA256 = "weights_sha256"  # of the flavor in MLmodel and a param of the logged model
-DEFAULT_MODEL_CONFIG: dict[str, Any] = {"device": "auto", "batch_size": 32, "max_images_per_request": 256}
+DEFAULT_MODEL_CONFIG: dict[str, Any] = {
+    "device": "auto",
+    "precision": "auto",
+    "batch_size": 32,
+    "max_images_per_request": 256,
+}
 DEFAULT_DEVICE = "MLFLOW_DEFAULT_PREDICTION_DEVICE"  # MLflow's own name, as its pytorch flavor reads it
 PACKAGE = Path(__file__).parent
 REQUIREMENTS = (
@@ -108,7 +113,7 @@ def save_model(
     Args:
         code_paths: more code to carry; this package is always carried, so that the model loads where it is missing.
         pip_requirements: defaults to the installed versions of what loading needs; inference is skipped.
-        model_config: `device`, `batch_size` and `max_images_per_request`, changeable when the model is loaded.
+        model_config: `device`, `precision`, `batch_size` and `max_images_per_request`, changeable when it is loaded.
 
     The other arguments are those of `mlflow.pyfunc.save_model`.
     """
@@ -204,7 +209,7 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Scori
     """Called by MLflow with the model's data folder and configuration. The device is picked here, not when saved."""
     config = DEFAULT_MODEL_CONFIG | (model_config or {})
     batch_size, max_images = (positive(config, name) for name in ("batch_size", "max_images_per_request"))
-    return ScoringModel(load_classifier(path), device_of(config), batch_size, max_images)
+    return ScoringModel(load_classifier(path), device_of(config), batch_size, max_images, config["precision"])
 
 
 def device_of(config: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shlex
 from collections import Counter
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from typing import Any
 
 from tqdm import tqdm
@@ -33,19 +33,19 @@ from mlflow_resnet.options import (
     ShadowOptions,
     TrainOptions,
 )
+from mlflow_resnet.options.base import AUTO
 from mlflow_resnet.preparation import Training, agreed, check, prepared
 from mlflow_resnet.resuming import TrainingFolder, full_identity_of, opened_folder, saving_of, training_folder
 from mlflow_resnet.scoring.batch import ScoredFile, check_suffix, join, score_to_parts
 from mlflow_resnet.scoring.parts import Parts
 from mlflow_resnet.tracking import record
-from mlflow_resnet.tracking.card import TEMPERATURE
 from mlflow_resnet.tracking.data import scanned_dataset
 from mlflow_resnet.tracking.outages import recorded_by_way_of
 from mlflow_resnet.tracking.recorder import recorder_of
 from mlflow_resnet.tracking.run import attached_run_ends_with, recorded_run, run_of_workers
 from mlflow_resnet.tracking.server import check_servers
 from mlflow_resnet.training import processes
-from mlflow_resnet.training_run import TrainResult, train_recorded, trained_at_once
+from mlflow_resnet.training_run import TrainResult, as_saved, train_recorded, trained_at_once
 
 
 def train(options: TrainOptions) -> TrainResult:
@@ -72,7 +72,7 @@ def train(options: TrainOptions) -> TrainResult:
                 return TrainResult(flavor.load_model(finished["model_uri"]), **finished)
             facts = record_training(options, training, folder) if is_first() else follow_training(options, training)
             facts = processes.of_first(facts)
-            return TrainResult(replace(training.classifier, temperature=facts["metrics"][TEMPERATURE]), **facts)
+            return TrainResult(as_saved(training.classifier, facts["metrics"]), **facts)
 
 
 def finished_before(folder: TrainingFolder, offline: bool) -> dict[str, Any]:
@@ -148,8 +148,8 @@ def score(options: ScoreOptions) -> ScoredFile:
         ignored: Counter[str] = Counter()
         with resumable_file(options.output) as path:
             classifier = flavor.load_model(options.model_uri)
-            predictor = Predictor(classifier, options.device, options.num_workers)
-            parts = Parts(path.parent, what_decides_rows(options, classifier))
+            predictor = Predictor(classifier, options.device, options.num_workers, options.precision)
+            parts = Parts(path.parent, what_decides_rows(options, classifier) | {"precision": predictor.precision})
             sources = directory_sources(options.image_dir, ignored, after=parts.progress.last)
             with tqdm(desc="scoring", unit="img", leave=False, disable=None, initial=parts.progress.rows) as bar:
                 score_to_parts(
@@ -192,10 +192,10 @@ def check_servers_of(model_uri: str) -> None:
 
 
 def load_predictor(
-    model_uri: str, options: EvaluateOptions | ExplainOptions | PromoteOptions | ShadowOptions
+    model_uri: str, options: EvaluateOptions | ExplainOptions | PromoteOptions | ShadowOptions, precision: str = AUTO
 ) -> Predictor:
     """A model on the device that the options name."""
-    return Predictor(flavor.load_model(model_uri), options.device, options.num_workers)
+    return Predictor(flavor.load_model(model_uri), options.device, options.num_workers, precision)
 
 
 def evaluate(options: EvaluateOptions) -> Evaluation:
@@ -207,7 +207,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     with attached_run_ends_with():
         check_directories(options.image_dir)
         check_servers(registry=options.model_uri.startswith("models:/"))
-        predictor = load_predictor(options.model_uri, options)
+        predictor = load_predictor(options.model_uri, options, options.precision)
         dataset = scanned_dataset(options.image_dir, options.on_bad_image, options.num_workers, "evaluation")
         evaluation = evaluate_images(predictor, dataset.directory, options.batch_size)
         with recorded_run(f"evaluate {options.model_uri}") as run:

@@ -14,7 +14,9 @@ from mlflow.entities import Run
 from mlflow_resnet._version import __version__
 from mlflow_resnet.curation import audit_training
 from mlflow_resnet.evaluation.evaluate import Evaluation, evaluate, named
+from mlflow_resnet.evaluation.precision import check_metrics, checks_in, precision_checks
 from mlflow_resnet.images.audit.findings import TEST, TRAIN, VAL
+from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import network_of
 from mlflow_resnet.model.prediction import Predictor
@@ -86,8 +88,9 @@ def train_recorded(
                 if result.is_best:
                     best = result
         classifier = calibrated(training.classifier, best)
+        classifier = checked(classifier, best, options, training.val_set.directory)
         predictor = Predictor(classifier, options.device, options.num_workers)
-        best, parts = measured(training, recorder, best, predictor)
+        best, parts = measured(training, recorder, best, predictor, check_metrics(classifier.precision_checks))
         record.log_classifier(recorder, classifier, best.epoch)
     for context, (data, evaluation) in parts.items():
         record.log_report(recorder, evaluation, data, predictor, context)
@@ -96,11 +99,14 @@ def train_recorded(
 
 
 def measured(
-    training: Training, recorder: Recorder, best: EpochResult, predictor: Predictor
+    training: Training, recorder: Recorder, best: EpochResult, predictor: Predictor, found: Mapping[str, float]
 ) -> tuple[EpochResult, dict[str, tuple[ImageDirectoryDataset, Evaluation]]]:
     """Measures the calibrated classifier of the best epoch and records the numbers.
 
     They are logged at step 0: then MLflow's UI draws bars beside each other, one for each run.
+
+    Args:
+        found: numbers of it that are known already.
 
     Returns:
         The epoch with all its metrics; and images and evaluation, by context: validation, and perhaps test.
@@ -109,7 +115,7 @@ def measured(
     if training.test_set:
         parts["test"] = training.test_set, evaluate(predictor, training.test_set.directory)
         record.log_data(recorder, training.test_set, "test", of_model=True)
-    metrics = {TEMPERATURE: predictor.temperature}
+    metrics = {TEMPERATURE: predictor.temperature, **found}
     record.log_metrics(recorder, metrics, of_model=True, timestamp=best.timestamp)
     for context, (data, evaluation) in parts.items():
         values = measured_as(context, evaluation)
@@ -135,6 +141,19 @@ def measured_as(context: str, evaluation: Evaluation) -> dict[str, float]:
 def calibrated(classifier: ImageClassifier, best: EpochResult) -> ImageClassifier:
     """The classifier of the best epoch as it is saved, with the temperature that suits the validation images."""
     return replace(classifier, temperature=best.evaluation.fitted_temperature())
+
+
+def checked(
+    classifier: ImageClassifier, best: EpochResult, options: TrainOptions, val: LabeledDirectory
+) -> ImageClassifier:
+    """The classifier, with what the validation images say of faster forms of it."""
+    checks = precision_checks(classifier, best.evaluation, val, options.device, options.num_workers)
+    return replace(classifier, precision_checks=checks)
+
+
+def as_saved(classifier: ImageClassifier, metrics: Mapping[str, float]) -> ImageClassifier:
+    """The trained classifier with what the validation images have said, which is among the metrics."""
+    return replace(classifier, temperature=metrics[TEMPERATURE], precision_checks=checks_in(metrics))
 
 
 def parts_of(training: Training) -> dict[str, ImageDirectoryDataset]:
@@ -175,7 +194,7 @@ def trained_at_once(options: TrainOptions, training: Training, run: Run) -> Trai
     recorder = recorder_of(run)
     best = train_recorded(options, training, recorder)
     return TrainResult(
-        replace(training.classifier, temperature=best.metrics[TEMPERATURE]),
+        as_saved(training.classifier, best.metrics),
         *recorder.delivered(),
         best.epoch,
         best.metrics,

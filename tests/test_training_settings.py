@@ -8,11 +8,11 @@ import pytest
 import torch
 from helpers import TINY, learn, write_class_folders
 
+from mlflow_resnet.model.precision import pick_precision
 from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.training.averaging import averaged
 from mlflow_resnet.training.best import Best
 from mlflow_resnet.training.data import class_weights, draw_weights
-from mlflow_resnet.training.hardware import pick_precision
 from mlflow_resnet.training.schedule import Schedule
 
 FAST = TINY | {"epochs": 1, "num_workers": 1, "precision": "fp32"}

@@ -14,13 +14,16 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def map_ordered(function: Callable[[T], R], items: Iterable[T], threads: int) -> Generator[R, None, None]:
+def map_ordered(
+    function: Callable[[T], R], items: Iterable[T], threads: int, ahead: int = 0
+) -> Generator[R, None, None]:
     """`function` of each item, in the order of `items`, computed by `threads` threads.
 
-    At most 4 * `threads` items are taken ahead of the consumer. An error is raised at its item's place. Closing the
-    iterator cancels what has not begun and waits for what has.
+    At most `ahead` items, or 4 * `threads` if that is more, are taken ahead of the consumer; one thread is the
+    consumer's own if none are asked for. An error is raised at its item's place. Closing the iterator cancels what has
+    not begun and waits for what has.
     """
-    if threads == 1:
+    if threads == 1 and not ahead:
         yield from map(function, items)
         return
     pool = ThreadPoolExecutor(threads)
@@ -28,7 +31,7 @@ def map_ordered(function: Callable[[T], R], items: Iterable[T], threads: int) ->
     try:
         for item in items:
             pending.append(pool.submit(function, item))
-            if len(pending) == 4 * threads:
+            if len(pending) == max(4 * threads, ahead):
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()

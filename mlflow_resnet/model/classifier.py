@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from mlflow_resnet.model.network import build_network
+from mlflow_resnet.model.precision import PrecisionCheck
 from mlflow_resnet.model.preprocessing import Preprocessing
 
 
@@ -23,6 +24,7 @@ class ImageClassifier:
         network: takes float32 of shape (N, 3, image_size, image_size), returns logits of shape (N, len(classes)).
         temperature: what the logits are divided by before the softmax, so that confidence can be believed.
         training: how it was trained, as JSON: recipe and transformations; empty if that is not known.
+        precision_checks: what was found of other precisions than fp32, by their names; empty if none was tried.
     """
 
     architecture: str
@@ -31,6 +33,7 @@ class ImageClassifier:
     network: nn.Module
     temperature: float = 1.0
     training: Mapping[str, Any] = field(default_factory=dict)
+    precision_checks: Mapping[str, PrecisionCheck] = field(default_factory=dict)
 
 
 def new_classifier(

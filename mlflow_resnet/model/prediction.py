@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from threading import BoundedSemaphore
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlflow_resnet.errors import InvalidImageError
 from mlflow_resnet.images.parallel import batched, default_threads, map_ordered
 from mlflow_resnet.images.sources import ImageSource
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import fold_batch_norms, pick_device
+from mlflow_resnet.model.precision import scoring_precision
+from mlflow_resnet.model.prepared import Forward, TorchForward
 
 # columns of scored data, the designer's
 LABEL = "Scored Labels"
@@ -51,29 +54,50 @@ class _Loaded:
 
 
 class Predictor:
-    """A classifier made ready to predict on one device: batch norms folded, channels last. Safe to share by threads.
+    """A classifier made ready to predict on one device. Safe to share by threads.
 
     Attributes:
-        network: on the device. All threads share it, so a hook on its modules would see others' images too.
+        precision: of the convolutions, "fp32" or "bf16".
+        probabilities: uint8 images of shape (N, 3, image_size, image_size) to float32 of shape (N, len(classes)).
     """
 
-    def __init__(self, classifier: ImageClassifier, device: str = "auto", num_workers: int = 0) -> None:
+    def __init__(
+        self, classifier: ImageClassifier, device: str = "auto", num_workers: int = 0, precision: str = "auto"
+    ) -> None:
         self.classes = classifier.classes
         self.preprocessing = classifier.preprocessing
         self.temperature = classifier.temperature
         self.device = pick_device(device)
+        self.precision = scoring_precision(precision, self.device, classifier.precision_checks)
         self.threads = num_workers or default_threads()
         self._decoding = BoundedSemaphore(self.threads)  # whatever the number of requests: a large image takes memory
-        self.network = fold_batch_norms(classifier.network).to(self.device).to(memory_format=torch.channels_last)
+        self._classifier = classifier
+        self.probabilities: Forward = TorchForward(classifier, self.device, self.precision)
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """In fp32, on the device. All threads share it, so a hook on its modules would see others' images too."""
+        network = fold_batch_norms(self._classifier.network)
+        return network.to(self.device).to(memory_format=torch.channels_last)
 
     def predict(
         self, sources: Iterable[ImageSource], batch_size: int = 32, keep_images: bool = False
     ) -> Iterator[Prediction]:
         """One prediction for every source, in their order. `sources` is consumed lazily; memory does not grow."""
-        loaded = map_ordered(self._load, sources, self.threads)
+        for batch in self.predict_batches(sources, batch_size, keep_images):
+            yield from batch
+
+    def predict_batches(
+        self, sources: Iterable[ImageSource], batch_size: int = 32, keep_images: bool = False
+    ) -> Generator[list[Prediction], None, None]:
+        """The same in lists of `batch_size`. While the network works on a batch, threads decode the next one."""
+        loaded = map_ordered(self._load, sources, self.threads, ahead=2 * batch_size)
         for batch in batched(loaded, batch_size):
-            for item, prediction in zip(batch, self._predict_batch(batch), strict=True):
-                yield replace(prediction, image=item.image) if keep_images else prediction
+            predictions = self._predict_batch(batch)
+            if keep_images:
+                yield [replace(each, image=item.image) for item, each in zip(batch, predictions, strict=True)]
+            else:
+                yield list(predictions)
 
     def predict_arrays(self, images: Iterable[np.ndarray], batch_size: int = 32) -> Iterator[np.ndarray]:
         """The probabilities of images that the preprocessing has already made: uint8 of shape (H, W, 3) each.
@@ -99,9 +123,3 @@ class Predictor:
                 yield Prediction(item.name, row, item.error, item.place)
             else:
                 yield Prediction(item.name, None, "the network's output is not finite", item.place)
-
-    @torch.inference_mode()
-    def probabilities(self, images: Tensor) -> np.ndarray:
-        """uint8 images of shape (N, 3, crop_size, crop_size) to probabilities, float32 of shape (N, len(classes))."""
-        batch = self.preprocessing.normalize(images.to(self.device)).contiguous(memory_format=torch.channels_last)
-        return (self.network(batch) / self.temperature).softmax(dim=1).cpu().numpy()

@@ -20,6 +20,7 @@ from mlflow_resnet.errors import InvalidModelError, TamperedWeightsError
 from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import build_network
+from mlflow_resnet.model.precision import PrecisionCheck
 from mlflow_resnet.model.preprocessing import Preprocessing
 
 WEIGHTS_FILE = "model.safetensors"
@@ -81,6 +82,7 @@ def save_classifier(classifier: ImageClassifier, folder: str | os.PathLike[str])
         "preprocessing": asdict(classifier.preprocessing),
         "temperature": classifier.temperature,
         "training": dict(classifier.training),
+        "precision_checks": {name: asdict(check) for name, check in classifier.precision_checks.items()},
         "weights_sha256": sha256,
         "torch_version": torch.__version__,
     }
@@ -136,7 +138,8 @@ def described_classifier(description: dict[str, Any]) -> ImageClassifier:
     architecture, classes = description["architecture"], tuple(description["classes"])
     network = build_network(architecture, len(classes)).eval()
     temperature, training = float(description.get("temperature", 1.0)), description.get("training", {})
-    return ImageClassifier(architecture, classes, preprocessing, network, temperature, training)
+    checks = {name: PrecisionCheck(**found) for name, found in description.get("precision_checks", {}).items()}
+    return ImageClassifier(architecture, classes, preprocessing, network, temperature, training, checks)
 
 
 def verify_weights(path: Path, expected: str) -> None:

@@ -24,6 +24,8 @@ METRICS = (  # of an evaluation
 
 BATCH_SIZE = "images per forward pass"
 DEVICE = "auto, cpu, cuda, cuda:N or mps"
+SCORING_PRECISION = "auto: bf16 where the hardware has it and it passed its check in training, else fp32"
+PRECISIONS = ("auto", "bf16", "fp32")
 NUM_WORKERS = "threads that decode images; 0: one per core"
 ON_BAD_IMAGE = "error: list unreadable images and stop; skip: leave them out"
 IMAGE_DIR_LABELED = "directory of class folders, local or s3://"

@@ -12,6 +12,7 @@ from mlflow_resnet.options.base import (
     METRICS,
     NUM_WORKERS,
     ON_BAD_IMAGE,
+    PRECISIONS,
     Options,
     alias_problems,
     model_name_problems,
@@ -144,7 +145,7 @@ class TrainOptions(Options):
 
     # speed
     device: str = option(DEVICE, "auto")
-    precision: str = option("auto: bf16 where the hardware has it, else fp32", "auto", choices=("auto", "bf16", "fp32"))
+    precision: str = option("auto: bf16 where the hardware has it, else fp32", "auto", choices=PRECISIONS)
     compile: bool = option("torch.compile the network: a minute first, then faster on GPUs", False)
     cache: str = option(
         "keep decoded images: in memory if they fit (auto), in memory (ram), in a file that runs share (disk), none",

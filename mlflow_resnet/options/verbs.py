@@ -11,6 +11,8 @@ from mlflow_resnet.options.base import (
     MAX_SEED,
     NUM_WORKERS,
     ON_BAD_IMAGE,
+    PRECISIONS,
+    SCORING_PRECISION,
     Options,
     alias_problems,
     model_name_problems,
@@ -51,6 +53,7 @@ class ScoreOptions(Options):
     )
     batch_size: int = option(BATCH_SIZE, 32, at_least=1)
     device: str = option(DEVICE, "auto")
+    precision: str = option(SCORING_PRECISION, "auto", choices=PRECISIONS)
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
 
 
@@ -80,6 +83,7 @@ class EvaluateOptions(Options):
     batch_size: int = option(BATCH_SIZE, 32, at_least=1)
     on_bad_image: str = option(ON_BAD_IMAGE, "error", choices=("error", "skip"))
     device: str = option(DEVICE, "auto")
+    precision: str = option(SCORING_PRECISION, "auto", choices=PRECISIONS)
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlflow_resnet.errors import OutputError
-from mlflow_resnet.images.parallel import batched
+from mlflow_resnet.images.parallel import ahead
 from mlflow_resnet.images.sources import ImageSource
 from mlflow_resnet.model.prediction import Prediction, Predictor
 from mlflow_resnet.scoring.frame import LABEL, scored_frame, text_columns
 from mlflow_resnet.scoring.parts import ROWS_PER_PART, Parts
 
 SECONDS_PER_PART = 5.0
+BATCHES_AHEAD = 2
 Write = Callable[[pa.Table], object]
 
 
@@ -45,24 +46,23 @@ def score_to_parts(
     min_confidence: float = 0.0,
     on_rows: Callable[[int], object] = lambda rows: None,
 ) -> None:
-    """Adds one row per source to `parts`, in order.
+    """Adds one row per source to `parts`, in order. Decoding, the network and writing go on beside each other.
 
     Args:
         on_rows: told how many rows were just computed.
     """
-    for portion in portions(predictor.predict(sources, batch_size), batch_size, on_rows):
-        unreadable = sum(prediction.probabilities is None for prediction in portion)
-        frame = scored_frame(portion, predictor.classes, top_k, min_confidence)
-        unsure = int(frame[LABEL].isna().sum()) - unreadable
-        parts.add(scored_table(frame), unreadable, unsure, portion[-1].place)
+    with closing(ahead(predictor.predict_batches(sources, batch_size), BATCHES_AHEAD)) as batches:
+        for portion in portions(batches, on_rows):
+            unreadable = sum(prediction.probabilities is None for prediction in portion)
+            frame = scored_frame(portion, predictor.classes, top_k, min_confidence)
+            unsure = int(frame[LABEL].isna().sum()) - unreadable
+            parts.add(scored_table(frame), unreadable, unsure, portion[-1].place)
 
 
-def portions(
-    predictions: Iterable[Prediction], batch_size: int, on_rows: Callable[[int], object]
-) -> Iterator[list[Prediction]]:
+def portions(batches: Iterable[list[Prediction]], on_rows: Callable[[int], object]) -> Iterator[list[Prediction]]:
     """Whole batches, so that going on after a portion forms the same batches: their sizes decide the last bits."""
     portion, began = [], time.monotonic()
-    for batch in batched(predictions, batch_size):
+    for batch in batches:
         portion += batch
         on_rows(len(batch))
         if len(portion) >= ROWS_PER_PART or time.monotonic() - began >= SECONDS_PER_PART:

@@ -27,9 +27,10 @@ class ScoringModel:
         device: str = "auto",
         batch_size: int = 32,
         max_images_per_request: int = 256,
+        precision: str = "auto",
     ) -> None:
         self._classifier = classifier
-        self._predictor = Predictor(classifier, device)
+        self._predictor = Predictor(classifier, device, precision=precision)
         self._batch_size = batch_size
         self._max_images = max_images_per_request
 

@@ -59,7 +59,7 @@ class ImageWork:
 
     def evaluate(self, module: nn.Module, batch_size: int) -> Evaluation:
         """Predicts the validation images with `module` through the predict path that scoring and serving use."""
-        predictor = Predictor(replace(self.classifier, network=module), str(self.device), self.threads)
+        predictor = Predictor(replace(self.classifier, network=module), str(self.device), self.threads, "fp32")
         own = processes.own_share(len(self.val))
         images = map_ordered(self.val.images.__getitem__, own, self.threads)
         probabilities = predictor.predict_arrays(images, batch_size)

@@ -1,0 +1,59 @@
+"""Whether a faster form of a network may take the place of the one in fp32."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+
+import numpy as np
+
+from mlflow_resnet.evaluation.evaluate import Evaluation
+from mlflow_resnet.images.directories import LabeledDirectory
+from mlflow_resnet.images.sources import file_source
+from mlflow_resnet.model.classifier import ImageClassifier
+from mlflow_resnet.model.network import pick_device
+from mlflow_resnet.model.precision import PrecisionCheck, has_native_bf16
+from mlflow_resnet.model.prediction import Predictor
+
+MOST_IMAGES = 1000
+METRICS = tuple(field.name for field in fields(PrecisionCheck))
+
+
+def precision_checks(
+    classifier: ImageClassifier, fp32: Evaluation, directory: LabeledDirectory, device: str, num_workers: int
+) -> dict[str, PrecisionCheck]:
+    """What bf16 changes; nothing where the hardware has none.
+
+    Args:
+        fp32: what the classifier predicts for the images of `directory` in fp32.
+    """
+    if not has_native_bf16(pick_device(device)):
+        return {}
+    return {"bf16": compared(Predictor(classifier, device, num_workers, "bf16"), fp32, directory)}
+
+
+def compared(predictor: Predictor, fp32: Evaluation, directory: LabeledDirectory) -> PrecisionCheck:
+    """At most `MOST_IMAGES`, evenly spread; those that cannot be read any more are left out."""
+    chosen = np.unique(np.linspace(0, len(directory) - 1, MOST_IMAGES).astype(int))
+    found = list(predictor.predict(file_source(directory.paths[index]) for index in chosen))
+    readable = np.array([prediction.probabilities is not None for prediction in found])
+    labels = np.array([each.probabilities.argmax() for each in found if each.probabilities is not None], dtype=int)
+    if not len(labels):
+        return PrecisionCheck(0, 0.0, 0.0)
+    targets = fp32.targets[chosen][readable]
+    before = fp32.probabilities[chosen][readable].argmax(axis=1)
+    change = np.mean(labels == targets) - np.mean(before == targets)
+    return PrecisionCheck(len(labels), float(np.mean(labels == before)), float(change))
+
+
+def check_metrics(checks: Mapping[str, PrecisionCheck]) -> dict[str, float]:
+    """Checks as metrics of a run, such as `precision/bf16_label_agreement`."""
+    return {f"precision/{name}_{key}": value for name, check in checks.items() for key, value in asdict(check).items()}
+
+
+def checks_in(metrics: Mapping[str, float]) -> dict[str, PrecisionCheck]:
+    """The checks that `check_metrics` made such metrics of."""
+    if "precision/bf16_images" not in metrics:
+        return {}
+    images, agreement, change = (metrics[f"precision/bf16_{key}"] for key in METRICS)
+    return {"bf16": PrecisionCheck(int(images), agreement, change)}

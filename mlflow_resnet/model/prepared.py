@@ -1,0 +1,35 @@
+"""Networks made ready to predict on one device: what can be done once is done when a model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlflow_resnet.model.classifier import ImageClassifier
+from mlflow_resnet.model.network import fold_batch_norms, split_after
+from mlflow_resnet.model.precision import DTYPES
+
+# uint8 images of shape (N, 3, image_size, image_size) to probabilities, float32 of shape (N, len(classes))
+Forward = Callable[[Tensor], np.ndarray]
+
+
+class TorchForward:
+    """Batch norms folded into convolutions, channels last; the stages in fp32 or bf16, pooling and head in fp32.
+
+    Safe to share by threads.
+    """
+
+    def __init__(self, classifier: ImageClassifier, device: torch.device, precision: str = "fp32") -> None:
+        self.dtype, self.device = DTYPES[precision], device
+        self.preprocessing, self.temperature = classifier.preprocessing, classifier.temperature
+        stages, head = split_after(fold_batch_norms(classifier.network).to(device), "layer4")
+        self.stages, self.head = stages.to(self.dtype).to(memory_format=torch.channels_last), head
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> np.ndarray:
+        inputs = self.preprocessing.normalize(images.to(self.device)).to(self.dtype)
+        features = self.stages(inputs.contiguous(memory_format=torch.channels_last))
+        return (self.head(features.float()) / self.temperature).softmax(dim=1).cpu().numpy()
