@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from threading import BoundedSemaphore
@@ -116,10 +116,15 @@ class Predictor:
 
     def _predict_batch(self, batch: list[_Loaded]) -> Iterator[Prediction]:
         images = [item.image for item in batch if item.image is not None]
-        probabilities = iter(self.probabilities(torch.stack(images)) if images else ())
+        probabilities = iter(self.probabilities(stacked(images)) if images else ())
         for item in batch:
             row = None if item.image is None else next(probabilities)
             if row is None or np.isfinite(row).all():
                 yield Prediction(item.name, row, item.error, item.place)
             else:
                 yield Prediction(item.name, None, "the network's output is not finite", item.place)
+
+
+def stacked(images: Sequence[Tensor]) -> Tensor:
+    """Images of shape (3, H, W) as one tensor of shape (N, 3, H, W), with the channels last in memory, as they are."""
+    return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)

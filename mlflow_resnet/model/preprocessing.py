@@ -59,7 +59,7 @@ class Preprocessing:
         """uint8 of shape (N, 3, H, W) to float32 of the same shape, with zero mean and unit variance on ImageNet."""
         mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1) * 255
         std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1) * 255
-        return (images.float() - mean) / std
+        return (images - mean).div_(std)
 
 
 def to_array(image: Image.Image, grayscale: bool) -> np.ndarray:
