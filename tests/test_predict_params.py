@@ -23,7 +23,7 @@ RANKED = [(f"Top {rank} Label", f"Top {rank} Probability") for rank in (1, 2, 3)
 
 @pytest.fixture(scope="module")
 def model(trained):
-    return mlflow.pyfunc.load_model(trained.model_uri)
+    return mlflow.pyfunc.load_model(trained.model_uri, model_config={"precision": "fp32"})
 
 
 @pytest.fixture(scope="module")
