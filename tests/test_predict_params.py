@@ -16,6 +16,7 @@ from PIL import Image
 
 from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.options import PARAMS
+from mlflow_resnet.scoring.pyfunc import ScoringModel
 
 PROBABILITIES = [f"Scored Probabilities_{name}" for name in COLORS]
 RANKED = [(f"Top {rank} Label", f"Top {rank} Probability") for rank in (1, 2, 3)]
@@ -99,6 +100,27 @@ def test_threads_with_other_parameters_do_not_disturb_each_other(model, picture)
     with ThreadPoolExecutor(8) as pool:
         answered = list(pool.map(lambda params: probabilities(model.predict(content, params=params)), asked))
     np.testing.assert_allclose(answered, expected, rtol=1e-5)
+
+
+def test_over_http_no_params_make_a_batch_larger_than_configured(trained, picture, monkeypatch):
+    model = ScoringModel(trained.classifier, batch_size=8)
+    forward, seen = model._predictor.probabilities, []
+
+    def noted(images):
+        seen.append(tuple(images.shape[::2]))
+        return forward(images)
+
+    monkeypatch.setattr(model._predictor, "probabilities", noted)
+    pictures = [png(picture)] * 10
+    asked = [{}, {"batch_size": 10}, {"batch_size": 5}, {"resolution": 64}]
+    for params in asked:
+        model.predict(pictures, params=params)
+    monkeypatch.setenv("MLFLOW_RESNET_SERVING", "true")
+    for params in asked:
+        model.predict(pictures, params=params)
+    alone = [(8, 32), (2, 32), (10, 32), (5, 32), (5, 32), (2, 64), (2, 64), (2, 64), (2, 64), (2, 64)]
+    served = [(8, 32), (2, 32), (8, 32), (2, 32), (5, 32), (5, 32), (2, 64), (2, 64), (2, 64), (2, 64), (2, 64)]
+    assert seen == alone + served
 
 
 @pytest.mark.parametrize(
