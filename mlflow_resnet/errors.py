@@ -66,15 +66,14 @@ class MlflowResnetError(MlflowException):
     def __init__(self, message: str) -> None:
         super().__init__(message, error_code=INVALID_PARAMETER_VALUE)
 
+    def serialize_as_json(self) -> str:
+        """The answer of a scoring server: MLflow puts the whole input in front of `message`, which nobody needs."""
+        self.message = str(self)
+        return super().serialize_as_json()
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Processes send errors to each other; the arguments of a subclass are not those of `Exception`."""
-        return _restored, (type(self), self.args, self.__dict__)
-
-
-def _restored(kind: type[MlflowResnetError], args: tuple[Any, ...], facts: dict[str, Any]) -> MlflowResnetError:
-    error = kind.__new__(kind, *args)
-    error.__dict__.update(facts)
-    return error
+        return type(self).__new__, (type(self), *self.args), self.__dict__
 
 
 class InvalidOptionsError(MlflowResnetError):

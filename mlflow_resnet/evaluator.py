@@ -37,7 +37,8 @@ ARTIFACTS: dict[str, Callable[[str], EvaluationArtifact]] = {
 class ResnetEvaluator(ModelEvaluator):
     """Measures a model of ours as the command `evaluate` does, on an image directory or a table of paths and labels.
 
-    `evaluator_config` may have the options of that command: batch_size, device, num_workers, on_bad_image.
+    `evaluator_config` may have the options of that command: batch_size, device, num_workers, on_bad_image,
+    resolution, tta.
     """
 
     def __init__(self) -> None:
@@ -93,6 +94,7 @@ def measured(
 
     data = checked(images_of(dataset), options.on_bad_image, options.num_workers)
     predictor = Predictor(model.get_raw_model(), options.device, options.num_workers)
+    predictor = predictor.at_test_time(options.tta, options.resolution)
     evaluation = evaluate(predictor, data.directory, options.batch_size)
     recorder = Recorder(Notes(run_id=run_id, model_id=model_id or record.known_model_id(model.metadata)))
     artifacts: dict[str, EvaluationArtifact] = {}

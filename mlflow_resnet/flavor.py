@@ -35,8 +35,10 @@ from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError
 from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.storage import DATA_SUBPATH, fetched_model, load_classifier, save_classifier
+from mlflow_resnet.options import PARAMS
 from mlflow_resnet.scoring.frame import ERROR, IMAGE, LABEL, probability_columns
 from mlflow_resnet.scoring.pyfunc import ScoringModel
+from mlflow_resnet.scoring.unknown import refuse_unknown_params
 
 FLAVOR_NAME = "mlflow_resnet"
 WEIGHTS_SHA256 = "weights_sha256"  # of the flavor in MLmodel and a param of the logged model
@@ -46,6 +48,7 @@ DEFAULT_MODEL_CONFIG: dict[str, Any] = {
     "batch_size": 32,
     "max_images_per_request": 256,
 }
+PARAM_TYPES = {int: DataType.long, float: DataType.double, str: DataType.string, bool: DataType.boolean}
 DEFAULT_DEVICE = "MLFLOW_DEFAULT_PREDICTION_DEVICE"  # MLflow's own name, as its pytorch flavor reads it
 PACKAGE = Path(__file__).parent
 REQUIREMENTS = (
@@ -77,15 +80,8 @@ def default_signature(classes: tuple[str, ...]) -> ModelSignature:
         *(ColSpec(DataType.double, name) for name in probability_columns(classes)),
         ColSpec(DataType.string, ERROR),
     ]
-    params = ParamSchema(
-        [
-            ParamSpec("top_k", DataType.long, 0),
-            ParamSpec("batch_size", DataType.long, 0),
-            ParamSpec("min_confidence", DataType.double, 0.0),
-            ParamSpec("explain", DataType.boolean, False),
-        ]
-    )
-    return ModelSignature(Schema([ColSpec(DataType.string)]), Schema(columns), params)
+    params = [ParamSpec(name, PARAM_TYPES[type(default)], default) for name, default in PARAMS.items()]
+    return ModelSignature(Schema([ColSpec(DataType.string)]), Schema(columns), ParamSchema(params))
 
 
 def default_input_example() -> pd.DataFrame:
@@ -207,6 +203,7 @@ def read_mlmodel(model_uri: str) -> Model:
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> ScoringModel:
     """Called by MLflow with the model's data folder and configuration. The device is picked here, not when saved."""
+    refuse_unknown_params()
     config = DEFAULT_MODEL_CONFIG | (model_config or {})
     batch_size, max_images = (positive(config, name) for name in ("batch_size", "max_images_per_request"))
     return ScoringModel(load_classifier(path), device_of(config), batch_size, max_images, config["precision"])

@@ -149,6 +149,7 @@ def score(options: ScoreOptions) -> ScoredFile:
         with resumable_file(options.output) as path:
             classifier = flavor.load_model(options.model_uri)
             predictor = Predictor(classifier, options.device, options.num_workers, options.precision)
+            predictor = predictor.at_test_time(options.tta, options.resolution)
             parts = Parts(path.parent, what_decides_rows(options, classifier) | {"precision": predictor.precision})
             sources = directory_sources(options.image_dir, ignored, after=parts.progress.last)
             with tqdm(desc="scoring", unit="img", leave=False, disable=None, initial=parts.progress.rows) as bar:
@@ -181,6 +182,8 @@ def what_decides_rows(options: ScoreOptions, classifier: ImageClassifier) -> dic
         "folder of images": local,
         "top_k": options.top_k,
         "min_confidence": options.min_confidence,
+        "tta": options.tta,
+        "resolution": options.resolution,
         "version of mlflow_resnet": __version__,
     }
 
@@ -208,6 +211,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         check_directories(options.image_dir)
         check_servers(registry=options.model_uri.startswith("models:/"))
         predictor = load_predictor(options.model_uri, options, options.precision)
+        predictor = predictor.at_test_time(options.tta, options.resolution)
         dataset = scanned_dataset(options.image_dir, options.on_bad_image, options.num_workers, "evaluation")
         evaluation = evaluate_images(predictor, dataset.directory, options.batch_size)
         with recorded_run(f"evaluate {options.model_uri}") as run:

@@ -253,7 +253,7 @@ def test_score_with_min_confidence_tells_how_many_it_left_out(doubtful, tmp_path
 
 def test_an_impossible_min_confidence_is_refused(doubtful):
     model = mlflow.pyfunc.load_model(doubtful[0].model_uri)
-    with pytest.raises(InvalidOptionsError, match=r"min_confidence is 1.5; it must be from 0 to 1"):
+    with pytest.raises(InvalidOptionsError, match=r"min_confidence is 1.5; it must be at most 1"):
         model.predict(b"", params={"min_confidence": 1.5})
 
 

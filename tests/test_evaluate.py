@@ -87,6 +87,16 @@ def test_evaluate_gives_the_accuracy_that_training_gave(trained, images):
     assert evaluation.metrics["log_loss"] == pytest.approx(trained.metrics["val_loss"], rel=1e-5)
 
 
+def test_evaluate_measures_what_the_test_time_options_give(trained, images):
+    folder = images / "val"
+    how = {"tta": "flip", "resolution": 48}
+    evaluation = evaluate(EvaluateOptions(model_uri=trained.model_uri, image_dir=str(folder), **how))
+    predicted = mlflow.pyfunc.load_model(trained.model_uri).predict(str(folder), params=how)
+    columns = [name for name in predicted.columns if name.startswith("Scored Probabilities_")]
+    np.testing.assert_allclose(evaluation.probabilities, predicted[columns].to_numpy(float), rtol=1e-4)
+    assert mlflow.last_active_run().data.params.items() >= {"tta": "flip", "resolution": "48"}.items()
+
+
 def test_evaluate_on_bad_images_stops_or_leaves_them_out(trained, tmp_path):
     for i in range(3):
         write_picture(tmp_path / "007" / f"{i}.png", (200, 60, 40), i)

@@ -179,7 +179,7 @@ def test_unknown_classes_are_named_and_the_run_fails(trained, tmp_path):
 @pytest.mark.parametrize(
     ("config", "complaint"),
     [
-        ({"batchsize": 8}, "'batchsize'; it may have batch_size, on_bad_image, device, num_workers"),
+        ({"batchsize": 8}, "'batchsize'; it may have tta, resolution, batch_size, on_bad_image, device, num_workers"),
         ({"batch_size": "8"}, "batch_size is '8'; it must be of type int"),
         ({"batch_size": 0}, "batch_size is 0; it must be at least 1"),
         ({"on_bad_image": "ignore"}, "on_bad_image is 'ignore'; choose one of error, skip"),

@@ -48,6 +48,13 @@ def test_a_padded_image_has_black_on_each_side():
     assert not image.any()
 
 
+def test_another_resolution_keeps_the_part_and_its_padding():
+    preprocessing = Preprocessing(resize_size=256, crop_size=224, padding=7, grayscale=True)
+    larger = preprocessing.at_resolution(448)
+    assert larger == Preprocessing(resize_size=512, crop_size=448, padding=14, grayscale=True)
+    assert larger.center_region(640, 480) == preprocessing.center_region(640, 480)
+
+
 def test_a_grayscale_image_has_torchvisions_brightness_in_three_equal_channels():
     image = Preprocessing(36, 32, grayscale=True).load(picture((60, 44)))
     expected = to_grayscale(Preprocessing(36, 32).load(picture((60, 44))), num_output_channels=3)

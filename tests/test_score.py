@@ -119,6 +119,15 @@ def test_top_k_writes_a_label_and_a_probability_per_rank(suffix, trained, folder
     assert list(fine["Top 1 Label"]) == list(expected.loc[fine.index, "Scored Labels"])
 
 
+def test_pictures_are_looked_at_as_predict_does_with_the_same_parameters(trained, folder, expected, tmp_path):
+    how = {"tta": "flip", "resolution": 64}
+    score(options(folder, tmp_path / "scored.parquet", **how))
+    scored = pd.read_parquet(tmp_path / "scored.parquet")
+    predicted = mlflow.pyfunc.load_model(trained.model_uri).predict(str(folder), params=how)
+    np.testing.assert_allclose(scored[PROBABILITIES], predicted[PROBABILITIES].astype(float), rtol=1e-5)
+    assert not np.allclose(scored[PROBABILITIES], expected[PROBABILITIES], atol=1e-3, equal_nan=True)
+
+
 def test_more_rows_than_one_write_stay_in_order(trained, folder, tmp_path):
     (tmp_path / "many").mkdir()
     for i in range(1100):

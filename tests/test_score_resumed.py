@@ -107,6 +107,8 @@ def test_images_that_come_and_go_meanwhile(trained, folder, read, tmp_path):
     [
         ({"top_k": 1}, "top_k"),
         ({"min_confidence": 0.9}, "min_confidence"),
+        ({"tta": "flip"}, "tta"),
+        ({"resolution": 64}, "resolution"),
         ({"image_dir": "."}, "image_dir"),
         ({"model_uri": "other"}, "model"),
     ],

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import requests
+from abuse import attack, json_requests, other_requests
 from helpers import COLORS, free_port, server
 
 REFUSED = "not an image: send the bytes of an image file, base64-encoded; paths and URLs are not opened here"
@@ -225,6 +226,30 @@ def test_a_bad_request_is_a_sentence_without_trace_or_path_and_the_server_goes_o
     for secret in ("Traceback", "stack_trace", 'File "', sys.prefix, os.getcwd()):
         assert secret not in answer.text
     assert rows(post(served, {"inputs": [encoded(files[0])]}))[0]["Scored Labels"] == "007"
+
+
+def test_unknown_params_are_refused_and_named(served):
+    answer = post(served, {"inputs": ["x" * 10**6], "params": {"topk": 3, "top_k": 1}})
+    assert answer.status_code == 400
+    known = "batch_size, explain, min_confidence, resolution, top_k, tta"
+    assert answer.json()["message"] == f"unknown params 'topk'; predict takes {known}"
+
+
+def test_larger_pictures_and_second_looks_make_a_request_no_longer(small, files):
+    image = encoded(files[0])
+    for params, most in (({"tta": "flip"}, 1), ({"resolution": 48}, 1), ({"resolution": 32}, 3)):
+        assert len(rows(post(small, {"inputs": [image] * most, "params": params}))) == most
+        answer = post(small, {"inputs": [image] * (most + 1), "params": params})
+        assert f"{most + 1} images in one request, over the limit of {most}" in answer.json()["message"]
+
+
+@pytest.mark.parametrize("examples", [pytest.param(25, id="few"), pytest.param(250, id="many", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", [json_requests, other_requests])
+def test_no_request_does_harm(kind, examples, served, files, tmp_path):
+    def still_answers():
+        assert rows(post(served, {"inputs": [encoded(files[0])]}))[0]["Scored Labels"] == "007"
+
+    attack(served, kind, examples, tmp_path, still_answers)
 
 
 def test_a_tampered_model_never_becomes_healthy(trained, tmp_path):

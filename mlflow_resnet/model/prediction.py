@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, partial
 from threading import BoundedSemaphore
 
 import numpy as np
@@ -15,9 +16,9 @@ from mlflow_resnet.errors import InvalidImageError
 from mlflow_resnet.images.parallel import batched, default_threads, map_ordered
 from mlflow_resnet.images.sources import ImageSource
 from mlflow_resnet.model.classifier import ImageClassifier
-from mlflow_resnet.model.network import fold_batch_norms, pick_device
+from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.model.precision import scoring_precision
-from mlflow_resnet.model.prepared import Forward, TorchForward
+from mlflow_resnet.model.prepared import Forward, TorchForward, network_on, with_mirror_images
 
 # columns of scored data, the designer's
 LABEL = "Scored Labels"
@@ -71,14 +72,27 @@ class Predictor:
         self.precision = scoring_precision(precision, self.device, classifier.precision_checks)
         self.threads = num_workers or default_threads()
         self._decoding = BoundedSemaphore(self.threads)  # whatever the number of requests: a large image takes memory
-        self._classifier = classifier
+        self._network = cache(partial(network_on, classifier, self.device))  # shared by copies of this
         self.probabilities: Forward = TorchForward(classifier, self.device, self.precision)
 
-    @cached_property
+    @property
     def network(self) -> nn.Module:
         """In fp32, on the device. All threads share it, so a hook on its modules would see others' images too."""
-        network = fold_batch_norms(self._classifier.network)
-        return network.to(self.device).to(memory_format=torch.channels_last)
+        return self._network()
+
+    def at_test_time(self, tta: str = "", resolution: int = 0) -> Predictor:
+        """One with the same network that looks at images otherwise; this one stays as it is.
+
+        Args:
+            tta: "flip" averages the probabilities of each image and its mirror image; "" does not.
+            resolution: a crop size in pixels instead of the trained one; 0: that.
+        """
+        other = copy.copy(self)
+        if tta == "flip":
+            other.probabilities = with_mirror_images(self.probabilities)
+        if resolution:
+            other.preprocessing = self.preprocessing.at_resolution(resolution)
+        return other
 
     def predict(
         self, sources: Iterable[ImageSource], batch_size: int = 32, keep_images: bool = False

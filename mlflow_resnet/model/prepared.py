@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import fold_batch_norms, split_after
@@ -33,3 +33,22 @@ class TorchForward:
         inputs = self.preprocessing.normalize(images.to(self.device)).to(self.dtype)
         features = self.stages(inputs.contiguous(memory_format=torch.channels_last))
         return (self.head(features.float()) / self.temperature).softmax(dim=1).cpu().numpy()
+
+
+def with_mirror_images(forward: Forward) -> Forward:
+    """The mean of the probabilities of each image and its mirror image.
+
+    A. Krizhevsky et al., ImageNet Classification with Deep Convolutional Neural Networks, NeurIPS 2012, section 4.1,
+    average the softmax outputs of crops and their reflections. The mean of the logits would amount to the geometric
+    mean of the probabilities, which one view that is sure of its no can decide alone.
+    """
+
+    def averaged(images: Tensor) -> np.ndarray:
+        return (forward(images) + forward(images.flip(3))) / 2
+
+    return averaged
+
+
+def network_on(classifier: ImageClassifier, device: torch.device) -> nn.Module:
+    """The classifier's network in fp32 on a device, batch norms folded, channels last."""
+    return fold_batch_norms(classifier.network).to(device).to(memory_format=torch.channels_last)

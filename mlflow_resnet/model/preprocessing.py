@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -35,6 +35,17 @@ class Preprocessing:
     def image_size(self) -> int:
         """Pixels of each side of the square that the network sees."""
         return self.crop_size + 2 * self.padding
+
+    def at_resolution(self, crop_size: int) -> Preprocessing:
+        """The same part of an image in another number of pixels; `resize_size` and `padding` change in proportion.
+
+        Objects appear larger in random resized crops than in center crops, so many networks do better on images that
+        are somewhat larger than those of the training: H. Touvron et al., Fixing the train-test resolution
+        discrepancy, NeurIPS 2019.
+        """
+        scale = crop_size / self.crop_size
+        resize_size, padding = round(self.resize_size * scale), round(self.padding * scale)
+        return replace(self, resize_size=resize_size, crop_size=crop_size, padding=padding)
 
     def center_region(self, width: int, height: int) -> Region:
         """The central square of a width x height image that is kept: (left, top, right, bottom)."""

@@ -7,11 +7,13 @@ base      fields that know their help text and limits, and the class that checks
 train     the options of `train`
 tuning    the options of `find-lr` and `sweep`
 serving   the options of `serve`
+predict   the parameters of a model's `predict`
 registry  the options of `promote`, `rollback` and `shadow`
 verbs     the options of the other verbs
 """
 
 from mlflow_resnet.options.base import AUTO, METRICS, Options
+from mlflow_resnet.options.predict import PARAMS, PredictOptions, predict_options, unknown_params
 from mlflow_resnet.options.registry import PromoteOptions, RollbackOptions, ShadowOptions
 from mlflow_resnet.options.serving import ServeOptions
 from mlflow_resnet.options.train import ARCHITECTURES, STAGES, WITHOUT_EFFECT, TrainOptions
@@ -51,6 +53,7 @@ __all__ = [
     "AUTO",
     "FINDINGS",
     "METRICS",
+    "PARAMS",
     "STAGES",
     "VERBS",
     "AuditOptions",
@@ -60,6 +63,7 @@ __all__ = [
     "ExplainOptions",
     "FindLrOptions",
     "Options",
+    "PredictOptions",
     "PromoteOptions",
     "RollbackOptions",
     "ScoreOptions",
@@ -70,4 +74,6 @@ __all__ = [
     "WITHOUT_EFFECT",
     "TrainOptions",
     "TransformOptions",
+    "predict_options",
+    "unknown_params",
 ]

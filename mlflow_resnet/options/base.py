@@ -27,6 +27,10 @@ DEVICE = "auto, cpu, cuda, cuda:N or mps"
 SCORING_PRECISION = "auto: bf16 where the hardware has it and it passed its check in training, else fp32"
 PRECISIONS = ("auto", "bf16", "fp32")
 NUM_WORKERS = "threads that decode images; 0: one per core"
+TTA = "flip: average the probabilities of each image and its mirror image; empty: the image alone"
+TTAS = ("", "flip")
+RESOLUTION = "crop_size to look at images with, in pixels, resize_size in proportion; 0: as trained"
+SMALLEST_RESOLUTION, LARGEST_RESOLUTION = 32, 1024
 ON_BAD_IMAGE = "error: list unreadable images and stop; skip: leave them out"
 IMAGE_DIR_LABELED = "directory of class folders, local or s3://"
 
@@ -53,7 +57,8 @@ def option(
 def problems_of(name: str, value: Any, metadata: Any) -> Iterator[str]:
     """What is wrong with `value`, one sentence each."""
     if metadata["choices"] and value not in metadata["choices"]:
-        yield f"{name} is {value!r}; choose one of {listed(metadata['choices'])}"
+        choices = [choice or "empty" for choice in metadata["choices"]]
+        yield f"{name} is {value!r:.60}; choose one of {listed(choices)}"
     if value == AUTO:
         return
     if metadata["at_least"] is not None and not value >= metadata["at_least"]:
@@ -109,3 +114,10 @@ def model_name_problems(name: str) -> list[str]:
     if "/" in name or ":" in name or (name and not name.strip()):
         return [f"registered_model_name is {name!r}; MLflow allows no / and no : in it, and not only spaces"]
     return []
+
+
+def resolution_problems(resolution: int) -> list[str]:
+    """Why images cannot be looked at with `resolution` pixels."""
+    if resolution == 0 or SMALLEST_RESOLUTION <= resolution <= LARGEST_RESOLUTION:
+        return []
+    return [f"resolution is {resolution}; it must be 0, or from {SMALLEST_RESOLUTION} to {LARGEST_RESOLUTION}"]

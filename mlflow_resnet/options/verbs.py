@@ -12,11 +12,15 @@ from mlflow_resnet.options.base import (
     NUM_WORKERS,
     ON_BAD_IMAGE,
     PRECISIONS,
+    RESOLUTION,
     SCORING_PRECISION,
+    TTA,
+    TTAS,
     Options,
     alias_problems,
     model_name_problems,
     option,
+    resolution_problems,
 )
 
 FINDINGS = (
@@ -51,10 +55,15 @@ class ScoreOptions(Options):
     min_confidence: float = option(
         "give no label to images whose most probable class has less than this probability", 0.0, at_least=0, at_most=1
     )
+    tta: str = option(TTA, "", choices=TTAS)
+    resolution: int = option(RESOLUTION, 0)
     batch_size: int = option(BATCH_SIZE, 32, at_least=1)
     device: str = option(DEVICE, "auto")
     precision: str = option(SCORING_PRECISION, "auto", choices=PRECISIONS)
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
+
+    def combinations(self) -> list[str]:
+        return resolution_problems(self.resolution)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +89,16 @@ class EvaluateOptions(Options):
 
     model_uri: str = option("model to evaluate, such as models:/digits/1")
     image_dir: str = option(IMAGE_DIR_LABELED)
+    tta: str = option(TTA, "", choices=TTAS)
+    resolution: int = option(RESOLUTION, 0)
     batch_size: int = option(BATCH_SIZE, 32, at_least=1)
     on_bad_image: str = option(ON_BAD_IMAGE, "error", choices=("error", "skip"))
     device: str = option(DEVICE, "auto")
     precision: str = option(SCORING_PRECISION, "auto", choices=PRECISIONS)
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
+
+    def combinations(self) -> list[str]:
+        return resolution_problems(self.resolution)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.evaluation.explanations import explained
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.prediction import Prediction, Predictor
+from mlflow_resnet.options import PredictOptions, predict_options
 from mlflow_resnet.scoring.frame import EXPLANATION, scored_frame
 from mlflow_resnet.scoring.guard import current_guard
 from mlflow_resnet.scoring.inputs import image_sources
@@ -39,8 +39,10 @@ class ScoringModel:
 
         Args:
             model_input: directory, file, bytes, base64, `s3://…`, a list of these, or a table with a column of them.
-            params: `top_k` (0: a column per class), `batch_size` (0: as configured), `min_confidence` (images whose
-                most probable class has less get no label), and `explain` (a picture of what speaks for that class).
+            params: the fields of `PredictOptions`: `top_k` (0: a column per class), `batch_size` (0: as configured),
+                `min_confidence` (images whose most probable class has less get no label), `tta` ("flip": and their
+                mirror images), `resolution` (a crop size in pixels; 0: as trained), and `explain` (a picture of what
+                speaks for that class).
 
         Returns:
             Columns image, Scored Labels, Scored Probabilities_<class> (or Top <rank> Label and Probability), for
@@ -50,32 +52,36 @@ class ScoringModel:
             InvalidOptionsError: if the input as a whole or a parameter cannot be used. A bad image is only a row.
             MissingPackageError: for `explain` without captum, which is not among the model's requirements.
         """
-        top_k, batch_size, min_confidence = checked_params(params or {})
-        guard = current_guard(self._max_images)
+        options = predict_options(params)
+        predictor = self._predictor.at_test_time(options.tta, options.resolution)
+        growth = self._growth(options)
+        guard = current_guard(at_least_one(self._max_images / growth / (2 if options.tta else 1)))
+        usual = at_least_one(self._batch_size / growth)
+        batch_size = options.batch_size or usual
         sources = image_sources(model_input, guard)
-        explains = bool(params and params.get("explain"))
-        predict = partial(explained, self._predictor) if explains else self._predictor.predict
-        predictions = list(predict(sources, batch_size or self._batch_size))
-        frame = scored_frame(predictions, self._predictor.classes, top_k, min_confidence)
-        if explains:
+        predict = partial(explained, predictor) if options.explain else predictor.predict
+        predictions = list(predict(sources, min(batch_size, usual) if guard.serving else batch_size))
+        frame = scored_frame(predictions, predictor.classes, options.top_k, options.min_confidence)
+        if options.explain:
             frame.insert(len(frame.columns) - 1, EXPLANATION, explanations_of(predictions))
         return without_nan(frame) if guard.serving else frame
+
+    def _growth(self, options: PredictOptions) -> float:
+        """How many times the memory and the time of a pass an image takes, at least 1, compared with as trained.
+
+        Over HTTP the configured numbers of images per batch and per request are divided by it, so that no params make
+        a request larger than the operator allows.
+        """
+        return max(1.0, (options.resolution / self._predictor.preprocessing.crop_size) ** 2)
 
     def get_raw_model(self) -> ImageClassifier:
         """The classifier itself."""
         return self._classifier
 
 
-def checked_params(params: dict[str, Any]) -> tuple[int, int, float]:
-    """`top_k`, `batch_size` and `min_confidence`, 0 where not given."""
-    values = {name: int(params.get(name) or 0) for name in ("top_k", "batch_size")}
-    problems = [f"{name} is {value}; it must be 0 or more" for name, value in values.items() if value < 0]
-    min_confidence = float(params.get("min_confidence") or 0)
-    if not 0 <= min_confidence <= 1:
-        problems.append(f"min_confidence is {min_confidence}; it must be from 0 to 1")
-    if problems:
-        raise InvalidOptionsError(problems)
-    return values["top_k"], values["batch_size"], min_confidence
+def at_least_one(number: float) -> int:
+    """`number` as an integer from 1."""
+    return max(1, int(number))
 
 
 def explanations_of(predictions: Sequence[Prediction]) -> pd.Series:

@@ -2,6 +2,7 @@
 
 version   a version, verified, loaded and tried, as an application
 current   which version answers now, and the thread that follows the alias
+refusals  MLflow's refusals without stack traces and without the input
 app       the application around it: names the version in every answer, `/model`
 server    sockets and processes
 

@@ -26,6 +26,7 @@ from mlflow_resnet.model.storage import DATA_SUBPATH, fetched_model, read_descri
 from mlflow_resnet.options.base import AUTO
 from mlflow_resnet.registry.versions import logged_model_of, resolve, uri_of
 from mlflow_resnet.scoring.frame import ERROR
+from mlflow_resnet.serving.refusals import ShortRefusals
 
 SUM_TOLERANCE = 1e-3  # float32 over many classes
 
@@ -87,7 +88,7 @@ def load_version(model_uri: str, device: str = AUTO) -> ServedVersion:
             config = None if device == AUTO else {"device": device}
             model = mlflow.pyfunc.load_model(str(path), suppress_warnings=True, model_config=config)
         weak: Any = weakref.proxy(model)
-        app = scoring_server.init(weak)  # from here on predict takes what it takes over HTTP
+        app = ShortRefusals(scoring_server.init(weak))  # from here on predict takes what it takes over HTTP
         try_out(model)
     except InvalidOptionsError:
         raise

@@ -1,0 +1,59 @@
+"""The parameters of a model's `predict`, which MLflow takes as `params`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from mlflow_resnet.errors import InvalidOptionsError, listed
+from mlflow_resnet.options.base import RESOLUTION, TTA, TTAS, Options, option, resolution_problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(Options):
+    """Parameters of `predict`. A model's signature derives from these fields."""
+
+    verb = "predict"
+
+    top_k: int = option("the k most probable classes instead of all; 0: all", 0, at_least=0)
+    batch_size: int = option("images per forward pass; 0: as the model is configured", 0, at_least=0)
+    min_confidence: float = option(
+        "give no label to images whose most probable class has less than this probability", 0.0, at_least=0, at_most=1
+    )
+    tta: str = option(TTA, "", choices=TTAS)
+    resolution: int = option(RESOLUTION, 0)
+    explain: bool = option("add a picture of what speaks for the most probable class", False)
+
+    def combinations(self) -> list[str]:
+        return resolution_problems(self.resolution)
+
+
+PARAMS: dict[str, Any] = {field.name: field.default for field in fields(PredictOptions)}
+
+
+def predict_options(params: Mapping[str, Any] | None) -> PredictOptions:
+    """`params` as a caller gives them, with None for a default.
+
+    Raises:
+        InvalidOptionsError: if one is unknown, or has a value that cannot work.
+    """
+    given = {name: value for name, value in (params or {}).items() if value is not None}
+    if unknown := [name for name in given if name not in PARAMS]:
+        raise unknown_params(unknown)
+    problems = []
+    for name, value in given.items():
+        kind = type(PARAMS[name])
+        try:
+            given[name] = kind(value)
+        except (TypeError, ValueError, OverflowError):
+            problems.append(f"{name} cannot be made of a {type(value).__name__}; it must be of type {kind.__name__}")
+    if problems:
+        raise InvalidOptionsError(problems)
+    return PredictOptions(**given)
+
+
+def unknown_params(names: Iterable[str], known: Iterable[str] = PARAMS) -> InvalidOptionsError:
+    """The error that there are no parameters of these names."""
+    shortened = listed(f"{name!r:.60}" for name in sorted(names))
+    return InvalidOptionsError([f"unknown params {shortened}; predict takes {listed(sorted(known))}"])
