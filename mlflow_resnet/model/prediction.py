@@ -57,27 +57,36 @@ class Predictor:
     """A classifier made ready to predict on one device. Safe to share by threads.
 
     Attributes:
-        precision: of the convolutions, "fp32" or "bf16".
+        classifier: as it was given.
+        precision: of the convolutions, "fp32", "bf16" or "int8".
         probabilities: uint8 images of shape (N, 3, image_size, image_size) to float32 of shape (N, len(classes)).
     """
 
     def __init__(
-        self, classifier: ImageClassifier, device: str = "auto", num_workers: int = 0, precision: str = "auto"
+        self,
+        classifier: ImageClassifier,
+        device: str = "auto",
+        num_workers: int = 0,
+        precision: str = "auto",
+        forward: Forward | None = None,
     ) -> None:
+        """Predicts with `forward`, which is in `precision`, or else with torch."""
+        self.classifier = classifier
         self.classes = classifier.classes
         self.preprocessing = classifier.preprocessing
         self.temperature = classifier.temperature
         self.device = pick_device(device)
-        self.precision = scoring_precision(precision, self.device, classifier.precision_checks)
+        self.precision = (
+            precision if forward else scoring_precision(precision, self.device, classifier.precision_checks)
+        )
         self.threads = num_workers or default_threads()
         self._decoding = BoundedSemaphore(self.threads)  # whatever the number of requests: a large image takes memory
-        self._classifier = classifier
-        self.probabilities: Forward = TorchForward(classifier, self.device, self.precision)
+        self.probabilities: Forward = forward or TorchForward(classifier, self.device, self.precision)
 
     @cached_property
     def network(self) -> nn.Module:
         """In fp32, on the device. All threads share it, so a hook on its modules would see others' images too."""
-        network = fold_batch_norms(self._classifier.network)
+        network = fold_batch_norms(self.classifier.network)
         return network.to(self.device).to(memory_format=torch.channels_last)
 
     def predict(

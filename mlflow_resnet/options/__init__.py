@@ -7,11 +7,13 @@ base      fields that know their help text and limits, and the class that checks
 train     the options of `train`
 tuning    the options of `find-lr` and `sweep`
 serving   the options of `serve`
+export    the options of `export`
 registry  the options of `promote`, `rollback` and `shadow`
 verbs     the options of the other verbs
 """
 
 from mlflow_resnet.options.base import AUTO, METRICS, Options
+from mlflow_resnet.options.export import ExportOptions
 from mlflow_resnet.options.registry import PromoteOptions, RollbackOptions, ShadowOptions
 from mlflow_resnet.options.serving import ServeOptions
 from mlflow_resnet.options.train import ARCHITECTURES, STAGES, WITHOUT_EFFECT, TrainOptions
@@ -36,6 +38,7 @@ VERBS: tuple[type[Options], ...] = (
     ScoreOptions,
     EvaluateOptions,
     ExplainOptions,
+    ExportOptions,
     PromoteOptions,
     RollbackOptions,
     ShadowOptions,
@@ -58,6 +61,7 @@ __all__ = [
     "DemoOptions",
     "EvaluateOptions",
     "ExplainOptions",
+    "ExportOptions",
     "FindLrOptions",
     "Options",
     "PromoteOptions",
