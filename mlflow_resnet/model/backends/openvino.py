@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlflow_resnet.model.backends.graph import exported_program
+from mlflow_resnet.model.backends.graph import IMAGES, PROBABILITIES, graph_of
 from mlflow_resnet.model.backends.packages import OPENVINO, imported
 from mlflow_resnet.model.classifier import ImageClassifier
 
@@ -22,9 +23,13 @@ FLOATS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # of what is not in int
 
 def convert(classifier: ImageClassifier, precision: str = "fp32") -> Any:
     """An `openvino.Model` in fp32 for any number of pictures; its precision is chosen when it is compiled."""
-    size = classifier.preprocessing.image_size
-    model = imported(OPENVINO).convert_model(exported_program(classifier))
-    model.reshape([-1, 3, size, size])
+    graph, example = graph_of(classifier)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that OpenVINO should not trace
+        model = imported(OPENVINO).convert_model(graph, example_input=example)
+    model.inputs[0].tensor.set_names({IMAGES})
+    model.outputs[0].tensor.set_names({PROBABILITIES})
+    model.reshape([-1, *example.shape[1:]])
     return model
 
 

@@ -12,15 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlflow_resnet.model.backends.graph import exported_program
+from mlflow_resnet.model.backends.graph import graph_of
 from mlflow_resnet.model.classifier import ImageClassifier
 
 GRAPH = "model.pt2"
 
 
 def convert(classifier: ImageClassifier, precision: str = "fp32") -> Any:
-    """A `torch.export.ExportedProgram` on the CPU, for any number of pictures from 1."""
-    return exported_program(classifier, precision)
+    """A `torch.export.ExportedProgram` on the CPU, for any number of pictures."""
+    graph, example = graph_of(classifier, precision)
+    with torch.no_grad():
+        return torch.export.export(graph, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
 
 
 def save(model: Any, folder: Path) -> None:
