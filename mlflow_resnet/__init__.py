@@ -23,6 +23,7 @@ _HOMES = {
     "demo": "mlflow_resnet.digits_demo",
     "evaluate": "mlflow_resnet.pipeline",
     "explain": "mlflow_resnet.explaining",
+    "export": "mlflow_resnet.exporting",
     "find_lr": "mlflow_resnet.tuning.find_lr",
     "history": "mlflow_resnet.champions",
     "load_model": "mlflow_resnet.flavor",

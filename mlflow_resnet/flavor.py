@@ -15,6 +15,7 @@ import base64
 import io
 import os
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,13 @@ from PIL import Image
 from mlflow_resnet._version import __version__
 from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError
 from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.model.backends.exported import copy_export
+from mlflow_resnet.model.backends.forwards import TORCH, packages_of, prepared_forward, usable_device
 from mlflow_resnet.model.classifier import ImageClassifier
+from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.storage import DATA_SUBPATH, fetched_model, load_classifier, save_classifier
 from mlflow_resnet.options import PARAMS
+from mlflow_resnet.options.base import AUTO
 from mlflow_resnet.scoring.frame import ERROR, IMAGE, LABEL, probability_columns
 from mlflow_resnet.scoring.pyfunc import ScoringModel
 from mlflow_resnet.scoring.unknown import refuse_unknown_params
@@ -44,6 +49,7 @@ FLAVOR_NAME = "mlflow_resnet"
 WEIGHTS_SHA256 = "weights_sha256"  # of the flavor in MLmodel and a param of the logged model
 DEFAULT_MODEL_CONFIG: dict[str, Any] = {
     "device": "auto",
+    "backend": TORCH,
     "precision": "auto",
     "batch_size": 32,
     "max_images_per_request": 256,
@@ -62,9 +68,9 @@ REQUIREMENTS = (
 )
 
 
-def get_default_pip_requirements() -> list[str]:
+def get_default_pip_requirements(backend: str = TORCH) -> list[str]:
     """What a saved model needs, at the installed versions; the package itself travels in the model's code folder."""
-    return [f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS]
+    return [f"{name}=={version(name).split('+')[0]}" for name in (*REQUIREMENTS, *packages_of(backend))]
 
 
 def get_default_conda_env() -> dict[str, Any]:
@@ -103,17 +109,21 @@ def save_model(
     extra_pip_requirements: list[str] | str | None = None,
     metadata: dict[str, Any] | None = None,
     model_config: dict[str, Any] | None = None,
+    exports: Sequence[str | os.PathLike[str]] = (),
 ) -> Model:
     """Saves a classifier as an MLflow model at the new directory `path`.
 
     Args:
         code_paths: more code to carry; this package is always carried, so that the model loads where it is missing.
         pip_requirements: defaults to the installed versions of what loading needs; inference is skipped.
-        model_config: `device`, `precision`, `batch_size` and `max_images_per_request`, changeable when it is loaded.
+        model_config: `device`, `backend`, `precision`, `batch_size` and `max_images_per_request`, changeable when it
+            is loaded.
+        exports: folders that `export` wrote, to travel with the model.
 
     The other arguments are those of `mlflow.pyfunc.save_model`.
     """
     path = os.fspath(path)
+    config = DEFAULT_MODEL_CONFIG | (model_config or {})
     mlflow_model = mlflow_model or Model()
     mlflow_model.add_flavor(
         FLAVOR_NAME,
@@ -123,7 +133,7 @@ def save_model(
         mlflow_resnet_version=__version__,
     )
     if conda_env is None and pip_requirements is None:
-        pip_requirements = get_default_pip_requirements() + as_list(extra_pip_requirements)
+        pip_requirements = get_default_pip_requirements(config["backend"]) + as_list(extra_pip_requirements)
         extra_pip_requirements = None
     mlflow.pyfunc.save_model(
         path,
@@ -136,9 +146,9 @@ def save_model(
         pip_requirements=pip_requirements,
         extra_pip_requirements=extra_pip_requirements,
         metadata=metadata,
-        model_config=DEFAULT_MODEL_CONFIG | (model_config or {}),
+        model_config=config,
     )
-    add_data(classifier, Path(path), mlflow_model)
+    add_data(classifier, Path(path), mlflow_model, exports)
     return mlflow_model
 
 
@@ -147,10 +157,14 @@ def as_list(requirements: list[str] | str | None) -> list[str]:
     return [f"-r {requirements}"] if isinstance(requirements, str) else list(requirements or [])
 
 
-def add_data(classifier: ImageClassifier, path: Path, mlflow_model: Model) -> None:
+def add_data(
+    classifier: ImageClassifier, path: Path, mlflow_model: Model, exports: Sequence[str | os.PathLike[str]]
+) -> None:
     """Writes the classifier's files and names their folder in MLmodel, where the pyfunc loader looks."""
     (path / DATA_SUBPATH).mkdir()
     sha256 = save_classifier(classifier, path / DATA_SUBPATH)
+    for folder in exports:
+        copy_export(Path(folder), path / DATA_SUBPATH)
     mlflow_model.flavors[FLAVOR_NAME][WEIGHTS_SHA256] = sha256
     mlflow_model.flavors[mlflow.pyfunc.FLAVOR_NAME]["data"] = DATA_SUBPATH
     mlflow_model.model_size_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
@@ -187,10 +201,35 @@ def load_model(model_uri: str) -> ImageClassifier:
         InvalidModelError: if there is no model of this flavor, or its weights are not the ones that were saved.
     """
     with fetched_model(model_uri) as path:
-        flavors = read_mlmodel(str(path)).flavors
-        if FLAVOR_NAME not in flavors:
-            raise InvalidModelError(model_uri, f"its flavors are {', '.join(flavors)}; expected {FLAVOR_NAME}.")
+        flavors_of(path, model_uri)
         return load_classifier(path / DATA_SUBPATH)
+
+
+def load_predictor(
+    model_uri: str, device: str = AUTO, num_workers: int = 0, precision: str = AUTO, backend: str = AUTO
+) -> Predictor:
+    """What predicts with the model of `model_uri`: what is "auto" is as the model is configured.
+
+    Raises:
+        InvalidModelError, InvalidOptionsError, MissingPackageError: if that cannot be.
+    """
+    with fetched_model(model_uri) as path:
+        saved = flavors_of(path, model_uri).get(mlflow.pyfunc.FLAVOR_NAME, {}).get("config") or {}
+        given = {"device": device, "precision": precision, "backend": backend}
+        config = DEFAULT_MODEL_CONFIG | saved | {name: value for name, value in given.items() if value != AUTO}
+        return configured_predictor(path / DATA_SUBPATH, config, num_workers)
+
+
+def flavors_of(path: Path, model_uri: str) -> dict[str, Any]:
+    """The flavors of a model of ours.
+
+    Raises:
+        InvalidModelError: if it is of another flavor.
+    """
+    flavors = read_mlmodel(str(path)).flavors
+    if FLAVOR_NAME not in flavors:
+        raise InvalidModelError(model_uri, f"its flavors are {', '.join(flavors)}; expected {FLAVOR_NAME}.")
+    return flavors
 
 
 def read_mlmodel(model_uri: str) -> Model:
@@ -206,7 +245,15 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Scori
     refuse_unknown_params()
     config = DEFAULT_MODEL_CONFIG | (model_config or {})
     batch_size, max_images = (positive(config, name) for name in ("batch_size", "max_images_per_request"))
-    return ScoringModel(load_classifier(path), device_of(config), batch_size, max_images, config["precision"])
+    return ScoringModel(configured_predictor(Path(path), config), batch_size, max_images)
+
+
+def configured_predictor(data: Path, config: dict[str, Any], num_workers: int = 0) -> Predictor:
+    """What predicts with the classifier in a model's data folder, as `config` says."""
+    classifier = load_classifier(data)
+    device = usable_device(device_of(config), config["backend"])
+    precision, forward = prepared_forward(classifier, device, config["precision"], config["backend"], data)
+    return Predictor(classifier, str(device), num_workers, precision, forward)
 
 
 def device_of(config: dict[str, Any]) -> str:

@@ -21,7 +21,6 @@ from mlflow_resnet.images.output import resumable_file
 from mlflow_resnet.images.rules import Ignored
 from mlflow_resnet.images.sources import check_directories, directory_sources, is_remote
 from mlflow_resnet.launch import in_processes
-from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.storage import digest_of
 from mlflow_resnet.model.weights import MODEL_SCHEMES
@@ -147,10 +146,9 @@ def score(options: ScoreOptions) -> ScoredFile:
         check_servers_of(options.model_uri)
         ignored: Counter[str] = Counter()
         with resumable_file(options.output) as path:
-            classifier = flavor.load_model(options.model_uri)
-            predictor = Predictor(classifier, options.device, options.num_workers, options.precision)
+            predictor = load_predictor(options.model_uri, options, options.precision, options.backend)
             predictor = predictor.at_test_time(options.tta, options.resolution)
-            parts = Parts(path.parent, what_decides_rows(options, classifier) | {"precision": predictor.precision})
+            parts = Parts(path.parent, what_decides_rows(options, predictor))
             sources = directory_sources(options.image_dir, ignored, after=parts.progress.last)
             with tqdm(desc="scoring", unit="img", leave=False, disable=None, initial=parts.progress.rows) as bar:
                 score_to_parts(
@@ -170,14 +168,16 @@ def score(options: ScoreOptions) -> ScoredFile:
     return scored
 
 
-def what_decides_rows(options: ScoreOptions, classifier: ImageClassifier) -> dict[str, Any]:
+def what_decides_rows(options: ScoreOptions, predictor: Predictor) -> dict[str, Any]:
     """What two calls must have in common so that one can go on with the other's rows.
 
     The size of batches and the device are not in it: they decide no more than the last bits.
     """
     local = "" if is_remote(options.image_dir) else os.path.realpath(options.image_dir)
     return {
-        "model": digest_of(classifier),
+        "model": digest_of(predictor.classifier),
+        "backend": options.backend,
+        "precision": predictor.precision,
         "image_dir": options.image_dir,
         "folder of images": local,
         "top_k": options.top_k,
@@ -195,10 +195,13 @@ def check_servers_of(model_uri: str) -> None:
 
 
 def load_predictor(
-    model_uri: str, options: EvaluateOptions | ExplainOptions | PromoteOptions | ShadowOptions, precision: str = AUTO
+    model_uri: str,
+    options: EvaluateOptions | ExplainOptions | PromoteOptions | ScoreOptions | ShadowOptions,
+    precision: str = AUTO,
+    backend: str = AUTO,
 ) -> Predictor:
-    """A model on the device that the options name."""
-    return Predictor(flavor.load_model(model_uri), options.device, options.num_workers, precision)
+    """A model on the device that the options name, and otherwise as it is configured."""
+    return flavor.load_predictor(model_uri, options.device, options.num_workers, precision, backend)
 
 
 def evaluate(options: EvaluateOptions) -> Evaluation:
@@ -210,7 +213,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     with attached_run_ends_with():
         check_directories(options.image_dir)
         check_servers(registry=options.model_uri.startswith("models:/"))
-        predictor = load_predictor(options.model_uri, options, options.precision)
+        predictor = load_predictor(options.model_uri, options, options.precision, options.backend)
         predictor = predictor.at_test_time(options.tta, options.resolution)
         dataset = scanned_dataset(options.image_dir, options.on_bad_image, options.num_workers, "evaluation")
         evaluation = evaluate_images(predictor, dataset.directory, options.batch_size)

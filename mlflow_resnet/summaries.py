@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mlflow_resnet.evaluation.evaluate import Evaluation
     from mlflow_resnet.evaluation.pairing import Pairing
     from mlflow_resnet.explaining import Explained
+    from mlflow_resnet.exporting import Exported
     from mlflow_resnet.images.conversion.convert import Converted
     from mlflow_resnet.images.directories import LabeledDirectory
     from mlflow_resnet.registry.aliases import Move
@@ -220,6 +221,16 @@ def audited(result: Audit) -> str:
 
 def divided(parts: Sequence[LabeledDirectory]) -> str:
     return "\n".join(f"{len(part)} images of {len(part.classes)} classes in {part.source}" for part in parts)
+
+
+def exported(result: Exported) -> str:
+    parity = result.parity
+    lines = [f"{parity.images} images compared with torch in fp32"]
+    lines.append(f"same label for {parity.label_agreement:.4f}")
+    lines.append(f"log probabilities differ by {parity.log_probability_difference:.2g} at most")
+    lines.append(f"accuracy {parity.accuracy:.4f} ({parity.accuracy - parity.accuracy_of_fp32:+.4f})")
+    lines.append(f"model     {result.path}")
+    return "\n".join(lines + ([f"registry  {result.model_uri}"] if result.model_uri else []))
 
 
 def demonstrated(result: DemoResult, options: DemoOptions) -> str:

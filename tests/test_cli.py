@@ -7,7 +7,20 @@ import pytest
 from helpers import TINY, flags, run_cli, run_main, write_class_folders, write_picture
 from PIL import Image
 
-VERBS = ["train", "score", "serve", "evaluate", "promote", "convert", "split", "audit", "transform", "explain", "demo"]
+VERBS = [
+    "train",
+    "score",
+    "serve",
+    "evaluate",
+    "promote",
+    "convert",
+    "split",
+    "audit",
+    "transform",
+    "explain",
+    "export",
+    "demo",
+]
 
 
 def last_line(result):

@@ -18,6 +18,7 @@ from PIL import Image
 import mlflow_resnet
 from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError
 from mlflow_resnet.images.decode import MAX_IMAGE_BYTES
+from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.scoring.guard import REFUSED as REFUSED_OVER_HTTP
 from mlflow_resnet.scoring.pyfunc import ScoringModel
 
@@ -34,7 +35,7 @@ def model(trained):
 @pytest.fixture(scope="module")
 def native(model):
     """Without MLflow's checks of the input, which refuse some forms and shorten others."""
-    return ScoringModel(model.get_raw_model())
+    return ScoringModel(Predictor(model.get_raw_model()))
 
 
 @pytest.fixture(scope="module")

@@ -37,6 +37,7 @@ LAYERS = [
     "champions",
     "shadowing",
     "explaining",
+    "exporting",
     "serving",
     "tuning",
     "digits_demo",

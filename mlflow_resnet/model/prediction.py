@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mlflow_resnet.errors import InvalidImageError
+from mlflow_resnet.errors import InvalidImageError, InvalidOptionsError
 from mlflow_resnet.images.parallel import batched, default_threads, map_ordered
 from mlflow_resnet.images.sources import ImageSource
 from mlflow_resnet.model.classifier import ImageClassifier
@@ -58,22 +58,33 @@ class Predictor:
     """A classifier made ready to predict on one device. Safe to share by threads.
 
     Attributes:
-        precision: of the convolutions, "fp32" or "bf16".
+        classifier: as it was given.
+        precision: of the convolutions, "fp32", "bf16" or "int8".
         probabilities: uint8 images of shape (N, 3, image_size, image_size) to float32 of shape (N, len(classes)).
     """
 
     def __init__(
-        self, classifier: ImageClassifier, device: str = "auto", num_workers: int = 0, precision: str = "auto"
+        self,
+        classifier: ImageClassifier,
+        device: str = "auto",
+        num_workers: int = 0,
+        precision: str = "auto",
+        forward: Forward | None = None,
     ) -> None:
+        """Predicts with `forward`, which is in `precision`, or else with torch."""
+        self.classifier = classifier
         self.classes = classifier.classes
         self.preprocessing = classifier.preprocessing
         self.temperature = classifier.temperature
         self.device = pick_device(device)
-        self.precision = scoring_precision(precision, self.device, classifier.precision_checks)
+        self.precision = (
+            precision if forward else scoring_precision(precision, self.device, classifier.precision_checks)
+        )
         self.threads = num_workers or default_threads()
         self._decoding = BoundedSemaphore(self.threads)  # whatever the number of requests: a large image takes memory
         self._network = cache(partial(network_on, classifier, self.device))  # shared by copies of this
-        self.probabilities: Forward = TorchForward(classifier, self.device, self.precision)
+        self._any_size = forward is None
+        self.probabilities: Forward = forward or TorchForward(classifier, self.device, self.precision)
 
     @property
     def network(self) -> nn.Module:
@@ -86,7 +97,13 @@ class Predictor:
         Args:
             tta: "flip" averages the probabilities of each image and its mirror image; "" does not.
             resolution: a crop size in pixels instead of the trained one; 0: that.
+
+        Raises:
+            InvalidOptionsError: for a resolution that the backend was not made for.
         """
+        if resolution and not self._any_size:
+            problem = f"resolution is {resolution}, but only the backend torch looks at images with another than"
+            raise InvalidOptionsError([f"{problem} {self.preprocessing.crop_size}; choose backend torch, or 0"])
         other = copy.copy(self)
         if tta == "flip":
             other.probabilities = with_mirror_images(self.probabilities)

@@ -16,23 +16,34 @@ from mlflow_resnet.model.precision import DTYPES
 Forward = Callable[[Tensor], np.ndarray]
 
 
-class TorchForward:
-    """Batch norms folded into convolutions, channels last; the stages in fp32 or bf16, pooling and head in fp32.
+class PictureGraph(nn.Module):
+    """uint8 images to probabilities, as `Forward`: all that a classifier is, in one graph.
 
-    Safe to share by threads.
+    Batch norms are folded into convolutions, channels last; the stages compute in `precision`, the rest in fp32.
     """
 
-    def __init__(self, classifier: ImageClassifier, device: torch.device, precision: str = "fp32") -> None:
-        self.dtype, self.device = DTYPES[precision], device
+    def __init__(self, classifier: ImageClassifier, precision: str = "fp32") -> None:
+        super().__init__()
+        self.dtype = DTYPES[precision]
         self.preprocessing, self.temperature = classifier.preprocessing, classifier.temperature
-        stages, head = split_after(fold_batch_norms(classifier.network).to(device), "layer4")
-        self.stages, self.head = stages.to(self.dtype).to(memory_format=torch.channels_last), head
+        stages, self.head = split_after(fold_batch_norms(classifier.network), "layer4")
+        self.stages = stages.to(self.dtype).to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> Tensor:
+        inputs = self.preprocessing.normalize(images).to(self.dtype)
+        features = self.stages(inputs.contiguous(memory_format=torch.channels_last))
+        return (self.head(features.float()) / self.temperature).softmax(dim=1)
+
+
+class TorchForward:
+    """The graph on a device. Safe to share by threads."""
+
+    def __init__(self, classifier: ImageClassifier, device: torch.device, precision: str = "fp32") -> None:
+        self.device, self.graph = device, PictureGraph(classifier, precision).to(device)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> np.ndarray:
-        inputs = self.preprocessing.normalize(images.to(self.device)).to(self.dtype)
-        features = self.stages(inputs.contiguous(memory_format=torch.channels_last))
-        return (self.head(features.float()) / self.temperature).softmax(dim=1).cpu().numpy()
+        return self.graph(images.to(self.device)).cpu().numpy()
 
 
 def with_mirror_images(forward: Forward) -> Forward:

@@ -75,6 +75,12 @@ def save_classifier(classifier: ImageClassifier, folder: str | os.PathLike[str])
     content = save(tensors)
     (folder / WEIGHTS_FILE).write_bytes(content)  # safetensors would tell of a full disk in an error of its own
     sha256 = hashlib.sha256(content).hexdigest()
+    write_description(classifier, folder, sha256)
+    return sha256
+
+
+def write_description(classifier: ImageClassifier, folder: Path, weights_sha256: str = "") -> None:
+    """Writes `classifier.json`: all of a classifier but its weights, which may not be there."""
     description = {
         "format_version": FORMAT_VERSION,
         "architecture": classifier.architecture,
@@ -83,11 +89,10 @@ def save_classifier(classifier: ImageClassifier, folder: str | os.PathLike[str])
         "temperature": classifier.temperature,
         "training": dict(classifier.training),
         "precision_checks": {name: asdict(check) for name, check in classifier.precision_checks.items()},
-        "weights_sha256": sha256,
+        "weights_sha256": weights_sha256,
         "torch_version": torch.__version__,
     }
     (folder / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-    return sha256
 
 
 def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:

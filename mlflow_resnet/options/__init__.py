@@ -8,11 +8,13 @@ train     the options of `train`
 tuning    the options of `find-lr` and `sweep`
 serving   the options of `serve`
 predict   the parameters of a model's `predict`
+export    the options of `export`
 registry  the options of `promote`, `rollback` and `shadow`
 verbs     the options of the other verbs
 """
 
 from mlflow_resnet.options.base import AUTO, METRICS, Options
+from mlflow_resnet.options.export import ExportOptions
 from mlflow_resnet.options.predict import PARAMS, PredictOptions, predict_options, unknown_params
 from mlflow_resnet.options.registry import PromoteOptions, RollbackOptions, ShadowOptions
 from mlflow_resnet.options.serving import ServeOptions
@@ -38,6 +40,7 @@ VERBS: tuple[type[Options], ...] = (
     ScoreOptions,
     EvaluateOptions,
     ExplainOptions,
+    ExportOptions,
     PromoteOptions,
     RollbackOptions,
     ShadowOptions,
@@ -61,6 +64,7 @@ __all__ = [
     "DemoOptions",
     "EvaluateOptions",
     "ExplainOptions",
+    "ExportOptions",
     "FindLrOptions",
     "Options",
     "PredictOptions",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlflow_resnet.options.base import (
+    BACKEND,
+    BACKENDS,
     BATCH_SIZE,
     DEVICE,
     IMAGE_DIR_LABELED,
@@ -59,7 +61,8 @@ class ScoreOptions(Options):
     resolution: int = option(RESOLUTION, 0)
     batch_size: int = option(BATCH_SIZE, 32, at_least=1)
     device: str = option(DEVICE, "auto")
-    precision: str = option(SCORING_PRECISION, "auto", choices=PRECISIONS)
+    backend: str = option(BACKEND, "auto", choices=BACKENDS)
+    precision: str = option(SCORING_PRECISION, "auto", choices=(*PRECISIONS, "int8"))
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
 
     def combinations(self) -> list[str]:
@@ -94,7 +97,8 @@ class EvaluateOptions(Options):
     batch_size: int = option(BATCH_SIZE, 32, at_least=1)
     on_bad_image: str = option(ON_BAD_IMAGE, "error", choices=("error", "skip"))
     device: str = option(DEVICE, "auto")
-    precision: str = option(SCORING_PRECISION, "auto", choices=PRECISIONS)
+    backend: str = option(BACKEND, "auto", choices=BACKENDS)
+    precision: str = option(SCORING_PRECISION, "auto", choices=(*PRECISIONS, "int8"))
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
 
     def combinations(self) -> list[str]:

@@ -21,16 +21,8 @@ from mlflow_resnet.scoring.inputs import image_sources
 class ScoringModel:
     """Scores images in any of the forms that `mlflow_resnet.scoring.inputs` lists. Safe to call from many threads."""
 
-    def __init__(
-        self,
-        classifier: ImageClassifier,
-        device: str = "auto",
-        batch_size: int = 32,
-        max_images_per_request: int = 256,
-        precision: str = "auto",
-    ) -> None:
-        self._classifier = classifier
-        self._predictor = Predictor(classifier, device, precision=precision)
+    def __init__(self, predictor: Predictor, batch_size: int = 32, max_images_per_request: int = 256) -> None:
+        self._predictor = predictor
         self._batch_size = batch_size
         self._max_images = max_images_per_request
 
@@ -76,7 +68,7 @@ class ScoringModel:
 
     def get_raw_model(self) -> ImageClassifier:
         """The classifier itself."""
-        return self._classifier
+        return self._predictor.classifier
 
 
 def at_least_one(number: float) -> int:

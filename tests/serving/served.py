@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 import mlflow_resnet
+from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.preprocessing import Preprocessing
 from mlflow_resnet.model.storage import DESCRIPTION_FILE, WEIGHTS_FILE
 from mlflow_resnet.scoring.pyfunc import ScoringModel
@@ -64,7 +65,7 @@ class Registry:
     def add(self, seed: int) -> str:
         classifier = new_classifier(seed)
         version = log_version(classifier, self.name)
-        self.answers[version] = ScoringModel(classifier).predict([PICTURE])[PROBABILITIES].to_numpy()[0]
+        self.answers[version] = ScoringModel(Predictor(classifier)).predict([PICTURE])[PROBABILITIES].to_numpy()[0]
         return version
 
     def move(self, version: str, alias: str = "champion") -> None:

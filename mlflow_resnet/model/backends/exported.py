@@ -1,0 +1,81 @@
+"""Folders of what was exported: the files of one format, and `export.json`, which says what they are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mlflow_resnet.errors import InvalidModelError, TamperedWeightsError
+from mlflow_resnet.images.reasons import one_line
+
+EXPORT_FILE = "export.json"
+
+
+@dataclass(frozen=True)
+class Export:
+    """What `export.json` says.
+
+    Attributes:
+        format: a backend's name, or torch_export.
+        precision: fp32, bf16 or int8.
+        classifier_sha256: `digest_of` the classifier that was exported.
+        files: hex sha256 of each file, by its name.
+    """
+
+    format: str
+    precision: str
+    classifier_sha256: str
+    files: Mapping[str, str]
+
+
+def write_export(folder: Path, kind: str, precision: str, classifier_sha256: str) -> None:
+    """Describes the files that are in `folder`."""
+    files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+    export = Export(kind, precision, classifier_sha256, files)
+    (folder / EXPORT_FILE).write_text(json.dumps(asdict(export), indent=2) + "\n", encoding="utf-8")
+
+
+def read_export(folder: str | os.PathLike[str]) -> Export:
+    """What `export.json` says.
+
+    Raises:
+        InvalidModelError: if it cannot be read.
+    """
+    try:
+        return Export(**json.loads((Path(folder) / EXPORT_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise InvalidModelError(str(folder), f"no readable {EXPORT_FILE} ({one_line(error)}).") from None
+
+
+def verified_files(folder: Path, export: Export) -> dict[str, bytes]:
+    """The content of the exported files, by their names.
+
+    Raises:
+        TamperedWeightsError: if a file is not the one that was exported.
+        InvalidModelError: if it is missing.
+    """
+    contents = {}
+    for name, expected in export.files.items():
+        try:
+            content = (folder / os.path.basename(name)).read_bytes()
+        except OSError:
+            raise InvalidModelError(str(folder / name), "missing. Export the model again.") from None
+        if (found := hashlib.sha256(content).hexdigest()) != expected:
+            raise TamperedWeightsError(str(folder / name), expected, found)
+        contents[name] = content
+    return contents
+
+
+def copy_export(source: Path, data: Path) -> None:
+    """Copies what was exported to `source` into a folder of its format in `data`, and verifies it."""
+    export = read_export(source)
+    contents = verified_files(source, export)
+    folder = data / os.path.basename(export.format)
+    folder.mkdir()
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    (folder / EXPORT_FILE).write_bytes((source / EXPORT_FILE).read_bytes())

@@ -1,0 +1,112 @@
+"""Picks the engine and the precision that predict with a classifier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError, listed
+from mlflow_resnet.model.backends import onnx, openvino, packages, torch_export
+from mlflow_resnet.model.backends.exported import EXPORT_FILE, read_export, verified_files
+from mlflow_resnet.model.classifier import ImageClassifier
+from mlflow_resnet.model.network import pick_device
+from mlflow_resnet.model.precision import scoring_precision
+from mlflow_resnet.model.prepared import Forward, TorchForward
+from mlflow_resnet.model.storage import digest_of
+from mlflow_resnet.options.base import AUTO
+from mlflow_resnet.options.export import EXPORTED_PRECISIONS
+
+TORCH = "torch"
+FORMATS: dict[str, ModuleType] = {"onnx": onnx, "openvino": openvino, "torch_export": torch_export}
+BACKENDS = {TORCH: ("fp32", "bf16")} | {name: EXPORTED_PRECISIONS[name] for name in ("onnx", "openvino")}
+
+
+def prepared_forward(
+    classifier: ImageClassifier,
+    device: torch.device,
+    precision: str = AUTO,
+    backend: str = TORCH,
+    exports: Path | None = None,
+) -> tuple[str, Forward]:
+    """The precision that is used, and what predicts.
+
+    Args:
+        precision: `auto` is what was exported for the backend, or else what `scoring_precision` says.
+        exports: the folder with a folder `backend` of exported files, if there is one; otherwise fp32 and bf16 are
+            converted here, which takes seconds.
+
+    Raises:
+        InvalidOptionsError: if there is no such backend, or it cannot compute in that precision or on that device.
+        MissingPackageError: if the backend's package is not installed.
+        InvalidModelError: if int8 was not exported, or what was exported is not of this classifier.
+    """
+    check(backend, precision, device)
+    if backend == TORCH:
+        precision = scoring_precision(precision, device, classifier.precision_checks)
+        return precision, TorchForward(classifier, device, precision)
+    engine = FORMATS[backend]
+    packages.imported(engine.PACKAGES[0])
+    folder = exports and exports / backend
+    if folder and (folder / EXPORT_FILE).exists():
+        export = read_export(folder)
+        if precision in (AUTO, export.precision):
+            return export.precision, forward_of_files(classifier, folder)
+    if precision == "int8":
+        raise not_exported(folder, backend)
+    if precision == AUTO:
+        precision = scoring_precision(AUTO, device, classifier.precision_checks if "bf16" in BACKENDS[backend] else {})
+    return precision, engine.forward_of(engine.convert(classifier), precision)
+
+
+def forward_of_files(classifier: ImageClassifier, folder: Path) -> Forward:
+    """What predicts with the exported files in `folder`.
+
+    Raises:
+        InvalidModelError: if they are not what was exported, or not of this classifier.
+    """
+    export = read_export(folder)
+    if export.format not in FORMATS or export.classifier_sha256 != digest_of(classifier):
+        raise InvalidModelError(str(folder), "was exported from another model. Export this one.")
+    engine = FORMATS[export.format]
+    return engine.forward_of(engine.load(verified_files(folder, export)), export.precision)
+
+
+def usable_device(device: str, backend: str) -> torch.device:
+    """`auto` is the CPU for other backends than torch."""
+    return pick_device("cpu" if device == AUTO and backend != TORCH else device)
+
+
+def packages_of(backend: str) -> tuple[str, ...]:
+    """What a model that is configured for a backend needs besides torch.
+
+    Raises:
+        InvalidOptionsError: if there is no such backend.
+        MissingPackageError: if a package is not installed.
+    """
+    check_backend(backend)
+    needed = () if backend == TORCH else FORMATS[backend].PACKAGES
+    for package in needed:
+        packages.imported(package)
+    return needed
+
+
+def check_backend(backend: str) -> None:
+    if backend not in BACKENDS:
+        raise InvalidOptionsError([f"backend is {backend!r}; choose one of {listed(BACKENDS)}"])
+
+
+def check(backend: str, precision: str, device: torch.device) -> None:
+    """Raises InvalidOptionsError unless the three can go together."""
+    check_backend(backend)
+    if precision not in (AUTO, *BACKENDS[backend]):
+        choices = listed((AUTO, *BACKENDS[backend]))
+        raise InvalidOptionsError([f"precision is {precision!r}; with backend {backend}, choose one of {choices}"])
+    if backend != TORCH and device.type != "cpu":
+        raise InvalidOptionsError([f"device is {device.type!r}, but backend {backend} uses the CPU; choose cpu"])
+
+
+def not_exported(folder: Path | None, backend: str) -> InvalidModelError:
+    command = f"mlflow-resnet export --format {backend} --precision int8"
+    return InvalidModelError(str(folder or "model"), f"it holds no int8 model for {backend}; make one: {command} …")

@@ -1,0 +1,69 @@
+"""ONNX, as ONNX Runtime runs it on CPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlflow_resnet.model.backends.graph import IMAGES, PROBABILITIES, graph_of
+from mlflow_resnet.model.backends.packages import ONNX, ONNX_RUNTIME, ONNX_SCRIPT, imported
+from mlflow_resnet.model.classifier import ImageClassifier
+
+PACKAGES = (ONNX_RUNTIME, ONNX, ONNX_SCRIPT)  # to predict with exported files the first is enough
+GRAPH = "model.onnx"
+
+
+def convert(classifier: ImageClassifier, precision: str = "fp32") -> Any:
+    """An `onnx.ModelProto` in fp32 for any number of pictures."""
+    for package in PACKAGES[1:]:
+        imported(package)
+    graph, example = graph_of(classifier)
+    with torch.no_grad():
+        program = torch.onnx.export(
+            graph,
+            (example,),
+            dynamo=True,
+            verbose=False,
+            input_names=[IMAGES],
+            output_names=[PROBABILITIES],
+            dynamic_shapes=({0: "batch"},),
+        )
+    return program.model_proto  # type: ignore[union-attr]
+
+
+def save(model: Any, folder: Path) -> None:
+    (folder / GRAPH).write_bytes(model.SerializeToString())
+
+
+def load(files: Mapping[str, bytes]) -> bytes:
+    """What `save` wrote, from the content of its file."""
+    return files[GRAPH]
+
+
+def as_input(pictures: np.ndarray) -> dict[str, np.ndarray]:
+    """What NNCF gives the model."""
+    return {IMAGES: pictures}
+
+
+class OnnxForward:
+    """A session of ONNX Runtime, which threads may share."""
+
+    def __init__(self, model: Any, precision: str) -> None:
+        runtime = imported(ONNX_RUNTIME)
+        content = model if isinstance(model, bytes) else model.SerializeToString()
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others decode meanwhile
+        self._session = runtime.InferenceSession(content, options, ["CPUExecutionProvider"])
+
+    def __call__(self, images: Tensor) -> np.ndarray:
+        (probabilities,) = self._session.run([PROBABILITIES], {IMAGES: images.cpu().numpy()})
+        return probabilities
+
+
+forward_of = OnnxForward

@@ -1,0 +1,73 @@
+"""OpenVINO: Intel's engine for CPUs."""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlflow_resnet.model.backends.graph import IMAGES, PROBABILITIES, graph_of
+from mlflow_resnet.model.backends.packages import OPENVINO, imported
+from mlflow_resnet.model.classifier import ImageClassifier
+
+PACKAGES = (OPENVINO,)
+GRAPH, WEIGHTS = "model.xml", "model.bin"
+FLOATS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # of what is not in int8
+
+
+def convert(classifier: ImageClassifier, precision: str = "fp32") -> Any:
+    """An `openvino.Model` in fp32 for any number of pictures; its precision is chosen when it is compiled."""
+    graph, example = graph_of(classifier)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that OpenVINO should not trace
+        model = imported(OPENVINO).convert_model(graph, example_input=example)
+    model.inputs[0].tensor.set_names({IMAGES})
+    model.outputs[0].tensor.set_names({PROBABILITIES})
+    model.reshape([-1, *example.shape[1:]])
+    return model
+
+
+def save(model: Any, folder: Path) -> None:
+    imported(OPENVINO).save_model(model, folder / GRAPH, compress_to_fp16=False)
+
+
+def load(files: Mapping[str, bytes]) -> Any:
+    """What `save` wrote, from the content of its files."""
+    return imported(OPENVINO).Core().read_model(files[GRAPH], files[WEIGHTS])
+
+
+def as_input(pictures: np.ndarray) -> np.ndarray:
+    """What NNCF gives the model."""
+    return pictures
+
+
+class OpenVinoForward:
+    """A compiled model. Threads share it: each call takes a request of its own."""
+
+    def __init__(self, model: Any, precision: str) -> None:
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "INFERENCE_PRECISION_HINT": FLOATS[precision],
+        }
+        self._compiled = imported(OPENVINO).Core().compile_model(model, "CPU", settings)
+        self._idle: deque[Any] = deque()
+
+    def __call__(self, images: Tensor) -> np.ndarray:
+        try:
+            request = self._idle.pop()
+        except IndexError:
+            request = self._compiled.create_infer_request()
+        request.infer([np.ascontiguousarray(images.cpu().numpy())], share_inputs=True)
+        probabilities = request.get_output_tensor().data.copy()
+        self._idle.append(request)
+        return probabilities
+
+
+forward_of = OpenVinoForward

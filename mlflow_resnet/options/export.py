@@ -1,0 +1,58 @@
+"""The options of `export`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlflow_resnet.options.base import (
+    BATCH_SIZE,
+    IMAGE_DIR_LABELED,
+    NUM_WORKERS,
+    ON_BAD_IMAGE,
+    Options,
+    model_name_problems,
+    option,
+)
+
+EXPORTED_PRECISIONS = {  # of each format
+    "onnx": ("fp32", "int8"),  # ONNX Runtime has no convolutions in bf16 on CPUs
+    "openvino": ("fp32", "bf16", "int8"),
+    "torch_export": ("fp32", "bf16"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(Options):
+    """Options of `export`."""
+
+    verb = "export"
+
+    model_uri: str = option("model to export, such as models:/digits@champion")
+    format: str = option("what to write", choices=tuple(EXPORTED_PRECISIONS))
+    output_dir: str = option("directory to write to; must not exist or be empty")
+    image_dir: str = option(IMAGE_DIR_LABELED + ", to compare on: images that the model was not trained on")
+    precision: str = option("of the convolutions", "fp32", choices=("fp32", "bf16", "int8"))
+    calibration_dir: str = option(
+        "for int8: training images, at any depth below this directory; their labels play no part", ""
+    )
+    registered_model_name: str = option(
+        "name to register a model under that predicts with what was exported; empty: none", ""
+    )
+    batch_size: int = option(BATCH_SIZE, 32, at_least=1)
+    on_bad_image: str = option(ON_BAD_IMAGE, "error", choices=("error", "skip"))
+    num_workers: int = option(NUM_WORKERS, 0, at_least=0)
+
+    def combinations(self) -> list[str]:
+        problems = model_name_problems(self.registered_model_name)
+        precisions = EXPORTED_PRECISIONS.get(self.format, (self.precision,))
+        if self.precision not in precisions:
+            problems.append(
+                f"precision is {self.precision!r}; for {self.format}, choose one of {', '.join(precisions)}"
+            )
+        if (self.precision == "int8") != bool(self.calibration_dir):
+            problems.append("precision int8 and calibration_dir need each other")
+        if self.format == "torch_export" and self.registered_model_name:
+            problems.append(
+                "a registered model predicts with torch anyway; for torch_export, leave out registered_model_name"
+            )
+        return problems
