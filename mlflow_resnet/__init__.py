@@ -16,6 +16,7 @@ from mlflow_resnet._version import __version__
 _HOMES = {
     "ImageClassifier": "mlflow_resnet.model.classifier",
     "Preprocessing": "mlflow_resnet.model.preprocessing",
+    "ScoreImages": "mlflow_resnet.ray",
     "audit": "mlflow_resnet.curation",
     "champion": "mlflow_resnet.champions",
     "compare": "mlflow_resnet.tracking.comparison",

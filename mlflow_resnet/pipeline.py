@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 from collections import Counter
 from dataclasses import asdict, fields
 from typing import Any
-
-from tqdm import tqdm
 
 from mlflow_resnet import flavor
 from mlflow_resnet._version import __version__
@@ -19,7 +16,7 @@ from mlflow_resnet.evaluation.evaluate import evaluate as evaluate_images
 from mlflow_resnet.images.directories import no_images
 from mlflow_resnet.images.output import resumable_file
 from mlflow_resnet.images.rules import Ignored
-from mlflow_resnet.images.sources import check_directories, directory_sources, is_remote
+from mlflow_resnet.images.sources import check_directories
 from mlflow_resnet.launch import in_processes
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.storage import digest_of
@@ -35,8 +32,10 @@ from mlflow_resnet.options import (
 from mlflow_resnet.options.base import AUTO
 from mlflow_resnet.preparation import Training, agreed, check, prepared
 from mlflow_resnet.resuming import TrainingFolder, full_identity_of, opened_folder, saving_of, training_folder
-from mlflow_resnet.scoring.batch import ScoredFile, check_suffix, join, score_to_parts
+from mlflow_resnet.scoring.batch import ScoredFile, add_nothing, check_suffix, join, score_to_parts
 from mlflow_resnet.scoring.parts import Parts
+from mlflow_resnet.scoring.progress import shown
+from mlflow_resnet.scoring.selection import Selection
 from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.data import scanned_dataset
 from mlflow_resnet.tracking.outages import recorded_by_way_of
@@ -130,7 +129,7 @@ def sync(directory: str) -> dict[str, Any]:
 
 
 def score(options: ScoreOptions) -> ScoredFile:
-    """Scores every image below a directory to a file that appears complete or not at all.
+    """Scores every image below a directory or in a list, or a part, to a file that appears complete or not at all.
 
     Rows are kept in a hidden folder beside the file every few seconds. If a call is killed or fails, the next one with
     the same model, images and options goes on after the last of them, in the order of `directory_sources`, and gives
@@ -142,44 +141,45 @@ def score(options: ScoreOptions) -> ScoredFile:
     """
     with attached_run_ends_with():
         check_suffix(options.output)
-        check_directories(options.image_dir)
+        images = Selection(options.image_dir, *options.part)
+        images.check()
         check_servers_of(options.model_uri)
         ignored: Counter[str] = Counter()
         with resumable_file(options.output) as path:
+            identity = images.identity()
             predictor = load_predictor(options.model_uri, options, options.precision, options.backend)
             predictor = predictor.at_test_time(options.tta, options.resolution)
-            parts = Parts(path.parent, what_decides_rows(options, predictor))
-            sources = directory_sources(options.image_dir, ignored, after=parts.progress.last)
-            with tqdm(desc="scoring", unit="img", leave=False, disable=None, initial=parts.progress.rows) as bar:
+            parts = Parts(path.parent, what_decides_rows(options, predictor) | identity)
+            done = parts.progress
+            with shown("scoring", "img", done.rows, items=images.chosen()) as progress:
                 score_to_parts(
                     predictor,
-                    sources,
+                    images.sources(ignored, after=done.last),
                     parts,
                     batch_size=options.batch_size,
                     top_k=options.top_k,
                     min_confidence=options.min_confidence,
-                    on_rows=bar.update,
+                    on_rows=progress.advance,
                 )
             if parts.progress.rows == 0:
-                raise no_images(options.image_dir, Ignored(**ignored))
-            with tqdm(desc="writing", unit="row", total=parts.progress.rows, leave=False, disable=None) as bar:
-                scored = join(parts, path, options.output, bar.update)
+                if not options.shard:
+                    raise no_images(options.image_dir, Ignored(**ignored))
+                add_nothing(parts, classifier.classes, options.top_k)
+            with shown("writing", "row", total=parts.progress.rows) as progress:
+                scored = join(parts, path, options.output, progress.advance)
             say(f"{scored.rows} images in {options.image_dir}", str(Ignored(**ignored)))
     return scored
 
 
 def what_decides_rows(options: ScoreOptions, predictor: Predictor) -> dict[str, Any]:
-    """What two calls must have in common so that one can go on with the other's rows.
+    """What two calls must have in common, besides the images, so that one can go on with the other's rows.
 
     The size of batches and the device are not in it: they decide no more than the last bits.
     """
-    local = "" if is_remote(options.image_dir) else os.path.realpath(options.image_dir)
     return {
         "model": digest_of(predictor.classifier),
         "backend": options.backend,
         "precision": predictor.precision,
-        "image_dir": options.image_dir,
-        "folder of images": local,
         "top_k": options.top_k,
         "min_confidence": options.min_confidence,
         "tta": options.tta,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mlflow_resnet.tuning.sweep import SweepResult
 
 PORT = 5001
+SHOWN_REASONS = 5
 SHOWN_DETAILS = ("ranking/auc_ovr", "calibration/ece", "calibration/brier", "abstention/aurc")
 
 
@@ -80,6 +81,8 @@ def scored(result: ScoredFile) -> str:
     lines = [f"{result.rows} images scored to {result.path}"]
     if result.unreadable:
         lines.append(f"{result.unreadable} of them could not be read; the column `error` says why")
+        lines += [f"  {each.count}  {each.text}, such as {each.example}" for each in result.reasons[:SHOWN_REASONS]]
+        lines += ["  …"] if len(result.reasons) > SHOWN_REASONS else []
     if result.unsure:
         lines.append(f"{result.unsure} of them have no label, because no class has the --min-confidence")
     return "\n".join(lines)

@@ -24,6 +24,8 @@ LAYERS = [
     "transformation",
     "scoring",
     "flavor",
+    "ray",
+    "spark",
     "registry",
     "tracking",
     "preparation",

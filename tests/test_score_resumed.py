@@ -110,6 +110,7 @@ def test_images_that_come_and_go_meanwhile(trained, folder, read, tmp_path):
         ({"tta": "flip"}, "tta"),
         ({"resolution": 64}, "resolution"),
         ({"image_dir": "."}, "image_dir"),
+        ({"shard": "1/2"}, "shard"),
         ({"model_uri": "other"}, "model"),
     ],
 )
@@ -187,6 +188,40 @@ def test_images_that_an_index_refers_to(trained, folder, read, tmp_path):
     score(given)
     assert len(read) == len(set(read)) == 8
     assert (tmp_path / "scored.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+@pytest.fixture
+def listed(folder, tmp_path):
+    """A list of the pictures, two that are missing, and all pictures again."""
+    names = [f"photos/{name}" for name in (*NAMES, "a/text.jpg")]
+    lines = [*names, "missing.jpg", "", *names]
+    path = tmp_path / "list.txt"
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="surrogateescape")
+    return path
+
+
+@pytest.mark.parametrize("shard", ["", "2/3"])
+def test_a_list_goes_on_after_the_line_it_came_to(shard, trained, listed, read, tmp_path):
+    whole = score(options(listed, tmp_path / "whole.csv", shard=shard))
+    order = list(read)
+    assert whole.rows == (7 if shard else 22)
+    read.clear()
+    given = options(listed, tmp_path / "scored.csv", shard=shard)
+    score_until(5, given)
+    scored = score(given)
+    assert read == order
+    assert scored.reasons == whole.reasons
+    assert sum(reason.count for reason in scored.reasons) == scored.unreadable
+    assert (tmp_path / "scored.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_a_list_that_was_changed_begins_anew(trained, listed, tmp_path, capsys):
+    given = options(listed, tmp_path / "scored.csv")
+    score_until(3, given)
+    with open(listed, "a") as file:
+        file.write("photos/b.jpg\n")
+    assert score(given).rows == 23
+    assert "holds rows of a call with another list of images; scoring begins anew" in capsys.readouterr().err
 
 
 @pytest.mark.slow

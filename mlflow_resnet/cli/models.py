@@ -64,7 +64,7 @@ def sweep(given: options.SweepOptions) -> None:
     "  mlflow-resnet score --model-uri models:/flowers@champion --image-dir new-photos --output scored.parquet",
 )
 def score(given: options.ScoreOptions) -> None:
-    """Score every image below a directory to a Parquet, CSV or JSONL file, one row per image."""
+    """Score every image below a directory, or in a list, to a Parquet, CSV or JSONL file, one row per image."""
     from mlflow_resnet import pipeline
 
     click.echo(summaries.scored(pipeline.score(given)))

@@ -6,7 +6,7 @@ import functools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import dropwhile
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from mlflow_resnet.images.s3.client import MEANINGS, connected
 from mlflow_resnet.images.s3.listing import StoredObject, check_names, images_among, leads_out, objects
 from mlflow_resnet.images.s3.location import SCHEME, Location, located
 from mlflow_resnet.images.s3.transfer import THREADS, content_of, copied
+
+TOO_LARGE = f"over the limit of {MAX_IMAGE_BYTES // 2**20} MiB for one image"
+SIZE_UNKNOWN = -1
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,9 @@ def failing_source(name: str, reason: str, place: str = "") -> ImageSource:
     return ImageSource(name, read, place)
 
 
-def directory_sources(uri: str, ignored: Counter[str], after: str = "") -> Iterator[ImageSource]:
+def directory_sources(
+    uri: str, ignored: Counter[str], after: str = "", wanted: Callable[[str], bool] = lambda place: True
+) -> Iterator[ImageSource]:
     """Every image below a directory or prefix, called by its path or URI; `ignored` counts what else is there.
 
     They come in an order that their places alone decide, whatever else is there: by name, files before folders, or in
@@ -74,21 +79,32 @@ def directory_sources(uri: str, ignored: Counter[str], after: str = "") -> Itera
 
     Args:
         after: only those whose places come after this one, which need not exist any more.
+        wanted: only those at whose places this is true.
 
     Raises:
         InvalidDatasetError: if `uri` cannot be listed, or holds nothing.
     """
     if is_remote(uri):
         images = dropwhile(lambda image: image.object.name <= after, stored_images(uri, ignored))
-        yield from map_ordered(fetched, images, THREADS)
+        yield from map_ordered(fetched, (image for image in images if wanted(image.object.name)), THREADS)
         return
     if rows := referenced_rows(uri):
         for row in dropwhile(lambda row: row.name <= after, rows):
-            yield file_source(row.source, place=row.name)
+            if wanted(row.name):
+                yield file_source(row.source, place=row.name)
         return
     last = walk_order(after)
-    for name in dropwhile(lambda name: walk_order(name) <= last, Walk(uri, ignored).images("")):
+    for name in filter(wanted, dropwhile(lambda name: walk_order(name) <= last, Walk(uri, ignored).images(""))):
         yield file_source(os.path.join(uri, name), place=name)
+
+
+def places(uri: str, ignored: Counter[str]) -> Iterator[str]:
+    """Those of the images that `directory_sources` gives. Raises as it does."""
+    if is_remote(uri):
+        return (image.object.name for image in stored_images(uri, ignored))
+    if rows := referenced_rows(uri):
+        return (row.name for row in rows)
+    return Walk(uri, ignored).images("")
 
 
 @dataclass(frozen=True)
@@ -110,11 +126,14 @@ class StoredImage:
         if self.object.size == 0:
             raise InvalidImageError("empty file")
         if self.object.size > MAX_IMAGE_BYTES:
-            raise InvalidImageError(f"over the limit of {MAX_IMAGE_BYTES // 2**20} MiB for one image")
+            raise InvalidImageError(TOO_LARGE)
         try:
-            return content_of(self.client, self.location, self.object, MAX_IMAGE_BYTES)
+            content = content_of(self.client, self.location, self.object, MAX_IMAGE_BYTES)
         except ObjectUnreadableError as error:
             raise InvalidImageError(error.problem) from None
+        if len(content) > MAX_IMAGE_BYTES:  # its size was not known before
+            raise InvalidImageError(TOO_LARGE)
+        return content
 
 
 def stored_images(uri: str, ignored: Counter[str]) -> Iterator[StoredImage]:
@@ -135,6 +154,16 @@ def fetched(image: StoredImage) -> ImageSource:
     except InvalidImageError as error:
         return failing_source(image.uri, error.message, image.object.name)
     return ImageSource(image.uri, lambda: content, image.object.name)
+
+
+def object_source(client: Any, uri: str, called: str, place: str) -> ImageSource:
+    """The object `uri`, of which no listing was asked for: a source that has its bytes already, or knows why not."""
+    try:
+        location = located(uri)
+    except InvalidDatasetError as error:
+        return failing_source(printable(called), error.problem, place)
+    unseen = StoredObject(location.key.rpartition("/")[2], location.key, SIZE_UNKNOWN, etag="")
+    return replace(fetched(StoredImage(client, location, unseen)), name=printable(called), place=place)
 
 
 def read_object(uri: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from mlflow_resnet.options.base import (
@@ -41,6 +42,7 @@ FINDINGS = (
     "odd_aspect",
 )
 DUPLICATES = ("ignore", "exact", "near")
+SHARD = re.compile("[0-9]{1,9}/[0-9]{1,9}")
 TRANSFERS = ("copy", "hardlink", "reference")
 
 
@@ -51,8 +53,12 @@ class ScoreOptions(Options):
     verb = "score"
 
     model_uri: str = option("model to score with, such as models:/digits@champion")
-    image_dir: str = option("images at any depth below this directory, local or s3://")
+    image_dir: str = option(
+        "images at any depth below this directory, local or s3://; or a list of them: .txt, or .csv or .parquet with a "
+        "column image or path"
+    )
     output: str = option("file to write: .parquet, .csv or .jsonl")
+    shard: str = option("score only part i of n, i/n such as 2/8, on each of n machines another; empty: all", "")
     top_k: int = option("write the k most probable classes instead of all; 0: all", 0, at_least=0)
     min_confidence: float = option(
         "give no label to images whose most probable class has less than this probability", 0.0, at_least=0, at_most=1
@@ -65,8 +71,17 @@ class ScoreOptions(Options):
     precision: str = option(SCORING_PRECISION, "auto", choices=(*PRECISIONS, "int8"))
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
 
+    @property
+    def part(self) -> tuple[int, int]:
+        """Which part of how many."""
+        number, _, parts = (self.shard or "1/1").partition("/")
+        return int(number), int(parts)
+
     def combinations(self) -> list[str]:
-        return resolution_problems(self.resolution)
+        problems = resolution_problems(self.resolution)
+        if self.shard and not (SHARD.fullmatch(self.shard) and 1 <= self.part[0] <= self.part[1]):
+            problems.append(f"shard is {self.shard!r}; it must be i/n with i from 1 to n, such as 2/8")
+        return problems
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from mlflow_resnet.images.sources import ImageSource
 from mlflow_resnet.model.prediction import Prediction, Predictor
 from mlflow_resnet.scoring.frame import LABEL, scored_frame, text_columns
 from mlflow_resnet.scoring.parts import ROWS_PER_PART, Parts
+from mlflow_resnet.scoring.reasons import Reason, Reasons
 
 SECONDS_PER_PART = 5.0
 BATCHES_AHEAD = 2
@@ -27,13 +28,18 @@ Write = Callable[[pa.Table], object]
 
 @dataclass(frozen=True)
 class ScoredFile:
-    """What was written: the number of rows, of unreadable and of unsure ones among them, and the first rows."""
+    """What was written: the number of rows, of unreadable and of unsure ones among them, and the first rows.
+
+    Attributes:
+        reasons: why images could not be read, the most frequent first.
+    """
 
     path: Path
     rows: int
     unreadable: int
     unsure: int
     head: pd.DataFrame
+    reasons: tuple[Reason, ...] = ()
 
 
 def score_to_parts(
@@ -59,6 +65,11 @@ def score_to_parts(
             parts.add(scored_table(frame), unreadable, unsure, portion[-1].place)
 
 
+def add_nothing(parts: Parts, classes: Sequence[str], top_k: int = 0) -> None:
+    """Adds no row, so that the file has at least its columns."""
+    parts.add(scored_table(scored_frame([], classes, top_k)), unreadable=0, unsure=0, last="")
+
+
 def portions(batches: Iterable[list[Prediction]], on_rows: Callable[[int], object]) -> Iterator[list[Prediction]]:
     """Whole batches, so that going on after a portion forms the same batches: their sizes decide the last bits."""
     portion, began = [], time.monotonic()
@@ -80,20 +91,21 @@ def scored_table(frame: pd.DataFrame) -> pa.Table:
 
 
 def join(parts: Parts, path: Path, output: str, on_rows: Callable[[int], object] = lambda rows: None) -> ScoredFile:
-    """Writes all rows, of which there are some, to `path` in the format that the suffix of `output` names.
+    """Writes all rows to `path` in the format that the suffix of `output` names, each table as a Parquet row group.
 
     Args:
         path: where to write; the caller moves it to `output` when it is complete.
         on_rows: told how many rows were just written.
     """
-    tables = parts.tables()
+    tables, reasons = parts.tables(), Reasons()
     first = next(tables)
     with WRITERS[Path(output).suffix](path, first.schema) as write:
         for table in itertools.chain([first], tables):
             write(table)
+            reasons.add(table)
             on_rows(len(table))
-    head = first.slice(0, 5).to_pandas()
-    return ScoredFile(Path(output), parts.progress.rows, parts.progress.unreadable, parts.progress.unsure, head)
+    head, done = first.slice(0, 5).to_pandas(), parts.progress
+    return ScoredFile(Path(output), done.rows, done.unreadable, done.unsure, head, reasons.by_count())
 
 
 def check_suffix(output: str) -> None:

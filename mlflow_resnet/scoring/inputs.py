@@ -26,6 +26,7 @@ from mlflow_resnet.scoring.guard import Guard
 DATA_URI = re.compile(rb"data:[^,]{0,100};base64,")
 MAX_ENCODED_BYTES = MAX_IMAGE_BYTES * 4 // 3 * 79 // 76 + 1024  # base64 with line breaks and a prefix
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+NO_URLS = "URLs are not opened; download the image and pass its path or bytes"
 
 
 def image_sources(model_input: Any, guard: Guard) -> Iterator[ImageSource]:
@@ -106,7 +107,7 @@ def sources_of_text(text: str, name: str, guard: Guard) -> Iterator[ImageSource]
     elif is_remote(text):
         yield from directory_sources(text, Counter())
     else:
-        raise InvalidImageError("URLs are not opened; download the image and pass its path or bytes")
+        raise InvalidImageError(NO_URLS)
 
 
 def decoded_image(encoded: bytes) -> bytes | None:

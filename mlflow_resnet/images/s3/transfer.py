@@ -70,12 +70,13 @@ def content_of(client: Any, location: Location, each: StoredObject, limit: int) 
 
 
 def receive(client: Any, location: Location, each: StoredObject, file: BinaryIO, limit: int | None = None) -> None:
-    """Writes the object as it was listed to `file`, or its first `limit` bytes."""
+    """Writes the object as it was listed, or as it is if it was not, to `file`, or its first `limit` bytes."""
+    condition = {"IfMatch": each.etag} if each.etag else {}
 
     def request() -> None:
         file.seek(0)
         file.truncate()
-        body = client.get_object(Bucket=location.bucket, Key=each.key, IfMatch=each.etag)["Body"]
+        body = client.get_object(Bucket=location.bucket, Key=each.key, **condition)["Body"]
         if limit:
             file.write(body.read(limit))
         else:

@@ -1,0 +1,72 @@
+"""Scoring with Ray Data: a class for `map_batches` over images as `ray.data.read_binary_files` reads them.
+
+    images = ray.data.read_binary_files("s3://bucket/photos", include_paths=True)
+    scored = images.map_batches(
+        mlflow_resnet.ScoreImages,
+        fn_constructor_kwargs={"model_uri": "models:/flowers@champion"},
+        batch_size=128,
+        concurrency=8,
+    )
+    scored.write_parquet("s3://bucket/scored")
+
+Ray itself is not imported here: it calls the class. The extra [ray] installs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from mlflow_resnet import flavor
+from mlflow_resnet.errors import printable
+from mlflow_resnet.images.decode import MAX_IMAGE_BYTES
+from mlflow_resnet.images.sources import ImageSource
+from mlflow_resnet.model.prediction import Predictor
+from mlflow_resnet.scoring.batch import scored_table
+from mlflow_resnet.scoring.frame import scored_frame
+from mlflow_resnet.scoring.inputs import check_size
+from mlflow_resnet.scoring.pyfunc import checked_params
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+
+class ScoreImages:
+    """Loads a model once, and scores batches with the columns `bytes` and `path`: one row each, in order.
+
+    Args:
+        model_uri: model to score with; the process must reach its registry or files.
+        top_k, min_confidence, batch_size, device, precision: as in `mlflow-resnet score`.
+        num_workers: threads that decode images; as many as the actor has CPUs.
+    """
+
+    def __init__(
+        self,
+        model_uri: str,
+        top_k: int = 0,
+        min_confidence: float = 0.0,
+        batch_size: int = 32,
+        device: str = "auto",
+        precision: str = "auto",
+        num_workers: int = 1,
+    ) -> None:
+        checked_params({"top_k": top_k, "min_confidence": min_confidence, "batch_size": batch_size})
+        self._predictor = Predictor(flavor.load_model(model_uri), device, num_workers, precision)
+        self._top_k, self._min_confidence, self._batch_size = top_k, min_confidence, batch_size
+
+    def __call__(self, batch: Mapping[str, np.ndarray]) -> pa.Table:
+        """The columns of scored data; `image` is the path."""
+        sources = map(source_of, batch["path"], batch["bytes"])
+        predictions = list(self._predictor.predict(sources, self._batch_size))
+        return scored_table(scored_frame(predictions, self._predictor.classes, self._top_k, self._min_confidence))
+
+
+def source_of(path: str, content: bytes) -> ImageSource:
+    """An image that Ray has read."""
+
+    def read() -> bytes:
+        check_size(content, MAX_IMAGE_BYTES)
+        return content
+
+    return ImageSource(printable(path), read)

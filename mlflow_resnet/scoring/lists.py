@@ -1,0 +1,127 @@
+"""Lists of images: a text file with a path or `s3://` URI per line, or a table with a column of them."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mlflow_resnet.errors import InvalidDatasetError, listed, printable
+from mlflow_resnet.images.parallel import map_ordered
+from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.images.rules import is_image
+from mlflow_resnet.images.s3.client import connected
+from mlflow_resnet.images.s3.transfer import THREADS
+from mlflow_resnet.images.sources import ImageSource, failing_source, file_source, is_remote, local_file, object_source
+from mlflow_resnet.scoring.inputs import NO_URLS, URL
+
+COLUMNS = ("image", "path")
+ROWS_AT_ONCE = 10_000
+
+
+def is_list(uri: str) -> bool:
+    """Whether `uri` names a file with a list of images, by its suffix."""
+    return os.path.splitext(uri)[1].lower() in READERS and (is_remote(uri) or os.path.isfile(uri))
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """The images that the file `uri` names, in its order. What is relative in it begins from its folder or prefix.
+
+    Each line of a text file and each row of a table is one image, also where it names none.
+    """
+
+    uri: str
+
+    @cached_property
+    def path(self) -> Path:
+        """Where the file is, after it was copied to the cache if it is in S3. Raises InvalidDatasetError."""
+        return local_file(self.uri)
+
+    @cached_property
+    def client(self) -> Any:
+        """Of S3, for all images that are there."""
+        return connected(self.uri)
+
+    def entries(self) -> Iterator[str]:
+        """What the file says of each image.
+
+        Raises:
+            InvalidDatasetError: if it cannot be read, or lacks the column.
+        """
+        try:
+            yield from READERS[self.path.suffix.lower()](self.path)
+        except InvalidDatasetError as error:
+            raise InvalidDatasetError(self.uri, error.problem) from None
+        except (OSError, UnicodeError, csv.Error, pa.ArrowException) as error:
+            raise InvalidDatasetError(self.uri, f"cannot be read as a list of images ({one_line(error)})") from None
+
+    def sources(self, wanted: Callable[[int], bool]) -> Iterator[ImageSource]:
+        """The images at the places, from 1, that are `wanted`; those in S3 are fetched a few ahead, as they come."""
+        chosen = ((place, text) for place, text in enumerate(self.entries(), 1) if wanted(place))
+        yield from map_ordered(self.source_of, chosen, THREADS)
+
+    def source_of(self, entry: tuple[int, str]) -> ImageSource:
+        """The image at a place, called what the file calls it."""
+        place, text = entry
+        if not text:
+            return failing_source(f"row {place}", "the list names no image here", str(place))
+        uri = self.absolute(text)
+        if is_remote(uri):
+            return object_source(self.client, uri, text, str(place))
+        if URL.match(uri):
+            return failing_source(printable(text), NO_URLS, str(place))
+        return file_source(uri, text, str(place))
+
+    def absolute(self, text: str) -> str:
+        """What `text` means where the list is."""
+        if URL.match(text):
+            return text
+        if is_remote(self.uri) and not os.path.isabs(text):
+            return f"{self.uri.rpartition('/')[0]}/{text}"
+        return os.path.join(os.path.dirname(self.uri), text)
+
+
+def lines(path: Path) -> Iterator[str]:
+    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:  # a path need not be UTF-8
+        for line in file:
+            yield line.removesuffix("\n")
+
+
+def csv_cells(path: Path) -> Iterator[str]:
+    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        rows = csv.reader(file)
+        header = next(rows, [])
+        position = header.index(column_of(path, header))
+        for row in filter(None, rows):
+            yield row[position] if position < len(row) else ""
+
+
+def parquet_cells(path: Path) -> Iterator[str]:
+    with pq.ParquetFile(path) as file:
+        name = column_of(path, file.schema_arrow.names)
+        for batch in file.iter_batches(ROWS_AT_ONCE, columns=[name]):
+            for cell in batch.column(0).to_pylist():
+                yield cell if isinstance(cell, str) else ""
+
+
+def column_of(path: Path, header: Iterable[str]) -> str:
+    """The column of images: one of the usual names, or the only one."""
+    names = list(header)
+    found = [name for name in COLUMNS if name in names] or (names if len(names) == 1 else [])
+    if not found:
+        there = listed(map(repr, names)) or "none"
+        raise InvalidDatasetError(path, f"no column {' or '.join(COLUMNS)} among {there}. Name it so.")
+    if is_image(found[0]):
+        raise InvalidDatasetError(path, f"its first line is an image. Add one before it: {COLUMNS[0]}.")
+    return found[0]
+
+
+READERS = {".txt": lines, ".csv": csv_cells, ".parquet": parquet_cells}

@@ -1,0 +1,55 @@
+"""Scoring with Spark: `mlflow.pyfunc.spark_udf` over a `binaryFile` DataFrame, with the columns that `score` writes.
+
+    files = spark.read.format("binaryFile").option("recursiveFileLookup", "true").load("s3a://bucket/photos")
+    mlflow_resnet.spark.scored(files, "models:/flowers@champion").write.parquet("s3a://bucket/scored")
+
+`spark_udf` alone writes a missing label as the text `nan` or `None`, and does not know the files' names.
+The extra [spark] installs pyspark, which needs Java.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+
+from mlflow_resnet.model.prediction import LABEL, PROBABILITY
+from mlflow_resnet.scoring.frame import ERROR, IMAGE, probability_columns, text_columns
+from mlflow_resnet.scoring.pyfunc import checked_params
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+LOCAL = "^file:(//)?(?=/)"  # what Spark writes before local paths
+
+
+def scored(files: DataFrame, model_uri: str, top_k: int = 0, min_confidence: float = 0.0) -> DataFrame:
+    """One row for every row of `files`, with the columns of scored data; computed when Spark comes to it.
+
+    Args:
+        files: with the columns `path` and `content`.
+        top_k, min_confidence: as in `mlflow-resnet score`.
+    """
+    from pyspark.sql import functions as f
+    from pyspark.sql.types import DoubleType, StringType, StructField, StructType
+
+    params: dict[str, Any] = {"top_k": top_k, "min_confidence": min_confidence}
+    checked_params(params)
+    columns = [LABEL, *probability_columns(classes_of(model_uri), top_k), ERROR]
+    text = text_columns(columns)
+    struct = StructType([StructField(name, StringType() if name in text else DoubleType()) for name in columns])
+    predict = mlflow.pyfunc.spark_udf(
+        files.sparkSession, model_uri, result_type=struct, env_manager="local", params=params
+    )
+    rows = files.select(f.regexp_replace("path", LOCAL, "").alias(IMAGE), predict("content").alias("scored"))
+    value = {name: f.col("scored").getField(name) for name in columns}
+    first_probability = next(value[name] for name in columns if name not in text)
+    labeled = {name: f.when(first_probability.isNotNull(), value[name]) for name in text - {ERROR}}
+    labeled[LABEL] = f.when(value[ERROR] == "", value[LABEL])
+    return rows.select(IMAGE, *(labeled.get(name, value[name]).alias(name) for name in columns))
+
+
+def classes_of(model_uri: str) -> list[str]:
+    """As the model's signature names them."""
+    names = mlflow.models.get_model_info(model_uri).signature.outputs.input_names()
+    return [name.removeprefix(PROBABILITY) for name in names if name.startswith(PROBABILITY)]
