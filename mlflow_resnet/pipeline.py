@@ -164,7 +164,7 @@ def score(options: ScoreOptions) -> ScoredFile:
             if parts.progress.rows == 0:
                 if not options.shard:
                     raise no_images(options.image_dir, Ignored(**ignored))
-                add_nothing(parts, classifier.classes, options.top_k)
+                add_nothing(parts, predictor.classes, options.top_k)
             with shown("writing", "row", total=parts.progress.rows) as progress:
                 scored = join(parts, path, options.output, progress.advance)
             say(f"{scored.rows} images in {options.image_dir}", str(Ignored(**ignored)))

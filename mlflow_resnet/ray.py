@@ -21,11 +21,10 @@ from mlflow_resnet import flavor
 from mlflow_resnet.errors import printable
 from mlflow_resnet.images.decode import MAX_IMAGE_BYTES
 from mlflow_resnet.images.sources import ImageSource
-from mlflow_resnet.model.prediction import Predictor
+from mlflow_resnet.options import predict_options
 from mlflow_resnet.scoring.batch import scored_table
 from mlflow_resnet.scoring.frame import scored_frame
 from mlflow_resnet.scoring.inputs import check_size
-from mlflow_resnet.scoring.pyfunc import checked_params
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,8 +50,8 @@ class ScoreImages:
         precision: str = "auto",
         num_workers: int = 1,
     ) -> None:
-        checked_params({"top_k": top_k, "min_confidence": min_confidence, "batch_size": batch_size})
-        self._predictor = Predictor(flavor.load_model(model_uri), device, num_workers, precision)
+        predict_options({"top_k": top_k, "min_confidence": min_confidence, "batch_size": batch_size})
+        self._predictor = flavor.load_predictor(model_uri, device, num_workers, precision)
         self._top_k, self._min_confidence, self._batch_size = top_k, min_confidence, batch_size
 
     def __call__(self, batch: Mapping[str, np.ndarray]) -> pa.Table:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import mlflow
 
 from mlflow_resnet.model.prediction import LABEL, PROBABILITY
+from mlflow_resnet.options import predict_options
 from mlflow_resnet.scoring.frame import ERROR, IMAGE, probability_columns, text_columns
-from mlflow_resnet.scoring.pyfunc import checked_params
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -34,7 +34,7 @@ def scored(files: DataFrame, model_uri: str, top_k: int = 0, min_confidence: flo
     from pyspark.sql.types import DoubleType, StringType, StructField, StructType
 
     params: dict[str, Any] = {"top_k": top_k, "min_confidence": min_confidence}
-    checked_params(params)
+    predict_options(params)
     columns = [LABEL, *probability_columns(classes_of(model_uri), top_k), ERROR]
     text = text_columns(columns)
     struct = StructType([StructField(name, StringType() if name in text else DoubleType()) for name in columns])
