@@ -19,6 +19,8 @@ MlflowResnetError                    exit 2
 ├── InvalidModelError                a model URI leads to no model of ours
 │   └── TamperedWeightsError         the weights are not the ones that were saved
 ├── ServerUnreachableError           the tracking server or registry does not answer
+├── ScoringServerError               a server that scores images does not answer, or refuses to
+├── ServerBusyError                  503: a request over HTTP cannot be answered in time
 ├── MissingPackageError              an optional package is not installed
 ├── SweepError                       a sweep cannot begin, or has no result
 ├── OutOfMemoryError                 even a small batch needs more memory than there is
@@ -27,8 +29,8 @@ MlflowResnetError                    exit 2
 ├── PromotionRefusedError            exit 3
 └── TrainingDivergedError            exit 5
 
-All of them are MlflowExceptions with INVALID_PARAMETER_VALUE, as MLflow's own flavors raise, so a scoring server
-answers 400 with the sentence and without a stack trace.
+All of them are MlflowExceptions, with INVALID_PARAMETER_VALUE unless it says otherwise above, as MLflow's own flavors
+raise, so a scoring server answers 400 with the sentence and without a stack trace.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
 
 SIGINT_EXIT_CODE, SIGTERM_EXIT_CODE = 130, 143
 LISTED = 20  # how many names a message lists before it says "and N more"
@@ -62,9 +64,10 @@ class MlflowResnetError(MlflowException):
     exit_code = 2
     is_shared = False  # by all processes that train together, so that one of them tells it
     is_passing = False  # the same call may succeed later, so what was done up to here is kept
+    status = INVALID_PARAMETER_VALUE  # MLflow's, which decides what a scoring server answers
 
     def __init__(self, message: str) -> None:
-        super().__init__(message, error_code=INVALID_PARAMETER_VALUE)
+        super().__init__(message, error_code=self.status)
 
     def serialize_as_json(self) -> str:
         """The answer of a scoring server: MLflow puts the whole input in front of `message`, which nobody needs."""
@@ -197,6 +200,19 @@ class ServerUnreachableError(MlflowResnetError):
         super().__init__(
             f"MLflow at {uri} does not answer ({reason}). Start it, or set MLFLOW_TRACKING_URI / MLFLOW_REGISTRY_URI."
         )
+
+
+class ScoringServerError(MlflowResnetError):
+    """A server that scores images does not answer, or refuses to."""
+
+    def __init__(self, url: str, problem: str) -> None:
+        super().__init__(f"{url}: {problem}")
+
+
+class ServerBusyError(MlflowResnetError):
+    """A request over HTTP cannot be answered in time."""
+
+    status = TEMPORARILY_UNAVAILABLE
 
 
 class OutputError(PathError):

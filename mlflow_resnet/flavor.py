@@ -12,6 +12,7 @@ mlflow.pyfunc
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import os
 import sys
@@ -41,6 +42,7 @@ from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.storage import DATA_SUBPATH, fetched_model, load_classifier, save_classifier
 from mlflow_resnet.options import PARAMS
 from mlflow_resnet.options.base import AUTO
+from mlflow_resnet.scoring import hosting
 from mlflow_resnet.scoring.frame import ERROR, IMAGE, LABEL, probability_columns
 from mlflow_resnet.scoring.pyfunc import ScoringModel
 from mlflow_resnet.scoring.unknown import refuse_unknown_params
@@ -53,6 +55,8 @@ DEFAULT_MODEL_CONFIG: dict[str, Any] = {
     "precision": "auto",
     "batch_size": 32,
     "max_images_per_request": 256,
+    "max_batch_size": 32,  # images of several requests that go through the network together
+    "max_latency_ms": 0,  # how long such a batch waits for requests that are being decoded
 }
 PARAM_TYPES = {int: DataType.long, float: DataType.double, str: DataType.string, bool: DataType.boolean}
 DEFAULT_DEVICE = "MLFLOW_DEFAULT_PREDICTION_DEVICE"  # MLflow's own name, as its pytorch flavor reads it
@@ -116,8 +120,7 @@ def save_model(
     Args:
         code_paths: more code to carry; this package is always carried, so that the model loads where it is missing.
         pip_requirements: defaults to the installed versions of what loading needs; inference is skipped.
-        model_config: `device`, `backend`, `precision`, `batch_size` and `max_images_per_request`, changeable when it
-            is loaded.
+        model_config: the keys of `DEFAULT_MODEL_CONFIG`, changeable when the model is loaded.
         exports: folders that `export` wrote, to travel with the model.
 
     The other arguments are those of `mlflow.pyfunc.save_model`.
@@ -244,8 +247,20 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Scori
     """Called by MLflow with the model's data folder and configuration. The device is picked here, not when saved."""
     refuse_unknown_params()
     config = DEFAULT_MODEL_CONFIG | (model_config or {})
-    batch_size, max_images = (positive(config, name) for name in ("batch_size", "max_images_per_request"))
-    return ScoringModel(configured_predictor(Path(path), config), batch_size, max_images)
+    hosted = hosting.is_hosted()
+    if hosted:
+        hosting.share_cores()
+        hosting.take_requests_at_once()
+    model = ScoringModel(
+        configured_predictor(Path(path), config),
+        batch_size=positive(config, "batch_size"),
+        max_images_per_request=positive(config, "max_images_per_request"),
+        max_batch_size=positive(config, "max_batch_size"),
+        max_latency_ms=milliseconds(config),
+    )
+    if hosted:
+        model.warm_up()
+    return model
 
 
 def configured_predictor(data: Path, config: dict[str, Any], num_workers: int = 0) -> Predictor:
@@ -260,6 +275,15 @@ def device_of(config: dict[str, Any]) -> str:
     """The device that a model's configuration names, or else the operator's environment."""
     device = config.get("device", "auto")
     return os.environ.get(DEFAULT_DEVICE, "auto") if device == "auto" else device
+
+
+def milliseconds(config: dict[str, Any]) -> float:
+    """`max_latency_ms` of a model's configuration, which a person may have typed as text."""
+    with contextlib.suppress(ValueError, TypeError):
+        if 0 <= (value := float(config["max_latency_ms"])) <= 1000:
+            return value
+    text = f"max_latency_ms in the model's configuration is {config['max_latency_ms']}"
+    raise InvalidOptionsError([f"{text}; it must be a number from 0 to 1000"])
 
 
 def positive(config: dict[str, Any], name: str) -> int:

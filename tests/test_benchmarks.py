@@ -35,3 +35,12 @@ def test_the_gate_is_measured_beside_mlflows_own_store():
     assert done.returncode == 0, done.stderr
     for call in ("set alias", "set tag", "get version", "search"):
         assert f"| {call}" in done.stdout
+
+
+@pytest.mark.slow
+def test_serving_is_measured_beside_the_simplest_pyfunc():
+    command = [sys.executable, "serving.py", "--quick"]
+    done = subprocess.run(command, cwd=ROOT / "benchmarks", capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "| naive pyfunc, mlflow models serve" in done.stdout
+    assert "ours, torch, mlflow-resnet serve, 32 clients: 100 answers and 0 errors" in done.stdout

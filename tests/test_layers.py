@@ -21,6 +21,7 @@ LAYERS = [
     "model",
     "evaluation",
     "training",
+    "client",
     "transformation",
     "scoring",
     "flavor",
@@ -149,5 +150,11 @@ NOT_IN_A_SAVED_MODEL = ("boto3", "captum", "imagehash", "matplotlib", "optuna", 
 def test_scoring_imports_only_what_a_saved_model_requires():
     code = f"import sys\nfor name in {NOT_IN_A_SAVED_MODEL}: sys.modules[name] = None\n"
     code += "import mlflow_resnet.flavor, mlflow_resnet.scoring.pyfunc"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_client_needs_no_torch():
+    code = "import sys; sys.modules['torch'] = None; import mlflow_resnet.client"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

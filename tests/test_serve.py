@@ -18,6 +18,10 @@ import pytest
 import requests
 from abuse import attack, json_requests, other_requests
 from helpers import COLORS, free_port, server
+from proxy import faulty, half
+
+from mlflow_resnet.client import score_images
+from mlflow_resnet.errors import ScoringServerError
 
 REFUSED = "not an image: send the bytes of an image file, base64-encoded; paths and URLs are not opened here"
 PROBABILITIES = [f"Scored Probabilities_{name}" for name in COLORS]
@@ -199,6 +203,57 @@ def test_concurrent_requests_each_get_the_answer_of_their_own_images(served, off
     for own, answered in answers:
         expected = offline.predict([str(file) for file in own])[PROBABILITIES]
         np.testing.assert_allclose(pd.DataFrame(answered)[PROBABILITIES], expected, rtol=1e-5)
+
+
+def test_300_requests_at_once_each_get_the_label_of_their_own_image(served, files):
+    together = threading.Barrier(300)
+
+    def ask(number):
+        file = files[number % len(files)]
+        together.wait(60)
+        return file.parent.name, rows(post(served, {"inputs": [encoded(file)]}))
+
+    with ThreadPoolExecutor(300) as pool:
+        answers = list(pool.map(ask, range(300)))
+    assert [row["Scored Labels"] for _, (row,) in answers] == [label for label, _ in answers]
+
+
+def test_files_are_scored_by_the_client_as_offline(served, offline, files, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(files[0].read_bytes()[:400])
+    paths = [*map(str, files[:5]), str(tmp_path / "missing.jpg"), str(tmp_path / "broken.jpg"), *map(str, files[5:])]
+    expected = offline.predict(paths)
+    pd.testing.assert_frame_equal(score_images(served, paths, batch_size=3), expected, rtol=1e-4)
+    few = score_images(f"{served}/", [files[0], tmp_path / "missing.jpg"], top_k=2, requests_at_once=1)
+    assert list(few) == ["image", "Scored Labels", *ranks(2), "error"]
+    assert list(few["error"]) == ["", expected["error"][5]]
+    assert list(score_images(served, [tmp_path / "missing.jpg"])["Scored Labels"]) == [None]
+    assert score_images(served, []).empty
+
+
+def ranks(count):
+    return [f"Top {rank} {what}" for rank in range(1, count + 1) for what in ("Label", "Probability")]
+
+
+def test_the_client_asks_a_busy_server_again_but_not_for_ever(served, files, monkeypatch):
+    with faulty(served, half(1)) as busy:
+        frame = score_images(busy.url, files, batch_size=2)
+        assert list(frame["Scored Labels"]) == [file.parent.name for file in files]
+        assert {fault for *_, fault in busy.requests} == {"503", ""}
+    monkeypatch.setattr("mlflow_resnet.client.RETRIES", 2)
+    with faulty(served, lambda method, path: "503") as busy:
+        with pytest.raises(ScoringServerError, match="/invocations: answered 503: "):
+            score_images(busy.url, files[:1])
+        assert len(busy.requests) == 3
+
+
+def test_what_the_client_cannot_do_is_told_in_one_line(served, files):
+    with pytest.raises(ScoringServerError, match="answered 400: 257 images in one request, over the limit") as refused:
+        score_images(served, [files[0]] * 257, batch_size=300)
+    assert "\n" not in refused.value.message
+    assert len(refused.value.message) < 300
+    with pytest.raises(ScoringServerError, match="no answer .*refused.* Is this the address") as away:
+        score_images(f"http://127.0.0.1:{free_port()}", files[:1])
+    assert "\n" not in away.value.message
 
 
 BAD_REQUESTS = {

@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, islice
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -21,9 +21,12 @@ def map_ordered(
 
     At most `ahead` items, or 4 * `threads` if that is more, are taken ahead of the consumer; one thread is the
     consumer's own if none are asked for. An error is raised at its item's place. Closing the iterator cancels what has
-    not begun and waits for what has.
+    not begun and waits for what has. A single item needs no thread of its own.
     """
-    if threads == 1 and not ahead:
+    items = iter(items)
+    first = list(islice(items, 2))
+    items = chain(first, items)
+    if len(first) < 2 or (threads == 1 and not ahead):
         yield from map(function, items)
         return
     pool = ThreadPoolExecutor(threads)

@@ -19,6 +19,9 @@ class ServeOptions(Options):
     workers: int = option("processes, each with the model and its share of the cores", 1, at_least=1)
     follow: bool = option("when the alias moves, load that version and switch to it", False)
     poll_seconds: float = option("how often to ask the registry where the alias is", 10.0, above=0)
+    max_body_mib: int = option(
+        "MiB that the body of a request may have; four such bodies are held at once", 128, at_least=1
+    )
     device: str = option(DEVICE, "auto")
 
     def combinations(self) -> list[str]:

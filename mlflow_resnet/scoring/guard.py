@@ -13,7 +13,8 @@ from pathlib import Path
 from mlflow_resnet.errors import InvalidImageError, InvalidOptionsError
 
 ALLOWED_ROOT = "MLFLOW_RESNET_ALLOWED_ROOT"
-SERVING_SWITCHES = ("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "MLFLOW_RESNET_SERVING")  # MLflow's is private: ours too
+SERVING = "MLFLOW_RESNET_SERVING"
+SERVING_SWITCHES = ("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", SERVING)  # MLflow's is private: ours too
 REFUSED = "not an image: send the bytes of an image file, base64-encoded; paths and URLs are not opened here"
 
 

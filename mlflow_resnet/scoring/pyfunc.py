@@ -3,28 +3,56 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import pandas as pd
+import torch
 
 from mlflow_resnet.evaluation.explanations import explained
+from mlflow_resnet.images.sources import ImageSource
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.prediction import Prediction, Predictor
 from mlflow_resnet.options import PredictOptions, predict_options
+from mlflow_resnet.scoring.admission import Admission
 from mlflow_resnet.scoring.frame import EXPLANATION, scored_frame
-from mlflow_resnet.scoring.guard import current_guard
-from mlflow_resnet.scoring.inputs import image_sources
+from mlflow_resnet.scoring.guard import Guard, current_guard
+from mlflow_resnet.scoring.inputs import image_sources, number_of_images
+from mlflow_resnet.scoring.merging import MergedForward
+
+Predict = Callable[[Iterator[ImageSource], int], Iterator[Prediction]]
 
 
 class ScoringModel:
     """Scores images in any of the forms that `mlflow_resnet.scoring.inputs` lists. Safe to call from many threads."""
 
-    def __init__(self, predictor: Predictor, batch_size: int = 32, max_images_per_request: int = 256) -> None:
-        self._predictor = predictor
+    def __init__(
+        self,
+        predictor: Predictor,
+        batch_size: int = 32,
+        max_images_per_request: int = 256,
+        max_batch_size: int = 32,
+        max_latency_ms: float = 0,
+    ) -> None:
+        self._admission = Admission()
+        forward, size = predictor.probabilities, predictor.preprocessing.image_size
+        self._merged = MergedForward(forward, size, max_batch_size, max_latency_ms, on_batch=self._admission.learn)
+        self._predictor = copy.copy(predictor)
+        self._predictor.probabilities = self._merged
         self._batch_size = batch_size
         self._max_images = max_images_per_request
+
+    def warm_up(self) -> None:
+        """Runs the network on one image and on as many as it gets at once: the first time takes longest."""
+        size = self._predictor.preprocessing.image_size
+        for count in (1, self._merged.max_batch_size):
+            images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8)
+            began = time.perf_counter()
+            self._merged(images)
+            self._admission.seconds_per_image = (time.perf_counter() - began) / count
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """One row for every image, in input order.
@@ -42,6 +70,7 @@ class ScoringModel:
 
         Raises:
             InvalidOptionsError: if the input as a whole or a parameter cannot be used. A bad image is only a row.
+            ServerBusyError: if the answer to an HTTP request cannot be had in time.
             MissingPackageError: for `explain` without captum, which is not among the model's requirements.
         """
         options = predict_options(params)
@@ -50,13 +79,28 @@ class ScoringModel:
         guard = current_guard(at_least_one(self._max_images / growth / (2 if options.tta else 1)))
         usual = at_least_one(self._batch_size / growth)
         batch_size = options.batch_size or usual
-        sources = image_sources(model_input, guard)
         predict = partial(explained, predictor) if options.explain else predictor.predict
-        predictions = list(predict(sources, min(batch_size, usual) if guard.serving else batch_size))
+        with self._merged.caller():
+            if guard.serving:
+                predictions = self._answered_in_time(predict, model_input, min(batch_size, usual), guard)
+            else:
+                predictions = list(predict(image_sources(model_input, guard), batch_size))
         frame = scored_frame(predictions, predictor.classes, options.top_k, options.min_confidence)
         if options.explain:
             frame.insert(len(frame.columns) - 1, EXPLANATION, explanations_of(predictions))
         return without_nan(frame) if guard.serving else frame
+
+    def _answered_in_time(self, predict: Predict, model_input: Any, batch_size: int, guard: Guard) -> list[Prediction]:
+        """The predictions for a request over HTTP.
+
+        Raises:
+            ServerBusyError: if they cannot be had in time.
+        """
+        images = number_of_images(model_input)
+        guard.check_number(images)
+        with self._admission.admitted(images) as work:
+            predictions = predict(work.limited(image_sources(model_input, guard)), batch_size)
+            return list(self._admission.counted(work, predictions, batch_size))
 
     def _growth(self, options: PredictOptions) -> float:
         """How many times the memory and the time of a pass an image takes, at least 1, compared with as trained.

@@ -4,8 +4,9 @@ version   a version, verified, loaded and tried, as an application
 current   which version answers now, and the thread that follows the alias
 refusals  MLflow's refusals without stack traces and without the input
 app       the application around it: names the version in every answer, `/model`
+intake    what is taken in at all: sizes of bodies, requests at once
 server    sockets and processes
 
-A request takes the current version once and stays with it, so admission control belongs into `app`, before that, and
-the merging of requests into `version`, between MLflow's application and the model.
+A request takes the current version once and stays with it. What a model does for requests wherever it is served is in
+`mlflow_resnet.scoring`: it merges them, and refuses those that cannot be answered in time.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import AsyncIterator
 
 from starlette.applications import Starlette
@@ -14,16 +15,19 @@ from starlette.types import Message, Receive, Scope, Send
 
 from mlflow_resnet.options import ServeOptions
 from mlflow_resnet.registry.versions import alias_of
+from mlflow_resnet.scoring import guard, hosting
 from mlflow_resnet.serving.current import CurrentVersion
+from mlflow_resnet.serving.intake import Intake
 from mlflow_resnet.serving.version import load_version
 
 
 def create_app(options: ServeOptions, version_uri: str) -> Starlette:
-    """Loads `version_uri`, or the version that the alias means by now if it is to be followed.
+    """Loads and warms up `version_uri`, or the version that the alias means by now if it is to be followed.
 
     Raises:
         InvalidModelError: if that cannot be served.
     """
+    os.environ[guard.SERVING] = "true"
     alias = alias_of(options.model_uri)
     current = CurrentVersion(load_version(version_uri, options.device), alias, options.device, options.poll_seconds)
     if options.follow:
@@ -31,6 +35,7 @@ def create_app(options: ServeOptions, version_uri: str) -> Starlette:
 
     @contextlib.asynccontextmanager
     async def following(app: Starlette) -> AsyncIterator[None]:
+        hosting.take_requests_at_once()
         if options.follow:
             current.start()
         yield
@@ -50,4 +55,5 @@ def create_app(options: ServeOptions, version_uri: str) -> Starlette:
         served = current.served
         return JSONResponse(served.facts() | current.facts(), headers=served.headers)
 
-    return Starlette(routes=[Route("/model", model), Mount("/", answer)], lifespan=following)
+    intake = Intake(answer, options.max_body_mib * 2**20)
+    return Starlette(routes=[Route("/model", model), Mount("/", intake)], lifespan=following)

@@ -2,6 +2,8 @@
 
 import contextlib
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mlflow
@@ -10,6 +12,8 @@ import requests
 from helpers import free_port, run_main
 from mlflow import MlflowClient
 from served import NAME, Registry, log_version, serving, tampered_version, with_nan
+
+from mlflow_resnet.scoring.guard import SERVING_SWITCHES
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +63,19 @@ def test_a_moved_alias_is_followed_there_and_back(champion, registry):
     assert (facts["name"], facts["alias"], facts["follow"]["last_error"]) == (NAME, "champion", None)
     assert len(facts["weights_sha256"]) == 64
     assert facts["since"] <= facts["follow"]["last_check"]
+
+
+def test_300_requests_at_once_are_all_answered(champion, registry):
+    together = threading.Barrier(300)
+
+    def ask(_):
+        together.wait(60)
+        return champion.ask()
+
+    with ThreadPoolExecutor(300) as pool:
+        answers = list(pool.map(ask, range(300)))
+    assert [answer.status_code for answer in answers] == [200] * 300
+    assert all(registry.agrees(answer) for answer in answers)
 
 
 def log_foreign(name):
@@ -126,7 +143,7 @@ def test_an_alias_that_is_gone_changes_nothing(champion, registry):
 
 def run_serve(monkeypatch, model_uri, port, *arguments):
     # which it sets
-    for name in ("LOCAL_WORLD_SIZE", "OMP_NUM_THREADS", "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"):
+    for name in ("LOCAL_WORLD_SIZE", "OMP_NUM_THREADS", *SERVING_SWITCHES):
         monkeypatch.setenv(name, "1")
     return run_main("serve", model_uri, "--port", port, *arguments)
 

@@ -1,0 +1,192 @@
+"""Answers over HTTP: ours beside the simplest mlflow pyfunc of the same network behind the same `mlflow models serve`.
+
+resnet18 at 224 pixels with random weights, requests of one 640x480 JPEG in base64. In every repetition each contestant
+gets a fresh server: seconds from its start to the first answer, then milliseconds with 1, 8 and 32 clients, on the same
+cores. OpenVINO takes part where it is installed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from http.client import HTTPConnection
+from pathlib import Path
+from time import perf_counter, sleep
+
+import click
+from alternate import Measurement, in_fresh_process, one_line, print_machine, print_table, ratio, say, spread, values_of
+from clients import answer, ask, bodies
+from command import common
+
+CLIENTS = (1, 8, 32)
+PICTURES = 64
+CLASSES = 10
+START_SECONDS = 300.0
+PEER = "naive pyfunc, mlflow models serve"
+COLD_START, RATE = "seconds to the first answer", "images/s"
+LONGEST = 3600.0  # seconds
+AIMS = "p50 of 1 client at most x0.55 with torch and x0.36 with OpenVINO; images/s of 32 at least x2.70 and x3.20"
+MLFLOW = ["-m", "mlflow", "models", "serve", "--env-manager", "local", "--model-uri"]
+OURS = ["-m", "mlflow_resnet", "serve"]
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A server of a model."""
+
+    command: list[str]
+    env: dict[str, str] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def running(self, folder: Path) -> Iterator[tuple[int, float]]:
+        """The port of a fresh server, and the seconds that it took from its start to its first answer."""
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            port = listener.getsockname()[1]
+        began = perf_counter()
+        with open(folder / "server.log", "w") as log:
+            command = [sys.executable, *self.command, "--port", str(port)]
+            process = subprocess.Popen(command, env=os.environ | self.env, stdout=log, stderr=log, cwd=folder)
+        try:
+            wait_for_answer(port, process, folder / "server.log")
+            yield port, perf_counter() - began
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def wait_for_answer(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    (body,) = bodies(1)
+    until = perf_counter() + START_SECONDS
+    while process.poll() is None and perf_counter() < until:
+        with contextlib.suppress(OSError), contextlib.closing(HTTPConnection("127.0.0.1", port)) as connection:
+            answer(connection, body)
+            return
+        sleep(0.05)
+    raise click.ClickException(f"the server did not start: {log.read_text()[-2000:]}")
+
+
+def contestants() -> dict[str, Contestant]:
+    naive, own = "models:/naive/1", "models:/ours@champion"
+    found = {
+        PEER: Contestant([*MLFLOW, naive]),
+    }
+    configs = {"torch": {"precision": "bf16"}}  # what a trained model does where bf16 changes no answers
+    if importlib.util.find_spec("openvino"):
+        configs["OpenVINO"] = {"precision": "bf16", "backend": "openvino"}
+    else:
+        print("openvino: not installed, so ours runs on torch alone")
+    for called, config in configs.items():
+        env = {"MLFLOW_PYFUNC_INFERENCE_CONFIG": json.dumps(config)}
+        found[f"ours, {called}, mlflow models serve"] = Contestant([*MLFLOW, own], env)
+        found[f"ours, {called}, mlflow-resnet serve"] = Contestant([*OURS, own], env)
+    return found
+
+
+def log_models(folder: str, repetition: int) -> Measurement:
+    """Registers one network twice: as the simplest pyfunc, and as ours."""
+    import mlflow
+    import torch
+
+    import mlflow_resnet
+
+    os.chdir(folder)
+    classes = tuple(f"class{number}" for number in range(CLASSES))
+    classifier = mlflow_resnet.new_classifier("resnet18", classes)
+    mlflow_resnet.log_model(classifier, registered_model_name="ours")
+    mlflow.MlflowClient().set_registered_model_alias("ours", "champion", "1")
+    torch.save(classifier.network.state_dict(), "weights.pth")
+    Path("classes.json").write_text(json.dumps(classes))
+    mlflow.pyfunc.log_model(
+        name="naive",
+        python_model=str(Path(__file__).parent / "naive_pyfunc.py"),
+        artifacts={"weights": "weights.pth", "classes": "classes.json"},
+        registered_model_name="naive",
+        pip_requirements=[],
+    )
+    return {}
+
+
+def measured(contestant: Contestant, folder: Path, requests: list[bytes], seconds: float) -> Measurement:
+    """One fresh server, asked by more and more clients."""
+    with contestant.running(folder) as (port, start):
+        found = {COLD_START: start, "errors": 0.0}
+        ask(port, requests, 1, min(seconds, 2))  # a fresh server's first answers are slower; COLD_START tells of them
+        for clients in CLIENTS:
+            load = ask(port, requests, clients, seconds)
+            found |= {f"p50, {clients}": load.percentile(50), f"p99, {clients}": load.percentile(99)}
+            found |= {f"{RATE}, {clients}": load.per_second, "errors": found["errors"] + len(load.errors)}
+            for error in load.errors[:3]:
+                say(error)
+    return found
+
+
+def print_results(results: dict[str, list[Measurement]]) -> None:
+    peer = results[PEER]
+    for clients in CLIENTS:
+        quantities = [(f"p50, {clients}", "p50 ms"), (f"p99, {clients}", "p99 ms"), (f"{RATE}, {clients}", RATE)]
+        rows = [[name, *cells(found, peer, [key for key, _ in quantities])] for name, found in results.items()]
+        header = ["", *(text for _, called in quantities for text in (called, "to the first"))]
+        print_table(f"{clients} client{'s' * (clients > 1)}", header, rows)
+    rows = [[name, spread(values_of(found, COLD_START)), errors_of(found)] for name, found in results.items()]
+    print_table("a fresh server", ["", COLD_START, "errors"], rows)
+    print(f"aims: {AIMS}")
+
+
+def cells(found: list[Measurement], peer: list[Measurement], keys: list[str]) -> Iterator[str]:
+    """Each quantity, and its ratio to the peer's."""
+    for key in keys:
+        yield spread(values_of(found, key))
+        yield ratio(values_of(found, key), values_of(peer, key))
+
+
+def errors_of(found: list[Measurement]) -> str:
+    return f"{sum(values_of(found, 'errors')):.0f}"
+
+
+@contextlib.contextmanager
+def registry() -> Iterator[Path]:
+    """A folder with a tracking database that has both models, and that the environment leads to."""
+    with tempfile.TemporaryDirectory(prefix="serving-", ignore_cleanup_errors=True) as folder:
+        os.environ |= {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # mlflow starts uvicorn
+        in_fresh_process(partial(log_models, folder))
+        yield Path(folder)
+
+
+@click.command(help=__doc__)
+@common
+@click.option("--seconds", default=20.0, show_default=True, help="of asking, for each number of clients")
+@click.option("--requests", "long_run", default=10_000, show_default=True, help="of a last run that counts errors")
+def main(
+    data_dir: Path, quick: bool, repetitions: int, device: str, ours: dict[str, object], seconds: float, long_run: int
+) -> None:
+    print_machine()
+    if quick:
+        repetitions, seconds, long_run = 1, 1.0, 100
+    with registry() as folder:
+        servers, requests = contestants(), bodies(PICTURES)
+        results: dict[str, list[Measurement]] = {name: [] for name in servers}
+        for repetition in range(1, repetitions + 1):
+            for name, contestant in servers.items():
+                results[name].append(measured(contestant, folder, requests, seconds))
+                say(f"{repetition}/{repetitions} {name}: {one_line(results[name][-1])}")
+        print_results(results)
+        for name, contestant in list(servers.items())[1:]:
+            with contestant.running(folder) as (port, _):
+                load = ask(port, requests, CLIENTS[-1], LONGEST, long_run)
+            found = f"{len(load.milliseconds)} answers and {len(load.errors)} errors in {load.wall:.0f} s"
+            print(f"{name}, {CLIENTS[-1]} clients: {found}", *load.errors[:5], sep="\n  ")
+
+
+if __name__ == "__main__":
+    main()
