@@ -4,6 +4,7 @@ import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -22,6 +23,7 @@ from mlflow_resnet.errors import (
 from mlflow_resnet.flavor import load_predictor
 from mlflow_resnet.model.storage import sha256_of
 from mlflow_resnet.options import ExportOptions
+from mlflow_resnet.serving.version import load_version
 
 CHAMPION = "models:/colors@champion"
 PROBABILITIES = [f"Scored Probabilities_{name}" for name in COLORS]
@@ -210,6 +212,23 @@ def test_files_of_another_model_are_refused(copy):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"temperature": 7.0}))
     with pytest.raises(InvalidModelError, match="was exported from another model"):
         mlflow.pyfunc.load_model(str(copy))
+
+
+def test_serve_refuses_exports_that_were_exchanged_or_added(openvino_model, given, expected):
+    version = mlflow.MlflowClient().get_model_version("fast", "1")
+    assert (
+        load_version("models:/fast/1").model.predict(given(format="openvino").image_dir)["error"].tolist() == [""] * 12
+    )
+    data = Path(mlflow.get_logged_model(version.source.removeprefix("models:/")).artifact_location[7:]) / "data"
+    path = data / "openvino" / "export.json"
+    before = path.read_bytes()
+    try:
+        path.write_bytes(before + b" ")
+        with pytest.raises(TamperedWeightsError, match="models:/fast/1"):
+            load_version("models:/fast/1")
+    finally:
+        path.write_bytes(before)
+    load_version("models:/fast/1")
 
 
 @pytest.mark.parametrize(
