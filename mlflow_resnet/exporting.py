@@ -95,7 +95,7 @@ def write_model(classifier: ImageClassifier, options: ExportOptions, folder: Pat
     if options.precision == "int8":
         pictures = calibration_pictures(classifier, options)
         say(f"quantizing with {len(pictures)} images")
-        model = quantize(model, pictures, engine.as_input)
+        model = quantize(engine, model, pictures)
     engine.save(model, folder)
     write_export(folder, options.format, options.precision, digest_of(classifier))
 

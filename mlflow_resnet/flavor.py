@@ -35,7 +35,7 @@ from PIL import Image
 from mlflow_resnet._version import __version__
 from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError
 from mlflow_resnet.images.reasons import one_line
-from mlflow_resnet.model.backends.exported import copy_export
+from mlflow_resnet.model.backends.exported import copy_export, exports_sha256
 from mlflow_resnet.model.backends.forwards import TORCH, packages_of, prepared_forward, usable_device
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.prediction import Predictor
@@ -48,7 +48,8 @@ from mlflow_resnet.scoring.pyfunc import ScoringModel
 from mlflow_resnet.scoring.unknown import refuse_unknown_params
 
 FLAVOR_NAME = "mlflow_resnet"
-WEIGHTS_SHA256 = "weights_sha256"  # of the flavor in MLmodel and a param of the logged model
+# of the flavor in MLmodel, and params of the logged model
+WEIGHTS_SHA256, EXPORTS_SHA256 = "weights_sha256", "exports_sha256"
 DEFAULT_MODEL_CONFIG: dict[str, Any] = {
     "device": "auto",
     "backend": TORCH,
@@ -168,6 +169,7 @@ def add_data(
     sha256 = save_classifier(classifier, path / DATA_SUBPATH)
     for folder in exports:
         copy_export(Path(folder), path / DATA_SUBPATH)
+        mlflow_model.flavors[FLAVOR_NAME][EXPORTS_SHA256] = exports_sha256(path / DATA_SUBPATH)
     mlflow_model.flavors[FLAVOR_NAME][WEIGHTS_SHA256] = sha256
     mlflow_model.flavors[mlflow.pyfunc.FLAVOR_NAME]["data"] = DATA_SUBPATH
     mlflow_model.model_size_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
@@ -187,11 +189,13 @@ def log_model(classifier: ImageClassifier, name: str = "model", **kwargs: Any) -
 
 
 def log_weights_sha256(model: LoggedModel, flavors: dict[str, dict[str, Any]]) -> None:
-    """Makes the sha256 of the weights a param of the logged model, where nobody can change it, unless it is one."""
+    """Makes the sha256 of the weights, and of exports, params of the logged model, where nobody can change them."""
     if WEIGHTS_SHA256 in model.params:
         return
+    ours = flavors[FLAVOR_NAME]
+    digests = {name: ours[name] for name in (WEIGHTS_SHA256, EXPORTS_SHA256) if name in ours}
     try:
-        MlflowClient().log_model_params(model.model_id, {WEIGHTS_SHA256: flavors[FLAVOR_NAME][WEIGHTS_SHA256]})
+        MlflowClient().log_model_params(model.model_id, digests)
     except MlflowException:  # also what is said to a request that arrived twice
         if WEIGHTS_SHA256 not in MlflowClient().get_logged_model(model.model_id).params:
             raise

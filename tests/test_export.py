@@ -20,8 +20,10 @@ from mlflow_resnet.errors import (
     TamperedWeightsError,
 )
 from mlflow_resnet.flavor import load_predictor
+from mlflow_resnet.model.backends.exported import exports_sha256
 from mlflow_resnet.model.storage import sha256_of
 from mlflow_resnet.options import ExportOptions
+from mlflow_resnet.serving.version import verified_weights
 
 CHAMPION = "models:/colors@champion"
 PROBABILITIES = [f"Scored Probabilities_{name}" for name in COLORS]
@@ -210,6 +212,16 @@ def test_files_of_another_model_are_refused(copy):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"temperature": 7.0}))
     with pytest.raises(InvalidModelError, match="was exported from another model"):
         mlflow.pyfunc.load_model(str(copy))
+
+
+def test_serve_refuses_exports_that_were_exchanged_or_added(copy, openvino_model):
+    version = mlflow.MlflowClient().get_model_version("fast", "1")
+    verified_weights(version, copy)
+    with pytest.raises(TamperedWeightsError, match="saved with no exports"):
+        verified_weights(mlflow.MlflowClient().get_model_version_by_alias("colors", "champion"), copy)
+    (copy / "data" / "openvino" / "export.json").write_text("{}")
+    with pytest.raises(TamperedWeightsError, match=exports_sha256(copy / "data")):
+        verified_weights(version, copy)
 
 
 @pytest.mark.parametrize(

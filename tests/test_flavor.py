@@ -20,7 +20,7 @@ from mlflow.models import Model
 
 import mlflow_resnet
 from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError, TamperedWeightsError
-from mlflow_resnet.flavor import log_weights_sha256
+from mlflow_resnet.flavor import DEFAULT_MODEL_CONFIG, log_weights_sha256
 from mlflow_resnet.model.storage import sha256_of
 
 CLASSES = tuple(COLORS)
@@ -76,7 +76,7 @@ def test_mlmodel_names_what_the_loaders_need(saved):
     ours, python_function = model["flavors"]["mlflow_resnet"], model["flavors"]["python_function"]
     assert python_function["loader_module"] == "mlflow_resnet.flavor"
     assert (python_function["data"], python_function["code"], ours["data"]) == ("data", "code", "data")
-    assert python_function["config"] == {"device": "auto", "batch_size": 32, "max_images_per_request": 256}
+    assert python_function["config"] == DEFAULT_MODEL_CONFIG
     assert (ours["architecture"], ours["number_of_classes"]) == ("resnet18", 3)
     assert ours["weights_sha256"] == sha256_of(saved / "data" / "model.safetensors")
     outputs = [column["name"] for column in json.loads(model["signature"]["outputs"])]
@@ -161,7 +161,7 @@ def test_a_configuration_that_cannot_work_is_refused_at_load(name, value, saved)
 
 def test_device_and_batch_size_are_chosen_at_load(saved, picture, monkeypatch):
     loaded = mlflow.pyfunc.load_model(saved, model_config={"device": "cpu", "batch_size": "1"})
-    assert loaded.model_config == {"device": "cpu", "batch_size": "1", "max_images_per_request": 256}
+    assert loaded.model_config == DEFAULT_MODEL_CONFIG | {"device": "cpu", "batch_size": "1"}
     assert len(loaded.predict([str(picture)] * 3)) == 3
     with pytest.raises(InvalidOptionsError, match="device is 'warp', which cannot be used here"):
         mlflow.pyfunc.load_model(saved, model_config={"device": "warp"})

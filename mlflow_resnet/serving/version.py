@@ -21,6 +21,7 @@ from starlette.types import ASGIApp
 from mlflow_resnet import flavor
 from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError, TamperedWeightsError
 from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.model.backends.exported import exports_sha256
 from mlflow_resnet.model.prediction import PROBABILITY
 from mlflow_resnet.model.storage import DATA_SUBPATH, fetched_model, read_description
 from mlflow_resnet.options.base import AUTO
@@ -119,7 +120,7 @@ def verified_weights(version: ModelVersion, path: Path) -> tuple[str, str]:
     """The id of the logged model and the sha256 of the weights, which loading compares with the file itself.
 
     Params of a logged model cannot be changed, so weights that were exchanged together with their description are
-    noticed, if the model was logged with their sha256.
+    noticed, if the model was logged with their sha256; and so are exports that were exchanged or added.
 
     Raises:
         TamperedWeightsError: if the weights are not those that were logged.
@@ -131,6 +132,9 @@ def verified_weights(version: ModelVersion, path: Path) -> tuple[str, str]:
     recorded = logged.params.get(flavor.WEIGHTS_SHA256, described)
     if recorded != described:
         raise TamperedWeightsError(str(path), recorded, described)
+    exports = exports_sha256(path / DATA_SUBPATH)
+    if exports != logged.params.get(flavor.EXPORTS_SHA256, ""):
+        raise TamperedWeightsError(str(path), logged.params.get(flavor.EXPORTS_SHA256, "no exports"), exports)
     return logged.model_id, described
 
 

@@ -79,3 +79,10 @@ def copy_export(source: Path, data: Path) -> None:
     for name, content in contents.items():
         (folder / name).write_bytes(content)
     (folder / EXPORT_FILE).write_bytes((source / EXPORT_FILE).read_bytes())
+
+
+def exports_sha256(data: Path) -> str:
+    """Hex sha256 of all exports in a model's data folder; empty if there are none."""
+    files = sorted(data.glob(f"*/{EXPORT_FILE}"))
+    digests = [f"{path.parent.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest() if digests else ""

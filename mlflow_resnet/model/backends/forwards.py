@@ -13,7 +13,7 @@ from mlflow_resnet.model.backends.exported import EXPORT_FILE, read_export, veri
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.model.precision import scoring_precision
-from mlflow_resnet.model.prepared import Forward, TorchForward
+from mlflow_resnet.model.prepared import Forward
 from mlflow_resnet.model.storage import digest_of
 from mlflow_resnet.options.base import AUTO
 from mlflow_resnet.options.export import EXPORTED_PRECISIONS
@@ -29,8 +29,8 @@ def prepared_forward(
     precision: str = AUTO,
     backend: str = TORCH,
     exports: Path | None = None,
-) -> tuple[str, Forward]:
-    """The precision that is used, and what predicts.
+) -> tuple[str, Forward | None]:
+    """The precision that is used, and what predicts in it; None: torch, as a Predictor does by itself.
 
     Args:
         precision: `auto` is what was exported for the backend, or else what `scoring_precision` says.
@@ -44,8 +44,7 @@ def prepared_forward(
     """
     check(backend, precision, device)
     if backend == TORCH:
-        precision = scoring_precision(precision, device, classifier.precision_checks)
-        return precision, TorchForward(classifier, device, precision)
+        return precision, None
     engine = FORMATS[backend]
     packages.imported(engine.PACKAGES[0])
     folder = exports and exports / backend

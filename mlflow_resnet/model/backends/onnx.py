@@ -50,6 +50,12 @@ def as_input(pictures: np.ndarray) -> dict[str, np.ndarray]:
     return {IMAGES: pictures}
 
 
+def ends(model: Any) -> list[str]:
+    """The names of the first convolution and of the head."""
+    layers = [node.name for node in model.graph.node if node.op_type in ("Conv", "Gemm")]
+    return [layers[0], layers[-1]]
+
+
 class OnnxForward:
     """A session of ONNX Runtime, which threads may share."""
 

@@ -47,6 +47,12 @@ def as_input(pictures: np.ndarray) -> np.ndarray:
     return pictures
 
 
+def ends(model: Any) -> list[str]:
+    """The names of the first convolution and of the head."""
+    layers = [op for op in model.get_ordered_ops() if op.get_type_name() in ("Convolution", "MatMul")]
+    return [layers[0].get_friendly_name(), layers[-1].get_friendly_name()]
+
+
 class OpenVinoForward:
     """A compiled model. Threads share it: each call takes a request of its own."""
 
