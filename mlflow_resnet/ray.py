@@ -21,7 +21,7 @@ from mlflow_resnet import flavor
 from mlflow_resnet.errors import printable
 from mlflow_resnet.images.decode import MAX_IMAGE_BYTES
 from mlflow_resnet.images.sources import ImageSource
-from mlflow_resnet.options import predict_options
+from mlflow_resnet.options import AUTO, PredictOptions
 from mlflow_resnet.scoring.batch import scored_table
 from mlflow_resnet.scoring.frame import scored_frame
 from mlflow_resnet.scoring.inputs import check_size
@@ -36,29 +36,37 @@ class ScoreImages:
 
     Args:
         model_uri: model to score with; the process must reach its registry or files.
-        top_k, min_confidence, batch_size, device, precision: as in `mlflow-resnet score`.
         num_workers: threads that decode images; as many as the actor has CPUs.
+
+    The other arguments are options of `mlflow-resnet score`.
     """
 
     def __init__(
         self,
         model_uri: str,
+        *,
         top_k: int = 0,
         min_confidence: float = 0.0,
+        tta: str = "",
+        resolution: int = 0,
         batch_size: int = 32,
-        device: str = "auto",
-        precision: str = "auto",
+        device: str = AUTO,
+        precision: str = AUTO,
+        backend: str = AUTO,
         num_workers: int = 1,
     ) -> None:
-        predict_options({"top_k": top_k, "min_confidence": min_confidence, "batch_size": batch_size})
-        self._predictor = flavor.load_predictor(model_uri, device, num_workers, precision)
-        self._top_k, self._min_confidence, self._batch_size = top_k, min_confidence, batch_size
+        self._options = PredictOptions(
+            top_k=top_k, min_confidence=min_confidence, tta=tta, resolution=resolution, batch_size=batch_size
+        )
+        predictor = flavor.load_predictor(model_uri, device, num_workers, precision, backend)
+        self._predictor = predictor.at_test_time(tta, resolution)
 
     def __call__(self, batch: Mapping[str, np.ndarray]) -> pa.Table:
         """The columns of scored data; `image` is the path."""
         sources = map(source_of, batch["path"], batch["bytes"])
-        predictions = list(self._predictor.predict(sources, self._batch_size))
-        return scored_table(scored_frame(predictions, self._predictor.classes, self._top_k, self._min_confidence))
+        predictions = list(self._predictor.predict(sources, self._options.batch_size))
+        top_k, min_confidence = self._options.top_k, self._options.min_confidence
+        return scored_table(scored_frame(predictions, self._predictor.classes, top_k, min_confidence))
 
 
 def source_of(path: str, content: bytes) -> ImageSource:

@@ -9,12 +9,13 @@ The extra [spark] installs pyspark, which needs Java.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import mlflow
 
 from mlflow_resnet.model.prediction import LABEL, PROBABILITY
-from mlflow_resnet.options import predict_options
+from mlflow_resnet.options import PredictOptions
 from mlflow_resnet.scoring.frame import ERROR, IMAGE, probability_columns, text_columns
 
 if TYPE_CHECKING:
@@ -23,23 +24,31 @@ if TYPE_CHECKING:
 LOCAL = "^file:(//)?(?=/)"  # what Spark writes before local paths
 
 
-def scored(files: DataFrame, model_uri: str, top_k: int = 0, min_confidence: float = 0.0) -> DataFrame:
+def scored(
+    files: DataFrame,
+    model_uri: str,
+    *,
+    top_k: int = 0,
+    min_confidence: float = 0.0,
+    tta: str = "",
+    resolution: int = 0,
+) -> DataFrame:
     """One row for every row of `files`, with the columns of scored data; computed when Spark comes to it.
 
     Args:
         files: with the columns `path` and `content`.
-        top_k, min_confidence: as in `mlflow-resnet score`.
+
+    The other arguments are options of `mlflow-resnet score`.
     """
     from pyspark.sql import functions as f
     from pyspark.sql.types import DoubleType, StringType, StructField, StructType
 
-    params: dict[str, Any] = {"top_k": top_k, "min_confidence": min_confidence}
-    predict_options(params)
+    options = PredictOptions(top_k=top_k, min_confidence=min_confidence, tta=tta, resolution=resolution)
     columns = [LABEL, *probability_columns(classes_of(model_uri), top_k), ERROR]
     text = text_columns(columns)
     struct = StructType([StructField(name, StringType() if name in text else DoubleType()) for name in columns])
     predict = mlflow.pyfunc.spark_udf(
-        files.sparkSession, model_uri, result_type=struct, env_manager="local", params=params
+        files.sparkSession, model_uri, result_type=struct, env_manager="local", params=asdict(options)
     )
     rows = files.select(f.regexp_replace("path", LOCAL, "").alias(IMAGE), predict("content").alias("scored"))
     value = {name: f.col("scored").getField(name) for name in columns}
