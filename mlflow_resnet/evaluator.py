@@ -131,7 +131,7 @@ def options_of(model: PyFuncModel, config: Mapping[str, Any]) -> EvaluateOptions
     Raises:
         InvalidOptionsError: if it has others, or values that cannot work.
     """
-    from mlflow_resnet.flavor import device_of
+    from mlflow_resnet.scoring.configuration import device_of
 
     defaults = {field.name: field.default for field in fields(EvaluateOptions) if field.default is not MISSING}
     problems = []

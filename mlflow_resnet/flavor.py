@@ -12,7 +12,6 @@ mlflow.pyfunc
 from __future__ import annotations
 
 import base64
-import contextlib
 import io
 import os
 import sys
@@ -33,34 +32,23 @@ from mlflow.utils.environment import _mlflow_conda_env
 from PIL import Image
 
 from mlflow_resnet._version import __version__
-from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError
+from mlflow_resnet.errors import InvalidModelError
 from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.model.backends.exported import copy_export, exports_sha256
-from mlflow_resnet.model.backends.forwards import TORCH, packages_of, prepared_forward, usable_device
+from mlflow_resnet.model.backends.forwards import TORCH, packages_of
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.storage import DATA_SUBPATH, fetched_model, load_classifier, save_classifier
 from mlflow_resnet.options import PARAMS
 from mlflow_resnet.options.base import AUTO
-from mlflow_resnet.scoring import hosting
+from mlflow_resnet.scoring.configuration import DEFAULT_MODEL_CONFIG, configured_model, configured_predictor
 from mlflow_resnet.scoring.frame import ERROR, IMAGE, LABEL, probability_columns
 from mlflow_resnet.scoring.pyfunc import ScoringModel
-from mlflow_resnet.scoring.unknown import refuse_unknown_params
 
 FLAVOR_NAME = "mlflow_resnet"
 # of the flavor in MLmodel, and params of the logged model
 WEIGHTS_SHA256, EXPORTS_SHA256 = "weights_sha256", "exports_sha256"
-DEFAULT_MODEL_CONFIG: dict[str, Any] = {
-    "device": "auto",
-    "backend": TORCH,
-    "precision": "auto",
-    "batch_size": 32,
-    "max_images_per_request": 256,
-    "max_batch_size": 32,  # images of several requests that go through the network together
-    "max_latency_ms": 0,  # how long such a batch waits for requests that are being decoded
-}
 PARAM_TYPES = {int: DataType.long, float: DataType.double, str: DataType.string, bool: DataType.boolean}
-DEFAULT_DEVICE = "MLFLOW_DEFAULT_PREDICTION_DEVICE"  # MLflow's own name, as its pytorch flavor reads it
 PACKAGE = Path(__file__).parent
 REQUIREMENTS = (
     "torch",
@@ -249,50 +237,4 @@ def read_mlmodel(model_uri: str) -> Model:
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> ScoringModel:
     """Called by MLflow with the model's data folder and configuration. The device is picked here, not when saved."""
-    refuse_unknown_params()
-    config = DEFAULT_MODEL_CONFIG | (model_config or {})
-    hosted = hosting.is_hosted()
-    if hosted:
-        hosting.share_cores()
-        hosting.take_requests_at_once()
-    model = ScoringModel(
-        configured_predictor(Path(path), config),
-        batch_size=positive(config, "batch_size"),
-        max_images_per_request=positive(config, "max_images_per_request"),
-        max_batch_size=positive(config, "max_batch_size"),
-        max_latency_ms=milliseconds(config),
-    )
-    if hosted:
-        model.warm_up()
-    return model
-
-
-def configured_predictor(data: Path, config: dict[str, Any], num_workers: int = 0) -> Predictor:
-    """What predicts with the classifier in a model's data folder, as `config` says."""
-    classifier = load_classifier(data)
-    device = usable_device(device_of(config), config["backend"])
-    precision, forward = prepared_forward(classifier, device, config["precision"], config["backend"], data)
-    return Predictor(classifier, str(device), num_workers, precision, forward)
-
-
-def device_of(config: dict[str, Any]) -> str:
-    """The device that a model's configuration names, or else the operator's environment."""
-    device = config.get("device", "auto")
-    return os.environ.get(DEFAULT_DEVICE, "auto") if device == "auto" else device
-
-
-def milliseconds(config: dict[str, Any]) -> float:
-    """`max_latency_ms` of a model's configuration, which a person may have typed as text."""
-    with contextlib.suppress(ValueError, TypeError):
-        if 0 <= (value := float(config["max_latency_ms"])) <= 1000:
-            return value
-    text = f"max_latency_ms in the model's configuration is {config['max_latency_ms']}"
-    raise InvalidOptionsError([f"{text}; it must be a number from 0 to 1000"])
-
-
-def positive(config: dict[str, Any], name: str) -> int:
-    """A number of the model's configuration, which a person may have typed as text."""
-    text = str(config[name])
-    if not text.isdecimal() or int(text) == 0:
-        raise InvalidOptionsError([f"{name} in the model's configuration is {text}; it must be an integer from 1"])
-    return int(text)
+    return configured_model(Path(path), model_config or {})

@@ -1,0 +1,112 @@
+"""Everything a user can get wrong, as one tree. Each class builds its sentence from facts.
+
+MlflowResnetError                    exit 2
+├── InvalidOptionsError              an option has a value that cannot work
+├── PathError
+│   ├── InvalidDatasetError          a directory or archive cannot be used
+│   │   ├── NotLabeledDatasetError   no class folders
+│   │   ├── BadImagesError           some of its images cannot be read
+│   │   ├── ObjectUnreadableError    one object in S3 is gone, was changed or is forbidden
+│   │   ├── StoreUnreachableError    S3 does not answer, or is too busy
+│   │   └── ClassMismatchError       it holds classes that training or the model lacks
+│   ├── OutputError                  an output path cannot be written
+│   ├── CheckpointError              a training cannot go on from what a folder holds
+│   └── NotDeliveredError            exit 4: a record waits in a folder, not on the tracking server
+├── InvalidImageError                one image cannot be read
+├── WeightsError                     starting weights cannot be used
+│   ├── WeightsDownloadError         ImageNet weights cannot be had
+│   └── WeightsMismatchError         their keys are not the network's
+├── InvalidModelError                a model URI leads to no model of ours
+│   └── TamperedWeightsError         the weights are not the ones that were saved
+├── ServerUnreachableError           the tracking server or registry does not answer
+├── ScoringServerError               a server that scores images does not answer, or refuses to
+├── ServerBusyError                  503: a request over HTTP cannot be answered in time
+├── MissingPackageError              an optional package is not installed
+├── SweepError                       a sweep cannot begin, or has no result
+├── OutOfMemoryError                 even a small batch needs more memory than there is
+├── ProcessEndedError                one of several processes that train together ended before the others
+├── AuditFailedError                 an audit found what it was told to fail on
+├── PromotionRefusedError            exit 3
+└── TrainingDivergedError            exit 5
+
+All of them are MlflowExceptions, with INVALID_PARAMETER_VALUE unless it says otherwise above, as MLflow's own flavors
+raise, so a scoring server answers 400 with the sentence and without a stack trace.
+"""
+
+from mlflow_resnet.errors.base import (
+    LISTED,
+    SIGINT_EXIT_CODE,
+    SIGTERM_EXIT_CODE,
+    InvalidOptionsError,
+    MlflowResnetError,
+    PathError,
+    listed,
+    printable,
+)
+from mlflow_resnet.errors.data import (
+    BadImagesError,
+    ClassMismatchError,
+    InvalidDatasetError,
+    InvalidImageError,
+    NotLabeledDatasetError,
+    ObjectUnreadableError,
+    StoreUnreachableError,
+)
+from mlflow_resnet.errors.models import (
+    InvalidModelError,
+    TamperedWeightsError,
+    WeightsDownloadError,
+    WeightsError,
+    WeightsMismatchError,
+)
+from mlflow_resnet.errors.work import (
+    AuditFailedError,
+    CheckpointError,
+    MissingPackageError,
+    NotDeliveredError,
+    OutOfMemoryError,
+    OutputError,
+    ProcessEndedError,
+    PromotionRefusedError,
+    ScoringServerError,
+    ServerBusyError,
+    ServerUnreachableError,
+    SweepError,
+    TrainingDivergedError,
+)
+
+__all__ = [
+    "AuditFailedError",
+    "BadImagesError",
+    "CheckpointError",
+    "ClassMismatchError",
+    "InvalidDatasetError",
+    "InvalidImageError",
+    "InvalidModelError",
+    "InvalidOptionsError",
+    "LISTED",
+    "MissingPackageError",
+    "MlflowResnetError",
+    "NotDeliveredError",
+    "NotLabeledDatasetError",
+    "ObjectUnreadableError",
+    "OutOfMemoryError",
+    "OutputError",
+    "PathError",
+    "ProcessEndedError",
+    "PromotionRefusedError",
+    "SIGINT_EXIT_CODE",
+    "SIGTERM_EXIT_CODE",
+    "ScoringServerError",
+    "ServerBusyError",
+    "ServerUnreachableError",
+    "StoreUnreachableError",
+    "SweepError",
+    "TamperedWeightsError",
+    "TrainingDivergedError",
+    "WeightsDownloadError",
+    "WeightsError",
+    "WeightsMismatchError",
+    "listed",
+    "printable",
+]

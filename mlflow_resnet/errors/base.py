@@ -1,0 +1,62 @@
+"""What all errors have in common."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+
+SIGINT_EXIT_CODE, SIGTERM_EXIT_CODE = 130, 143
+LISTED = 20  # how many names a message lists before it says "and N more"
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    """`path` as text that any encoder takes: bytes that are not UTF-8 are written as `\\xNN`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def listed(names: Iterable[object], limit: int = LISTED) -> str:
+    """`names` joined with commas, cut after `limit` of them."""
+    texts = [str(name) for name in names]
+    more = f", and {len(texts) - limit} more" if len(texts) > limit else ""
+    return ", ".join(texts[:limit]) + more
+
+
+class MlflowResnetError(MlflowException):
+    """Base of every error that a user can cause."""
+
+    exit_code = 2
+    is_shared = False  # by all processes that train together, so that one of them tells it
+    is_passing = False  # the same call may succeed later, so what was done up to here is kept
+    status = INVALID_PARAMETER_VALUE  # MLflow's, which decides what a scoring server answers
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, error_code=self.status)
+
+    def serialize_as_json(self) -> str:
+        """The answer of a scoring server: MLflow puts the whole input in front of `message`, which nobody needs."""
+        self.message = str(self)
+        return super().serialize_as_json()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Processes send errors to each other; the arguments of a subclass are not those of `Exception`."""
+        return type(self).__new__, (type(self), *self.args), self.__dict__
+
+
+class InvalidOptionsError(MlflowResnetError):
+    """One or more options cannot work; all of them are named at once."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(problems))
+
+
+class PathError(MlflowResnetError):
+    """Something at `path` cannot be used."""
+
+    def __init__(self, path: str | os.PathLike[str], problem: str) -> None:
+        self.path, self.problem = printable(path), problem
+        super().__init__(f"{self.path}: {problem}")

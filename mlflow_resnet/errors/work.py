@@ -1,0 +1,94 @@
+"""Servers, outputs and work that came to no good end."""
+
+from __future__ import annotations
+
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
+
+from mlflow_resnet.errors.base import MlflowResnetError, PathError
+
+
+class ServerUnreachableError(MlflowResnetError):
+    """The tracking server or the model registry does not answer."""
+
+    def __init__(self, uri: str, reason: str) -> None:
+        super().__init__(
+            f"MLflow at {uri} does not answer ({reason}). Start it, or set MLFLOW_TRACKING_URI / MLFLOW_REGISTRY_URI."
+        )
+
+
+class ScoringServerError(MlflowResnetError):
+    """A server that scores images does not answer, or refuses to."""
+
+    def __init__(self, url: str, problem: str) -> None:
+        super().__init__(f"{url}: {problem}")
+
+
+class ServerBusyError(MlflowResnetError):
+    """A request over HTTP cannot be answered in time."""
+
+    status = TEMPORARILY_UNAVAILABLE
+
+
+class OutputError(PathError):
+    """An output path cannot be written."""
+
+
+class CheckpointError(PathError):
+    """A training cannot go on from what is at `path`."""
+
+
+class NotDeliveredError(PathError):
+    """The record of a training waits at `path`, because the tracking server did not take all of it."""
+
+    exit_code = 4
+
+
+class MissingPackageError(MlflowResnetError):
+    """A command needs a package that only an extra installs."""
+
+    def __init__(self, verb: str, requirement: str) -> None:
+        super().__init__(f"{verb} needs a package that is not installed; install it: pip install '{requirement}'")
+
+
+class SweepError(MlflowResnetError):
+    """A sweep cannot begin, or has no result."""
+
+
+class OutOfMemoryError(MlflowResnetError):
+    """A batch of `images` does not fit into the memory of `device` and cannot be divided further."""
+
+    def __init__(self, images: int, device: str) -> None:
+        super().__init__(
+            f"out of memory: {images} images at a time are too many for {device}. "
+            "Lower --crop-size or --batch-size, raise --accumulation-steps, or choose a smaller --architecture."
+        )
+
+
+class ProcessEndedError(MlflowResnetError):
+    """`which` of several processes that train together ended early, and `how`."""
+
+    def __init__(self, which: str, how: str) -> None:
+        remedy = ". If memory ran out, lower --batch-size or --processes" if how.endswith("SIGKILL") else ""
+        super().__init__(f"{which} {how}, so the training ended{remedy}.")
+
+
+class AuditFailedError(MlflowResnetError):
+    """An audit found what it was told to fail on."""
+
+
+class PromotionRefusedError(MlflowResnetError):
+    """The candidate does not meet the bar; the alias stays where it was."""
+
+    exit_code = 3
+
+
+class TrainingDivergedError(MlflowResnetError):
+    """The training loss became NaN or infinite."""
+
+    exit_code = 5
+
+    def __init__(self, loss: float, epoch: int, iteration: int, learning_rate: float) -> None:
+        super().__init__(
+            f"the training loss became {loss} in epoch {epoch}, iteration {iteration}, at learning rate "
+            f"{learning_rate:g}. Nothing was registered. Try a lower --learning-rate or some --warmup-epochs."
+        )
