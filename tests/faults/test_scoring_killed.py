@@ -172,6 +172,20 @@ def test_killed_at_any_moment(
         found.add("equal rows")
 
 
+def test_killed_in_a_part_of_a_list(new_job: Make, unhurt_job: Make, pictures: Path, tmp_path: Path, row: Rows) -> None:
+    found = row("SIGKILL in scoring (part 2/3 of a list)", PROMISE)
+    names = [*map(str, sorted(pictures.rglob("*.jpg"))), "missing.jpg"]
+    (tmp_path / "list.txt").write_text("\n".join(3 * names))
+    options = {"image_dir": tmp_path / "list.txt", "shard": "2/3"}
+    unhurt = unhurt_job(**options)
+    for number in range(int(os.environ.get("KILLS", 4))):
+        hurt = new_job(tmp_path / f"hurt{number}", **options)
+        kill_in(hurt, random.Random(f"list/{number}"), parts=15)
+        hurt.goes_on(unhurt)
+        found.add("equal rows")
+    assert len(pd.read_csv(unhurt.output)) == len(names)
+
+
 def test_killed_while_it_streams_from_s3(
     new_job: Make, unhurt_job: Make, pictures: Path, s3: Any, tmp_path: Path, row: Rows
 ) -> None:
