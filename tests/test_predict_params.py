@@ -15,6 +15,7 @@ from mlflow.models import infer_signature
 from PIL import Image
 
 from mlflow_resnet.errors import InvalidOptionsError
+from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.options import PARAMS
 from mlflow_resnet.scoring.pyfunc import ScoringModel
 
@@ -85,6 +86,14 @@ def test_resolution_shows_the_same_part_of_a_picture_in_more_pixels(model, train
     np.testing.assert_array_equal(as_trained, probabilities(model.predict(png(large))))
 
 
+def test_another_backend_takes_pictures_of_the_trained_resolution_only(trained):
+    forward = Predictor(trained.classifier).probabilities
+    predictor = Predictor(trained.classifier, forward=lambda images: forward(images))
+    assert predictor.at_test_time(resolution=32).preprocessing == trained.classifier.preprocessing
+    with pytest.raises(InvalidOptionsError, match="resolution is 64, but only the backend torch"):
+        predictor.at_test_time(resolution=64)
+
+
 def test_all_parameters_at_once_with_a_heat_map_of_that_resolution(model, files):
     params = {"tta": "flip", "resolution": 96, "explain": True, "top_k": 1, "batch_size": 2, "min_confidence": 0.1}
     frame = model.predict([str(file) for file in files[:3]], params=params)
@@ -103,7 +112,7 @@ def test_threads_with_other_parameters_do_not_disturb_each_other(model, picture)
 
 
 def test_over_http_no_params_make_a_batch_larger_than_configured(trained, picture, monkeypatch):
-    model = ScoringModel(trained.classifier, batch_size=8)
+    model = ScoringModel(Predictor(trained.classifier), batch_size=8)
     forward, seen = model._predictor.probabilities, []
 
     def noted(images):

@@ -83,8 +83,8 @@ class Predictor:
         self.threads = num_workers or default_threads()
         self._decoding = BoundedSemaphore(self.threads)  # whatever the number of requests: a large image takes memory
         self._network = cache(partial(network_on, classifier, self.device))  # shared by copies of this
-        self._any_size = forward is None
         self.probabilities: Forward = forward or TorchForward(classifier, self.device, self.precision)
+        self._any_size = isinstance(self.probabilities, TorchForward)  # others are converted for one size
 
     @property
     def network(self) -> nn.Module:
@@ -101,7 +101,7 @@ class Predictor:
         Raises:
             InvalidOptionsError: for a resolution that the backend was not made for.
         """
-        if resolution and not self._any_size:
+        if resolution not in (0, self.preprocessing.crop_size) and not self._any_size:
             problem = f"resolution is {resolution}, but only the backend torch looks at images with another than"
             raise InvalidOptionsError([f"{problem} {self.preprocessing.crop_size}; choose backend torch, or 0"])
         other = copy.copy(self)
