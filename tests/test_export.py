@@ -102,6 +102,7 @@ def test_a_registered_export_scores_on_the_command_line(openvino_model, expected
         assert_same(pd.read_csv(output, dtype={"Scored Labels": str}), expected, 1e-5)
 
 
+@pytest.mark.slow
 def test_evaluation_and_promotion_measure_what_was_exported(int8_model):
     predictor = load_predictor("models:/small/1")
     assert (predictor.precision, predictor.device.type) == ("int8", "cpu")
@@ -109,6 +110,7 @@ def test_evaluation_and_promotion_measure_what_was_exported(int8_model):
     assert load_predictor("models:/small/1", backend="torch", precision="fp32").precision == "fp32"
 
 
+@pytest.mark.slow
 def test_int8_gives_the_same_labels_and_other_configurations_are_converted(int8_model, expected, images):
     assert int8_model.parity.accuracy >= int8_model.parity.accuracy_of_fp32 - 0.005
     small = scored("models:/small/1", images)
@@ -163,6 +165,7 @@ def test_torch_loads_what_it_exported(precision, tolerance, given, trained, expe
         np.testing.assert_allclose(module(seen[part]).numpy(force=True), expected[PROBABILITIES][part], atol=tolerance)
 
 
+@pytest.mark.slow
 def test_int8_that_loses_accuracy_is_refused(trained, given, images, tmp_path):
     pytest.importorskip("nncf")
     mlflow_resnet.save_model(with_an_outlier(trained.classifier), tmp_path / "model")
