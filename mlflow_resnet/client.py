@@ -130,15 +130,19 @@ def answer(
     body = json_body(contents, params) if params else parquet_body(contents)
     try:
         response = http.post(url, timeout=timeout, **body)
-        if response.ok:
-            rows = response.json()["predictions"]
-            if len(rows) == len(contents):
-                return rows
-            raise ScoringServerError(url, f"answered with {len(rows)} rows to {len(contents)} images.")
+        rows = response.json()["predictions"] if response.ok else []
+    except requests.Timeout:
+        raise ScoringServerError(url, f"no answer within {timeout:g} s. Send fewer images at once.") from None
+    except requests.ConnectionError:
+        raise ScoringServerError(url, "nobody answers. Start the server, or correct the address.") from None
     except (requests.RequestException, ValueError, LookupError, TypeError) as error:
-        problem = f"no answer ({one_line(error)}). Is this the address of a server with a model of mlflow_resnet?"
+        problem = f"no answer of a model of mlflow_resnet ({one_line(error)}). Correct the address."
         raise ScoringServerError(url, problem) from None
-    raise ScoringServerError(url, f"answered {response.status_code}: {reason_of(response)}")
+    if not response.ok:
+        raise ScoringServerError(url, f"answered {response.status_code}: {reason_of(response)}")
+    if len(rows) != len(contents):
+        raise ScoringServerError(url, f"answered with {len(rows)} rows to {len(contents)} images.")
+    return rows
 
 
 def parquet_body(contents: Sequence[bytes]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -49,11 +49,16 @@ def scored_frame(
         f"no class has min_confidence {min_confidence:g}; the highest is {value:.4f}" if is_unsure else p.error
         for p, is_unsure, value in zip(predictions, unsure, confidence, strict=True)
     ]
-    columns = {IMAGE: [p.name for p in predictions], LABEL: labels}
+    columns = {IMAGE: as_objects(p.name for p in predictions), LABEL: labels}
     if top_k == 0:
         columns |= dict(zip(probability_columns(classes), probabilities.T, strict=True))
     else:
         best = np.take_along_axis(probabilities, order, axis=1)
         pairs = [values for rank in range(order.shape[1]) for values in (ranked[:, rank], best[:, rank])]
         columns |= dict(zip(probability_columns(classes, top_k), pairs, strict=True))
-    return pd.DataFrame(columns | {ERROR: errors}).astype({IMAGE: object, ERROR: object})
+    return pd.DataFrame(columns | {ERROR: as_objects(errors)})
+
+
+def as_objects(texts: Iterable[str]) -> pd.Series:
+    """A column of Python strings, whatever type pandas has for them."""
+    return pd.Series(list(texts), dtype=object)

@@ -18,7 +18,7 @@ from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.prediction import Prediction, Predictor
 from mlflow_resnet.options import PredictOptions, predict_options
 from mlflow_resnet.scoring.admission import Admission
-from mlflow_resnet.scoring.frame import EXPLANATION, scored_frame
+from mlflow_resnet.scoring.frame import ERROR, EXPLANATION, scored_frame
 from mlflow_resnet.scoring.guard import Guard, current_guard
 from mlflow_resnet.scoring.inputs import image_sources, number_of_images
 from mlflow_resnet.scoring.merging import MergedForward
@@ -88,7 +88,7 @@ class ScoringModel:
         frame = scored_frame(predictions, predictor.classes, options.top_k, options.min_confidence)
         if options.explain:
             frame.insert(len(frame.columns) - 1, EXPLANATION, explanations_of(predictions))
-        return without_nan(frame) if guard.serving else frame
+        return without_nan(frame) if guard.serving and any(frame[ERROR]) else frame
 
     def _answered_in_time(self, predict: Predict, model_input: Any, batch_size: int, guard: Guard) -> list[Prediction]:
         """The predictions for a request over HTTP.
