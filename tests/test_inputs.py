@@ -29,13 +29,13 @@ COLUMNS = ["image", "Scored Labels", *PROBABILITIES, "error"]
 
 @pytest.fixture(scope="module")
 def model(trained):
-    return mlflow.pyfunc.load_model(trained.model_uri)
+    return mlflow.pyfunc.load_model(trained.model_uri, model_config={"precision": "fp32"})
 
 
 @pytest.fixture(scope="module")
 def native(model):
     """Without MLflow's checks of the input, which refuse some forms and shorten others."""
-    return ScoringModel(Predictor(model.get_raw_model()))
+    return ScoringModel(Predictor(model.get_raw_model(), precision="fp32"))
 
 
 @pytest.fixture(scope="module")

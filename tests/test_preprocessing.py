@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -64,13 +65,14 @@ def test_a_grayscale_image_has_torchvisions_brightness_in_three_equal_channels()
 
 @pytest.mark.parametrize("options", [{}, {"padding": 4}, {"grayscale": True}, {"padding": 4, "grayscale": True}])
 def test_scoring_pads_and_grays_as_training_did(options):
-    means = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())  # of the three channels, so that both can be seen
+    pool = nn.AdaptiveAvgPool2d(1)
+    means = nn.Sequential(OrderedDict(layer4=pool, fc=nn.Identity()))  # of the channels, so that both can be seen
     preprocessing = Preprocessing(36, 32, **options)
     predictor = Predictor(ImageClassifier("means", ("red", "green", "blue"), preprocessing, means), "cpu")
     (prediction,) = predictor.predict([ImageSource("picture", lambda: picture((60, 44)))])
     seen = Augmentation(preprocessing, 32, random_resized_crop=False, random_horizontal_flip=False)
     image = seen.draw(seen.prepare(picture((60, 44))), "1/1/1")
-    expected = means(preprocessing.normalize(image[None])).softmax(dim=1)[0]
+    expected = pool(preprocessing.normalize(image[None])).flatten().softmax(dim=0)
     assert prediction.probabilities == pytest.approx(expected.numpy(), abs=1e-6)
     assert (prediction.probabilities.argmax() == 0) == ("grayscale" not in options)
 

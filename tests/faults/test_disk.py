@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from harness import Place, Row, wait_for_iteration
+from harness import Place, Row, cases, wait_for_iteration
 from helpers import run_cli, wait_for
 
 pytestmark = pytest.mark.faults
@@ -148,7 +148,7 @@ def filled(process: subprocess.Popen[str], place: Place, disk: Path) -> str:
     raise AssertionError("every checkpoint found room")
 
 
-@pytest.mark.parametrize("options", [{}, {"epoch_models": True}], ids=["", "a model of each epoch"])
+@pytest.mark.parametrize("options", cases([{}, {"epoch_models": True}], 1), ids=str)
 def test_the_disk_fills_up_in_training(
     options: dict[str, object], new_place: Make, unhurt_place: Make, row: Rows, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -18,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from harness import Row
+from harness import Row, cases
 from helpers import flags, upload, wait_for
 from proxy import faulty
 
@@ -222,10 +223,9 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+@pytest.mark.parametrize(("suffix", "moment"), cases(itertools.product((".parquet", ".csv"), MOMENTS), len(MOMENTS)))
 def test_killed_while_the_parts_are_joined(
-    moment: str, suffix: str, new_job: Make, unhurt_job: Make, tmp_path: Path, row: Rows
+    suffix: str, moment: str, new_job: Make, unhurt_job: Make, tmp_path: Path, row: Rows
 ) -> None:
     found = row("SIGKILL while parts are joined to the file", PROMISE)
     hurt = new_job(tmp_path, suffix)

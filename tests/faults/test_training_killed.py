@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Place, Row, wait_for_iteration
+from harness import Place, Row, cases, wait_for_iteration
 from helpers import wait_for
 
 pytestmark = pytest.mark.faults
@@ -81,11 +82,16 @@ def test_another_seed_gives_other_weights(unhurt_place: Make, row: Rows) -> None
     found.add("other weights")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130}
+ASKED = [("plain", signal.SIGTERM), ("2 processes", signal.SIGINT)]
+ASKED += [pair for pair in itertools.product(CONFIGURATIONS, SIGNALS) if pair not in ASKED]
+
+
+@pytest.mark.parametrize(("configuration", "number"), cases(ASKED, 2))
 def test_asked_to_end(
-    number: signal.Signals, code: int, configuration: str, new_place: Make, unhurt_place: Make, row: Rows
+    configuration: str, number: signal.Signals, new_place: Make, unhurt_place: Make, row: Rows
 ) -> None:
+    code = SIGNALS[number]
     found = row(
         f"{number.name} in training", f"saves within 20 s, exit {code}, run KILLED; goes on to the same weights"
     )
@@ -184,8 +190,12 @@ def flip_a_bit(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("file", ["network.safetensors", "facts.json"])
-@pytest.mark.parametrize("damage", [cut_a_byte, cut_half, empty, flip_a_bit])
+DAMAGES = [(cut_half, "network.safetensors"), (flip_a_bit, "facts.json")]
+KINDS = itertools.product((cut_a_byte, cut_half, empty, flip_a_bit), ("network.safetensors", "facts.json"))
+DAMAGES += [pair for pair in KINDS if pair not in DAMAGES]
+
+
+@pytest.mark.parametrize(("damage", "file"), cases(DAMAGES, 2))
 def test_a_damaged_checkpoint(
     damage: Callable[[Path], None], file: str, new_place: Make, unhurt_place: Make, row: Rows
 ) -> None:
