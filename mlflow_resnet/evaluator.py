@@ -37,7 +37,7 @@ ARTIFACTS: dict[str, Callable[[str], EvaluationArtifact]] = {
 class ResnetEvaluator(ModelEvaluator):
     """Measures a model of ours as the command `evaluate` does, on an image directory or a table of paths and labels.
 
-    `evaluator_config` may have the options of that command: batch_size, device, num_workers, on_bad_image,
+    `evaluator_config` may have options of that command: batch_size, device, num_workers, on_bad_image, precision,
     resolution, tta.
     """
 
@@ -93,7 +93,7 @@ def measured(
     from mlflow_resnet.tracking.recorder import Recorder
 
     data = checked(images_of(dataset), options.on_bad_image, options.num_workers)
-    predictor = Predictor(model.get_raw_model(), options.device, options.num_workers)
+    predictor = Predictor(model.get_raw_model(), options.device, options.num_workers, options.precision)
     predictor = predictor.at_test_time(options.tta, options.resolution)
     evaluation = evaluate(predictor, data.directory, options.batch_size)
     recorder = Recorder(Notes(run_id=run_id, model_id=model_id or record.known_model_id(model.metadata)))
@@ -126,15 +126,21 @@ def check_model(model: Any) -> None:
 
 
 def options_of(model: PyFuncModel, config: Mapping[str, Any]) -> EvaluateOptions:
-    """The options of `evaluate` that `evaluator_config` gives; the device is by default the model's own.
+    """The options of `evaluate` that `evaluator_config` gives; device and precision are by default the model's own.
 
     Raises:
-        InvalidOptionsError: if it has others, or values that cannot work.
+        InvalidOptionsError: if it has others, or values that cannot work, or the model has another backend than torch.
     """
-    from mlflow_resnet.scoring.configuration import device_of
+    from mlflow_resnet.scoring.configuration import DEFAULT_MODEL_CONFIG, device_of
 
+    configured = DEFAULT_MODEL_CONFIG | dict(model.model_config or {})
     defaults = {field.name: field.default for field in fields(EvaluateOptions) if field.default is not MISSING}
+    del defaults["backend"]
     problems = []
+    if (backend := configured["backend"]) != DEFAULT_MODEL_CONFIG["backend"]:
+        problems.append(
+            f"the model predicts with {backend}; `mlflow-resnet evaluate` measures that, this evaluator not"
+        )
     for name, value in config.items():
         if name not in defaults:
             problems.append(f"evaluator_config has {name!r}; it may have {', '.join(defaults)}")
@@ -142,7 +148,7 @@ def options_of(model: PyFuncModel, config: Mapping[str, Any]) -> EvaluateOptions
             problems.append(f"{name} is {value!r}; it must be of type {type(defaults[name]).__name__}")
     if problems:
         raise InvalidOptionsError(problems)
-    given = {"device": device_of(model.model_config)} | dict(config)
+    given = {"device": device_of(configured), "precision": configured["precision"]} | dict(config)
     return EvaluateOptions(model_uri="", image_dir="", **given)
 
 

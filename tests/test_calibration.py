@@ -142,7 +142,7 @@ def test_what_is_served_is_what_was_calibrated(doubtful):
     temperature = mlflow.get_run(result.run_id).data.metrics["calibration/temperature"]
     assert temperature != 1
     assert result.classifier.temperature == temperature
-    model = mlflow.pyfunc.load_model(result.model_uri)
+    model = mlflow.pyfunc.load_model(result.model_uri, model_config={"precision": "fp32"})  # as in training
     assert model.get_raw_model().temperature == temperature
     scored = model.predict(str(root / "val")).set_index("image")
     table = predictions(result.run_id, "validation")
@@ -150,7 +150,7 @@ def test_what_is_served_is_what_was_calibrated(doubtful):
         column = PROBABILITY + name
         found = [scored.loc[f"{root}/val/{image}", column] for image in table["image"]]
         np.testing.assert_allclose(found, table[column], atol=1e-5)
-    again = evaluate(EvaluateOptions(model_uri=result.model_uri, image_dir=str(root / "val")))
+    again = evaluate(EvaluateOptions(model_uri=result.model_uri, image_dir=str(root / "val"), precision="fp32"))
     logged = mlflow.get_run(result.run_id).data.metrics
     assert again.headline["log_loss"] == pytest.approx(logged["calibration/val_log_loss"], rel=1e-4)
     assert again.calibration["log_loss_before"] == pytest.approx(logged["val_loss"], rel=1e-3)

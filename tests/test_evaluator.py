@@ -176,10 +176,22 @@ def test_unknown_classes_are_named_and_the_run_fails(trained, tmp_path):
     assert mlflow.last_active_run().info.status == "FAILED"
 
 
+def test_a_model_that_predicts_with_another_backend_is_not_measured_by_torch(trained, images):
+    config = {"backend": "openvino", "precision": "fp32"}
+    model = mlflow.pyfunc.load_model(trained.model_uri, model_config=config)
+    with pytest.raises(
+        InvalidOptionsError, match="the model predicts with openvino; `mlflow-resnet evaluate` measures"
+    ):
+        evaluated(model, mlflow.data.from_image_directory(str(images / "val")))
+
+
 @pytest.mark.parametrize(
     ("config", "complaint"),
     [
-        ({"batchsize": 8}, "'batchsize'; it may have tta, resolution, batch_size, on_bad_image, device, num_workers"),
+        (
+            {"batchsize": 8},
+            "'batchsize'; it may have tta, resolution, batch_size, on_bad_image, device, precision, num_workers",
+        ),
         ({"batch_size": "8"}, "batch_size is '8'; it must be of type int"),
         ({"batch_size": 0}, "batch_size is 0; it must be at least 1"),
         ({"on_bad_image": "ignore"}, "on_bad_image is 'ignore'; choose one of error, skip"),
