@@ -73,7 +73,8 @@ def test_evaluate_prints_and_logs_the_designers_metrics(trained, images):
     assert ["overall", "accuracy", "(top1_accuracy)", "1.0000", "[0.7575,", "1.0000]"] in lines
     assert ["macro_recall", "1.0000"] in lines
     assert ["007", "1.0000", "1.0000", "1.0000", "1.0000", "4"] in lines
-    (run,) = mlflow.search_runs(filter_string="params.model_uri = 'models:/colors@champion'", output_format="list")
+    run = mlflow.last_active_run()
+    assert run.data.params["model_uri"] == "models:/colors@champion"
     assert run.data.metrics["macro_precision"] == 1.0
     assert {"evaluation/confusion_matrix.png", "evaluation/per_class.json"} <= {
         a.path for a in MlflowClient().list_artifacts(run.info.run_id, "evaluation")
@@ -83,7 +84,8 @@ def test_evaluate_prints_and_logs_the_designers_metrics(trained, images):
 
 
 def test_evaluate_gives_the_accuracy_that_training_gave(trained, images):
-    evaluation = evaluate(EvaluateOptions(model_uri=trained.model_uri, image_dir=str(images / "val"), batch_size=5))
+    how = {"batch_size": 5, "precision": "fp32"}
+    evaluation = evaluate(EvaluateOptions(model_uri=trained.model_uri, image_dir=str(images / "val"), **how))
     assert evaluation.metrics["log_loss"] == pytest.approx(trained.metrics["val_loss"], rel=1e-5)
 
 

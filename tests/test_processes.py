@@ -183,31 +183,15 @@ def ended(process, workers):
     return [line for line in errors.splitlines() if line and "INFO" not in line and not line.startswith("epoch")]
 
 
-SIGNALS = [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
-
-
-@pytest.mark.parametrize(("sent", "exit_code"), SIGNALS)
-def test_a_signal_ends_all_processes_and_the_run_killed(workdir, images, sent, exit_code):
+@pytest.mark.slow
+def test_a_signal_ends_all_processes_and_the_run_killed(workdir, images):
     with endless_training(images) as (process, workers):
-        process.send_signal(sent)
+        process.send_signal(signal.SIGTERM)
         said = ended(process, workers)
-    assert process.returncode == exit_code
-    assert said == ["mlflow-resnet: interrupted"] * (sent == signal.SIGINT)
+    assert process.returncode == 143
+    assert said == []
     (run,) = mlflow.search_runs(output_format="list")
     assert run.info.status == "KILLED"
-
-
-@pytest.mark.parametrize("victim", [1, pytest.param(0, marks=pytest.mark.slow)])
-def test_a_killed_worker_ends_the_others_and_is_named(workdir, images, victim):
-    with endless_training(images) as (process, workers):
-        workers[victim].kill()
-        said = ended(process, workers)
-    assert process.returncode == 2
-    pid = workers[victim].pid
-    start = f"mlflow-resnet: process {victim + 1} of 2 (pid {pid}) was killed by SIGKILL, so the training ended."
-    assert [line.startswith(start) for line in said] == [True]
-    (run,) = mlflow.search_runs(output_format="list")
-    assert run.info.status in ("FAILED", "KILLED")
 
 
 @pytest.mark.slow
