@@ -37,7 +37,7 @@ COUNTS = {"0.3 megapixels": 320, "12 megapixels": 64}
 WITH_WORKERS = ("DataLoader", "transformers", "timm")
 PEERS = ("pyfunc loop", *WITH_WORKERS)
 SPEED, AGREE = "images/s", "agree"
-EPOCHS, QUICK_EPOCHS = 8, 1  # of the networks that score
+EPOCHS, QUICK_EPOCHS = 4, 1  # of the networks that score
 
 
 def trained_model(architecture: str, photos: Path, data_dir: Path, epochs: int) -> Path:
