@@ -2,8 +2,9 @@
 
 Ours is timed to the finished Parquet file, the others to the labels in memory; models are in memory before. The peers
 with loading workers run with 0 and with 2 of them, and the better counts. `agree` is the share of images that get
-the class that the DataLoader's network in fp32 gives them. `limit` is ours' decoding alone and its network alone; on a
-CPU both share the cores, so no engine gets beyond 1 / (1 / decode + 1 / forward).
+the class that the DataLoader's network in fp32 gives them. int8 is calibrated on half of the photographs. `limit` is
+ours' decoding alone and its network alone; on a CPU both share the cores, so no engine gets beyond
+1 / (1 / decode + 1 / forward).
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ ARCHITECTURES = ("resnet18", "resnet50")
 COUNTS = {"0.3 megapixels": 320, "12 megapixels": 64}
 WITH_WORKERS = ("DataLoader", "transformers", "timm")
 PEERS = ("pyfunc loop", *WITH_WORKERS)
+OURS = ("ours", "ours fp32", "ours, OpenVINO bf16", "ours, OpenVINO int8")
 SPEED, AGREE = "images/s", "agree"
 EPOCHS, QUICK_EPOCHS = 4, 1  # of the networks that score
 
@@ -45,7 +47,16 @@ def trained_model(architecture: str, photos: Path, data_dir: Path, epochs: int) 
     folder = data_dir / "scorers" / f"{architecture}-{epochs}"
     if not folder.exists():
         in_fresh_process(partial(train_model, architecture, photos, folder, epochs))
+    if not (folder / "int8").exists():
+        in_fresh_process(partial(export_int8, folder, sorted(photos.rglob("*.jpg"))[::2]))
     return folder
+
+
+def export_int8(model: Path, photos: list[Path], repetition: int) -> Measurement:
+    from scorers import write_int8
+
+    write_int8(model, photos)
+    return {}
 
 
 def train_model(architecture: str, photos: Path, folder: Path, epochs: int, repetition: int) -> Measurement:
@@ -101,7 +112,7 @@ def job(name: str, workers: int, model: Path, paths: list[Path], labels: Path, r
 def jobs(model: Path, paths: list[Path], labels: Path) -> dict[str, partial[Measurement]]:
     """The DataLoader first: its labels are the reference."""
     contestants = {f"{name}, {workers} workers": (name, workers) for name in WITH_WORKERS for workers in (0, 2)}
-    contestants |= {name: (name, 0) for name in ("pyfunc loop", "ours", "ours fp32", "limit, decode", "limit, forward")}
+    contestants |= {name: (name, 0) for name in ("pyfunc loop", *OURS, "limit, decode", "limit, forward")}
     return {key: partial(job, name, workers, model, paths, labels) for key, (name, workers) in contestants.items()}
 
 
@@ -118,7 +129,9 @@ def print_results(title: str, results: dict[str, list[Measurement]]) -> None:
         key=lambda name: median(values_of(results[name], SPEED) or [0]),
     )
     decode, forward = (median(values_of(results[f"limit, {name}"], SPEED) or [0]) for name in ("decode", "forward"))
-    print(f"ours to the best peer ({best}): {ratio(ours, values_of(results[best], SPEED))}")
+    theirs = values_of(results[best], SPEED)
+    for name in OURS:
+        print(f"{name} to the best peer ({best}): {ratio(values_of(results[name], SPEED), theirs)}")
     if ours and decode and forward:
         print(f"ours to the slower of decode and forward alone: {median(ours) / min(decode, forward):.2f}")
         print(f"ours to both on the same cores: {median(ours) * (1 / decode + 1 / forward):.2f}")

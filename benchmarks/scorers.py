@@ -20,9 +20,13 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from mlflow_resnet.images.sources import file_source
+from mlflow_resnet.model.backends import openvino
+from mlflow_resnet.model.backends.exported import write_export
+from mlflow_resnet.model.backends.forwards import forward_of_files
+from mlflow_resnet.model.backends.quantized import quantize
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.prediction import Predictor
-from mlflow_resnet.model.storage import load_classifier
+from mlflow_resnet.model.storage import digest_of, load_classifier
 
 Score = Callable[[Sequence[Path]], np.ndarray]
 BATCH_SIZE = 32
@@ -130,12 +134,29 @@ def transformers_pipeline(classifier: ImageClassifier, workers: int) -> Score:
 
 def ours(classifier: ImageClassifier, workers: int, **options: Any) -> Score:
     """What `mlflow-resnet score` does with a loaded model, to the finished Parquet file."""
+    predictor = Predictor(classifier, "cpu", **options)
+    return scored_by(predictor)
+
+
+def with_openvino(classifier: ImageClassifier, workers: int) -> Score:
+    """Ours with OpenVINO in bf16."""
+    return ours(
+        classifier, workers, precision="bf16", forward=openvino.forward_of(openvino.convert(classifier), "bf16")
+    )
+
+
+def with_int8(exported: Path, classifier: ImageClassifier) -> Score:
+    """Ours with what `mlflow-resnet export --precision int8` writes."""
+    return ours(classifier, 0, precision="int8", forward=forward_of_files(classifier, exported))
+
+
+def scored_by(predictor: Predictor) -> Score:
+    """Scores to a Parquet file and reads the labels from it."""
     from mlflow_resnet.scoring.batch import join, score_to_parts
     from mlflow_resnet.scoring.frame import LABEL
     from mlflow_resnet.scoring.parts import Parts
 
-    predictor = Predictor(classifier, "cpu", **options)
-    index = {name: number for number, name in enumerate(classifier.classes)}
+    index = {name: number for number, name in enumerate(predictor.classes)}
 
     def score(paths: Sequence[Path]) -> np.ndarray:
         import pandas as pd
@@ -187,11 +208,25 @@ SCORERS: dict[str, Callable[[ImageClassifier, int], Score]] = {
     "timm": timm_inference,
     "ours": partial(ours, precision="auto"),
     "ours fp32": partial(ours, precision="fp32"),
+    "ours, OpenVINO bf16": with_openvino,
     "limit, decode": decode_alone,
     "limit, forward": forward_alone,
 }
 
 
+INT8 = "ours, OpenVINO int8"
+
+
 def prepare(name: str, model: Path, workers: int) -> Score:
-    """A scorer with its model in memory."""
-    return SCORERS[name](load_classifier(model), workers)
+    """A scorer with its model in memory. For int8 it has been exported to a folder `int8` beside the model's files."""
+    classifier = load_classifier(model)
+    return with_int8(model / "int8", classifier) if name == INT8 else SCORERS[name](classifier, workers)
+
+
+def write_int8(model: Path, photos: Sequence[Path]) -> None:
+    """Exports the model in int8, calibrated on `photos`, to a folder beside its files."""
+    classifier, folder = load_classifier(model), model / "int8"
+    pictures = [classifier.preprocessing.load(path.read_bytes())[None].contiguous().numpy() for path in photos]
+    folder.mkdir()
+    openvino.save(quantize(openvino.convert(classifier), pictures, openvino.as_input), folder)
+    write_export(folder, "openvino", "int8", digest_of(classifier))
