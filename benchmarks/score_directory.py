@@ -62,8 +62,9 @@ def export_int8(model: Path, photos: list[Path], repetition: int) -> Measurement
 def train_model(architecture: str, photos: Path, folder: Path, epochs: int, repetition: int) -> Measurement:
     import mlflow
 
-    from mlflow_resnet import TrainOptions, train
     from mlflow_resnet.model.storage import DATA_SUBPATH
+    from mlflow_resnet.options import TrainOptions
+    from mlflow_resnet.pipeline import train
 
     with tempfile.TemporaryDirectory() as place:
         mlflow.set_tracking_uri(f"sqlite:///{place}/mlflow.db")
