@@ -29,6 +29,7 @@ def test_a_benchmark_trains_and_scores_ours(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_the_gate_is_measured_beside_mlflows_own_store():
     command = [sys.executable, "gate.py", "--quick"]
     done = subprocess.run(command, cwd=ROOT / "benchmarks", capture_output=True, text=True, timeout=600)

@@ -208,6 +208,7 @@ def test_a_signal_before_any_rows_are_kept_leaves_nothing(sent, code, trained, f
 
 MEASURED = """
 import resource, sys
+from collections import OrderedDict
 from torch import nn
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.prediction import Predictor
@@ -218,7 +219,7 @@ from mlflow_resnet.scoring.guard import Guard
 from mlflow_resnet.scoring.inputs import image_sources
 from mlflow_resnet.scoring.parts import Parts
 folder, output = sys.argv[1:]
-network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+network = nn.Sequential(OrderedDict(layer4=nn.AdaptiveAvgPool2d(1), fc=nn.Linear(3, 2)))
 predictor = Predictor(ImageClassifier("no ResNet, to be quick", ("a", "b"), Preprocessing(), network), "cpu")
 sources = image_sources(folder, Guard())
 with resumable_file(output) as path:

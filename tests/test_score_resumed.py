@@ -228,6 +228,7 @@ def test_a_list_that_was_changed_begins_anew(trained, listed, tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_keeps_what_is_done(sent, code, trained, folder, tmp_path):
     (tmp_path / "many").mkdir()

@@ -20,7 +20,7 @@ Make = Callable[..., Place]
 Rows = Callable[[str, str], Row]
 
 
-@pytest.fixture(params=["s3", "artifacts"])
+@pytest.fixture(params=["s3", pytest.param("artifacts", marks=pytest.mark.thorough)])
 def mirror(request: pytest.FixtureRequest, s3: Any) -> str:
     """The option, for each kind of store."""
     return "artifacts" if request.param == "artifacts" else f"s3://bucket/{request.node.name}"

@@ -94,6 +94,7 @@ def test_killed_and_started_again_three_times(new_place: Make, port: int, row: R
     found.add("each point once")
 
 
+@pytest.mark.thorough
 def test_a_server_that_hangs(new_place: Make, port: int, row: Rows) -> None:
     found = row("tracking server hangs for 20 s of a run", WHOLE)
     place = named_place(new_place, epochs=EPOCHS)
@@ -111,6 +112,7 @@ def test_a_server_that_hangs(new_place: Make, port: int, row: Rows) -> None:
     found.add(f"each point once, at {median(speeds[8:16]) / median(speeds[:8]):.0%} of the speed before")
 
 
+@pytest.mark.thorough
 def test_a_server_with_errors(new_place: Make, port: int, row: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     found = row("tracking server answers 503 during half of a run", WHOLE)
     place = named_place(new_place, epochs=EPOCHS)
@@ -217,6 +219,7 @@ def test_down_at_the_start(new_place: Make, port: int, row: Rows) -> None:
     found.add("exit 2, one line")
 
 
+@pytest.mark.thorough
 def test_asked_to_end_while_the_server_hangs(new_place: Make, port: int, row: Rows) -> None:
     found = row("SIGTERM while the tracking server hangs", "saves, exit 143 within 20 s; goes on; every point once")
     place = named_place(new_place, epochs=8)

@@ -32,7 +32,7 @@ PROMISE = "the same command goes on; weights and curve as if nothing had happene
 
 @pytest.mark.parametrize(
     ("configuration", "kills"),
-    [("plain", 7), ("average, mixup, 2 workers", 7), ("2 processes", 6), ("a model of each epoch", 5)],
+    cases([("plain", 7), ("2 processes", 6), ("average, mixup, 2 workers", 7), ("a model of each epoch", 5)], 2),
 )
 def test_killed_at_any_step(configuration: str, kills: int, new_place: Make, unhurt_place: Make, row: Rows) -> None:
     found = row(f"SIGKILL in training ({configuration})", PROMISE)

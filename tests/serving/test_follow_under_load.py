@@ -79,7 +79,7 @@ def wait_for_all_workers(running, version, workers):
         streak = streak + 1 if running.model()["version"] == version else 0
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.thorough), 2])
 def test_32_clients_notice_nothing_of_10_champions(workers, start, registry, capsys):
     with start("--follow", "--poll-seconds", "0.2", "--workers", workers, seconds=180) as running:
         wait_for_all_workers(running, "1", workers)
