@@ -227,6 +227,7 @@ def write_int8(model: Path, photos: Sequence[Path]) -> None:
     """Exports the model in int8, calibrated on `photos`, to a folder beside its files."""
     classifier, folder = load_classifier(model), model / "int8"
     pictures = [classifier.preprocessing.load(path.read_bytes())[None].contiguous().numpy() for path in photos]
+    model_in_int8 = quantize(openvino, openvino.convert(classifier), pictures)
     folder.mkdir()
-    openvino.save(quantize(openvino.convert(classifier), pictures, openvino.as_input), folder)
+    openvino.save(model_in_int8, folder)
     write_export(folder, "openvino", "int8", digest_of(classifier))
