@@ -12,6 +12,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from functools import partial
+from multiprocessing import set_start_method
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -98,6 +99,7 @@ def job(name: str, workers: int, model: Path, paths: list[Path], labels: Path, r
     """Speed, and the share of the labels in the file `labels`, which the first to come writes, that are the same."""
     from scorers import prepare
 
+    set_start_method("fork", force=True)  # Linux's, which this process has not, so loading workers start at once
     score = prepare(name, model, workers)
     score(paths[:4])
     started = perf_counter()
