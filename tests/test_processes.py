@@ -129,6 +129,7 @@ def history_of(run, metric):
     return mlflow.MlflowClient().get_metric_history(run.info.run_id, metric)
 
 
+@pytest.mark.slow
 def test_bad_images_are_told_once_and_end_all_processes(workdir, tmp_path, capfd):
     folder = write_class_folders(tmp_path / "bad", 4)
     (folder / "007" / "zero.jpg").touch()

@@ -186,8 +186,9 @@ def test_what_cannot_be_scored_leaves_the_old_output_and_nothing_else(
     assert sorted(os.listdir(tmp_path)) == ["empty", "no-images", "old.csv"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("sent", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+    ("sent", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.thorough)]
 )
 def test_a_signal_before_any_rows_are_kept_leaves_nothing(sent, code, trained, folder, tmp_path):
     for name in ("many", "out"):

@@ -128,8 +128,9 @@ def test_skipping_bad_images_trains_on_the_others(workdir, tmp_path, capfd):
     assert "left out 2 unreadable images: 007/zero.jpg, grün/text.png" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("sent", "exit_code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+    ("sent", "exit_code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.thorough)]
 )
 def test_a_signal_ends_the_run_killed(workdir, images, sent, exit_code):
     options = flags(FAST | {"epochs": 1000, "patience": 1000})
