@@ -151,6 +151,11 @@ def memory(measurements: Sequence[Measurement]) -> str:
     return f"{main:.0f}" + (f" + {worker:.0f} per worker" if worker else "")
 
 
+def growth(peaks: Sequence[Sequence[float]]) -> str:
+    """From the median of the first to that of the last, such as `+12`."""
+    return f"{statistics.median(peaks[-1]) - statistics.median(peaks[0]):+.0f}" if all(peaks) else "-"
+
+
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A Markdown table that also reads well on a terminal."""
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]

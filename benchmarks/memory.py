@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import click
-from alternate import MEMORY, Measurement, alternate, print_machine, print_table, spread, values_of
+from alternate import MEMORY, Measurement, alternate, growth, print_machine, print_table, spread, values_of
 from command import common
 from setting import Setting, fit
 
@@ -32,8 +31,7 @@ def print_results(results: dict[str, list[Measurement]], counts: Sequence[int]) 
     rows = []
     for cache in CACHES:
         peaks = [values_of(results[job_name(cache, count)], MEMORY) for count in counts]
-        growth = f"{median(peaks[-1]) - median(peaks[0]):+.0f}" if all(peaks) else "-"
-        rows.append([cache, *(spread(peak, 0) for peak in peaks), growth])
+        rows.append([cache, *(spread(peak, 0) for peak in peaks), growth(peaks)])
     header = ["cache", *(f"peak MiB, {count} images" for count in counts), "growth"]
     print_table(f"one epoch of resnet18@{CROP_SIZE}, batch size 32", header, rows)
 

@@ -12,12 +12,11 @@ import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from statistics import median
 from time import perf_counter
 from typing import Any
 
 import click
-from alternate import MEMORY, Measurement, alternate, print_machine, print_table, spread, values_of
+from alternate import MEMORY, Measurement, alternate, growth, print_machine, print_table, spread, values_of
 from command import common
 
 COUNTS, QUICK_COUNTS = (1_000, 100_000), (100, 1_000)  # images
@@ -63,9 +62,8 @@ def print_results(results: dict[str, list[Measurement]], counts: Sequence[int]) 
     rows = []
     for kind in KINDS:
         peaks = [values_of(results[job_name(kind, count)], MEMORY) for count in counts]
-        growth = f"{median(peaks[-1]) - median(peaks[0]):+.0f}" if all(peaks) else "-"
         speed = spread(values_of(results[job_name(kind, counts[-1])], SPEED))
-        rows.append([kind, *(spread(peak, 0) for peak in peaks), growth, speed])
+        rows.append([kind, *(spread(peak, 0) for peak in peaks), growth(peaks), speed])
     header = ["images in a", *(f"peak MiB, {count} images" for count in counts), "growth", f"{SPEED}, {counts[-1]}"]
     print_table("score, resnet18@32", header, rows)
 

@@ -13,6 +13,7 @@ from mlflow_resnet.console import say
 from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError, InvalidModelError
 from mlflow_resnet.evaluation.calibration import log_probabilities
 from mlflow_resnet.evaluation.evaluate import evaluate
+from mlflow_resnet.images.directories import evenly_spread
 from mlflow_resnet.images.output import new_directory
 from mlflow_resnet.images.parallel import default_threads, map_ordered
 from mlflow_resnet.images.sources import check_directories, file_source, labeled_directory
@@ -106,7 +107,7 @@ def calibration_pictures(classifier: ImageClassifier, options: ExportOptions) ->
     Those that cannot be read are left out.
     """
     directory = labeled_directory(options.calibration_dir)
-    chosen = np.unique(np.linspace(0, len(directory) - 1, CALIBRATION_IMAGES).astype(int))
+    chosen = evenly_spread(len(directory), CALIBRATION_IMAGES)
     load = partial(picture_at, classifier.preprocessing)
     paths = [directory.paths[index] for index in chosen]
     found = map_ordered(load, paths, options.num_workers or default_threads())

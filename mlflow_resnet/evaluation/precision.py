@@ -8,7 +8,7 @@ from dataclasses import asdict, fields
 import numpy as np
 
 from mlflow_resnet.evaluation.evaluate import Evaluation
-from mlflow_resnet.images.directories import LabeledDirectory
+from mlflow_resnet.images.directories import LabeledDirectory, evenly_spread
 from mlflow_resnet.images.sources import file_source
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import pick_device
@@ -34,7 +34,7 @@ def precision_checks(
 
 def compared(predictor: Predictor, fp32: Evaluation, directory: LabeledDirectory) -> PrecisionCheck:
     """At most `MOST_IMAGES`, evenly spread; those that cannot be read any more are left out."""
-    chosen = np.unique(np.linspace(0, len(directory) - 1, MOST_IMAGES).astype(int))
+    chosen = evenly_spread(len(directory), MOST_IMAGES)
     found = list(predictor.predict(file_source(directory.paths[index]) for index in chosen))
     readable = np.array([prediction.probabilities is not None for prediction in found])
     labels = np.array([each.probabilities.argmax() for each in found if each.probabilities is not None], dtype=int)

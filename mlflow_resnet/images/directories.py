@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from mlflow_resnet.errors import InvalidDatasetError, NotLabeledDatasetError, printable
 from mlflow_resnet.images.decode import IMAGE_EXTENSIONS
 from mlflow_resnet.images.index import IndexRow, referenced_rows
@@ -15,6 +17,11 @@ from mlflow_resnet.images.reasons import os_reason
 from mlflow_resnet.images.rules import BOOKKEEPING, Ignored, is_hidden, is_image
 from mlflow_resnet.images.s3.listing import StoredObject
 from mlflow_resnet.images.sorting import sorted_names
+
+
+def evenly_spread(count: int, most: int) -> np.ndarray:
+    """At most `most` of the indices below `count`, each once, in their order. int of shape (min(count, most),)."""
+    return np.linspace(0, count - 1, min(count, most)).astype(int)
 
 
 @dataclass(frozen=True)

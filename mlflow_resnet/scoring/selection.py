@@ -7,10 +7,10 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 
 from mlflow_resnet.errors import InvalidDatasetError
 from mlflow_resnet.images.sources import ImageSource, check_directories, directory_sources, is_remote, places
+from mlflow_resnet.model.storage import sha256_of
 from mlflow_resnet.scoring.lists import ImageList, is_list
 
 
@@ -63,15 +63,6 @@ class Selection:
         return {
             "image_dir": self.uri,
             "folder of images": "" if is_remote(self.uri) else os.path.realpath(self.uri),
-            "list of images": sha256_of(ImageList(self.uri)) if is_list(self.uri) else "",
+            "list of images": sha256_of(ImageList(self.uri).path) if is_list(self.uri) else "",
             "shard": f"{self.number}/{self.parts}",
         }
-
-
-def sha256_of(images: ImageList) -> str:
-    """Of the file, so that a list that was changed is another one."""
-    digest = hashlib.sha256()
-    with open(images.path, "rb") as file:
-        for block in iter(partial(file.read, 2**20), b""):
-            digest.update(block)
-    return digest.hexdigest()

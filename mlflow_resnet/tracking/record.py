@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -23,6 +22,7 @@ from mlflow_resnet.evaluation.evaluate import Evaluation
 from mlflow_resnet.evaluation.figures import image_grid
 from mlflow_resnet.images.audit.findings import AuditedImage, Finding
 from mlflow_resnet.images.audit.report import write_report
+from mlflow_resnet.images.directories import evenly_spread
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
@@ -40,7 +40,7 @@ RATE = "schedule/learning_rate"
 
 def log_gallery(recorder: Recorder, train: TrainingImages) -> None:
     """A few training images as the network sees them in the first epoch."""
-    indices = np.linspace(0, len(train) - 1, min(len(train), GALLERY_IMAGES)).astype(int)
+    indices = evenly_spread(len(train), GALLERY_IMAGES)
     grid = image_grid([train.load(epoch=1, index=index) for index in indices])
     log_files(recorder, lambda folder: Image.fromarray(grid).save(folder / "training_images.png"))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mlflow_resnet.errors import InvalidModelError, TamperedWeightsError
 from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.model.storage import sha256_of
 
 EXPORT_FILE = "export.json"
 
@@ -34,7 +35,7 @@ class Export:
 
 def write_export(folder: Path, kind: str, precision: str, classifier_sha256: str) -> None:
     """Describes the files that are in `folder`."""
-    files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+    files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
     export = Export(kind, precision, classifier_sha256, files)
     (folder / EXPORT_FILE).write_text(json.dumps(asdict(export), indent=2) + "\n", encoding="utf-8")
 
@@ -84,5 +85,5 @@ def copy_export(source: Path, data: Path) -> None:
 def exports_sha256(data: Path) -> str:
     """Hex sha256 of all exports in a model's data folder; empty if there are none."""
     files = sorted(data.glob(f"*/{EXPORT_FILE}"))
-    digests = [f"{path.parent.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files]
+    digests = [f"{path.parent.name} {sha256_of(path)}" for path in files]
     return hashlib.sha256("\n".join(digests).encode()).hexdigest() if digests else ""
