@@ -88,7 +88,7 @@ def train_mode(network: nn.Module, frozen_until: str) -> None:
             module.eval()
 
 
-def split_after(network: nn.Module, stage: str) -> tuple[nn.Module, nn.Module]:
+def split_after(network: nn.Module, stage: str) -> tuple[nn.Sequential, nn.Sequential]:
     """A ResNet in two: from the image to the end of `stage`, and from there to the logits. Both share its modules."""
     names = [name for name, _ in network.named_children()]
     *modules, head = network.children()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mlflow_resnet.model.classifier import ImageClassifier
-from mlflow_resnet.model.prepared import PictureGraph
+from mlflow_resnet.model.prepared import PictureGraph, picture_graph
 
 IMAGES, PROBABILITIES = "images", "probabilities"  # the graph's input and output, where a format names them
 
@@ -14,4 +14,4 @@ IMAGES, PROBABILITIES = "images", "probabilities"  # the graph's input and outpu
 def graph_of(classifier: ImageClassifier, precision: str = "fp32") -> tuple[PictureGraph, Tensor]:
     """The graph on the CPU, and two pictures: of one alone, torch would take the number for fixed."""
     size = classifier.preprocessing.image_size
-    return PictureGraph(classifier, precision).cpu().eval(), torch.zeros(2, 3, size, size, dtype=torch.uint8)
+    return picture_graph(classifier, precision).cpu().eval(), torch.zeros(2, 3, size, size, dtype=torch.uint8)

@@ -1,0 +1,85 @@
+"""The CPU's form of a network: the same answers, whatever the number and the size of the images."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from torch import Size, nn
+
+from mlflow_resnet.model.classifier import new_classifier
+from mlflow_resnet.model.network import fold_batch_norms, split_after
+from mlflow_resnet.model.packed import PackedConv, packed
+from mlflow_resnet.model.prepared import TorchForward, picture_graph
+from mlflow_resnet.model.preprocessing import Preprocessing
+
+CPU = torch.device("cpu")
+CLASSES = ("bark", "leaf", "moss")
+
+
+def classifier_of(architecture):
+    """With batch norms that do something."""
+    classifier = new_classifier(architecture, CLASSES, Preprocessing(resize_size=64, crop_size=64))
+    draw = torch.Generator().manual_seed(1)
+    for module in classifier.network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.copy_(torch.randn(module.running_mean.shape, generator=draw) / 20)
+            module.running_var.copy_(0.8 + 0.4 * torch.rand(module.running_var.shape, generator=draw))
+    return classifier
+
+
+def images_of(number, size=64):
+    draw = torch.Generator().manual_seed(number)
+    return torch.randint(0, 256, (number, size, size, 3), dtype=torch.uint8, generator=draw).permute(0, 3, 1, 2)
+
+
+def expected_of(classifier, images):
+    with torch.no_grad():
+        return picture_graph(classifier)(images).numpy()
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet50", "resnext50_32x4d"])
+@pytest.mark.parametrize("number", [1, 3, 19])
+def test_the_same_probabilities_for_one_image_and_for_many(architecture, number):
+    classifier, images = classifier_of(architecture), images_of(number)
+    found = TorchForward(classifier, CPU)(images)
+    np.testing.assert_allclose(found, expected_of(classifier, images), atol=1e-5)
+
+
+def test_images_of_another_size():
+    classifier = classifier_of("resnet18")
+    forward = TorchForward(classifier, CPU)
+    for images in (images_of(2), images_of(2, size=96), images_of(1, size=96)):
+        np.testing.assert_allclose(forward(images), expected_of(classifier, images), atol=1e-5)
+
+
+def test_threads_that_share_a_network_do_not_change_each_others_images():
+    classifier = classifier_of("resnet18")
+    forward = TorchForward(classifier, CPU)
+    requests = [images_of(number) for number in (1, 2, 3, 5, 8, 13)] * 4
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(forward, requests))
+    for images, found in zip(requests, answers, strict=True):
+        np.testing.assert_allclose(found, expected_of(classifier, images), atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+def test_the_networks_convolutions_are_packed():
+    stages, _ = split_after(fold_batch_norms(classifier_of("resnet18").network), "layer4")
+    assert isinstance(packed(stages, Size([1, 3, 64, 64]))[0], PackedConv)
+
+
+def test_a_network_whose_numbers_say_nothing_stays_as_it_is():
+    stages, _ = split_after(fold_batch_norms(classifier_of("resnet18").network), "layer4")
+    with torch.no_grad():
+        stages[0].weight.fill_(float("nan"))
+    assert packed(stages, Size([1, 3, 64, 64])) is stages
+
+
+def test_a_network_of_other_blocks_gives_the_same_answers():
+    draw = torch.Generator().manual_seed(1)
+    convs = [nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.Conv2d(8, 4, 3, bias=False), nn.Tanh()]
+    stages = nn.Sequential(*convs)
+    inputs = torch.rand(2, 3, 32, 32, generator=draw)
+    with torch.no_grad():
+        torch.testing.assert_close(packed(stages, inputs.shape)(inputs), stages(inputs))
