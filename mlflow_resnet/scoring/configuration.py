@@ -39,7 +39,6 @@ def configured_model(data: Path, given: Mapping[str, Any]) -> ScoringModel:
     hosted = hosting.is_hosted()
     if hosted:
         hosting.share_cores()
-        hosting.take_requests_at_once()
     model = ScoringModel(
         configured_predictor(data, config),
         batch_size=positive(config, "batch_size"),

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import torch
 
@@ -42,10 +44,14 @@ def workers_of(command: list[str]) -> int:
     return 1
 
 
+@cache
 def take_requests_at_once() -> None:
-    """Gives the running event loop threads for all requests, where there is such a loop.
+    """Gives the running event loops of this process threads for all requests; from any thread, the first time only.
 
-    Its own are a few per core, and a request that waits for one is not seen by anybody.
+    Their own are a few per core, and a request that waits for one is not seen by anybody. MLflow's scoring server
+    loads a model before it has a loop, and gives none to its requests' threads, so they are looked for.
     """
-    with contextlib.suppress(RuntimeError):  # no loop
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(REQUESTS_AT_ONCE, "request"))
+    for found in gc.get_objects():
+        if isinstance(found, asyncio.AbstractEventLoop) and found.is_running():
+            executor = ThreadPoolExecutor(REQUESTS_AT_ONCE, "request")
+            found.call_soon_threadsafe(found.set_default_executor, executor)
