@@ -25,6 +25,7 @@ from mlflow_resnet.model.backends.exported import write_export
 from mlflow_resnet.model.backends.forwards import forward_of_files
 from mlflow_resnet.model.backends.quantized import quantize
 from mlflow_resnet.model.classifier import ImageClassifier
+from mlflow_resnet.model.hardware import keep_freed_memory
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.storage import digest_of, load_classifier
 
@@ -134,6 +135,7 @@ def transformers_pipeline(classifier: ImageClassifier, workers: int) -> Score:
 
 def ours(classifier: ImageClassifier, workers: int, **options: Any) -> Score:
     """What `mlflow-resnet score` does with a loaded model, to the finished Parquet file."""
+    keep_freed_memory()
     predictor = Predictor(classifier, "cpu", **options)
     return scored_by(predictor)
 
@@ -186,6 +188,7 @@ def decode_alone(classifier: ImageClassifier, workers: int) -> Score:
 
 def forward_alone(classifier: ImageClassifier, workers: int, **options: Any) -> Score:
     """The limit of ours: its network, on images in memory."""
+    keep_freed_memory()
     predictor = Predictor(classifier, "cpu", **options)
     size = classifier.preprocessing.image_size
     images = torch.randint(0, 256, (BATCH_SIZE, size, size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)

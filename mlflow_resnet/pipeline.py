@@ -18,6 +18,7 @@ from mlflow_resnet.images.output import resumable_file
 from mlflow_resnet.images.rules import Ignored
 from mlflow_resnet.images.sources import check_directories
 from mlflow_resnet.launch import in_processes
+from mlflow_resnet.model.hardware import keep_freed_memory
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.storage import digest_of
 from mlflow_resnet.model.weights import MODEL_SCHEMES
@@ -201,7 +202,10 @@ def load_predictor(
     backend: str = AUTO,
 ) -> Predictor:
     """A model on the device that the options name, and otherwise as it is configured."""
-    return flavor.load_predictor(model_uri, options.device, options.num_workers, precision, backend)
+    predictor = flavor.load_predictor(model_uri, options.device, options.num_workers, precision, backend)
+    if predictor.device.type == "cpu":
+        keep_freed_memory()
+    return predictor
 
 
 def evaluate(options: EvaluateOptions) -> Evaluation:

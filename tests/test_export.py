@@ -156,6 +156,18 @@ def test_onnx_runs_anywhere(given, trained, expected, images):
     assert_same(scored("models:/portable/1", images), expected, 1e-5)
 
 
+@pytest.mark.slow
+def test_onnx_in_int8(given, expected, images):
+    for package in ("onnxscript", "onnxruntime", "nncf"):
+        pytest.importorskip(package)
+    options = {"format": "onnx", "precision": "int8", "calibration_dir": str(images / "train")}
+    exported = mlflow_resnet.export(given(**options, registered_model_name="portable and small"))
+    assert exported.parity.accuracy >= exported.parity.accuracy_of_fp32 - 0.005
+    small = scored("models:/portable and small/1", images)
+    assert_same(small, expected, 0.2)
+    assert np.abs(small[PROBABILITIES] - expected[PROBABILITIES]).to_numpy().max() > 1e-5
+
+
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-6), ("bf16", 0.05)])
 def test_torch_loads_what_it_exported(precision, tolerance, given, trained, expected, images):
     exported = mlflow_resnet.export(given(format="torch_export", precision=precision))

@@ -4,4 +4,11 @@ network        builds a torchvision ResNet for a number of classes; picks a devi
 preprocessing  from the bytes of an image to what the network takes, the same for training, scoring and serving
 weights        starting weights: ImageNet, a state_dict file, a saved model
 classifier     ImageClassifier, the one value that flows through everything
+prepared       a network made ready to predict: uint8 images to probabilities
+packed         its convolutions on a CPU
+precision      fp32 or bf16
+prediction     Predictor: images to predictions, for evaluation, scoring and serving alike
+backends       ONNX Runtime, OpenVINO, torch.export
+storage        a model's files
+hardware       memory, TF32
 """

@@ -25,7 +25,12 @@ REQUESTS_AT_ONCE = 512  # each in a thread, most of which wait for the network
 
 def is_hosted() -> bool:
     """Whether this process is a scoring server, or is going to be one when the model is loaded."""
-    return is_serving() or MODEL_PATH in os.environ
+    return is_serving() or is_mlflows_server()
+
+
+def is_mlflows_server() -> bool:
+    """Whether this process is `mlflow models serve`'s."""
+    return MODEL_PATH in os.environ
 
 
 def share_cores() -> None:
@@ -52,6 +57,6 @@ def take_requests_at_once() -> None:
     loads a model before it has a loop, and gives none to its requests' threads, so they are looked for.
     """
     for found in gc.get_objects():
-        if isinstance(found, asyncio.AbstractEventLoop) and found.is_running():
+        if issubclass(type(found), asyncio.AbstractEventLoop) and found.is_running():  # isinstance would ask the object
             executor = ThreadPoolExecutor(REQUESTS_AT_ONCE, "request")
             found.call_soon_threadsafe(found.set_default_executor, executor)

@@ -20,7 +20,7 @@ from mlflow_resnet.options import PredictOptions, predict_options
 from mlflow_resnet.scoring.admission import Admission
 from mlflow_resnet.scoring.frame import ERROR, EXPLANATION, scored_frame
 from mlflow_resnet.scoring.guard import Guard, current_guard
-from mlflow_resnet.scoring.hosting import take_requests_at_once
+from mlflow_resnet.scoring.hosting import is_mlflows_server, take_requests_at_once
 from mlflow_resnet.scoring.inputs import image_sources, number_of_images
 from mlflow_resnet.scoring.merging import MergedForward
 
@@ -97,7 +97,8 @@ class ScoringModel:
         Raises:
             ServerBusyError: if they cannot be had in time.
         """
-        take_requests_at_once()
+        if is_mlflows_server():
+            take_requests_at_once()
         images = number_of_images(model_input)
         guard.check_number(images)
         with self._admission.admitted(images) as work:

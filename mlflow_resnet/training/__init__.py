@@ -22,6 +22,5 @@ stopping      signals that wait until a step is done
 best          the best epoch by any metric; patience
 processes     several processes that train one network
 synchronized  batch norms that see the images of all processes
-hardware      precision, memory, TF32
 progress      a bar on a terminal, lines elsewhere
 """

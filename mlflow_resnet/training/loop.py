@@ -18,6 +18,7 @@ from mlflow_resnet.errors import TrainingDivergedError
 from mlflow_resnet.evaluation.evaluate import Evaluation, named
 from mlflow_resnet.images.parallel import default_threads
 from mlflow_resnet.model.classifier import ImageClassifier
+from mlflow_resnet.model.hardware import keep_freed_memory, use_tensor_cores
 from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.model.precision import pick_precision
 from mlflow_resnet.options import TrainOptions
@@ -27,7 +28,6 @@ from mlflow_resnet.training.budget import Budget
 from mlflow_resnet.training.checkpoints import State
 from mlflow_resnet.training.course import NETWORK, Course, EpochResult, Saving, restore_course, restore_trainer
 from mlflow_resnet.training.data import LabeledImages, TrainingImages
-from mlflow_resnet.training.hardware import keep_freed_memory, use_tensor_cores
 from mlflow_resnet.training.progress import Progress
 from mlflow_resnet.training.recipe import Recipe, phases
 from mlflow_resnet.training.stopping import Stop

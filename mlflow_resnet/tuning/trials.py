@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from mlflow_resnet._version import __version__
 from mlflow_resnet.console import say
 from mlflow_resnet.errors import InvalidOptionsError, OutOfMemoryError, TrainingDivergedError
+from mlflow_resnet.model.hardware import is_out_of_memory
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.options import SweepOptions, TrainOptions
 from mlflow_resnet.preparation import training_on
@@ -24,7 +25,6 @@ from mlflow_resnet.tracking.recorder import recorder_of
 from mlflow_resnet.tracking.run import child_run, exists
 from mlflow_resnet.training.budget import Budget
 from mlflow_resnet.training.course import EpochResult
-from mlflow_resnet.training.hardware import is_out_of_memory
 from mlflow_resnet.training_run import log_beginning
 from mlflow_resnet.tuning.search_space import Space
 from mlflow_resnet.tuning.study import ended, interrupted, without_password

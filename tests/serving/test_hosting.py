@@ -1,10 +1,15 @@
 """What a process does that is to answer HTTP requests."""
 
 import asyncio
+import os
 import socket
+import subprocess
+import sys
 import threading
 
-from mlflow_resnet.scoring.hosting import take_requests_at_once
+import pytest
+
+from mlflow_resnet.scoring.hosting import WORLD_SIZE, take_requests_at_once, workers_of
 from mlflow_resnet.serving.server import bound_socket
 
 REQUESTS = 50  # more than the threads that asyncio has by itself, 32 at most
@@ -38,3 +43,28 @@ def test_short_answers_are_sent_at_once():
     asyncio.run(connect())
     (no_delay,) = found
     assert no_delay
+
+
+@pytest.mark.parametrize(
+    ("command", "workers"),
+    [
+        (["uvicorn", "--port", "5000", "--workers", "3", "app:app"], 3),
+        (["uvicorn", "--port", "5000", "app:app"], 1),
+        (["pytest", "--workers"], 1),
+        (["pytest", "--workers", "auto"], 1),
+    ],
+)
+def test_workers_are_counted_in_the_command(command, workers):
+    assert workers_of(command) == workers
+
+
+def test_workers_of_mlflows_server_share_the_cores():
+    shared = (
+        "from mlflow_resnet.scoring.hosting import *; share_cores(); print(default_threads(), torch.get_num_threads())"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", WORLD_SIZE)}
+    process = subprocess.run(
+        [sys.executable, "-c", shared, "--workers", "2"], capture_output=True, text=True, check=True, env=environment
+    )
+    share = str(max(1, len(os.sched_getaffinity(0)) // 2))
+    assert process.stdout.split() == [share, share]
