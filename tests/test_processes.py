@@ -105,7 +105,7 @@ def test_batch_norms_that_see_half_a_batch_each_learn_too(together):
 def test_processes_end_a_time_budget_together(together):
     history = together["a budget"].history
     assert 2 < len(history) < 1000
-    assert history[-1]["learning_rate"] < FAST["learning_rate"]
+    assert min(epoch["learning_rate"] for epoch in history) < FAST["learning_rate"]  # the last may begin a phase
 
 
 def test_train_in_two_processes_logs_one_run_and_one_model(workdir, images):

@@ -14,13 +14,15 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 LARGEST_DIFFERENCE = 0.05  # of the largest output: bf16 rounds at other places; something else would differ by far more
 
 
-def packed(stages: nn.Sequential, shape: Size) -> nn.Sequential:
-    """What computes the same as `stages`, which have no batch norms left, fastest for inputs of `shape` (N, 3, H, W).
+def packed(stages: nn.Sequential, shape: Size, dtype: torch.dtype = torch.float32) -> nn.Sequential:
+    """What computes the same as `stages`, which have no batch norms left, fastest for `dtype` inputs of one shape.
 
-    `stages` itself where torch has no such operators, or for a network that is not torchvision's ResNet.
+    `stages` itself where torch has no such operators, or they do not compute the same.
+
+    Args:
+        shape: (N, 3, H, W).
     """
-    weight = next(stages.parameters())
-    inputs = torch.rand(shape, generator=torch.Generator().manual_seed(1)).to(weight.dtype)
+    inputs = torch.rand(shape, generator=torch.Generator().manual_seed(1)).to(dtype)
     inputs = inputs.contiguous(memory_format=torch.channels_last)
     try:
         with torch.no_grad():

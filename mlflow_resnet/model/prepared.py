@@ -44,7 +44,7 @@ class PictureGraph(nn.Module):
 
     def packed_for(self, shape: Size) -> PictureGraph:
         """One that is fastest for images of that shape on a CPU."""
-        stages = packed(self.stages, shape)
+        stages = packed(self.stages, shape, self.dtype)
         return PictureGraph(self.preprocessing, stages, self.head, self.temperature, self.dtype)
 
 
