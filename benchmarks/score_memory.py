@@ -2,12 +2,13 @@
 
 resnet18 at 32 pixels with random weights, so that many images take minutes: what could grow is what is kept of each of
 them, and that does not depend on the network. The list repeats the path of one picture; the directory has a hard link
-to it for each image.
+to it, or to a copy of it, for each image.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from functools import partial
@@ -21,6 +22,7 @@ from command import common
 
 COUNTS, QUICK_COUNTS = (1_000, 100_000), (100, 1_000)  # images
 KINDS = ("list", "directory")
+LINKS = 10_000  # to one file; file systems have a limit
 SPEED = "images/s"
 
 
@@ -54,7 +56,11 @@ def repeated(picture: Path, count: int, kind: str, folder: Path) -> Path:
         return target
     target.mkdir()
     for number in range(count):
-        os.link(picture, target / f"{number}{picture.suffix}")
+        path = target / f"{number}{picture.suffix}"
+        if number % LINKS == 0:
+            picture = Path(shutil.copy(picture, path))
+        else:
+            os.link(picture, path)
     return target
 
 

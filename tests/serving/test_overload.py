@@ -51,6 +51,13 @@ def post(running, **arguments):
     return answer
 
 
+def wait_for_an_answer(running, registry):
+    """What is still being decoded may make the server say that it is busy, but not for long."""
+    answers = []
+    wait_for(lambda: answers.append(running.ask()) or answers[-1].ok, TIMEOUT, pause=0.1)
+    assert registry.agrees(answers[-1])
+
+
 def chunks(total):
     for _ in range(total // 2**16):
         yield b" " * 2**16
@@ -69,8 +76,7 @@ def test_8_of_the_largest_requests_hold_up_nobody_for_longer_than_a_request_may_
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: post(running, json={"inputs": [heavy] * MAX_IMAGES}), range(8)))
     assert {answer.status_code for answer in answers} <= {200, 503, 504}
-    wait_for(lambda: running.ask().ok, TIMEOUT, pause=0.1)
-    assert registry.agrees(running.ask())
+    wait_for_an_answer(running, registry)
 
 
 def test_who_cannot_be_answered_in_time_is_told_at_once(running, registry, heavy):
@@ -83,5 +89,4 @@ def test_who_cannot_be_answered_in_time_is_told_at_once(running, registry, heavy
     assert {(answer.status_code, int(answer.headers["Retry-After"]) > 0) for answer in refused} == {(503, True)}
     assert min(answer.seconds for answer in refused) < TIMEOUT / 2
     time.sleep(int(refused[0].headers["Retry-After"]))
-    wait_for(lambda: running.ask().ok, TIMEOUT, pause=0.1)
-    assert registry.agrees(running.ask())
+    wait_for_an_answer(running, registry)
