@@ -33,7 +33,7 @@ class Measured:
 
     version: ModelVersion
     model_id: str
-    weights_sha256: str
+    model_sha256: str
     evaluation: Evaluation
 
     @property
@@ -104,7 +104,7 @@ def evidence_of(measured: Measured, against: Measured | None, dataset: ImageDire
         name=measured.version.name,
         version=int(measured.version.version),
         model_id=measured.model_id,
-        weights_sha256=measured.weights_sha256,
+        model_sha256=measured.model_sha256,
         dataset_name=dataset.name,
         dataset_digest=dataset.digest,
         images=len(dataset.directory),
@@ -121,7 +121,7 @@ def champion_of(measured: Measured, against: Measured) -> MeasuredChampion:
     return MeasuredChampion(
         version=int(against.version.version),
         model_id=against.model_id,
-        weights_sha256=against.weights_sha256,
+        model_sha256=against.model_sha256,
         metrics=against.metrics,
         only_champion_right=pairing.only_first,
         only_candidate_right=pairing.only_second,
@@ -207,6 +207,6 @@ def proof_in(version: ModelVersion, since: Entry | None) -> Evidence | None:
     """The evidence that a version was made champion with, if it can be read."""
     text = version.tags.get(since.evidence, "") if since and since.evidence else ""
     try:
-        return evidence.from_text(text) if text else None
+        return evidence.from_older_text(text) if text else None
     except evidence.EvidenceError:
         return None

@@ -90,7 +90,7 @@ def test_allowed(text, evidence):
         ("", proof(OTHER, CHAMPION), "name of the evidence is shapes; expected colors"),
         ("", proof(CHAMPION, CHAMPION), "version of the evidence is 1; expected 2"),
         ("", proof(CANDIDATE, CHAMPION, model_id="m-3"), "model_id of the evidence is m-3; expected m-2"),
-        ("", proof(CANDIDATE, CHAMPION, weights_sha256="00"), "weights_sha256 of the evidence is 00; expected 2222"),
+        ("", proof(CANDIDATE, CHAMPION, model_sha256="00"), "model_sha256 of the evidence is 00; expected 2222"),
         ("", proof(CANDIDATE, CHAMPION, images=0), "measured on 0 images"),
         ("", proof(CANDIDATE), "measured against none, but version 1 is @champion now"),
         ("", proof(CANDIDATE, CANDIDATE), "measured against version 2, but version 1 is @champion now"),

@@ -35,7 +35,7 @@ class Proven:
 
     problems: tuple[str, ...] = ()
     model_id: str = ""
-    weights_sha256: str = ""
+    model_sha256: str = ""
     metrics: tuple[LoggedMetric, ...] = ()
     flavors: tuple[str, ...] = ()
     signature: bool = False
@@ -179,7 +179,7 @@ def of_identity(move: Move, evidence: Evidence) -> list[str]:
         "version": move.version,
         "alias": move.alias,
         "model_id": move.proven.model_id,
-        "weights_sha256": move.proven.weights_sha256,
+        "model_sha256": move.proven.model_sha256,
     }
     measured = {name: getattr(evidence, name) for name in known}
     return [

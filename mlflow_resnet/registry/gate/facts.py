@@ -18,7 +18,7 @@ from mlflow.store.model_registry.abstract_store import AbstractStore
 
 from mlflow_resnet.registry.gate.decision import LoggedMetric, Proven
 
-WEIGHTS = "weights_sha256"  # a param that mlflow_resnet logs with every model
+MODEL_SHA256 = "model_sha256"  # a param that mlflow_resnet logs with every model
 COPIES = 20  # of copies of copies are followed
 
 
@@ -50,14 +50,14 @@ def proven(store: AbstractStore, name: str, version: int, tracking_uri: str | No
         problems.append(f"its logged model {model_id} is {model.status}; expected READY")
     if store.get_model_version_download_uri(name, version) != model.artifact_location:
         problems.append(f"its files are not those of its logged model {model_id}; register that one")
-    if WEIGHTS not in model.params:
-        problems.append(f"its logged model {model_id} has no param {WEIGHTS}; log it with mlflow_resnet again")
+    if MODEL_SHA256 not in model.params:
+        problems.append(f"its logged model {model_id} has no param {MODEL_SHA256}; log it with mlflow_resnet again")
     metrics = tuple(LoggedMetric(each.key, each.value, each.dataset_digest) for each in model.metrics or ())
     description = mlmodel_of(model) if reads_files else {}
     return Proven(
         tuple(problems),
         model_id,
-        model.params.get(WEIGHTS, ""),
+        model.params.get(MODEL_SHA256, ""),
         metrics,
         tuple(description.get("flavors", ())),
         bool(description.get("signature")),
