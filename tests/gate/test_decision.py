@@ -266,6 +266,85 @@ def test_the_way_back_leads_to_what_can_be_loaded_only():
         assert "evidence" not in said
 
 
+SIGNED, AT_LEAST = "signed: true", "require: {metrics: {top1_accuracy: {min: 0.95}}}"
+
+
+def test_one_measurement_must_meet_all_rules():
+    """Not the signature by one and the number by another."""
+    real = signed(proof(CANDIDATE, CHAMPION), "key")
+    forged = dataclasses.replace(proof(CANDIDATE, CHAMPION), metrics={"top1_accuracy": 0.99}, dataset_digest="other")
+    verdicts = judge([rule(SIGNED), rule(AT_LEAST)], move(real, forged))
+    assert any(verdict.missing for _, verdict in verdicts)
+    assert len({verdict.evidence for _, verdict in verdicts}) == 1
+    better = signed(dataclasses.replace(forged, dataset_digest="third"), "key")
+    verdicts = judge([rule(SIGNED), rule(AT_LEAST)], move(real, forged, better))
+    assert [verdict.missing for _, verdict in verdicts] == [(), ()]
+
+
+def test_a_rule_that_is_only_tried_does_not_choose_the_measurement():
+    real = signed(proof(CANDIDATE, CHAMPION), "key")
+    forged = dataclasses.replace(proof(CANDIDATE, CHAMPION), metrics={"top1_accuracy": 0.99}, dataset_digest="other")
+    tried = rule("mode: dry-run\n" + AT_LEAST)
+    (_, enforced), (_, told) = judge([rule(SIGNED), tried], move(real, forged))
+    assert enforced.missing == ()
+    assert told.missing == ("top1_accuracy is 0.9; expected at least 0.95",)
+
+
+LOGGED = "logged: true\nnot_worse: {metric: top1_accuracy, by: 0.01}"
+OWN = (LoggedMetric("top1_accuracy", 0.6, DIGEST),)
+
+
+def against(logged, **changes):
+    """Version 2, of 0.6, is to follow version 1, of which its logged model says this."""
+    known = Proven((), "m-2", "2" * 64, OWN)
+    standing = dataclasses.replace(Proven((), "m-1", "1" * 64, tuple(logged)), **changes)
+    return move(compared(0.6, 0.1), proven=known, standing=standing)
+
+
+@pytest.mark.parametrize(
+    ("logged", "said"),
+    [
+        ([LoggedMetric("test_top1_accuracy", 0.1, DIGEST)], ""),
+        (
+            [LoggedMetric("top1_accuracy", 0.98, DIGEST)],
+            "champion's logged model on these images is 0.98; the evidence",
+        ),
+        ([LoggedMetric("top1_accuracy", 0.1, "other")], "champion's logged model on these images is not there"),
+        ([], "champion's logged model on these images is not there"),
+    ],
+)
+def test_the_champions_numbers_must_be_its_logged_models(logged, said):
+    found = missing(LOGGED, against(logged))
+    assert said in found
+    assert bool(said) == bool(found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model_id": "m-9"}, "model_id of the champion in the evidence is m-1; expected m-9"),
+        ({"weights_sha256": "9" * 64}, f"weights_sha256 of the champion in the evidence is {'1' * 64}; expected 9"),
+        ({"model_id": "", "problems": ("its logged model is not to be had",)}, "of the champion, its logged model is"),
+    ],
+)
+def test_the_champion_of_the_evidence_must_be_the_real_one(changes, said):
+    assert said in missing("not_worse: {metric: top1_accuracy, by: 0.01}", against([], **changes))
+
+
+def test_where_nothing_is_compared_a_champion_whose_model_is_gone_is_no_bar():
+    gone = {"model_id": "", "weights_sha256": "", "problems": ("its logged model is not to be had",)}
+    assert missing("", against([], **gone)) == ""
+
+
+def test_what_lost_the_alias_must_be_measured_again():
+    """Its old evidence is why it became champion, and it was taken back."""
+    past = noted((history.PROMOTE, None, 1), (history.PROMOTE, 1, 2), (history.ROLLBACK, 2, 1))
+    old = proof(CANDIDATE, CHAMPION, measured_at="2026-01-01T00:00:00+00:00")
+    assert "before it lost @champion at" in missing("", move(old, past=past))
+    assert missing("", move(past=past)) == ""
+    assert missing("", move(old, past=past[:1])) == ""
+
+
 @pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 9), (9, 1), (5, 5), (60, 40), (3000, 2800)])
 def test_the_test_is_mcnemars_exact_one(first, second):
     expected = binomtest(first, first + second).pvalue if first + second else 1.0

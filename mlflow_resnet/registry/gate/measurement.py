@@ -35,8 +35,8 @@ def evidence_for(move: Move) -> tuple[list[Evidence], list[str]]:
 
 def of_evidence(rule: Rule, move: Move, evidence: Evidence) -> list[str]:
     """What one measurement lacks."""
-    missing = [*of_identity(move, evidence), *of_origin(rule, move, evidence), *overtaken(move, evidence)]
-    missing += [*of_champion(rule, move, evidence), *outlived(move, evidence)]
+    missing = [*of_identity(move, evidence), *of_origin(rule, move, evidence), *of_champion(rule, move, evidence)]
+    missing += overtaken(move, evidence) or outlived(move, evidence)
     for name, bounds in rule.metrics.items():
         value = evidence.metrics.get(name)
         if value is None:
