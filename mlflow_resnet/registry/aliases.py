@@ -59,7 +59,7 @@ def move_alias(move: Move) -> None:
     """
     client = MlflowClient()
     model = client.get_registered_model(move.name)
-    if has_gate(model, move.alias) and is_true(client, model):
+    if is_guarded(client, model, move.alias):
         set_guarded(client, move)
     elif version_with(model, move.alias) != move.after:
         with claimed(client, move) as model:
@@ -75,15 +75,18 @@ def has_gate(model: RegisteredModel, alias: str) -> bool:
     return any(fits(alias, pattern) for pattern in model.tags.get(GATE_TAG, "").split(", ") if pattern)
 
 
-def is_true(client: MlflowClient, model: RegisteredModel) -> bool:
-    """Whether a gate said that it guards aliases: a gate lets nobody write that tag, a plain server takes it again."""
+def is_guarded(client: MlflowClient, model: RegisteredModel, alias: str) -> bool:
+    """Whether a gate guards the alias. It lets nobody write its tag; a plain server does, so there it is a client's."""
+    if not has_gate(model, alias):
+        return False
     try:
         client.set_registered_model_tag(model.name, GATE_TAG, model.tags[GATE_TAG])
     except MlflowException as error:
         if error.error_code in REFUSALS:
             return True
         raise
-    say(f"tag {GATE_TAG} of {model.name} was written by a client; this server has no gate")
+    client.delete_registered_model_tag(model.name, GATE_TAG)
+    say(f"tag {GATE_TAG} of {model.name} was written by a client, and is removed: this server has no gate")
     return False
 
 

@@ -42,7 +42,7 @@ def who() -> str:
 
 def address() -> str:
     """Where the request comes from. uvicorn believes a proxy on this machine, which may be any local client."""
-    claimed = [each.strip() for each in ",".join(flask.request.headers.getlist("X-Forwarded-For")).split(",")]
+    claimed = ",".join(flask.request.headers.getlist("X-Forwarded-For"))
     found = flask.request.remote_addr or ""
     try:
         shown = str(ipaddress.ip_address(found))
