@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from mlflow_resnet.errors import printable
+from mlflow_resnet.errors import encodable
 from mlflow_resnet.evaluation.explanations import check_captum, explained
 from mlflow_resnet.images.directories import no_images
 from mlflow_resnet.images.output import new_directory
@@ -75,7 +75,7 @@ def written(
         else:
             best = int(prediction.probabilities.argmax())
             file = write_png(folder, prediction.place, prediction.explanation, taken)
-            yield prediction.name, classes[best], float(prediction.probabilities[best]), printable(file), ""
+            yield prediction.name, classes[best], float(prediction.probabilities[best]), encodable(file), ""
         on_image()
 
 

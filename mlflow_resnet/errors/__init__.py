@@ -40,7 +40,9 @@ from mlflow_resnet.errors.base import (
     InvalidOptionsError,
     MlflowResnetError,
     PathError,
+    encodable,
     listed,
+    presentable,
     printable,
 )
 from mlflow_resnet.errors.data import (
@@ -107,6 +109,8 @@ __all__ = [
     "WeightsDownloadError",
     "WeightsError",
     "WeightsMismatchError",
+    "encodable",
     "listed",
+    "presentable",
     "printable",
 ]

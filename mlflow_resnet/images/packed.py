@@ -86,6 +86,10 @@ def _pack(path: Path, images: Images, expected_bytes: Callable[[], int]) -> None
             os.fsync(file.fileno())  # else a power cut could leave the final name on a file with holes
 
 
+def _open_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
 def _check_room(path: Path, expected_bytes: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if expected_bytes > free:
@@ -118,7 +122,7 @@ def _lock(path: Path, *, wait: bool) -> Iterator[bool]:
             import fcntl  # not on Windows
 
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(path.with_suffix(".lock").open("ab"))
+            file = stack.enter_context(open(path.with_suffix(".lock"), "ab", opener=_open_no_link))
             fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             held = True
         except (ImportError, OSError):

@@ -39,6 +39,7 @@ class Parts:
 
     def __init__(self, folder: Path, call: Mapping[str, Any]) -> None:
         self.folder, self.call = folder, dict(call)
+        self.name = folder.resolve()  # as people call it
         self.progress = Progress()
         with output_errors(folder):
             self.find()
@@ -50,17 +51,17 @@ class Parts:
             try:
                 facts = facts_in(path)
             except (OSError, ValueError, LookupError, TypeError) as error:
-                say(f"{path} is damaged ({one_line(error)}), so its images are scored again")
+                say(f"{self.name / path.name} is damaged ({one_line(error)}), so its images are scored again")
                 break
             if changed := [name for name, value in self.call.items() if facts["call"].get(name) != value]:
-                say(f"{self.folder} holds rows of a call with another {listed(changed)}; scoring begins anew")
+                say(f"{self.name} holds rows of a call with another {listed(changed)}; scoring begins anew")
                 break
             usable.add(path)
             self.progress = Progress(**facts["progress"])
         for path in set(self.folder.iterdir()) - usable:
             path.unlink()
         if usable:
-            say(f"going on after {self.progress.rows} rows in {self.folder}; to begin anew, remove it")
+            say(f"going on after {self.progress.rows} rows in {self.name}; to begin anew, remove it")
 
     def add(self, table: pa.Table, unreadable: int, unsure: int, last: str) -> None:
         """Keeps the next rows; they are on the disk when this returns.

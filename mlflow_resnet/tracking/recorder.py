@@ -21,6 +21,7 @@ from mlflow_resnet.console import say
 from mlflow_resnet.errors import NotDeliveredError, OutputError
 from mlflow_resnet.images.output import new_directory, synced
 from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.text.credentials import all_without_credentials
 from mlflow_resnet.tracking.delivery import MODEL_NAME, deliver
 from mlflow_resnet.tracking.notes import Notes
 from mlflow_resnet.training.checkpoints import write_file
@@ -214,7 +215,8 @@ class Outbox(Recorder):
 
 
 def piece_of(kind: str, facts: dict[str, Any]) -> dict[str, Any]:
-    return facts | {"kind": kind, "id": uuid.uuid4().hex}
+    """What is sent, and kept on disks until then: without credentials, which options and addresses may hold."""
+    return all_without_credentials(facts) | {"kind": kind, "id": uuid.uuid4().hex}
 
 
 def read_piece(folder: Path) -> dict[str, Any]:

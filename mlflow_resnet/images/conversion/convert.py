@@ -17,8 +17,8 @@ from mlflow_resnet.errors import (
     InvalidImageError,
     InvalidOptionsError,
     OutputError,
+    encodable,
     listed,
-    printable,
 )
 from mlflow_resnet.images.conversion.entries import Entry, entries_of, label_problem
 from mlflow_resnet.images.conversion.journal import JOURNAL_NAME, Journal
@@ -88,7 +88,7 @@ def convert(
         OutputError: if `output_dir` cannot be written, or holds something else.
     """
     source, ignored, left_out = os.fspath(source), Counter[str](), dict[str, str]()
-    facts = {SOURCE: printable(source), TRANSFER: transfer}
+    facts = {SOURCE: encodable(source), TRANSFER: transfer}
     key = hashlib.sha256("\0".join(facts.values()).encode()).hexdigest()[:8]
     with (
         resumable_directory(output_dir, key, lambda path: read_index(path)[1] == facts) as folder,
