@@ -210,6 +210,8 @@ def load_predictor(
     """
     with fetched_model(model_uri) as path:
         saved = flavors_of(path, model_uri).get(mlflow.pyfunc.FLAVOR_NAME, {}).get("config") or {}
+        if not isinstance(saved, dict):
+            raise InvalidModelError(model_uri, f"its configuration is {saved!r:.60}; expected fields. Log it again.")
         given = {"device": device, "precision": precision, "backend": backend}
         config = DEFAULT_MODEL_CONFIG | saved | {name: value for name, value in given.items() if value != AUTO}
         return configured_predictor(path / DATA_SUBPATH, config, num_workers)
@@ -222,6 +224,10 @@ def flavors_of(path: Path, model_uri: str) -> dict[str, Any]:
         InvalidModelError: if it is of another flavor.
     """
     flavors = read_mlmodel(str(path)).flavors
+    if not isinstance(flavors, dict) or not all(isinstance(facts, dict) for facts in flavors.values()):
+        raise InvalidModelError(
+            model_uri, f"its flavors are {flavors!r:.60}; expected names with fields. Log it again."
+        )
     if FLAVOR_NAME not in flavors:
         raise InvalidModelError(model_uri, f"its flavors are {', '.join(flavors)}; expected {FLAVOR_NAME}.")
     return flavors

@@ -225,6 +225,8 @@ class TrainingFolder:
         """
         try:
             self.outbox.deliver_all()
+        except CheckpointError:
+            raise
         except Exception as error:  # connections, servers, databases, object stores: no common base class
             raise self.outbox.not_delivered(one_line(error)) from None
         with trying():

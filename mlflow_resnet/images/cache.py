@@ -172,6 +172,7 @@ def _in_memory(source: _Source, mode: str, threads: int, processes: int, reserve
 def _on_disk(source: _Source, path: Path, threads: int, on_image: Callable[[], None] | None) -> PreparedImages:
     packed = packed_images(
         path,
+        len(source.directory),
         lambda: source.load_all(threads, on_image),
         lambda: source.size_of_all(source.sample(threads)),
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mlflow_resnet.errors import OutputError
 from mlflow_resnet.images.memory import size_in_words
@@ -38,6 +39,9 @@ class PackedImages:
             raise pa.ArrowInvalid("not a file of packed images")
         self._heights, self._widths = (table[name].to_numpy() for name in ("height", "width"))
         self._pixels = table["pixels"]
+        pixels = 3 * self._heights.astype(np.int64) * self._widths
+        if not (min(self._heights, default=1) > 0 and np.array_equal(pc.binary_length(self._pixels), pixels)):
+            raise pa.ArrowInvalid("sizes that are not those of the images")
         self.nbytes = table.nbytes
 
     def __len__(self) -> int:
@@ -49,17 +53,17 @@ class PackedImages:
         return pixels.reshape(self._heights[index], self._widths[index], 3)
 
 
-def packed_images(path: Path, images: Images, expected_bytes: Callable[[], int]) -> PackedImages:
-    """The images in the file at `path`; if it is missing or damaged, `images()` are packed there first.
+def packed_images(path: Path, count: int, images: Images, expected_bytes: Callable[[], int]) -> PackedImages:
+    """The images in the file at `path`; if it is missing or damaged, the `count` of `images()` are packed there first.
 
     One process packs while others that want the same file wait for it. Raises OutputError if the file cannot be
     written, or if its disk has less room than `expected_bytes()`.
     """
-    if (packed := _opened(path)) is not None:
+    if (packed := _opened(path, count)) is not None:
         return packed
     _remove_leftovers(path.parent)
     with _lock(path, wait=True):
-        if (packed := _opened(path)) is not None:  # written by the process that had the lock
+        if (packed := _opened(path, count)) is not None:  # written by the process that had the lock
             return packed
         try:
             _pack(path, images, expected_bytes)
@@ -68,9 +72,10 @@ def packed_images(path: Path, images: Images, expected_bytes: Callable[[], int])
         return PackedImages(path)
 
 
-def _opened(path: Path) -> PackedImages | None:
+def _opened(path: Path, count: int) -> PackedImages | None:
     try:
-        return PackedImages(path)
+        packed = PackedImages(path)
+        return packed if len(packed) == count else None
     except (OSError, pa.ArrowException):
         return None
 

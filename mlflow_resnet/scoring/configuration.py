@@ -53,6 +53,9 @@ def configured_model(data: Path, given: Mapping[str, Any]) -> ScoringModel:
 
 def configured_predictor(data: Path, config: dict[str, Any], num_workers: int = 0) -> Predictor:
     """What predicts with the classifier in a model's data folder, as `config` says."""
+    if wrong := [name for name in ("device", "backend", "precision") if not isinstance(config.get(name), str)]:
+        text = f"{wrong[0]} in the model's configuration is {config.get(wrong[0])!r:.60}"
+        raise InvalidOptionsError([f"{text}; it must be text, such as auto"])
     classifier = load_classifier(data)
     device = usable_device(device_of(config), config["backend"])
     precision, forward = prepared_forward(classifier, device, config["precision"], config["backend"], data)

@@ -14,6 +14,7 @@ from mlflow_resnet.console import say
 from mlflow_resnet.errors import listed
 from mlflow_resnet.images.output import new_file, output_errors, synced
 from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.images.untrusted import parse_fields, record_of
 
 ROWS_PER_PART = 4096
 FACTS = b"mlflow_resnet"
@@ -49,15 +50,15 @@ class Parts:
         usable = set()
         while (path := self.path_of(self.progress.parts + 1)).exists():
             try:
-                facts = facts_in(path)
-            except (OSError, ValueError, LookupError, TypeError) as error:
+                facts = facts_in(path, self.progress.parts + 1)
+            except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:
                 say(f"{self.name / path.name} is damaged ({one_line(error)}), so its images are scored again")
                 break
-            if changed := [name for name, value in self.call.items() if facts["call"].get(name) != value]:
+            if changed := [name for name, value in self.call.items() if facts.call.get(name) != value]:
                 say(f"{self.name} holds rows of a call with another {listed(changed)}; scoring begins anew")
                 break
             usable.add(path)
-            self.progress = Progress(**facts["progress"])
+            self.progress = facts.progress
         for path in set(self.folder.iterdir()) - usable:
             path.unlink()
         if usable:
@@ -96,7 +97,20 @@ class Parts:
         return self.folder / f"{number:08d}.arrow"
 
 
-def facts_in(path: Path) -> dict[str, Any]:
-    """What a part says of itself. Raises an error unless the file is whole."""
+@dataclass(frozen=True)
+class Facts:
+    """What a part says of itself: of which call it is, and how far that had come with it."""
+
+    call: dict[str, Any]
+    progress: Progress
+
+
+def facts_in(path: Path, number: int) -> Facts:
+    """What the part of this number says of itself. Raises an error unless the file is whole."""
     with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as reader:
-        return json.loads(reader.schema.metadata[FACTS])
+        facts = parse_fields(reader.schema.metadata[FACTS])
+        reader.read_all().validate(full=True)
+    found = record_of(Facts, facts | {"progress": record_of(Progress, facts["progress"])})
+    if found.progress.parts != number:
+        raise ValueError(f"it is part {found.progress.parts}")
+    return found

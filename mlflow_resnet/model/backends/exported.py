@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mlflow_resnet.errors import InvalidModelError, TamperedWeightsError
 from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.images.untrusted import parse_fields, record_of
 from mlflow_resnet.model.storage import sha256_of
 
 EXPORT_FILE = "export.json"
@@ -47,8 +48,8 @@ def read_export(folder: str | os.PathLike[str]) -> Export:
         InvalidModelError: if it cannot be read.
     """
     try:
-        return Export(**json.loads((Path(folder) / EXPORT_FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        return record_of(Export, parse_fields((Path(folder) / EXPORT_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
         raise InvalidModelError(str(folder), f"no readable {EXPORT_FILE} ({one_line(error)}).") from None
 
 
