@@ -46,6 +46,7 @@ def convert(options: ConvertOptions) -> Converted:
             label_column=options.label_column,
             transfer=options.transfer,
             threads=options.num_workers,
+            csv_formulas=options.csv_formulas,
             on_image=bar.update,
         )
 

@@ -115,7 +115,8 @@ def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         description = parse_fields((Path(folder) / DESCRIPTION_FILE).read_text(encoding="utf-8"))
         found = description["format_version"]
-        check_fields(description, KINDS)
+        if found in READABLE:
+            check_fields(description, KINDS)
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InvalidModelError(str(folder), f"no readable {DESCRIPTION_FILE} ({one_line(error)}).") from None
     if found not in READABLE:

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from mlflow_resnet.console import say
-from mlflow_resnet.errors import listed
+from mlflow_resnet.errors import OutputError, listed
 from mlflow_resnet.images.output import new_file, output_errors, synced
 from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.images.untrusted import parse_fields, record_of
@@ -84,13 +84,22 @@ class Parts:
         self.progress = progress
 
     def tables(self) -> Iterator[pa.Table]:
-        """All rows, at least `ROWS_PER_PART` at a time as long as there are so many."""
+        """All rows, at least `ROWS_PER_PART` at a time as long as there are so many.
+
+        Raises:
+            OutputError: if a part was damaged meanwhile.
+        """
         waiting: list[pa.Table] = []
         for number in range(1, self.progress.parts + 1):
-            with pa.OSFile(str(self.path_of(number))) as file, pa.ipc.open_file(file) as reader:
-                waiting.append(reader.read_all().replace_schema_metadata())
-            if sum(map(len, waiting)) >= ROWS_PER_PART or number == self.progress.parts:
-                yield pa.concat_tables(waiting)
+            try:
+                with pa.OSFile(str(self.path_of(number))) as file, pa.ipc.open_file(file) as reader:
+                    waiting.append(reader.read_all().replace_schema_metadata())
+                whole = pa.concat_tables(waiting)
+            except (OSError, pa.ArrowException) as error:
+                problem = f"is damaged ({one_line(error)}). Remove it, and give the command again"
+                raise OutputError(self.path_of(number), problem) from None
+            if len(whole) >= ROWS_PER_PART or number == self.progress.parts:
+                yield whole
                 waiting = []
 
     def path_of(self, number: int) -> Path:

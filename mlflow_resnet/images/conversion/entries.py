@@ -23,6 +23,7 @@ from mlflow_resnet.images.sources import (
     read_object,
     stored_images,
 )
+from mlflow_resnet.text.credentials import without_credentials
 
 AZURE_SCHEMES = ("azureml://", "AmlDatastore://")
 ANNOTATIONS_SUFFIX = ".json"
@@ -122,12 +123,12 @@ def errors_about(source: str, path: Path) -> Iterator[None]:
 def listed_entry(listed: Listed, root: str) -> Entry:
     """An image that a table or annotations name."""
     if problem := listed.problem or label_problem(listed.label) or path_problem(listed.path):
-        return Entry(listed.path, listed.path, bytes, problem=problem)
+        return Entry(listed.path, without_credentials(encodable(listed.path)), bytes, problem=problem)
     file = os.path.basename(listed.path.rstrip("/")).lstrip(".") or "image"
     name = f"{listed.label}/{file}" if listed.label else file
     where = located_below(root, listed.path)
     if is_remote(where):
-        return Entry(name, where, partial(read_object, where))
+        return Entry(name, without_credentials(where), partial(read_object, where))
     where = os.path.abspath(where)
     return Entry(name, encodable(where), partial(read_bytes, where), where)
 
