@@ -22,7 +22,7 @@ from mlflow_resnet.model.prediction import Prediction
 from mlflow_resnet.options import ExplainOptions
 from mlflow_resnet.pipeline import check_servers_of, load_predictor
 from mlflow_resnet.scoring.frame import ERROR, IMAGE, LABEL
-from mlflow_resnet.text.spreadsheets import without_formulas
+from mlflow_resnet.text.spreadsheets import write_csv
 from mlflow_resnet.tracking.run import attached_run_ends_with
 from mlflow_resnet.transformation import write_png
 
@@ -61,7 +61,7 @@ def explain(options: ExplainOptions) -> Explained:
             if not rows:
                 raise no_images(options.image_dir, Ignored(**ignored))
             table = pd.DataFrame(rows, columns=COLUMNS)
-            without_formulas(table, options.csv_formulas).to_csv(folder / INDEX_NAME, index=False)
+            write_csv(table, folder / INDEX_NAME, options.csv_formulas)
     return Explained(len(table), int((table[ERROR] != "").sum()), Path(options.output_dir, INDEX_NAME))
 
 

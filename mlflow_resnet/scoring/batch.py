@@ -20,7 +20,7 @@ from mlflow_resnet.model.prediction import Prediction, Predictor
 from mlflow_resnet.scoring.frame import LABEL, scored_frame, text_columns
 from mlflow_resnet.scoring.parts import ROWS_PER_PART, Parts
 from mlflow_resnet.scoring.reasons import Reason, Reasons
-from mlflow_resnet.text.spreadsheets import QUOTED, without_formulas
+from mlflow_resnet.text.spreadsheets import QUOTED, write_csv
 
 SECONDS_PER_PART = 5.0
 BATCHES_AHEAD = 2
@@ -134,8 +134,8 @@ def parquet_writer(path: Path, schema: pa.Schema, formulas: str) -> Iterator[Wri
 @contextmanager
 def csv_writer(path: Path, schema: pa.Schema, formulas: str) -> Iterator[Write]:
     with open(path, "w", encoding="utf-8", newline="") as file:
-        without_formulas(schema.empty_table().to_pandas(), formulas).to_csv(file, index=False)
-        yield lambda table: without_formulas(table.to_pandas(), formulas).to_csv(file, index=False, header=False)
+        write_csv(schema.empty_table().to_pandas(), file, formulas)
+        yield lambda table: write_csv(table.to_pandas(), file, formulas, header=False)
 
 
 @contextmanager

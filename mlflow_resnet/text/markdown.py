@@ -7,7 +7,7 @@ import re
 from mlflow_resnet.text.characters import presentable
 
 ENDS_CODE = re.compile(r"[`|<>]")  # a code span, a cell of a table; and what some renderers take for HTML all the same
-MEANS_SOMETHING = re.compile(r"[\\`*_{}\[\]()#+!|~-]")
+MEANS_SOMETHING = re.compile(r"[\\`*\[\]|~]|\b_|_\b|(?<=\W)_")  # in the middle of a line
 ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
@@ -18,6 +18,6 @@ def code(text: object) -> str:
 
 
 def plain(text: object) -> str:
-    """Text that is read as it is."""
+    """Text that is read as it is, in the middle of a line."""
     escaped = MEANS_SOMETHING.sub(lambda found: f"\\{found[0]}", presentable(text))
     return "".join(ENTITIES.get(each, each) for each in escaped)

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import csv
+import os
 import re
 from collections.abc import Sequence
+from typing import TextIO
 
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 QUOTED, RAW = "quoted", "raw"  # whether such text gets an apostrophe in front, which makes it text again
 FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
+BREAKS = re.compile(r"[\r;\t]")  # begins another cell in some programs, unless the whole text has quotation marks
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 OURS = (("image", "Scored Labels"), ("image", "label", "confidence"), ("source", "reason"))  # how our headers begin
+
+
+def write_csv(
+    table: pd.DataFrame, file: str | os.PathLike[str] | TextIO, formulas: str = QUOTED, header: bool = True
+) -> None:
+    """Writes a table as CSV, in which no cell of text is, or begins, a formula, unless `formulas` is RAW."""
+    table = without_formulas(table, formulas)
+    text = [column for _, column in table.items() if not is_numeric_dtype(column)]
+    breaks = any(isinstance(cell, str) and BREAKS.search(cell) for column in text for cell in column.unique())
+    table.to_csv(file, index=False, header=header, quoting=csv.QUOTE_NONNUMERIC if breaks else csv.QUOTE_MINIMAL)
 
 
 def without_formulas(table: pd.DataFrame, formulas: str = QUOTED) -> pd.DataFrame:

@@ -197,7 +197,7 @@ def repeat(facts: CardFacts) -> Iterator[str]:
     commit = resolve_tags().get(MLFLOW_GIT_COMMIT)
     versions = [f"mlflow_resnet {__version__}" + (f" at commit {commit}" if commit else "")]
     versions += [f"{name.replace('_', ' ')} {value}" for name, value in facts.environment.items()]
-    yield f"With {plain(', '.join(versions))}."
+    yield f"With {', '.join(versions)}."
 
 
 def headline_tags(evaluations: Mapping[str, Evaluation]) -> dict[str, str]:

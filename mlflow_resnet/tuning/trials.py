@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NoReturn
@@ -20,7 +21,7 @@ from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.options import SweepOptions, TrainOptions
 from mlflow_resnet.preparation import training_on
 from mlflow_resnet.text.credentials import all_without_credentials, without_credentials
-from mlflow_resnet.text.spreadsheets import without_formulas
+from mlflow_resnet.text.spreadsheets import write_csv
 from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
 from mlflow_resnet.tracking.recorder import recorder_of
@@ -128,8 +129,8 @@ class Sweep:
             mlflow.log_metrics({f"trial_{metric}": value, f"best_{metric}": best}, step=trial.number)
         else:
             say(f"trial {trial.number}: {trial.user_attrs.get('error', 'ended early')}")
-        table = without_formulas(study.trials_dataframe()).to_csv(index=False)
-        mlflow.log_text(without_credentials(table), "trials.csv")
+        write_csv(study.trials_dataframe(), table := io.StringIO())
+        mlflow.log_text(without_credentials(table.getvalue()), "trials.csv")
         if len(ended(study)) >= self.options.trials or self.budget.left() <= 0:
             study.stop()
 

@@ -31,7 +31,7 @@ from mlflow_resnet.images.parallel import default_threads, map_ordered
 from mlflow_resnet.images.reasons import os_reason
 from mlflow_resnet.images.rules import LEFT_OUT_NAME, Ignored, is_image
 from mlflow_resnet.text.credentials import without_credentials
-from mlflow_resnet.text.spreadsheets import QUOTED, without_formulas
+from mlflow_resnet.text.spreadsheets import QUOTED, write_csv
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ def write_left_out(folder: Path, left_out: dict[str, str], csv_formulas: str) ->
     if left_out:
         rows = [(encodable(source), reason) for source, reason in left_out.items()]
         table = pd.DataFrame(rows, columns=["source", "reason"])
-        without_formulas(table, csv_formulas).to_csv(folder / LEFT_OUT_NAME, index=False)
+        write_csv(table, folder / LEFT_OUT_NAME, csv_formulas)
 
 
 def nothing(source: str, ignored: Ignored, left_out: dict[str, str]) -> InvalidDatasetError:
