@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mlflow_resnet.errors import MlflowResnetError, OutputError
-from mlflow_resnet.images.owned import follow_links, is_same, locked, make_private, open_to_others
+from mlflow_resnet.images.owned import can_be_exchanged, follow_links, is_same, locked, make_private, open_to_others
 from mlflow_resnet.images.reasons import os_reason
 
 __all__ = [
@@ -194,7 +194,7 @@ def _replace_directory(partial: Path, status: os.stat_result, final: Path, overw
 
 
 def _refuse_exchanged(path: Path, status: os.stat_result, final: Path) -> None:
-    if not is_same(path, status):
+    if can_be_exchanged(path) and not is_same(path, status):
         raise OutputError(final, "was exchanged by another user while it was written; give a place of your own")
 
 

@@ -26,8 +26,11 @@ def follow_links(path: str | os.PathLike[str]) -> Path:
     if os.fspath(path).startswith(HANDLES):
         return Path(path)
     for link, is_last in links_on(Path(path).absolute()):
-        is_open = bool(os.stat(link.parent).st_mode & stat.S_IWOTH)
-        if not is_trusted(os.lstat(link)) and (is_last or is_open):
+        status = os.lstat(link)
+        if is_trusted(status) or not (is_last or is_open(os.stat(link.parent))):
+            continue
+        new = status_of_new(link.parent)
+        if new is None or new.st_uid != status.st_uid:
             raise OutputError(path, f"leads through {link}, a link of another user; give a path without it")
     return Path(os.path.realpath(path))
 
@@ -66,10 +69,39 @@ def check_owned(path: Path, status: os.stat_result, kind: type[PathError] = Outp
     if not stat.S_ISDIR(status.st_mode):
         what = "a link" if stat.S_ISLNK(status.st_mode) else "no folder"
         raise kind(path, f"is {what}, where a folder of this user is needed. {advice}")
-    if not is_trusted(status):
+    if is_trusted(status) and not is_open(status):
+        return
+    new = status_of_new(path.parent)
+    if new is None or status.st_uid not in (new.st_uid, 0):
         raise kind(path, f"belongs to another user, who could decide what is written where. {advice}")
-    if hasattr(os, "geteuid") and status.st_mode & stat.S_IWOTH:
+    if is_open(status) and not is_open(new):
         raise kind(path, f"can be written by every user, who could decide what is written where. {advice}")
+
+
+def can_be_exchanged(path: Path) -> bool:
+    """Whether another user may give the name of what is at `path` to something else."""
+    status = os.stat(path.parent)
+    return is_open(status) or not is_trusted(status)
+
+
+def is_open(status: os.stat_result) -> bool:
+    """Whether every user may write to it."""
+    return hasattr(os, "geteuid") and bool(status.st_mode & stat.S_IWOTH)
+
+
+def status_of_new(folder: Path) -> os.stat_result | None:
+    """What a private folder that was just made in `folder` looks like: some file systems know no owners or rights.
+
+    None if none can be made.
+    """
+    new = folder / f".{secrets.token_hex(8)}"
+    try:
+        os.mkdir(new, 0o700)
+        status = os.lstat(new)
+        os.rmdir(new)
+    except OSError:
+        return None
+    return status
 
 
 def is_trusted(status: os.stat_result) -> bool:

@@ -15,9 +15,9 @@ MOST_JSON = 64 * 2**20  # bytes
 NAMES = {str: "text", int: "an integer", float: "a number", bool: "true or false", NoneType: "null"}
 
 
-def read_plain(path: str | os.PathLike[str], most: int | None = None) -> bytes:
-    """The content of a file that is no link, device or pipe, and has at most so many bytes."""
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+def read_plain(path: str | os.PathLike[str], most: int | None = None, follow: bool = False) -> bytes:
+    """The content of a file of at most so many bytes that is no device or pipe, nor a link unless it is to `follow`."""
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | (0 if follow else getattr(os, "O_NOFOLLOW", 0))
     with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):

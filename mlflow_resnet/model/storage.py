@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save
 
 from mlflow_resnet.errors import InvalidModelError, TamperedWeightsError
 from mlflow_resnet.images.reasons import one_line
-from mlflow_resnet.images.untrusted import check_fields, parse_fields
+from mlflow_resnet.images.untrusted import MOST_JSON, check_fields, parse_fields, read_plain
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import build_network
 from mlflow_resnet.model.precision import PrecisionCheck
@@ -113,7 +113,7 @@ def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
         InvalidModelError: if there is none, or a newer version of mlflow_resnet wrote it.
     """
     try:
-        description = parse_fields((Path(folder) / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+        description = parse_fields(read_plain(Path(folder) / DESCRIPTION_FILE, MOST_JSON, follow=True))
         found = description["format_version"]
         if found in READABLE:
             check_fields(description, KINDS)
