@@ -360,7 +360,7 @@ def test_a_damaged_model_says_so(linked: Path, name: str, kind: str) -> None:
 
 
 ODD_FACTS = {
-    "classes": [3, ["a", 3], "ab", None],
+    "classes": [3, ["a", 3], "ab", None, ["a", "\ud800"]],
     "preprocessing": [[], {"crop_size": "x"}, {}],
     "temperature": ["hot", None, []],
     "precision_checks": [[], {"bf16": 3}, {"bf16": {}}],

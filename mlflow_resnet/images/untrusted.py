@@ -10,6 +10,8 @@ from dataclasses import fields
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from mlflow_resnet.text.characters import presentable
+
 T = TypeVar("T")
 MOST_JSON = 64 * 2**20  # bytes
 NAMES = {str: "text", int: "an integer", float: "a number", bool: "true or false", NoneType: "null"}
@@ -89,5 +91,5 @@ def expected(kind: Any) -> str:
 
 
 def words(value: Any) -> str:
-    text = repr(value)
+    text = presentable(repr(value))  # before it is cut: half a URI would show its password
     return text if len(text) <= 40 else f"{text[:40]}…"

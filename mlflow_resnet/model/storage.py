@@ -117,6 +117,7 @@ def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
         found = description["format_version"]
         if found in READABLE:
             check_fields(description, KINDS)
+            "".join(description["classes"]).encode()  # files and answers cannot hold what is no text
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InvalidModelError(str(folder), f"no readable {DESCRIPTION_FILE} ({one_line(error)}).") from None
     if found not in READABLE:

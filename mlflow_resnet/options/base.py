@@ -61,7 +61,7 @@ def problems_of(name: str, value: Any, metadata: Any) -> Iterator[str]:
     """What is wrong with `value`, one sentence each."""
     if metadata["choices"] and value not in metadata["choices"]:
         choices = [choice or "empty" for choice in metadata["choices"]]
-        yield f"{name} is {value!r:.60}; choose one of {listed(choices)}"
+        yield f"{name} is {presentable(repr(value)):.60}; choose one of {listed(choices)}"
     if value == AUTO:
         return
     if metadata["at_least"] is not None and not value >= metadata["at_least"]:

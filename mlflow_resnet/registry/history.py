@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
+from mlflow_resnet.images.untrusted import record_of
+
 TAG = "mlflow_resnet.history."
 NAME = re.compile(re.escape(TAG) + r"(?P<alias>[\w\-]+)\.(?P<sequence>\d{6,})")
 PROMOTE, ROLLBACK, REMOVE, FORCE = "promote", "rollback", "remove", "force"
@@ -63,10 +65,10 @@ def shown(version: int | None) -> str:
 
 
 def entry_of(text: str) -> Entry:
-    """Reads what `to_text` wrote; KeyError, TypeError or ValueError if it is something else."""
+    """Reads what `to_text` wrote; AttributeError, KeyError, TypeError or ValueError if it is something else."""
     facts = json.loads(text)
     facts["before"], facts["after"] = facts.pop("from"), facts.pop("to")
-    return Entry(**facts)
+    return record_of(Entry, facts)
 
 
 def entries(tags: Mapping[str, str], alias: str | None = None) -> list[Entry]:

@@ -69,6 +69,8 @@ def open_study(options: SweepOptions, space: Space, digests: dict[str, str], pro
 def claim(study: Study, known_by: dict[str, Any]) -> None:
     """Writes what a new study is known by, and refuses an old one that was begun with something else."""
     before = all_without_credentials(study.user_attrs.get("options"))
+    if before is not None and not isinstance(before, dict):
+        raise SweepError(f"study {study.study_name} holds {before!r:.40} as its options; give another study_name")
     if before is None:
         study.set_user_attr("options", known_by)
     elif changed := [name for name in known_by.keys() | before.keys() if known_by.get(name) != before.get(name)]:

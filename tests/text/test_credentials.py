@@ -9,10 +9,11 @@ import mlflow
 import pytest
 from helpers import run_main
 
-from mlflow_resnet.errors import InvalidModelError, ServerUnreachableError
+from mlflow_resnet.errors import InvalidModelError, MlflowResnetError, ServerUnreachableError
 from mlflow_resnet.images.conversion.convert import convert
 from mlflow_resnet.images.index import read_index
 from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.images.s3.location import located
 from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.resuming import ROOT, TrainingFolder, as_given, default_folder, digest_of, identity_of
 from mlflow_resnet.text.credentials import all_without_credentials, without_credentials
@@ -134,6 +135,24 @@ def test_a_table_of_presigned_addresses_leaves_no_signature_behind(tmp_path: Pat
     assert list(found.unreadable) == ["https://host/b.png?X-Amz-Signature=***"]
     assert SECRET not in (tmp_path / "out" / "left_out.csv").read_text()
     assert SECRET not in str(read_index(tmp_path / "out"))
+
+
+def test_a_message_that_is_cut_shows_no_part_of_a_password(tmp_path: Path) -> None:
+    uri = f"http://me:{SECRET * 9}@host/"
+    (tmp_path / "training.json").write_text(json.dumps({"audit": uri}))
+    for cause in (
+        lambda: one_line_of(ValueError(f"{uri} is wrong")),
+        lambda: Notes(tmp_path / "training.json"),
+        lambda: TrainOptions(train_dir="x", on_bad_image=uri),
+        lambda: located(f"s3://me:{SECRET * 9}@bucket/x"),
+    ):
+        with pytest.raises(MlflowResnetError) as caught:
+            cause()
+        assert SECRET[:4] not in caught.value.message
+
+
+def one_line_of(error: Exception) -> None:
+    raise MlflowResnetError(one_line(error))
 
 
 def test_facts_keep_their_shape() -> None:
