@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from typing import TextIO
+from typing import Any, TextIO
+
+from mlflow_resnet.text.characters import presentable
 
 
 def is_first() -> bool:
@@ -15,7 +18,24 @@ def is_first() -> bool:
 def say(*sentences: str) -> None:
     """One line of the sentences that are not empty."""
     if is_first():
-        print(*filter(None, sentences), sep="; ", file=sys.stderr, flush=True)
+        print(presentable("; ".join(filter(None, sentences))), file=sys.stderr, flush=True)
+
+
+def make_logs_presentable() -> None:
+    """Has what any library of this process logs keep to the rules of `presentable`."""
+    before = logging.getLogRecordFactory()
+
+    def shown(part: object) -> object:
+        return "\n".join(map(presentable, str(part).split("\n"))) if isinstance(part, str | Exception) else part
+
+    def record(*args: Any, **facts: Any) -> logging.LogRecord:
+        made = before(*args, **facts)
+        made.msg = shown(made.msg)
+        if isinstance(made.args, tuple):
+            made.args = tuple(map(shown, made.args))
+        return made
+
+    logging.setLogRecordFactory(record)
 
 
 def progress_stream() -> TextIO:

@@ -13,7 +13,7 @@ from mlflow_resnet.errors import AuditFailedError, listed
 from mlflow_resnet.images.audit.facts import check_imagehash
 from mlflow_resnet.images.audit.findings import TRAIN, VAL, AuditedImage, Finding, findings
 from mlflow_resnet.images.audit.journal import FactsJournal
-from mlflow_resnet.images.cache_folder import cache_folder
+from mlflow_resnet.images.cache_folder import private_cache
 from mlflow_resnet.images.conversion.convert import Converted
 from mlflow_resnet.images.conversion.convert import convert as convert_images
 from mlflow_resnet.images.directories import LabeledDirectory
@@ -46,6 +46,7 @@ def convert(options: ConvertOptions) -> Converted:
             label_column=options.label_column,
             transfer=options.transfer,
             threads=options.num_workers,
+            csv_formulas=options.csv_formulas,
             on_image=bar.update,
         )
 
@@ -130,7 +131,7 @@ def audited_directory(part: str, uri: str, options: AuditOptions) -> list[Audite
     directory = labeled_directory(uri)
     threads = options.num_workers or default_threads()
     with (
-        FactsJournal(cache_folder(), uri) as journal,
+        FactsJournal(private_cache(), uri) as journal,
         tqdm(total=len(directory), desc=f"auditing {part}", unit="img", leave=False, disable=None) as bar,
     ):
         found = scan(directory, threads, bar.update, looks=options.near_duplicates, journal=journal)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from mlflow_resnet.errors import printable
+from mlflow_resnet.errors import encodable
 from mlflow_resnet.evaluation.explanations import check_captum, explained
 from mlflow_resnet.images.directories import no_images
 from mlflow_resnet.images.output import new_directory
@@ -22,6 +22,7 @@ from mlflow_resnet.model.prediction import Prediction
 from mlflow_resnet.options import ExplainOptions
 from mlflow_resnet.pipeline import check_servers_of, load_predictor
 from mlflow_resnet.scoring.frame import ERROR, IMAGE, LABEL
+from mlflow_resnet.text.spreadsheets import write_csv
 from mlflow_resnet.tracking.run import attached_run_ends_with
 from mlflow_resnet.transformation import write_png
 
@@ -60,7 +61,7 @@ def explain(options: ExplainOptions) -> Explained:
             if not rows:
                 raise no_images(options.image_dir, Ignored(**ignored))
             table = pd.DataFrame(rows, columns=COLUMNS)
-            table.to_csv(folder / INDEX_NAME, index=False)
+            write_csv(table, folder / INDEX_NAME, options.csv_formulas)
     return Explained(len(table), int((table[ERROR] != "").sum()), Path(options.output_dir, INDEX_NAME))
 
 
@@ -75,7 +76,7 @@ def written(
         else:
             best = int(prediction.probabilities.argmax())
             file = write_png(folder, prediction.place, prediction.explanation, taken)
-            yield prediction.name, classes[best], float(prediction.probabilities[best]), printable(file), ""
+            yield prediction.name, classes[best], float(prediction.probabilities[best]), encodable(file), ""
         on_image()
 
 

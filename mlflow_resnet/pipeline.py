@@ -166,7 +166,7 @@ def score(options: ScoreOptions) -> ScoredFile:
                     raise no_images(options.image_dir, Ignored(**ignored))
                 add_nothing(parts, predictor.classes, options.top_k)
             with shown("writing", "row", total=parts.progress.rows) as progress:
-                scored = join(parts, path, options.output, progress.advance)
+                scored = join(parts, path, options.output, progress.advance, options.csv_formulas)
             say(f"{scored.rows} images in {options.image_dir}", str(Ignored(**ignored)))
     return scored
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mlflow_resnet import flavor
-from mlflow_resnet.errors import printable
+from mlflow_resnet.errors import encodable
 from mlflow_resnet.images.decode import MAX_IMAGE_BYTES
 from mlflow_resnet.images.sources import ImageSource
 from mlflow_resnet.options import AUTO, PredictOptions
@@ -76,4 +76,4 @@ def source_of(path: str, content: bytes) -> ImageSource:
         check_size(content, MAX_IMAGE_BYTES)
         return content
 
-    return ImageSource(printable(path), read)
+    return ImageSource(encodable(path), read)

@@ -16,13 +16,15 @@ import torch
 
 from mlflow_resnet.console import say
 from mlflow_resnet.errors import CheckpointError, OutputError, listed
-from mlflow_resnet.images.output import locked, output_errors
+from mlflow_resnet.images.output import output_errors
+from mlflow_resnet.images.owned import follow_links, locked, make_private
 from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.images.sources import is_remote
 from mlflow_resnet.mirroring.mirror import NOTES, Mirror
 from mlflow_resnet.mirroring.stores import store_of
 from mlflow_resnet.options import WITHOUT_EFFECT, TrainOptions
 from mlflow_resnet.preparation import Training
+from mlflow_resnet.text.credentials import all_without_credentials
 from mlflow_resnet.tracking.delivery import end_run
 from mlflow_resnet.tracking.notes import Notes
 from mlflow_resnet.tracking.recorder import Outbox
@@ -52,7 +54,10 @@ def training_folder(options: TrainOptions) -> Iterator[TrainingFolder | None]:
         return
     path = Path(options.checkpoint_dir or default_folder(options)).absolute()
     with output_errors(path):
-        path.mkdir(parents=True, exist_ok=True)
+        path = follow_links(path)
+        if not options.checkpoint_dir:
+            make_private(path.parent)
+        make_private(path)
         write_file(path / ".writable", b"")
         (path / ".writable").unlink()
     with locked(path, path, CheckpointError):
@@ -66,7 +71,7 @@ def opened_folder(directory: str) -> Iterator[TrainingFolder]:
     Raises:
         CheckpointError: if it is none, or the training is going on.
     """
-    path = Path(directory).absolute()
+    path = follow_links(directory)
     if not (path / NOTES).is_file():
         raise CheckpointError(path, "holds no training; give the folder that a training named, or its --checkpoint-dir")
     with locked(path, path, CheckpointError):
@@ -79,8 +84,9 @@ def saving_of(folder: TrainingFolder, options: TrainOptions) -> Saving:
 
 
 def default_folder(options: TrainOptions) -> str:
-    """A folder below the current one for this command."""
-    return os.path.join(ROOT, f"{options.architecture}-{digest_of(identity_of(options))}")
+    """A folder below the current one for this command; an old one may have a name to which credentials added."""
+    names = [f"{options.architecture}-{digest_of(known)}" for known in (as_given(options), identity_of(options))]
+    return next(filter(os.path.isdir, paths := [os.path.join(ROOT, name) for name in names]), paths[-1])
 
 
 def digest_of(identity: Mapping[str, Any]) -> str:
@@ -89,7 +95,15 @@ def digest_of(identity: Mapping[str, Any]) -> str:
 
 
 def identity_of(options: TrainOptions) -> dict[str, Any]:
-    """What makes a training this one and no other, as far as it is known before it looks at the images."""
+    """What makes a training this one and no other, as far as it is known before it looks at the images.
+
+    It is written to disk and copied, so it has no credentials.
+    """
+    return all_without_credentials(as_given(options))
+
+
+def as_given(options: TrainOptions) -> dict[str, Any]:
+    """The same, with the credentials that are in a URI."""
     chosen = {name: value for name, value in asdict(options).items() if name not in WITHOUT_EFFECT | {"audit"}}
     for name in DIRECTORIES:
         if chosen[name] and not is_remote(chosen[name]):
@@ -211,6 +225,8 @@ class TrainingFolder:
         """
         try:
             self.outbox.deliver_all()
+        except CheckpointError:
+            raise
         except Exception as error:  # connections, servers, databases, object stores: no common base class
             raise self.outbox.not_delivered(one_line(error)) from None
         with trying():

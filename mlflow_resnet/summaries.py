@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from mlflow_resnet.errors import LISTED
+from mlflow_resnet.errors import LISTED, presentable
 from mlflow_resnet.options import DemoOptions, PromoteOptions, SweepOptions, TrainOptions
 from mlflow_resnet.registry.history import Entry, shown
+from mlflow_resnet.text.characters import in_lines, rows_of
 
 if TYPE_CHECKING:
     from mlflow_resnet.champions import Champion
@@ -48,7 +49,7 @@ def trained(result: TrainResult, options: TrainOptions | DemoOptions) -> str:
     if result.version:
         alias = f", alias {result.alias}" if result.alias else ""
         lines.append(f"registry  models:/{options.registered_model_name}/{result.version}{alias}")
-    return "\n".join(lines)
+    return in_lines(lines)
 
 
 def synchronized(result: dict[str, Any]) -> str:
@@ -56,7 +57,7 @@ def synchronized(result: dict[str, Any]) -> str:
     lines = [f"run       {result['run_id']}"]
     lines += [f"model     {result['model_uri']}"] if result["model_uri"] else []
     lines += [f"version   {result['version']}"] if result["version"] else []
-    return "\n".join(["delivered", *lines])
+    return in_lines(["delivered", *lines])
 
 
 def found_lr(result: LearningRateTest) -> str:
@@ -67,14 +68,14 @@ def found_lr(result: LearningRateTest) -> str:
     lines.append(f"run       {result.run_id}, learning_rate_test.png")
     if suggestion.note:
         lines.append(f"note      {suggestion.note}")
-    return "\n".join(lines)
+    return in_lines(lines)
 
 
 def swept(result: SweepResult, options: SweepOptions) -> str:
     lines = [f"best {options.best_metric} {result.best_value:.4f} in trial {result.best_trial} of {result.trials}"]
     lines += [f"  --{name.replace('_', '-')} {value}" for name, value in result.best_values.items()]
     lines.append(f"sweep     {result.run_id}, study {result.study_name}")
-    return "\n".join(lines + ([trained(result.trained, options)] if result.trained else []))
+    return "\n".join([in_lines(lines)] + ([trained(result.trained, options)] if result.trained else []))
 
 
 def scored(result: ScoredFile) -> str:
@@ -85,7 +86,7 @@ def scored(result: ScoredFile) -> str:
         lines += ["  …"] if len(result.reasons) > SHOWN_REASONS else []
     if result.unsure:
         lines.append(f"{result.unsure} of them have no label, because no class has the --min-confidence")
-    return "\n".join(lines)
+    return in_lines(lines)
 
 
 def evaluated(result: Evaluation) -> str:
@@ -95,8 +96,7 @@ def evaluated(result: Evaluation) -> str:
         for name, value in result.metrics.items()
     ]
     numbers += [f"{name:34}{value:.4f}" for name, value in result.details.items() if name in SHOWN_DETAILS]
-    table = result.per_class.to_string(index=False, float_format="{:.4f}".format)
-    return "\n".join([f"{len(result.targets)} images", *numbers, "", table])
+    return in_lines([f"{len(result.targets)} images", *numbers, "", *rows_of(result.per_class)])
 
 
 def compared(result: RunComparison) -> str:
@@ -104,7 +104,7 @@ def compared(result: RunComparison) -> str:
     lines = [
         f"{result.images} {result.context} images",
         "",
-        columns.to_string(index=False, float_format="{:.4f}".format),
+        *rows_of(columns),
     ]
     first, *others = zip(result.table["run"], result.table["name"], strict=True)
     for (run, name), pairing in zip(others, result.pairings, strict=True):
@@ -115,7 +115,7 @@ def compared(result: RunComparison) -> str:
             f"only the latter {pairing.only_first}, neither {pairing.neither}",
             f"  accuracy {pairing.difference:+.4f}, McNemar's exact test p = {pairing.p_value:.4g}: {verdict(pairing)}",
         ]
-    return "\n".join(lines)
+    return in_lines(lines)
 
 
 def verdict(pairing: Pairing) -> str:
@@ -134,14 +134,13 @@ def promoted(result: Comparison, options: PromoteOptions) -> str:
     version = f"models:/{result.candidate.name}/{result.candidate.version}"
     if options.measure_only:
         signed = "signed" if result.evidence.signature else "not signed"
-        return f"{result}\n{version} has the evidence ({signed}); @{options.alias} stays where it is"
-    return "\n".join([str(result), f"@{options.alias} now points to {version}", guarded(result.is_guarded)])
+        return in_lines([str(result), f"{version} has the evidence ({signed}); @{options.alias} stays where it is"])
+    return in_lines([str(result), f"@{options.alias} now points to {version}", guarded(result.is_guarded)])
 
 
 def rolled_back(result: Move) -> str:
-    return (
-        f"@{result.alias} now points to models:/{result.name}/{result.after} again, no more to version {result.before}"
-    )
+    now = f"models:/{result.name}/{result.after}"
+    return presentable(f"@{result.alias} now points to {now} again, no more to version {result.before}")
 
 
 def told(entries: Sequence[Entry], name: str) -> str:
@@ -152,7 +151,7 @@ def told(entries: Sequence[Entry], name: str) -> str:
             lines.append(f"{'':24}  (by other means it came to {shown(entry.before)})")
         last[entry.alias] = entry.after
         lines.append(str(entry))
-    return "\n".join(lines) or f"no move of an alias of {name} was written down"
+    return in_lines(lines) or presentable(f"no move of an alias of {name} was written down")
 
 
 def crowned(result: Champion) -> str:
@@ -164,7 +163,7 @@ def crowned(result: Champion) -> str:
         data = f"{proof.images} images of {proof.dataset_name} (digest {proof.dataset_digest})"
         lines.append(f"measured  on {data} at {proof.measured_at} by {proof.measured_by}, {signed}")
         lines += [f"          {metric:20}{value:.4f}" for metric, value in proof.metrics.items()]
-    return "\n".join([*lines, guarded(result.is_guarded)])
+    return in_lines([*lines, guarded(result.is_guarded)])
 
 
 def guarded(by_gate: bool) -> str:
@@ -182,8 +181,8 @@ def shadowed(result: Shadowed) -> str:
     if result.unreadable:
         lines.append(f"{result.unreadable} images could not be read")
     if len(result.table):
-        lines += ["", result.table.head(LISTED).to_string(index=False, float_format="{:.4f}".format), ""]
-    return "\n".join([*lines, f"table and pictures are in shadow/ of run {result.run_id}"])
+        lines += ["", *rows_of(result.table.head(LISTED)), ""]
+    return in_lines([*lines, f"table and pictures are in shadow/ of run {result.run_id}"])
 
 
 def converted(result: Converted, output_dir: str) -> str:
@@ -195,7 +194,7 @@ def converted(result: Converted, output_dir: str) -> str:
     lines = [f"{result.images} images{classes} in {output_dir}{by_whom}"]
     if ignored := str(result.ignored):
         lines.append(ignored)
-    return "\n".join([*lines, *left_out(result.unreadable, f"; {LEFT_OUT_NAME} in that folder has them all")])
+    return in_lines([*lines, *left_out(result.unreadable, f"; {LEFT_OUT_NAME} in that folder has them all")])
 
 
 def left_out(unreadable: dict[str, str], where: str = "") -> Iterator[str]:
@@ -207,23 +206,23 @@ def left_out(unreadable: dict[str, str], where: str = "") -> Iterator[str]:
 
 def transformed(result: Transformed, output_dir: str) -> str:
     first = f"{result.images} images in {output_dir}: {', '.join(result.steps) or 'as they were'}"
-    return "\n".join([first, *left_out(result.unreadable)])
+    return in_lines([first, *left_out(result.unreadable)])
 
 
 def explained(result: Explained) -> str:
     lines = [f"{result.images} images in {result.index}, each that could be read with a heat map beside it"]
     if result.unreadable:
         lines.append(f"{result.unreadable} of them could not be read; the column `error` says why")
-    return "\n".join(lines)
+    return in_lines(lines)
 
 
 def audited(result: Audit) -> str:
     lines = [str(finding) for finding in result.findings] or ["nothing found"]
-    return "\n".join([f"{result.images} images", *lines, f"report    audit/report.html in run {result.run_id}"])
+    return in_lines([f"{result.images} images", *lines, f"report    audit/report.html in run {result.run_id}"])
 
 
 def divided(parts: Sequence[LabeledDirectory]) -> str:
-    return "\n".join(f"{len(part)} images of {len(part.classes)} classes in {part.source}" for part in parts)
+    return in_lines(f"{len(part)} images of {len(part.classes)} classes in {part.source}" for part in parts)
 
 
 def exported(result: Exported) -> str:
@@ -233,16 +232,16 @@ def exported(result: Exported) -> str:
     lines.append(f"log probabilities differ by {parity.log_probability_difference:.2g} at most")
     lines.append(f"accuracy {parity.accuracy:.4f} ({parity.accuracy - parity.accuracy_of_fp32:+.4f})")
     lines.append(f"model     {result.path}")
-    return "\n".join(lines + ([f"registry  {result.model_uri}"] if result.model_uri else []))
+    return in_lines(lines + ([f"registry  {result.model_uri}"] if result.model_uri else []))
 
 
 def demonstrated(result: DemoResult, options: DemoOptions) -> str:
     folder, model = result.folder, f"models:/{options.registered_model_name}@{options.alias}"
     picture = sorted((folder / "val").rglob("*.png"))[0]
-    rows = result.scored.head.iloc[:, :4].to_string(index=False, float_format="{:.4f}".format)
+    rows = in_lines(rows_of(result.scored.head.iloc[:, :4]))
     return f"""
 {trained(result.trained, options)}
-scored    {result.scored.rows} held-out images in {result.scored.path}, which begins (first columns)
+scored    {result.scored.rows} held-out images in {presentable(result.scored.path)}, which begins (first columns)
 
 {rows}
 
@@ -252,7 +251,7 @@ Next:
   # serve the champion
   mlflow models serve --model-uri {model} --port {PORT} --env-manager local
   # send it a picture
-  base64 < "{picture}" | tr -d '\\n' | sed 's/.*/{{"inputs": ["&"]}}/' | \\
+  base64 < "{presentable(picture)}" | tr -d '\\n' | sed 's/.*/{{"inputs": ["&"]}}/' | \\
     curl http://127.0.0.1:{PORT}/invocations --header 'Content-Type: application/json' --data-binary @-
   # train on your own folder of class folders
   mlflow-resnet train --train-dir YOUR_FOLDER --registered-model-name mine --alias champion"""

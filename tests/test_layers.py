@@ -14,6 +14,7 @@ PACKAGE = ROOT / "mlflow_resnet"
 # each may import those before it
 LAYERS = [
     "_version",
+    "text",
     "errors",
     "console",
     "options",

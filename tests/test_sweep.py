@@ -243,7 +243,7 @@ def test_a_storage_that_cannot_be_opened_is_named(workdir, options):
 def test_a_password_of_the_storage_is_not_shown(workdir, options):
     with pytest.raises(SweepError) as caught:
         sweep(options(storage="no-such-database://me:se:cr@t@host/db"))
-    assert "storage no-such-database://me:***@host/db cannot be opened" in caught.value.message
+    assert "storage no-such-database://host/db cannot be opened" in caught.value.message
     assert "cr@t" not in caught.value.message
 
 

@@ -41,7 +41,9 @@ from mlflow_resnet.errors.base import (
     InvalidOptionsError,
     MlflowResnetError,
     PathError,
+    encodable,
     listed,
+    presentable,
     printable,
 )
 from mlflow_resnet.errors.data import (
@@ -110,6 +112,8 @@ __all__ = [
     "WeightsDownloadError",
     "WeightsError",
     "WeightsMismatchError",
+    "encodable",
     "listed",
+    "presentable",
     "printable",
 ]

@@ -9,13 +9,23 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
+from mlflow_resnet.text.characters import encodable, presentable, printable
+
+__all__ = [
+    "LISTED",
+    "SIGINT_EXIT_CODE",
+    "SIGTERM_EXIT_CODE",
+    "InvalidOptionsError",
+    "MlflowResnetError",
+    "PathError",
+    "encodable",
+    "listed",
+    "presentable",
+    "printable",
+]
+
 SIGINT_EXIT_CODE, SIGTERM_EXIT_CODE = 130, 143
 LISTED = 20  # how many names a message lists before it says "and N more"
-
-
-def printable(path: str | os.PathLike[str]) -> str:
-    """`path` as text that any encoder takes: bytes that are not UTF-8 are written as `\\xNN`."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def listed(names: Iterable[object], limit: int = LISTED) -> str:
@@ -25,8 +35,14 @@ def listed(names: Iterable[object], limit: int = LISTED) -> str:
     return ", ".join(texts[:limit]) + more
 
 
+def named(path: str | os.PathLike[str]) -> str:
+    """`path` as people call it: also if it begins from the handle of an open folder."""
+    text = encodable(path)
+    return os.path.realpath(text) if text.startswith("/proc/self/fd/") else text
+
+
 class MlflowResnetError(MlflowException):
-    """Base of every error that a user can cause."""
+    """Base of every error that a user can cause. Its message is one line that can be shown, without credentials."""
 
     exit_code = 2
     is_shared = False  # by all processes that train together, so that one of them tells it
@@ -34,7 +50,7 @@ class MlflowResnetError(MlflowException):
     status = INVALID_PARAMETER_VALUE  # MLflow's, which decides what a scoring server answers
 
     def __init__(self, message: str) -> None:
-        super().__init__(message, error_code=self.status)
+        super().__init__(presentable(message), error_code=self.status)
 
     def serialize_as_json(self) -> str:
         """The answer of a scoring server: MLflow puts the whole input in front of `message`, which nobody needs."""
@@ -58,5 +74,5 @@ class PathError(MlflowResnetError):
     """Something at `path` cannot be used."""
 
     def __init__(self, path: str | os.PathLike[str], problem: str) -> None:
-        self.path, self.problem = printable(path), problem
+        self.path, self.problem = presentable(named(path)), problem
         super().__init__(f"{self.path}: {problem}")

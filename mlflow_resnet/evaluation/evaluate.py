@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from mlflow_resnet.errors import BadImagesError, ClassMismatchError, printable
+from mlflow_resnet.errors import BadImagesError, ClassMismatchError, encodable
 from mlflow_resnet.evaluation import abstention, calibration, metrics
 from mlflow_resnet.evaluation.intervals import Interval, confidence_intervals
 from mlflow_resnet.images.directories import LabeledDirectory
@@ -140,7 +140,7 @@ def targets_of(directory: LabeledDirectory, classes: tuple[str, ...], owner: str
     extra = [name for name in directory.class_names if name not in index]
     if extra:
         raise ClassMismatchError(directory.source, extra, classes, owner)
-    targets = {label: index[printable(label)] for label in directory.classes}
+    targets = {label: index[encodable(label)] for label in directory.classes}
     return np.array([targets[label] for label in directory.labels], dtype=np.int64)
 
 

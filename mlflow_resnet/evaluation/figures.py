@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from mlflow_resnet.errors import printable
 from mlflow_resnet.evaluation.calibration import reliability
 from mlflow_resnet.evaluation.evaluate import Evaluation
 
@@ -46,7 +47,7 @@ def label_axes(axes: Axes, classes: Sequence[str], points: float) -> None:
     """Args: points: the room for the name of each class."""
     font_size = min(max(points, MIN_FONT_SIZE), MAX_FONT_SIZE)
     some = range(0, len(classes), ceil(font_size / points))
-    names = [shortened(classes[index]) for index in some]
+    names = [shortened(printable(classes[index])) for index in some]
     rotation = 0 if max(map(len, names)) <= 3 and len(classes) <= MAX_ANNOTATED_CLASSES else 90
     axes.set_xticks(some, names, rotation=rotation, fontsize=font_size, parse_math=False)
     axes.set_yticks(some, names, fontsize=font_size, parse_math=False)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from mlflow_resnet.errors import printable
+from mlflow_resnet.errors import encodable
 from mlflow_resnet.evaluation.evaluate import Evaluation
 from mlflow_resnet.model.prediction import LABEL, PROBABILITY
 
@@ -26,7 +26,7 @@ def predictions_table(evaluation: Evaluation, names: Sequence[str]) -> pd.DataFr
     }
     return pd.DataFrame(
         {
-            IMAGE: [printable(name) for name in names],
+            IMAGE: [encodable(name) for name in names],
             TRUTH: classes[evaluation.targets],
             LABEL: classes[evaluation.probabilities.argmax(axis=1)],
             **probabilities,

@@ -15,7 +15,7 @@ import PIL
 
 from mlflow_resnet._version import __version__
 from mlflow_resnet.errors import BadImagesError, InvalidImageError, InvalidOptionsError
-from mlflow_resnet.images.cache_folder import cache_folder
+from mlflow_resnet.images.cache_folder import private_cache
 from mlflow_resnet.images.decode import read_bytes
 from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.images.memory import available_memory, size_in_words
@@ -90,7 +90,7 @@ def prepared_images(
     if mode == "none":
         return PreparedImages(source.load, len(directory), "prepared anew at every read")
     if mode == "disk":
-        path = cache_folder(cache_dir) / f"{_key(directory, hashes, settings)}.arrow"
+        path = private_cache(cache_dir) / f"{_key(directory, hashes, settings)}.arrow"
         return _on_disk(source, path, threads, on_image)
     if mode in ("auto", "ram"):
         return _in_memory(source, mode, threads, processes, reserved_bytes)
@@ -172,6 +172,7 @@ def _in_memory(source: _Source, mode: str, threads: int, processes: int, reserve
 def _on_disk(source: _Source, path: Path, threads: int, on_image: Callable[[], None] | None) -> PreparedImages:
     packed = packed_images(
         path,
+        len(source.directory),
         lambda: source.load_all(threads, on_image),
         lambda: source.size_of_all(source.sample(threads)),
     )

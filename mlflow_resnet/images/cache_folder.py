@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
+
+from mlflow_resnet.images.owned import follow_links, make_private
 
 CACHE_DIR_VARIABLE = "MLFLOW_RESNET_CACHE"
 
@@ -13,3 +16,15 @@ def cache_folder(cache_dir: str | os.PathLike[str] = "") -> Path:
     if chosen := os.fspath(cache_dir) or os.environ.get(CACHE_DIR_VARIABLE):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "mlflow_resnet")
+
+
+def private_cache(cache_dir: str | os.PathLike[str] = "") -> Path:
+    """The cache folder, which is made if it is not there and can be.
+
+    Raises:
+        OutputError: if another user can write to it, and so decides what is read from it.
+    """
+    folder = follow_links(cache_folder(cache_dir))
+    with suppress(OSError):  # whoever writes to it tells
+        make_private(folder)
+    return folder

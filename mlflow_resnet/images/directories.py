@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mlflow_resnet.errors import InvalidDatasetError, NotLabeledDatasetError, printable
+from mlflow_resnet.errors import InvalidDatasetError, NotLabeledDatasetError, encodable
 from mlflow_resnet.images.decode import IMAGE_EXTENSIONS
 from mlflow_resnet.images.index import IndexRow, referenced_rows
 from mlflow_resnet.images.reasons import os_reason
@@ -48,7 +48,7 @@ class LabeledDirectory:
     @property
     def class_names(self) -> tuple[str, ...]:
         """`classes` as text that JSON, CSV and databases take, also where a folder's name is not UTF-8."""
-        return tuple(printable(name) for name in self.classes)
+        return tuple(encodable(name) for name in self.classes)
 
     def counts(self) -> dict[str, int]:
         """Images per class, of every class, in the order of `classes`."""

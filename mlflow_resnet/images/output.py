@@ -1,4 +1,8 @@
-"""Outputs that appear whole or not at all: written beside their path under a hidden name, then renamed."""
+"""Outputs that appear whole or not at all: written beside their path under a hidden name, then renamed.
+
+Until then they lie in a folder that nobody else can enter, or under a name that nobody can guess, so that also in a
+folder for everybody no other user decides what is written where.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mlflow_resnet.errors import MlflowResnetError, OutputError, PathError
+from mlflow_resnet.errors import MlflowResnetError, OutputError
+from mlflow_resnet.images.owned import can_be_exchanged, follow_links, is_same, locked, make_private, open_to_others
 from mlflow_resnet.images.reasons import os_reason
+
+__all__ = [
+    "disk_errors",
+    "free_bytes",
+    "leftovers",
+    "locked",
+    "new_directory",
+    "new_file",
+    "output_errors",
+    "resumable_directory",
+    "resumable_file",
+    "synced",
+    "unwritable",
+]
 
 # Errors of the file system written to, whatever was being written.
 _WRITE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
@@ -23,19 +42,20 @@ def new_directory(path: str | os.PathLike[str], overwrite: bool = False) -> Iter
 
     Raises OutputError if `path` cannot be written, or is a non-empty directory and not `overwrite`.
     """
-    final = Path(os.path.realpath(path))
+    final = follow_links(path)
     _refuse_occupied(final, overwrite)
     partial = _sibling(final)
     with output_errors(final):
         os.makedirs(final.parent, exist_ok=True)
-        os.mkdir(partial)
+        os.mkdir(partial, 0o700)
+        status = os.lstat(partial)
     try:
         with disk_errors(final):
             yield partial
         with output_errors(final):
-            _replace_directory(partial, final, overwrite)
+            _replace_directory(partial, status, final, overwrite)
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove(partial, status)
         raise
 
 
@@ -49,61 +69,40 @@ def resumable_directory(path: str | os.PathLike[str], key: str, is_own: Callable
 
     Raises OutputError if `path` cannot be written, is a non-empty directory that is not its own, or is being written.
     """
-    final = Path(os.path.realpath(path))
+    final = follow_links(path)
     own = final.is_dir() and is_own(final)
     _refuse_occupied(final, overwrite=own)
     partial = final.with_name(f".{final.name}.{key}.partial")
     with output_errors(final):
-        os.makedirs(partial, exist_ok=True)
-    with locked(partial, final):
+        make_private(partial)
+    with locked(partial, final) as inside:
+        status = os.stat(inside)
         try:
             with disk_errors(final):
-                if own and not any(partial.iterdir()):
-                    shutil.copytree(final, partial, copy_function=os.link, dirs_exist_ok=True)
-                yield partial
+                if own and not any(inside.iterdir()):
+                    shutil.copytree(final, inside, copy_function=os.link, dirs_exist_ok=True)
+                yield inside
             with output_errors(final):
-                _replace_directory(partial, final, own)
+                _replace_directory(partial, status, final, own)
         except MlflowResnetError as error:
             if not error.is_passing:
-                shutil.rmtree(partial, ignore_errors=True)
+                _remove(partial, status)
             raise
 
 
 @contextmanager
-def locked(directory: Path, final: Path, kind: type[PathError] = OutputError) -> Iterator[None]:
-    """Keeps other processes out of `directory`; the system opens the lock when this one ends, however that may be.
-
-    Raises:
-        kind: about `final`, if another process is in it.
-    """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise kind(final, "is being written by another process; wait for it") from None
-        yield
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+def new_file(path: str | os.PathLike[str], mode: int = 0o666) -> Iterator[Path]:
     """Yields the path of an empty file of the same suffix, which replaces `path` when the block ends.
 
-    If the block fails, that file vanishes and `path` stays as it was. Raises OutputError if `path` cannot be written.
+    If the block fails, that file vanishes and `path` stays as it was. `mode`, less what the process denies to others,
+    says who may read it. Raises OutputError if `path` cannot be written.
     """
-    final = Path(os.path.realpath(path))
+    final = follow_links(path)
     partial = _sibling(final)
     with output_errors(final):
         _refuse_no_file(final)
         os.makedirs(final.parent, exist_ok=True)
-        partial.open("xb").close()
+        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), mode))
     try:
         with disk_errors(final):
             yield partial
@@ -124,13 +123,13 @@ def resumable_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises OutputError if `path` cannot be written, or is being written.
     """
-    final = Path(os.path.realpath(path))
+    final = follow_links(path)
     folder = final.with_name(f".{final.name}.partial")
     with output_errors(final):
         _refuse_no_file(final)
-        os.makedirs(folder, exist_ok=True)
-    with locked(folder, final):
-        partial = folder / final.name
+        make_private(folder)
+    with locked(folder, final) as inside:
+        partial, status = inside / final.name, os.stat(inside)
         try:
             with disk_errors(final):
                 yield partial
@@ -138,7 +137,7 @@ def resumable_file(path: str | os.PathLike[str]) -> Iterator[Path]:
                 synced(partial)
                 os.replace(partial, final)
                 synced(final.parent)
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder, status)
         except BaseException:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
@@ -180,14 +179,29 @@ def _refuse_occupied(path: Path, overwrite: bool) -> None:
             raise OutputError(path, "is not empty; give a new directory, or empty this one")
 
 
-def _replace_directory(partial: Path, final: Path, overwrite: bool) -> None:
+def _replace_directory(partial: Path, status: os.stat_result, final: Path, overwrite: bool) -> None:
+    """Makes the private folder `partial`, which has this status, the folder `final` with the usual permissions."""
+    _refuse_exchanged(partial, status, final)
+    open_to_others(partial)
     if not overwrite or not final.exists():
         os.rename(partial, final)  # fails if another process filled `final` meanwhile
-        return
-    old = _sibling(final)
-    os.rename(final, old)
-    os.rename(partial, final)
-    shutil.rmtree(old, ignore_errors=True)
+    else:
+        old = _sibling(final)
+        os.rename(final, old)
+        os.rename(partial, final)
+        shutil.rmtree(old, ignore_errors=True)
+    _refuse_exchanged(final, status, final)
+
+
+def _refuse_exchanged(path: Path, status: os.stat_result, final: Path) -> None:
+    if can_be_exchanged(path) and not is_same(path, status):
+        raise OutputError(final, "was exchanged by another user while it was written; give a place of your own")
+
+
+def _remove(folder: Path, status: os.stat_result) -> None:
+    """Removes the folder with this status, and no other that is there instead."""
+    if is_same(folder, status):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

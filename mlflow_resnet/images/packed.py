@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mlflow_resnet.errors import OutputError
 from mlflow_resnet.images.memory import size_in_words
@@ -38,6 +39,9 @@ class PackedImages:
             raise pa.ArrowInvalid("not a file of packed images")
         self._heights, self._widths = (table[name].to_numpy() for name in ("height", "width"))
         self._pixels = table["pixels"]
+        pixels = 3 * self._heights.astype(np.int64) * self._widths
+        if not (min(self._heights, default=1) > 0 and np.array_equal(pc.binary_length(self._pixels), pixels)):
+            raise pa.ArrowInvalid("sizes that are not those of the images")
         self.nbytes = table.nbytes
 
     def __len__(self) -> int:
@@ -49,17 +53,17 @@ class PackedImages:
         return pixels.reshape(self._heights[index], self._widths[index], 3)
 
 
-def packed_images(path: Path, images: Images, expected_bytes: Callable[[], int]) -> PackedImages:
-    """The images in the file at `path`; if it is missing or damaged, `images()` are packed there first.
+def packed_images(path: Path, count: int, images: Images, expected_bytes: Callable[[], int]) -> PackedImages:
+    """The images in the file at `path`; if it is missing or damaged, the `count` of `images()` are packed there first.
 
     One process packs while others that want the same file wait for it. Raises OutputError if the file cannot be
     written, or if its disk has less room than `expected_bytes()`.
     """
-    if (packed := _opened(path)) is not None:
+    if (packed := _opened(path, count)) is not None:
         return packed
     _remove_leftovers(path.parent)
     with _lock(path, wait=True):
-        if (packed := _opened(path)) is not None:  # written by the process that had the lock
+        if (packed := _opened(path, count)) is not None:  # written by the process that had the lock
             return packed
         try:
             _pack(path, images, expected_bytes)
@@ -68,9 +72,10 @@ def packed_images(path: Path, images: Images, expected_bytes: Callable[[], int])
         return PackedImages(path)
 
 
-def _opened(path: Path) -> PackedImages | None:
+def _opened(path: Path, count: int) -> PackedImages | None:
     try:
-        return PackedImages(path)
+        packed = PackedImages(path)
+        return packed if len(packed) == count else None
     except (OSError, pa.ArrowException):
         return None
 
@@ -84,6 +89,10 @@ def _pack(path: Path, images: Images, expected_bytes: Callable[[], int]) -> None
                     writer.write_batch(_record_batch(batch))
             file.flush()
             os.fsync(file.fileno())  # else a power cut could leave the final name on a file with holes
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _check_room(path: Path, expected_bytes: int) -> None:
@@ -118,7 +127,7 @@ def _lock(path: Path, *, wait: bool) -> Iterator[bool]:
             import fcntl  # not on Windows
 
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(path.with_suffix(".lock").open("ab"))
+            file = stack.enter_context(open(path.with_suffix(".lock"), "ab", opener=_open_no_link))
             fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             held = True
         except (ImportError, OSError):

@@ -11,8 +11,8 @@ from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
-from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError, ObjectUnreadableError, printable
-from mlflow_resnet.images.cache_folder import cache_folder
+from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError, ObjectUnreadableError, encodable
+from mlflow_resnet.images.cache_folder import private_cache
 from mlflow_resnet.images.decode import MAX_IMAGE_BYTES, read_bytes
 from mlflow_resnet.images.directories import LabeledDirectory, Walk, labeled, list_labeled, walk_order
 from mlflow_resnet.images.index import referenced_rows
@@ -57,7 +57,7 @@ def file_source(
     path: str | os.PathLike[str], called: str | os.PathLike[str] | None = None, place: str = ""
 ) -> ImageSource:
     """An image file, called by its path if nothing else is given."""
-    return ImageSource(printable(called or path), functools.partial(read_bytes, path), place)
+    return ImageSource(encodable(called or path), functools.partial(read_bytes, path), place)
 
 
 def failing_source(name: str, reason: str, place: str = "") -> ImageSource:
@@ -117,7 +117,7 @@ class StoredImage:
 
     @property
     def uri(self) -> str:
-        return printable(self.location.uri_of(self.object.key))
+        return encodable(self.location.uri_of(self.object.key))
 
     def read(self) -> bytes:
         """Its bytes. Raises InvalidImageError if it is the cause that there are none, InvalidDatasetError if S3 is."""
@@ -161,9 +161,9 @@ def object_source(client: Any, uri: str, called: str, place: str) -> ImageSource
     try:
         location = located(uri)
     except InvalidDatasetError as error:
-        return failing_source(printable(called), error.problem, place)
+        return failing_source(encodable(called), error.problem, place)
     unseen = StoredObject(location.key.rpartition("/")[2], location.key, SIZE_UNKNOWN, etag="")
-    return replace(fetched(StoredImage(client, location, unseen)), name=printable(called), place=place)
+    return replace(fetched(StoredImage(client, location, unseen)), name=encodable(called), place=place)
 
 
 def read_object(uri: str) -> bytes:
@@ -192,7 +192,7 @@ def labeled_directory(uri: str, on_object: Callable[[], object] = lambda: None) 
     check_names(uri, found)
     inside = [each for each in found if "/" in each.name]
     ignored["beside_classes"] = len(found) - len(inside)
-    paths = copied(client, location, inside, cache_folder(), on_object)
+    paths = copied(client, location, inside, private_cache(), on_object)
     return labeled(uri, [each.name for each in inside], paths, ignored, objects=inside)
 
 
@@ -208,7 +208,7 @@ def local_file(uri: str) -> Path:
     first = next(something(uri, objects(client, location)))
     if first.key != location.key:
         raise InvalidDatasetError(uri, "a prefix of several objects; give the key of one")
-    return Path(copied(client, location, [first], cache_folder())[0])
+    return Path(copied(client, location, [first], private_cache())[0])
 
 
 def something(uri: str, found: Iterator[StoredObject]) -> Iterator[StoredObject]:

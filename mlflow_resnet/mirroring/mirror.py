@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import threading
 import time
@@ -15,11 +16,13 @@ from mlflow_resnet.console import say
 from mlflow_resnet.errors import CheckpointError, MlflowResnetError
 from mlflow_resnet.images.output import disk_errors
 from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.images.untrusted import MOST_JSON, read_plain
 from mlflow_resnet.mirroring.stores import Store
-from mlflow_resnet.tracking.notes import Notes
-from mlflow_resnet.training.checkpoints import KEPT, SUMS, CheckpointFolder
+from mlflow_resnet.tracking.notes import Notes, checked
+from mlflow_resnet.training.checkpoints import KEPT, NUMBER, SUMS, CheckpointFolder
 
 NOTES = "training.json"
+PLAIN_NAME = re.compile(r"\w[\w.-]*")
 SECONDS_AT_END = 10.0  # from the last checkpoint on, that its copy may take when the training ends
 
 
@@ -123,7 +126,7 @@ class Mirror:
         whole = whole_copies(names)
         kept = whole[len(whole) - count :] if count else []
         for folder in sorted({name.partition("/")[0] for name in names if "/" in name}):
-            if folder.isdigit() and int(folder) not in kept:
+            if NUMBER.fullmatch(folder) and int(folder) not in kept:
                 self.store.remove(folder)
 
     def clear(self) -> None:
@@ -162,18 +165,21 @@ class Mirror:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / NOTES
             self.store.fetch(NOTES, path)
-            return json.loads(path.read_bytes())
+            try:
+                return checked(read_plain(path, MOST_JSON))
+            except ValueError as error:
+                raise CheckpointError(self.store.uri, f"its {NOTES} is damaged ({one_line(error)})") from None
 
     def fetched(self, number: int, names: list[str]) -> bool:
         """Makes a copy a checkpoint of this machine; False, told in a line, if it is damaged."""
         prefix = f"{self.checkpoints.folder_of(number).name}/"
         own = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+        own = [name for name in own if PLAIN_NAME.fullmatch(name)]
 
         def write(folder: Path) -> None:
             with self.answering(), disk_errors(folder):
                 for name in own:
-                    if "/" not in name:
-                        self.store.fetch(prefix + name, folder / name)
+                    self.store.fetch(prefix + name, folder / name)
 
         try:
             self.checkpoints.adopt(number, write)
@@ -197,4 +203,4 @@ class Mirror:
 def whole_copies(names: list[str]) -> list[int]:
     """The numbers of the checkpoints whose last file is there, in order."""
     folders = [name.removesuffix(f"/{SUMS}") for name in names if name.endswith(f"/{SUMS}")]
-    return sorted(int(folder) for folder in folders if folder.isdigit())
+    return sorted(int(folder) for folder in folders if NUMBER.fullmatch(folder))

@@ -18,6 +18,7 @@ from safetensors.torch import load, save
 
 from mlflow_resnet.errors import InvalidModelError, TamperedWeightsError
 from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.images.untrusted import MOST_JSON, check_fields, parse_fields, read_plain
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import build_network
 from mlflow_resnet.model.precision import PrecisionCheck
@@ -28,6 +29,16 @@ DESCRIPTION_FILE = "classifier.json"
 DATA_SUBPATH = "data"  # of a saved MLflow model, where both files are
 FORMAT_VERSION = 2  # 1 had no temperature
 READABLE = (1, 2)
+KINDS = {  # of the fields of DESCRIPTION_FILE
+    "format_version": int,
+    "architecture": str,
+    "classes": list[str],
+    "preprocessing": dict[str, Any],
+    "temperature": float,
+    "training": dict[str, Any],
+    "precision_checks": dict[str, dict[str, Any]],
+    "weights_sha256": str,
+}
 
 
 @contextlib.contextmanager
@@ -102,8 +113,11 @@ def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
         InvalidModelError: if there is none, or a newer version of mlflow_resnet wrote it.
     """
     try:
-        description = json.loads((Path(folder) / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+        description = parse_fields(read_plain(Path(folder) / DESCRIPTION_FILE, MOST_JSON, follow=True))
         found = description["format_version"]
+        if found in READABLE:
+            check_fields(description, KINDS)
+            "".join(description["classes"]).encode()  # files and answers cannot hold what is no text
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InvalidModelError(str(folder), f"no readable {DESCRIPTION_FILE} ({one_line(error)}).") from None
     if found not in READABLE:

@@ -75,7 +75,7 @@ def read_model(folder: Path) -> StoredModel:
     if recorded not in ("", sha256):
         raise TamperedModelError(str(folder), f"its {MLMODEL_FILE_NAME}", recorded, sha256)
     check_signature(mlmodel, classifier, folder)
-    config = mlmodel["flavors"].get(PYFUNC, {}).get("config") or {}
+    config = config_of(mlmodel)
     return StoredModel(classifier, data, exports, config, sha256, recorded, str(description[WEIGHTS_SHA256]))
 
 
@@ -114,7 +114,14 @@ def read_mlmodel_fields(folder: Path) -> dict[str, Any]:
         raise InvalidModelError(
             str(folder), f"its flavors are {', '.join(flavors)}; expected {FLAVOR_NAME}. MLflow itself loads it."
         )
+    if not isinstance(config_of({"flavors": flavors}), dict):
+        raise InvalidModelError(str(folder), "its configuration is not names with values. Log it again.")
     return fields | {"flavors": flavors}
+
+
+def config_of(mlmodel: Mapping[str, Any]) -> Mapping[str, Any]:
+    """How the model is configured, by MLmodel's fields."""
+    return mlmodel["flavors"].get(PYFUNC, {}).get("config") or {}
 
 
 def compute_model_sha256(
@@ -126,7 +133,7 @@ def compute_model_sha256(
         mlmodel: as `read_mlmodel_fields` gives it.
         description: `classifier.json`, with the sha256 of the weights as they were read.
     """
-    config = mlmodel["flavors"].get(PYFUNC, {}).get("config") or {}
+    config = config_of(mlmodel)
     facts = {
         "classifier": {name: description[name] for name in DESCRIBED if name in description},
         "exports": {name: asdict(export) for name, export in exports.items()},

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
-from mlflow_resnet.errors import InvalidOptionsError, listed
+from mlflow_resnet.errors import InvalidOptionsError, listed, presentable
 
 AUTO: Literal["auto"] = "auto"  # a value that the recipe decides
 MAX_SEED = 2**63  # what torch takes
@@ -33,6 +33,7 @@ TTA = "flip: average the probabilities of each image and its mirror image; empty
 TTAS = ("", "flip")
 RESOLUTION = "crop_size to look at images with, in pixels, resize_size in proportion; 0: as trained"
 SMALLEST_RESOLUTION, LARGEST_RESOLUTION = 32, 1024
+CSV_FORMULAS = "text in CSV files that a spreadsheet would run: with an apostrophe in front (quoted), or as it is (raw)"
 ON_BAD_IMAGE = "error: list unreadable images and stop; skip: leave them out"
 IMAGE_DIR_LABELED = "directory of class folders, local or s3://"
 
@@ -60,7 +61,7 @@ def problems_of(name: str, value: Any, metadata: Any) -> Iterator[str]:
     """What is wrong with `value`, one sentence each."""
     if metadata["choices"] and value not in metadata["choices"]:
         choices = [choice or "empty" for choice in metadata["choices"]]
-        yield f"{name} is {value!r:.60}; choose one of {listed(choices)}"
+        yield f"{name} is {presentable(repr(value)):.60}; choose one of {listed(choices)}"
     if value == AUTO:
         return
     if metadata["at_least"] is not None and not value >= metadata["at_least"]:
@@ -86,9 +87,12 @@ class Options:
             raise InvalidOptionsError(found)
 
     def command(self) -> str:
-        """The command with these options, without those that have their defaults; each on a line if they are many."""
+        """The command with these options, without those that have their defaults; each on a line if they are many.
+
+        It is to be shown: no value is on several lines, or has credentials.
+        """
         given = [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default]
-        flags = [shlex.join([f"--{name.replace('_', '-')}", str(value)]) for name, value in given]
+        flags = [shlex.join([f"--{name.replace('_', '-')}", presentable(value)]) for name, value in given]
         line = " ".join([f"mlflow-resnet {self.verb}", *flags])
         return line if len(line) <= LINE_LENGTH else " \\\n    ".join([f"mlflow-resnet {self.verb}", *flags])
 

@@ -9,6 +9,7 @@ from mlflow_resnet.options.base import (
     BACKEND,
     BACKENDS,
     BATCH_SIZE,
+    CSV_FORMULAS,
     DEVICE,
     IMAGE_DIR_LABELED,
     MAX_SEED,
@@ -63,6 +64,7 @@ class ScoreOptions(Options):
     min_confidence: float = option(
         "give no label to images whose most probable class has less than this probability", 0.0, at_least=0, at_most=1
     )
+    csv_formulas: str = option(CSV_FORMULAS, "quoted", choices=("quoted", "raw"))
     tta: str = option(TTA, "", choices=TTAS)
     resolution: int = option(RESOLUTION, 0)
     batch_size: int = option(BATCH_SIZE, 32, at_least=1)
@@ -94,6 +96,7 @@ class ExplainOptions(Options):
     image_dir: str = option("images at any depth below this directory, local or s3://")
     output_dir: str = option("directory to write PNGs and index.csv to; must not exist or be empty")
     max_images: int = option("explain only so many images, the first ones; 0: all", 0, at_least=0)
+    csv_formulas: str = option(CSV_FORMULAS, "quoted", choices=("quoted", "raw"))
     batch_size: int = option(BATCH_SIZE, 32, at_least=1)
     device: str = option(DEVICE, "auto")
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
@@ -138,6 +141,7 @@ class ConvertOptions(Options):
         "copy",
         choices=TRANSFERS,
     )
+    csv_formulas: str = option(CSV_FORMULAS, "quoted", choices=("quoted", "raw"))
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
 
 

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
+from mlflow_resnet.images.untrusted import record_of
+
 TAG = "mlflow_resnet.history."
 NAME = re.compile(re.escape(TAG) + r"(?P<alias>[\w\-]+)\.(?P<sequence>\d{6,})")
 PROMOTE, ROLLBACK, REMOVE, FORCE = "promote", "rollback", "remove", "force"
@@ -63,18 +65,13 @@ def shown(version: int | None) -> str:
 
 
 def entry_of(text: str) -> Entry:
-    """Reads what `to_text` wrote; KeyError, TypeError or ValueError if it is something else."""
+    """Reads what `to_text` wrote; AttributeError, KeyError, TypeError or ValueError if it is something else."""
     facts = json.loads(text)
     if "weights_sha256" in facts:  # written when there was no digest of the whole model
         del facts["weights_sha256"]
         facts["model_sha256"] = ""
     facts["before"], facts["after"] = facts.pop("from"), facts.pop("to")
-    entry = Entry(**facts)
-    texts = [entry.alias, entry.time, entry.who, entry.action, entry.model_sha256]
-    texts += [each for each in (entry.evidence, entry.policy) if each is not None]
-    numbers = [entry.sequence, *(each for each in (entry.before, entry.after) if each is not None)]
-    if not all(isinstance(each, str) for each in texts) or not all(type(each) is int for each in numbers):
-        raise TypeError("a field is of another kind")
+    entry = record_of(Entry, facts)
     if datetime.fromisoformat(entry.time).utcoffset() is None:
         raise ValueError("a time without an offset")
     return entry

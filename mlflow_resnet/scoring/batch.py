@@ -20,6 +20,7 @@ from mlflow_resnet.model.prediction import Prediction, Predictor
 from mlflow_resnet.scoring.frame import LABEL, scored_frame, text_columns
 from mlflow_resnet.scoring.parts import ROWS_PER_PART, Parts
 from mlflow_resnet.scoring.reasons import Reason, Reasons
+from mlflow_resnet.text.spreadsheets import QUOTED, write_csv
 
 SECONDS_PER_PART = 5.0
 BATCHES_AHEAD = 2
@@ -90,16 +91,26 @@ def scored_table(frame: pd.DataFrame) -> pa.Table:
     return pa.Table.from_pandas(frame, schema, preserve_index=False)
 
 
-def join(parts: Parts, path: Path, output: str, on_rows: Callable[[int], object] = lambda rows: None) -> ScoredFile:
+def join(
+    parts: Parts,
+    path: Path,
+    output: str,
+    on_rows: Callable[[int], object] = lambda rows: None,
+    csv_formulas: str = QUOTED,
+) -> ScoredFile:
     """Writes all rows to `path` in the format that the suffix of `output` names, each table as a Parquet row group.
 
     Args:
         path: where to write; the caller moves it to `output` when it is complete.
         on_rows: told how many rows were just written.
+        csv_formulas: see `text.spreadsheets`.
+
+    Raises:
+        OutputError: if a part was damaged meanwhile.
     """
     tables, reasons = parts.tables(), Reasons()
     first = next(tables)
-    with WRITERS[Path(output).suffix](path, first.schema) as write:
+    with WRITERS[Path(output).suffix](path, first.schema, csv_formulas) as write:
         for table in itertools.chain([first], tables):
             write(table)
             reasons.add(table)
@@ -115,20 +126,20 @@ def check_suffix(output: str) -> None:
 
 
 @contextmanager
-def parquet_writer(path: Path, schema: pa.Schema) -> Iterator[Write]:
+def parquet_writer(path: Path, schema: pa.Schema, formulas: str) -> Iterator[Write]:
     with pq.ParquetWriter(path, schema) as writer:
         yield writer.write_table
 
 
 @contextmanager
-def csv_writer(path: Path, schema: pa.Schema) -> Iterator[Write]:
+def csv_writer(path: Path, schema: pa.Schema, formulas: str) -> Iterator[Write]:
     with open(path, "w", encoding="utf-8", newline="") as file:
-        schema.empty_table().to_pandas().to_csv(file, index=False)
-        yield lambda table: table.to_pandas().to_csv(file, index=False, header=False)
+        write_csv(schema.empty_table().to_pandas(), file, formulas)
+        yield lambda table: write_csv(table.to_pandas(), file, formulas, header=False)
 
 
 @contextmanager
-def jsonl_writer(path: Path, schema: pa.Schema) -> Iterator[Write]:
+def jsonl_writer(path: Path, schema: pa.Schema, formulas: str) -> Iterator[Write]:
     options = {"orient": "records", "lines": True, "force_ascii": False, "double_precision": 15}
     with open(path, "w", encoding="utf-8") as file:
         yield lambda table: table.to_pandas().to_json(file, **options)

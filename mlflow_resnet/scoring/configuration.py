@@ -55,6 +55,9 @@ def configured_model(stored: StoredModel, given: Mapping[str, Any]) -> ScoringMo
 
 def configured_predictor(stored: StoredModel, config: dict[str, Any], num_workers: int = 0) -> Predictor:
     """What predicts with a saved model, as `config` says."""
+    if wrong := [name for name in ("device", "backend", "precision") if not isinstance(config.get(name), str)]:
+        text = f"{wrong[0]} in the model's configuration is {config.get(wrong[0])!r:.60}"
+        raise InvalidOptionsError([f"{text}; it must be text, such as auto"])
     device = usable_device(device_of(config), config["backend"])
     precision, forward = prepared_forward(
         stored.classifier, device, config["precision"], config["backend"], stored.data, stored.exports

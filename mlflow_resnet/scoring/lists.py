@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlflow_resnet.errors import InvalidDatasetError, listed, printable
+from mlflow_resnet.errors import InvalidDatasetError, encodable, listed
 from mlflow_resnet.images.parallel import map_ordered
 from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.images.rules import is_image
@@ -21,6 +21,8 @@ from mlflow_resnet.images.s3.client import connected
 from mlflow_resnet.images.s3.transfer import THREADS
 from mlflow_resnet.images.sources import ImageSource, failing_source, file_source, is_remote, local_file, object_source
 from mlflow_resnet.scoring.inputs import NO_URLS, URL
+from mlflow_resnet.text.credentials import without_credentials
+from mlflow_resnet.text.spreadsheets import is_ours, unquote
 
 COLUMNS = ("image", "path")
 ROWS_AT_ONCE = 10_000
@@ -77,7 +79,7 @@ class ImageList:
         if is_remote(uri):
             return object_source(self.client, uri, text, str(place))
         if URL.match(uri):
-            return failing_source(printable(text), NO_URLS, str(place))
+            return failing_source(without_credentials(encodable(text)), NO_URLS, str(place))
         return file_source(uri, text, str(place))
 
     def absolute(self, text: str) -> str:
@@ -100,8 +102,9 @@ def csv_cells(path: Path) -> Iterator[str]:
         rows = csv.reader(file)
         header = next(rows, [])
         position = header.index(column_of(path, header))
+        as_meant = unquote if is_ours(header) else str
         for row in filter(None, rows):
-            yield row[position] if position < len(row) else ""
+            yield as_meant(row[position]) if position < len(row) else ""
 
 
 def parquet_cells(path: Path) -> Iterator[str]:

@@ -11,9 +11,10 @@ from typing import Any
 import pyarrow as pa
 
 from mlflow_resnet.console import say
-from mlflow_resnet.errors import listed
+from mlflow_resnet.errors import OutputError, listed
 from mlflow_resnet.images.output import new_file, output_errors, synced
 from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.images.untrusted import parse_fields, record_of
 
 ROWS_PER_PART = 4096
 FACTS = b"mlflow_resnet"
@@ -39,6 +40,7 @@ class Parts:
 
     def __init__(self, folder: Path, call: Mapping[str, Any]) -> None:
         self.folder, self.call = folder, dict(call)
+        self.name = folder.resolve()  # as people call it
         self.progress = Progress()
         with output_errors(folder):
             self.find()
@@ -48,19 +50,19 @@ class Parts:
         usable = set()
         while (path := self.path_of(self.progress.parts + 1)).exists():
             try:
-                facts = facts_in(path)
-            except (OSError, ValueError, LookupError, TypeError) as error:
-                say(f"{path} is damaged ({one_line(error)}), so its images are scored again")
+                facts = facts_in(path, self.progress.parts + 1)
+            except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:
+                say(f"{self.name / path.name} is damaged ({one_line(error)}), so its images are scored again")
                 break
-            if changed := [name for name, value in self.call.items() if facts["call"].get(name) != value]:
-                say(f"{self.folder} holds rows of a call with another {listed(changed)}; scoring begins anew")
+            if changed := [name for name, value in self.call.items() if facts.call.get(name) != value]:
+                say(f"{self.name} holds rows of a call with another {listed(changed)}; scoring begins anew")
                 break
             usable.add(path)
-            self.progress = Progress(**facts["progress"])
+            self.progress = facts.progress
         for path in set(self.folder.iterdir()) - usable:
             path.unlink()
         if usable:
-            say(f"going on after {self.progress.rows} rows in {self.folder}; to begin anew, remove it")
+            say(f"going on after {self.progress.rows} rows in {self.name}; to begin anew, remove it")
 
     def add(self, table: pa.Table, unreadable: int, unsure: int, last: str) -> None:
         """Keeps the next rows; they are on the disk when this returns.
@@ -82,20 +84,42 @@ class Parts:
         self.progress = progress
 
     def tables(self) -> Iterator[pa.Table]:
-        """All rows, at least `ROWS_PER_PART` at a time as long as there are so many."""
+        """All rows, at least `ROWS_PER_PART` at a time as long as there are so many.
+
+        Raises:
+            OutputError: if a part was damaged meanwhile.
+        """
         waiting: list[pa.Table] = []
         for number in range(1, self.progress.parts + 1):
-            with pa.OSFile(str(self.path_of(number))) as file, pa.ipc.open_file(file) as reader:
-                waiting.append(reader.read_all().replace_schema_metadata())
-            if sum(map(len, waiting)) >= ROWS_PER_PART or number == self.progress.parts:
-                yield pa.concat_tables(waiting)
+            try:
+                with pa.OSFile(str(self.path_of(number))) as file, pa.ipc.open_file(file) as reader:
+                    waiting.append(reader.read_all().replace_schema_metadata())
+                whole = pa.concat_tables(waiting)
+            except (OSError, pa.ArrowException) as error:
+                problem = f"is damaged ({one_line(error)}). Remove it, and give the command again"
+                raise OutputError(self.path_of(number), problem) from None
+            if len(whole) >= ROWS_PER_PART or number == self.progress.parts:
+                yield whole
                 waiting = []
 
     def path_of(self, number: int) -> Path:
         return self.folder / f"{number:08d}.arrow"
 
 
-def facts_in(path: Path) -> dict[str, Any]:
-    """What a part says of itself. Raises an error unless the file is whole."""
+@dataclass(frozen=True)
+class Facts:
+    """What a part says of itself: of which call it is, and how far that had come with it."""
+
+    call: dict[str, Any]
+    progress: Progress
+
+
+def facts_in(path: Path, number: int) -> Facts:
+    """What the part of this number says of itself. Raises an error unless the file is whole."""
     with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as reader:
-        return json.loads(reader.schema.metadata[FACTS])
+        facts = parse_fields(reader.schema.metadata[FACTS])
+        reader.read_all().validate(full=True)
+    found = record_of(Facts, facts | {"progress": record_of(Progress, facts["progress"])})
+    if found.progress.parts != number:
+        raise ValueError(f"it is part {found.progress.parts}")
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 from mlflow_resnet._version import __version__
 from mlflow_resnet.evaluation.evaluate import HEADLINE, Evaluation, name_of
 from mlflow_resnet.options import SweepOptions, TrainOptions
+from mlflow_resnet.text.characters import presentable
+from mlflow_resnet.text.markdown import code, plain
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
 from mlflow_resnet.training.recipe import Recipe
 
@@ -85,7 +88,7 @@ def results(facts: CardFacts) -> Iterator[str]:
     yield ""
     yield (
         f"Best epoch {facts.best_epoch} of {facts.recipe.epochs}, chosen on the validation images. Least recall: "
-        f"`{worst['class']}`, {worst['recall']:.1%} of {worst['support']} images. Mistakes, galleries and every "
+        f"{code(worst['class'])}, {worst['recall']:.1%} of {worst['support']} images. Mistakes, galleries and every "
         f"prediction are in the artifacts below `{'` and `'.join(facts.evaluations)}`."
     )
 
@@ -115,11 +118,11 @@ def data(facts: CardFacts) -> Iterator[str]:
     yield "### Data"
     yield "| | images | from | digest |"
     yield "|---|---|---|---|"
-    yield f"| training | {len(train.directory)} | `{options.train_dir}` | `{train.digest}` |"
+    yield f"| training | {len(train.directory)} | {code(options.train_dir)} | {code(train.digest)} |"
     split = f"{options.val_fraction:g} of the same, stratified"
-    sources = {"validation": f"`{options.val_dir}`" if options.val_dir else split, "test": f"`{options.test_dir}`"}
+    sources = {"validation": code(options.val_dir) if options.val_dir else split, "test": code(options.test_dir)}
     for context, held_out in facts.held_out.items():
-        yield f"| {context} | {len(held_out.directory)} | {sources[context]} | `{held_out.digest}` |"
+        yield f"| {context} | {len(held_out.directory)} | {sources[context]} | {code(held_out.digest)} |"
     yield ""
     yield f"{len(classes)} classes: {class_list(classes)}."
     if options.audit:
@@ -128,12 +131,12 @@ def data(facts: CardFacts) -> Iterator[str]:
 
 def class_list(classes: tuple[str, ...]) -> str:
     more = f" and {len(classes) - MAX_LISTED_CLASSES} more" if len(classes) > MAX_LISTED_CLASSES else ""
-    return ", ".join(f"`{name}`" for name in classes[:MAX_LISTED_CLASSES]) + more
+    return ", ".join(map(code, classes[:MAX_LISTED_CLASSES])) + more
 
 
 def weights(facts: CardFacts) -> Iterator[str]:
     yield "### Weights and licence"
-    yield f"{facts.start[0].upper() + facts.start[1:]}. {licence(facts)}."
+    yield f"{plain(facts.start[0].upper() + facts.start[1:])}. {licence(facts)}."
 
 
 def licence(facts: CardFacts) -> str:
@@ -174,13 +177,16 @@ def use(facts: CardFacts) -> Iterator[str]:
     options = facts.options
     uri = "models:/m-…"
     if options.registered_model_name:
-        uri = f"models:/{options.registered_model_name}" + (f"@{options.alias}" if options.alias else "/VERSION")
+        uri = f"models:/{presentable(options.registered_model_name)}" + (
+            f"@{options.alias}" if options.alias else "/VERSION"
+        )
     yield "### Use"
     yield "```sh"
-    yield f"mlflow-resnet score --model-uri {uri} --image-dir FOLDER --output scored.parquet"
-    yield f"mlflow models serve --model-uri {uri} --env-manager local"
+    yield f"mlflow-resnet score --model-uri {shlex.quote(uri)} --image-dir FOLDER --output scored.parquet"
+    yield f"mlflow models serve --model-uri {shlex.quote(uri)} --env-manager local"
     yield "```"
-    yield f'In Python: `mlflow.pyfunc.load_model("{uri}").predict("FOLDER")`'
+    call = f'mlflow.pyfunc.load_model("{uri}").predict("FOLDER")'
+    yield f"In Python: {code(call)}"
 
 
 def repeat(facts: CardFacts) -> Iterator[str]:
@@ -208,7 +214,7 @@ def sweep_card(
     options: SweepOptions, study: str, trials: int, best: int, value: float, values: Mapping[str, Any]
 ) -> str:
     """Args: best: number of the best trial; value: its `best_metric`; values: option -> value."""
-    rows = "\n".join(f"| {name} | {value} |" for name, value in values.items())
+    rows = "\n".join(f"| {plain(name)} | {plain(value)} |" for name, value in values.items())
     return f"""## Sweep of {options.architecture}: {options.best_metric} {value:.4f}
 
 The best of {trials} trials is trial {best}:
@@ -218,5 +224,5 @@ The best of {trials} trials is trial {best}:
 {rows}
 
 The trials are the runs below this one; compare them in a parallel-coordinates plot of the options above against \
-`best_{options.best_metric}`. Optuna's study is `{study}`.
+`best_{options.best_metric}`. Optuna's study is {code(study)}.
 """

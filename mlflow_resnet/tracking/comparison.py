@@ -5,9 +5,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run
@@ -16,7 +16,10 @@ from mlflow.exceptions import MlflowException
 from mlflow_resnet.errors import InvalidOptionsError, listed
 from mlflow_resnet.evaluation.evaluate import HEADLINE, PREFIXES, name_of
 from mlflow_resnet.evaluation.pairing import Pairing, paired
+from mlflow_resnet.evaluation.predictions import IMAGE, TRUTH
 from mlflow_resnet.evaluation.report import PREDICTIONS
+from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.model.prediction import LABEL
 from mlflow_resnet.tracking.delivery import CONTEXT_TAG
 from mlflow_resnet.tracking.run import exists
 from mlflow_resnet.tracking.server import check_servers
@@ -58,9 +61,12 @@ def compare(run_ids: Sequence[str], on: str = "auto") -> RunComparison:
     context = common_context(runs) if on == "auto" else on
     check_same_images(runs, context)
     tables = [predictions_of(run, context) for run in runs]
-    return RunComparison(
-        context, len(tables[0]), metrics_table(runs, context), [paired(tables[0], other) for other in tables[1:]]
-    )
+    try:
+        pairings = [paired(tables[0], other) for other in tables[1:]]
+    except (ValueError, TypeError, LookupError) as error:
+        problem = f"the {context}/{PREDICTIONS} of the runs do not fit together ({one_line(error)})"
+        raise InvalidOptionsError([f"{problem}; evaluate the models again"]) from None
+    return RunComparison(context, len(tables[0]), metrics_table(runs, context), pairings)
 
 
 def common_context(runs: Sequence[Run]) -> str:
@@ -105,7 +111,11 @@ def predictions_of(run: Run, context: str) -> pd.DataFrame:
             raise InvalidOptionsError(
                 [f"run {run_id} has no {context}/{PREDICTIONS}; evaluate its model again"]
             ) from None
-        return pd.read_parquet(Path(path))
+        try:
+            return pd.read_parquet(path, columns=[IMAGE, TRUTH, LABEL])
+        except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
+            problem = f"run {run_id} has a {context}/{PREDICTIONS} that is damaged ({one_line(error)})"
+            raise InvalidOptionsError([f"{problem}; evaluate its model again"]) from None
 
 
 def metrics_table(runs: Sequence[Run], context: str) -> pd.DataFrame:

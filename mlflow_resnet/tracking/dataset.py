@@ -18,7 +18,7 @@ from mlflow.data.evaluation_dataset import EvaluationDataset
 from mlflow.data.pyfunc_dataset_mixin import PyFuncConvertibleDatasetMixin, PyFuncInputsOutputs
 from mlflow.types import ColSpec, DataType, Schema
 
-from mlflow_resnet.errors import InvalidDatasetError, listed, printable
+from mlflow_resnet.errors import InvalidDatasetError, encodable, listed
 from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.images.parallel import default_threads
 from mlflow_resnet.images.rules import Ignored
@@ -50,7 +50,7 @@ class ImageDirectoryDataset(Dataset, PyFuncConvertibleDatasetMixin):
     ) -> None:
         self.directory = directory
         self.found = found or Scan({})
-        super().__init__(source, name or printable(os.path.basename(os.path.abspath(directory.source))), digest)
+        super().__init__(source, name or encodable(os.path.basename(os.path.abspath(directory.source))), digest)
 
     def _compute_digest(self) -> str:
         self.found = scan(self.directory, default_threads())
@@ -62,7 +62,7 @@ class ImageDirectoryDataset(Dataset, PyFuncConvertibleDatasetMixin):
         return {
             "images": len(self.directory),
             "classes": len(self.directory.classes),
-            "images_per_class": {printable(name): count for name, count in self.directory.counts().items()},
+            "images_per_class": {encodable(name): count for name, count in self.directory.counts().items()},
             "ignored": str(self.directory.ignored),
         }
 
@@ -75,7 +75,7 @@ class ImageDirectoryDataset(Dataset, PyFuncConvertibleDatasetMixin):
     def frame(self) -> pd.DataFrame:
         """A row for each image: where it is on this machine, and its label."""
         columns = {IMAGE: self.directory.paths, LABEL: self.directory.labels}
-        return pd.DataFrame({name: [printable(text) for text in texts] for name, texts in columns.items()})
+        return pd.DataFrame({name: [encodable(text) for text in texts] for name, texts in columns.items()})
 
     def to_pyfunc(self) -> PyFuncInputsOutputs:
         """What a model is given, and what it should say."""

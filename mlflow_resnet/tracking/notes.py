@@ -9,7 +9,24 @@ from typing import Any
 
 from mlflow_resnet.errors import CheckpointError
 from mlflow_resnet.images.output import new_file
+from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.images.untrusted import MOST_JSON, check_fields, parse_fields, read_plain
+from mlflow_resnet.text.credentials import all_without_credentials
 from mlflow_resnet.training.checkpoints import write_file
+
+KINDS = {  # of a training's notes
+    "identity": dict[str, Any],
+    "run_id": str,
+    "model_id": str | None,
+    "version": str,
+    "alias": str,
+    "begun": bool,
+    "audit": list[str],
+    "best_epoch": int,
+    "metrics": dict[str, float],
+    "status": str,
+    "ended": int,
+}
 
 
 class Notes:
@@ -22,7 +39,10 @@ class Notes:
     def __init__(self, path: Path | None = None, **facts: Any) -> None:
         self.path = path
         self.lock = threading.Lock()
-        self.facts = (read(path) if path else {}) | facts
+        noted = read(path) if path else {}
+        self.facts = all_without_credentials(noted) | facts
+        if all_without_credentials(noted) != noted:
+            self.note()  # files of earlier versions have the tracking server's password
 
     def __contains__(self, name: str) -> bool:
         return name in self.facts
@@ -34,15 +54,15 @@ class Notes:
         return self.facts.get(name, default)
 
     def note(self, **facts: Any) -> None:
-        """Adds facts, which are on the disk when this returns.
+        """Adds facts, without credentials in them; they are on the disk when this returns.
 
         Raises:
             OutputError: if they cannot be written.
         """
         with self.lock:
-            self.facts |= facts
+            self.facts |= all_without_credentials(facts)
             if self.path:
-                with new_file(self.path) as partial:
+                with new_file(self.path, mode=0o600) as partial:
                     write_file(partial, json.dumps(self.facts, indent=1).encode())
 
     def clear(self) -> None:
@@ -52,9 +72,17 @@ class Notes:
 
 
 def read(path: Path) -> dict[str, Any]:
+    """What is in the file; nothing if there is none."""
     try:
-        return json.loads(path.read_bytes())
+        return checked(read_plain(path, MOST_JSON))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise CheckpointError(path, f"cannot be read ({error}). Remove the folder") from None
+        raise CheckpointError(path, f"cannot be read ({one_line(error)}). Remove the folder") from None
+
+
+def checked(content: bytes) -> dict[str, Any]:
+    """Notes of a training as they are in a file. Raises ValueError if they are damaged."""
+    facts = parse_fields(content)
+    check_fields(facts, KINDS)
+    return facts

@@ -25,6 +25,7 @@ from mlflow_resnet.images.audit.report import write_report
 from mlflow_resnet.images.directories import evenly_spread
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.prediction import Predictor
+from mlflow_resnet.text.spreadsheets import write_csv
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
 from mlflow_resnet.tracking.delivery import MODEL_NAME, now
 from mlflow_resnet.tracking.recorder import Recorder
@@ -92,8 +93,8 @@ def log_data(recorder: Recorder, data: ImageDirectoryDataset, context: str, of_m
     """The images as an input of the run; if they are in S3, also which objects they were, to find the same again."""
     recorder.put("input", dataset=data.to_dict(), context=context, of_model=of_model)
     if data.directory.objects:
-        manifest = pd.DataFrame([asdict(each) for each in data.directory.objects])[["key", "size", "etag"]]
-        log_files(recorder, lambda folder: manifest.to_csv(folder / f"{context}.csv", index=False), "manifests")
+        table = pd.DataFrame([asdict(each) for each in data.directory.objects])[["key", "size", "etag"]]
+        log_files(recorder, lambda folder: write_csv(table, folder / f"{context}.csv"), "manifests")
 
 
 def log_audit(recorder: Recorder, images: Sequence[AuditedImage], found: Sequence[Finding]) -> None:

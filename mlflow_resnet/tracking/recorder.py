@@ -8,7 +8,6 @@ import shutil
 import tempfile
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,9 +22,9 @@ from mlflow_resnet.images.output import new_directory, synced
 from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.tracking.delivery import MODEL_NAME, deliver
 from mlflow_resnet.tracking.notes import Notes
+from mlflow_resnet.tracking.pieces import FILES, NAME, PIECE, piece_of, read_piece
 from mlflow_resnet.training.checkpoints import write_file
 
-PIECE, FILES = "piece.json", "files"
 LONGEST_PAUSE = 30.0  # seconds between two tries
 
 
@@ -98,7 +97,7 @@ class Outbox(Recorder):
 
     def pieces(self) -> list[Path]:
         """The folders of those that were not delivered, in order."""
-        return sorted(self.path.glob("[0-9]*"))
+        return [folder for folder in sorted(self.path.glob("[0-9]*")) if NAME.fullmatch(folder.name)]
 
     def of_kind(self, kind: str) -> Iterator[tuple[Path, dict[str, Any]]]:
         """The pieces of a kind that were not delivered."""
@@ -112,6 +111,7 @@ class Outbox(Recorder):
         """Delivers what is there.
 
         Raises:
+            CheckpointError: if a piece is damaged.
             Exception: of any kind; what was not delivered is kept.
         """
         for folder in self.pieces():
@@ -211,11 +211,3 @@ class Outbox(Recorder):
     def clear(self) -> None:
         """Removes what was not delivered."""
         shutil.rmtree(self.path, ignore_errors=True)
-
-
-def piece_of(kind: str, facts: dict[str, Any]) -> dict[str, Any]:
-    return facts | {"kind": kind, "id": uuid.uuid4().hex}
-
-
-def read_piece(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / PIECE).read_bytes())

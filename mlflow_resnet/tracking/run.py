@@ -15,7 +15,8 @@ from mlflow.environment_variables import MLFLOW_RUN_ID
 from mlflow.exceptions import MlflowException
 
 from mlflow_resnet.console import is_first
-from mlflow_resnet.tracking.server import patience
+from mlflow_resnet.text.characters import presentable
+from mlflow_resnet.tracking.server import keep_address_private, patience
 
 SIGNALS = (KeyboardInterrupt, SystemExit)  # Ctrl-C, and SIGTERM, which the command line turns into SystemExit
 CONTINUED_IN = "mlflow_resnet.continued_in"
@@ -35,9 +36,10 @@ def recorded_run(name: str, resumed_id: str | None = None) -> Iterator[Run]:
     if active := mlflow.active_run():
         yield active
         return
+    keep_address_private()
     attached = MLFLOW_RUN_ID.get()
     resumed = resumed_id if resumed_id and exists(resumed_id) else None
-    run_name = None if attached or resumed else name
+    run_name = None if attached or resumed else presentable(name)
     if attached and resumed and attached != resumed:
         MlflowClient().set_tag(attached, CONTINUED_IN, resumed)
     run = mlflow.start_run(resumed, run_name=run_name, log_system_metrics=True)

@@ -10,10 +10,12 @@ from urllib.parse import unquote
 
 import mlflow
 from mlflow import MlflowClient
+from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT
 
 from mlflow_resnet.errors import ServerUnreachableError
 from mlflow_resnet.images.parallel import within
 from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.text.credentials import without_credentials
 
 SECONDS = 25.0
 SQLITE = "sqlite:///"
@@ -25,10 +27,18 @@ def check_servers(registry: bool) -> None:
     Raises:
         ServerUnreachableError: if one of them does not answer within 25 seconds.
     """
+    keep_address_private()
     with patience(retries=1, seconds=5):
         ask(mlflow.get_tracking_uri(), lambda: MlflowClient().search_experiments(max_results=1))
         if registry:
             ask(mlflow.get_registry_uri(), lambda: MlflowClient().search_registered_models(max_results=1))
+
+
+def keep_address_private() -> None:
+    """Has MLflow not print the address of each run that ends, if the address has a password in it."""
+    uri = mlflow.get_tracking_uri()
+    if without_credentials(uri) != uri:
+        os.environ[MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.name] = "true"
 
 
 def ask(uri: str, question: Callable[[], object]) -> None:

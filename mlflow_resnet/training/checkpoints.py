@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,9 +20,11 @@ from mlflow_resnet.console import say
 from mlflow_resnet.errors import CheckpointError, OutputError
 from mlflow_resnet.images.output import free_bytes, output_errors, synced
 from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.images.untrusted import MOST_JSON, parse_fields, read_plain
 
 FACTS, SUMS, SUFFIX = "facts.json", "SHA256SUMS", ".safetensors"
 PARTIAL = ".partial"
+NUMBER = re.compile(r"[0-9]{6,12}")
 KEPT = 2
 
 
@@ -120,7 +123,7 @@ class CheckpointFolder:
         Args:
             models: bytes that are needed besides, for models.
         """
-        present = sum(path.stat().st_size for number in self.numbers() for path in self.folder_of(number).iterdir())
+        present = sum(path.lstat().st_size for number in self.numbers() for path in self.folder_of(number).iterdir())
         needed, free = count * size - present + models, free_bytes(self.path)
         if free < needed:
             besides = f" and {models} bytes of models" if models else ""
@@ -131,7 +134,8 @@ class CheckpointFolder:
 
     def numbers(self) -> list[int]:
         """Of the checkpoints, in order."""
-        return sorted(int(path.name) for path in self.path.glob("[0-9]*") if path.name.isdigit())
+        names = (path.name for path in self.path.glob("[0-9]*") if path.is_dir() and not path.is_symlink())
+        return sorted(int(name) for name in names if NUMBER.fullmatch(name))
 
     def folder_of(self, number: int) -> Path:
         return self.path / f"{number:06d}"
@@ -162,12 +166,14 @@ def read(folder: Path) -> State:
     """
     try:
         files = {}
-        for line in (folder / SUMS).read_text().splitlines():
+        for line in read_plain(folder / SUMS, MOST_JSON).decode().splitlines():
             digest, name = line.split("  ")
-            files[name] = (folder / name).read_bytes()
+            if os.path.basename(name) != name:
+                raise ValueError(f"{name} is no name of a file")
+            files[name] = read_plain(folder / name)
             if hashlib.sha256(files[name]).hexdigest() != digest:
                 raise ValueError(f"{name} is not what was written")
-        facts = json.loads(files.pop(FACTS))
+        facts = parse_fields(files.pop(FACTS))
         return State({name.removesuffix(SUFFIX): torch.load(content) for name, content in files.items()}, facts)
     except (OSError, KeyError, SafetensorError) as error:
         raise ValueError(one_line(error)) from None

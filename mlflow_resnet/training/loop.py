@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from mlflow_resnet.console import say
-from mlflow_resnet.errors import TrainingDivergedError
+from mlflow_resnet.errors import CheckpointError, TrainingDivergedError
 from mlflow_resnet.evaluation.evaluate import Evaluation, named
 from mlflow_resnet.images.parallel import default_threads
+from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.model.classifier import ImageClassifier
-from mlflow_resnet.model.hardware import keep_freed_memory, use_tensor_cores
+from mlflow_resnet.model.hardware import is_out_of_memory, keep_freed_memory, use_tensor_cores
 from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.model.precision import pick_precision
 from mlflow_resnet.options import TrainOptions
@@ -79,6 +80,23 @@ def fit(
             state.facts["trainer"]["rate_factor"] = REWIND_FACTOR ** (rewinds + 1)
 
 
+@contextlib.contextmanager
+def fitting(saving: Saving) -> Iterator[None]:
+    """Around the use of a checkpoint that is as it was written, but perhaps by something else.
+
+    Raises:
+        CheckpointError: if it is not one of this training.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        what = f"its newest checkpoint is of something else ({type(error).__name__}: {one_line(error)})"
+        where = saving.folder.path if saving.folder else "checkpoints"
+        raise CheckpointError(where, f"{what}. To begin anew, give --resume never") from None
+
+
 def fit_from(
     state: State | None,
     classifier: ImageClassifier,
@@ -95,8 +113,9 @@ def fit_from(
     course = Course(best, Budget(options.max_minutes * 60 or math.inf))
     device = prepare(classifier, options)
     if state:
-        restore_course(course, state, classifier.classes, val.targets)
-        classifier.network.load_state_dict(dict(state.tensors[NETWORK]))
+        with fitting(saving):
+            restore_course(course, state, classifier.classes, val.targets)
+            classifier.network.load_state_dict(dict(state.tensors[NETWORK]))
     with deterministic_cudnn():
         for number in range(course.phase, len(plan)):
             work = work_of(plan[number], classifier, train, val, options, device)
@@ -107,7 +126,8 @@ def fit_from(
             stop = Stop()
             trainer = Trainer(work, plan[number], options, progress, seconds, partial(obey, stop, saving, course))
             if state:
-                restore_trainer(trainer, state)
+                with fitting(saving):
+                    restore_trainer(trainer, state)
                 yield from course.told_again(trainer)
             else:
                 course.begin_phase(number)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, fields
@@ -17,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from mlflow_resnet.errors import SweepError, listed
 from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.options import SweepOptions, TrainOptions
+from mlflow_resnet.text.credentials import all_without_credentials
 from mlflow_resnet.tuning.search_space import INDIFFERENT, Space
 
 HEARTBEAT_SECONDS = 10
@@ -56,7 +56,7 @@ def open_study(options: SweepOptions, space: Space, digests: dict[str, str], pro
         )
     except Exception as error:  # SQLAlchemy's, its drivers' and Optuna's have no common base class
         raise SweepError(
-            f"storage {without_password(options.storage)} cannot be opened ({one_line(error)}); give a database, "
+            f"storage {options.storage} cannot be opened ({one_line(error)}); give a database, "
             "such as sqlite:///sweep.db"
         ) from None
     # A sampler that began with the same seed each time would draw the first trials again.
@@ -66,14 +66,11 @@ def open_study(options: SweepOptions, space: Space, digests: dict[str, str], pro
     return study
 
 
-def without_password(url: str) -> str:
-    """`postgresql://me:***@host/db`, which runs and logs may show."""
-    return re.sub(r"(://[^/@]*?:).*@", r"\1***@", url)
-
-
 def claim(study: Study, known_by: dict[str, Any]) -> None:
     """Writes what a new study is known by, and refuses an old one that was begun with something else."""
-    before = study.user_attrs.get("options")
+    before = all_without_credentials(study.user_attrs.get("options"))
+    if before is not None and not isinstance(before, dict):
+        raise SweepError(f"study {study.study_name} holds {before!r:.40} as its options; give another study_name")
     if before is None:
         study.set_user_attr("options", known_by)
     elif changed := [name for name in known_by.keys() | before.keys() if known_by.get(name) != before.get(name)]:
@@ -88,7 +85,7 @@ def identity(options: SweepOptions, space: Space, digests: dict[str, str]) -> di
     names = [field.name for field in fields(TrainOptions) if field.name not in CHANGEABLE]
     swept = {name: asdict(values) for name, values in space.items()}
     known_by = {name: getattr(options, name) for name in names} | digests | {"search_space": swept}
-    return json.loads(json.dumps(known_by))
+    return json.loads(json.dumps(all_without_credentials(known_by)))
 
 
 def digest_of(known_by: dict[str, Any]) -> str:

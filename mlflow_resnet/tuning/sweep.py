@@ -15,6 +15,7 @@ from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.options import SweepOptions, TrainOptions
 from mlflow_resnet.preparation import check, scanned_test_data, training_on
+from mlflow_resnet.text.credentials import all_without_credentials
 from mlflow_resnet.tracking.card import sweep_card
 from mlflow_resnet.tracking.data import scanned_training_data
 from mlflow_resnet.tracking.run import attached_run_ends_with, child_run, recorded_run
@@ -116,7 +117,7 @@ def finish(all_trials: Sweep, run: Run) -> SweepResult:
     if trained:
         mlflow.log_outputs([LoggedModelOutput(trained.model_uri.removeprefix("models:/"), trained.best_epoch)])
     mlflow.log_metrics(trained.metrics if trained else best.user_attrs["metrics"])
-    mlflow.set_tags({f"best.{name}": value for name, value in best.params.items()})
+    mlflow.set_tags(all_without_credentials({f"best.{name}": value for name, value in best.params.items()}))
     count = len(ended(study))
     mlflow.set_tag(
         "mlflow.note.content", sweep_card(options, study.study_name, count, best.number, study.best_value, best.params)

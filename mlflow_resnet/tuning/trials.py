@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NoReturn
@@ -19,6 +20,8 @@ from mlflow_resnet.model.hardware import is_out_of_memory
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.options import SweepOptions, TrainOptions
 from mlflow_resnet.preparation import training_on
+from mlflow_resnet.text.credentials import all_without_credentials, without_credentials
+from mlflow_resnet.text.spreadsheets import write_csv
 from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
 from mlflow_resnet.tracking.recorder import recorder_of
@@ -27,7 +30,7 @@ from mlflow_resnet.training.budget import Budget
 from mlflow_resnet.training.course import EpochResult
 from mlflow_resnet.training_run import log_beginning
 from mlflow_resnet.tuning.search_space import Space
-from mlflow_resnet.tuning.study import ended, interrupted, without_password
+from mlflow_resnet.tuning.study import ended, interrupted
 
 ENDED_TAG = "mlflow_resnet.ended"
 
@@ -55,10 +58,11 @@ class Sweep:
     def begin(self, run: Run, first: dict[str, Any]) -> None:
         """Records in the parent run what is known before the trials. A new study begins with the values `first`."""
         recorder = recorder_of(run)
-        record.log_params(recorder, asdict(self.options) | {"storage": without_password(self.options.storage)})
+        record.log_params(recorder, asdict(self.options))
         record.log_data(recorder, self.train_set, "training")
         record.log_data(recorder, self.val_set, "validation")
-        mlflow.log_dict({name: asdict(values) for name, values in self.space.items()}, "search_space.json")
+        space = {name: asdict(values) for name, values in self.space.items()}
+        mlflow.log_dict(all_without_credentials(space), "search_space.json")
         mlflow.set_tags({"mlflow_resnet.version": __version__, "mlflow_resnet.study": self.study.study_name})
         self.study.set_user_attr("run_id", run.info.run_id)
         end_interrupted_runs(self.study)
@@ -125,7 +129,8 @@ class Sweep:
             mlflow.log_metrics({f"trial_{metric}": value, f"best_{metric}": best}, step=trial.number)
         else:
             say(f"trial {trial.number}: {trial.user_attrs.get('error', 'ended early')}")
-        mlflow.log_text(study.trials_dataframe().to_csv(index=False), "trials.csv")
+        write_csv(study.trials_dataframe(), table := io.StringIO())
+        mlflow.log_text(without_credentials(table.getvalue()), "trials.csv")
         if len(ended(study)) >= self.options.trials or self.budget.left() <= 0:
             study.stop()
 

@@ -12,6 +12,7 @@ from threading import Lock
 from types import TracebackType
 
 from mlflow_resnet.images.audit.facts import ImageFacts
+from mlflow_resnet.images.untrusted import parse_json, record_of
 
 Key = tuple[str, int, int]  # path, bytes, time of the last change in nanoseconds
 
@@ -38,8 +39,8 @@ class FactsJournal:
         with open(self.path, encoding="utf-8", errors="replace") as file:
             for line in file:
                 try:
-                    key, facts = json.loads(line)
-                    self.known[tuple(key)] = ImageFacts(**facts)
+                    (path, size, time), facts = parse_json(line)
+                    self.known[path, size, time] = record_of(ImageFacts, facts)
                 except (ValueError, TypeError):  # a line that a killed process did not finish, or of another version
                     continue
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlflow_resnet.errors import InvalidImageError, printable
+from mlflow_resnet.errors import InvalidImageError, encodable, printable
 from mlflow_resnet.images.audit.findings import KINDS, AuditedImage, Finding, Group
 from mlflow_resnet.images.decode import decode, read_bytes
 
@@ -43,7 +43,7 @@ def table_of(images: Sequence[AuditedImage], found: Sequence[Finding]) -> pa.Tab
                 kinds.setdefault((image.part, image.name), []).append(finding.kind)
     return pa.Table.from_pylist(
         [
-            {"part": image.part, "name": printable(image.name), "label": printable(image.label)}
+            {"part": image.part, "name": encodable(image.name), "label": encodable(image.label)}
             | {"findings": ",".join(kinds.get((image.part, image.name), ()))}
             | asdict(image.facts)
             | {"look": "" if image.facts.look is None else f"{image.facts.look:016x}"}
@@ -62,7 +62,7 @@ def page(images: Sequence[AuditedImage], found: Sequence[Finding]) -> Iterator[s
         yield f"<tr>{row}</tr>"
     yield "</table><h2>Classes</h2><table><tr><th>part<th>class<th>images</tr>"
     for (part, label), count in sorted(counts.items()):
-        yield f"<tr><td>{escape(part)}<td>{escape(printable(label))}<td>{count}</tr>"
+        yield f"<tr><td>{escape(printable(part))}<td>{escape(printable(label))}<td>{count}</tr>"
     yield "</table>"
     for finding in found:
         yield from section(finding)
@@ -84,7 +84,7 @@ def more(items: Sequence[AuditedImage] | Sequence[Group], shown: int) -> str:
 
 def figure(image: AuditedImage) -> str:
     """A thumbnail with the image's name, or with the reason why there is none."""
-    caption = escape(str(image)) + (f"<br>{escape(image.facts.problem)}" if image.facts.problem else "")
+    caption = escape(str(image)) + (f"<br>{escape(printable(image.facts.problem))}" if image.facts.problem else "")
     return f"<figure>{'' if image.facts.problem else thumbnail(image.path)}<figcaption>{caption}</figcaption></figure>"
 
 

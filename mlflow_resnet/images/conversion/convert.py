@@ -17,8 +17,8 @@ from mlflow_resnet.errors import (
     InvalidImageError,
     InvalidOptionsError,
     OutputError,
+    encodable,
     listed,
-    printable,
 )
 from mlflow_resnet.images.conversion.entries import Entry, entries_of, label_problem
 from mlflow_resnet.images.conversion.journal import JOURNAL_NAME, Journal
@@ -30,6 +30,8 @@ from mlflow_resnet.images.output import resumable_directory
 from mlflow_resnet.images.parallel import default_threads, map_ordered
 from mlflow_resnet.images.reasons import os_reason
 from mlflow_resnet.images.rules import LEFT_OUT_NAME, Ignored, is_image
+from mlflow_resnet.text.credentials import without_credentials
+from mlflow_resnet.text.spreadsheets import QUOTED, write_csv
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def convert(
     label_column: str = "",
     transfer: str = "copy",
     threads: int = 0,
+    csv_formulas: str = QUOTED,
     on_image: Callable[[], object] = lambda: None,
 ) -> Converted:
     """Copies the readable images of a source to `output_dir`, in class folders or flat, and lists them in an index.
@@ -81,6 +84,7 @@ def convert(
         transfer: "copy" bytes; "hardlink" files, which takes no space on the same disk; "reference", which writes the
             index alone: the images stay where they are.
         threads: that read and check images; 0: one per core.
+        csv_formulas: in the table of what was left out, see `text.spreadsheets`.
         on_image: called for each image, in this thread.
 
     Raises:
@@ -88,7 +92,7 @@ def convert(
         OutputError: if `output_dir` cannot be written, or holds something else.
     """
     source, ignored, left_out = os.fspath(source), Counter[str](), dict[str, str]()
-    facts = {SOURCE: printable(source), TRANSFER: transfer}
+    facts = {SOURCE: without_credentials(encodable(source)), TRANSFER: transfer}
     key = hashlib.sha256("\0".join(facts.values()).encode()).hexdigest()[:8]
     with (
         resumable_directory(output_dir, key, lambda path: read_index(path)[1] == facts) as folder,
@@ -112,7 +116,7 @@ def convert(
         if not rows:
             raise nothing(source, Ignored(**ignored), left_out)
         write_index(folder, rows, facts)
-        write_left_out(folder, left_out)
+        write_left_out(folder, left_out, csv_formulas)
         (folder / JOURNAL_NAME).unlink()
         classes = {row.label for row in rows} | {entry.name for entry in folder.iterdir() if entry.is_dir()}
     return Converted(
@@ -206,12 +210,13 @@ def no_file(entry: Entry, transfer: str) -> InvalidOptionsError:
     return InvalidOptionsError([f"transfer is {transfer!r}, but {entry.source} is no file on this machine; give copy"])
 
 
-def write_left_out(folder: Path, left_out: dict[str, str]) -> None:
+def write_left_out(folder: Path, left_out: dict[str, str], csv_formulas: str) -> None:
     """A table of the images that were left out, and why; none if there are none."""
     (folder / LEFT_OUT_NAME).unlink(missing_ok=True)
     if left_out:
-        table = pd.DataFrame({"source": list(left_out), "reason": list(left_out.values())})
-        table.to_csv(folder / LEFT_OUT_NAME, index=False)
+        rows = [(encodable(source), reason) for source, reason in left_out.items()]
+        table = pd.DataFrame(rows, columns=["source", "reason"])
+        write_csv(table, folder / LEFT_OUT_NAME, csv_formulas)
 
 
 def nothing(source: str, ignored: Ignored, left_out: dict[str, str]) -> InvalidDatasetError:

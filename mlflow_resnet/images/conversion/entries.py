@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from mlflow_resnet.errors import InvalidDatasetError, printable
+from mlflow_resnet.errors import InvalidDatasetError, encodable, presentable
 from mlflow_resnet.images.conversion.archives import ARCHIVE_SUFFIXES, archive_members
 from mlflow_resnet.images.conversion.coco import listed_in_coco
 from mlflow_resnet.images.conversion.tables import TABLE_SUFFIXES, Columns, Listed, listed_in_table
@@ -23,6 +23,7 @@ from mlflow_resnet.images.sources import (
     read_object,
     stored_images,
 )
+from mlflow_resnet.text.credentials import without_credentials
 
 AZURE_SCHEMES = ("azureml://", "AmlDatastore://")
 ANNOTATIONS_SUFFIX = ".json"
@@ -91,7 +92,7 @@ def entries_of(source: str, columns: Columns, image_root: str, ignored: Counter[
 def folder_entries(source: str, ignored: Counter[str]) -> Iterator[Entry]:
     for name in Walk(source, ignored).images(""):
         path = os.path.abspath(os.path.join(source, name))
-        yield Entry(name, printable(path), partial(read_bytes, path), path)
+        yield Entry(name, encodable(path), partial(read_bytes, path), path)
 
 
 def stored_entries(source: str, ignored: Counter[str]) -> Iterator[Entry]:
@@ -105,7 +106,7 @@ def archive_entries(source: str, ignored: Counter[str]) -> Iterator[Entry]:
         for name, read in archive_members(path, ignored):
             times[name] += 1
             number = f"#{times[name]}" if times[name] > 1 else ""  # a tar may hold a name several times
-            yield Entry(name, f"{printable(source)}!{printable(name)}{number}", read, in_archive=True)
+            yield Entry(name, f"{encodable(source)}!{encodable(name)}{number}", read, in_archive=True)
 
 
 @contextmanager
@@ -114,7 +115,7 @@ def errors_about(source: str, path: Path) -> Iterator[None]:
     try:
         yield
     except InvalidDatasetError as error:
-        if error.path != printable(path):
+        if error.path != presentable(path):
             raise
         raise InvalidDatasetError(source, error.problem) from error
 
@@ -122,14 +123,14 @@ def errors_about(source: str, path: Path) -> Iterator[None]:
 def listed_entry(listed: Listed, root: str) -> Entry:
     """An image that a table or annotations name."""
     if problem := listed.problem or label_problem(listed.label) or path_problem(listed.path):
-        return Entry(listed.path, listed.path, bytes, problem=problem)
+        return Entry(listed.path, without_credentials(encodable(listed.path)), bytes, problem=problem)
     file = os.path.basename(listed.path.rstrip("/")).lstrip(".") or "image"
     name = f"{listed.label}/{file}" if listed.label else file
     where = located_below(root, listed.path)
     if is_remote(where):
-        return Entry(name, where, partial(read_object, where))
+        return Entry(name, without_credentials(where), partial(read_object, where))
     where = os.path.abspath(where)
-    return Entry(name, printable(where), partial(read_bytes, where), where)
+    return Entry(name, encodable(where), partial(read_bytes, where), where)
 
 
 def located_below(root: str, path: str) -> str:

@@ -8,7 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 
+from mlflow_resnet.errors import OutputError
 from mlflow_resnet.images.index import IndexRow
+from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.images.untrusted import parse_json, read_plain, record_of
 
 JOURNAL_NAME = ".journal.jsonl"
 
@@ -42,8 +45,12 @@ def written(path: Path) -> Iterator[IndexRow]:
     """The rows in a journal, up to a line that a killed process did not finish."""
     if not path.exists():
         return
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    try:
+        content = read_plain(path)
+    except (OSError, ValueError) as error:
+        raise OutputError(path, f"is damaged ({one_line(error)}). Remove it") from None
+    for line in content.decode("utf-8", "replace").splitlines():
         try:
-            yield IndexRow(**json.loads(line))
-        except (ValueError, TypeError):
+            yield record_of(IndexRow, parse_json(line))
+        except ValueError:
             return

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from mlflow_resnet.errors import InvalidDatasetError, listed
 from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.text.spreadsheets import is_ours, unquote
 
 TABLE_SUFFIXES = (".csv", ".parquet", ".jsonl")
 IMAGE_COLUMNS = ("image_url", "image", "path", "image_path", "file", "file_name", "filename", "uri")
@@ -98,7 +99,10 @@ def listed_row(row: Row, number: int, image: str, label: str) -> Listed:
 
 def csv_rows(path: Path) -> Iterator[Row]:
     with open(path, encoding="utf-8-sig", newline="") as file:
-        yield from csv.DictReader(file)
+        reader = csv.DictReader(file)
+        as_meant = unquote if is_ours(reader.fieldnames or ()) else None
+        for row in reader:
+            yield {name: as_meant(cell) for name, cell in row.items() if isinstance(cell, str)} if as_meant else row
 
 
 def parquet_rows(path: Path) -> Iterator[Row]:

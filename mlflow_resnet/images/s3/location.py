@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from mlflow_resnet.errors import InvalidDatasetError
+from mlflow_resnet.text.credentials import without_credentials
 
 SCHEME = "s3://"
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -36,7 +37,8 @@ def located(uri: str) -> Location:
     """
     bucket, _, key = uri.removeprefix(SCHEME).partition("/")
     if not BUCKET.fullmatch(bucket):
-        problem = f"{bucket!r} is no name of a bucket: 3 to 63 lowercase letters, digits, dots and hyphens"
+        name = without_credentials(SCHEME + bucket).removeprefix(SCHEME)
+        problem = f"{name!r} is no name of a bucket: 3 to 63 lowercase letters, digits, dots and hyphens"
         raise InvalidDatasetError(uri, f"{problem}. Write s3://bucket/prefix.")
     if "\0" in key:
         raise InvalidDatasetError(uri, "a key with a NUL cannot be asked for")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mlflow_resnet.errors import InvalidModelError, TamperedWeightsError
 from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.images.untrusted import MOST_JSON, parse_fields, read_plain, record_of
 from mlflow_resnet.model.storage import sha256_of
 
 EXPORT_FILE = "export.json"
@@ -47,9 +48,9 @@ def read_export(folder: str | os.PathLike[str]) -> Export:
         InvalidModelError: if it cannot be read.
     """
     try:
-        export = Export(**json.loads((Path(folder) / EXPORT_FILE).read_text(encoding="utf-8")))
+        export = record_of(Export, parse_fields(read_plain(Path(folder) / EXPORT_FILE, MOST_JSON, follow=True)))
         return replace(export, files=dict(export.files))
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InvalidModelError(str(folder), f"no readable {EXPORT_FILE} ({one_line(error)}).") from None
 
 

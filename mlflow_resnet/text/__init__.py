@@ -1,0 +1,7 @@
+"""Text from outside: shown, never obeyed. Nothing here needs another package of ours.
+
+characters    for terminals, logs and messages: control characters become visible, secrets are left out
+credentials   URIs without user names, passwords, signatures and tokens
+markdown      for descriptions that MLflow shows
+spreadsheets  for CSV files, which spreadsheets take formulas from
+"""

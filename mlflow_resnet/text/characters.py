@@ -1,0 +1,60 @@
+"""Text as a terminal may show it."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from mlflow_resnet.text.credentials import without_credentials
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OBEYED = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode categories: control, format (bidi and others), surrogates, line ends
+JOINERS = "\u200c\u200d"  # of category Cf, but words of many languages and emojis are written with them
+
+
+def presentable(text: object) -> str:
+    """What a person may be shown of text from anywhere: `printable`, and without credentials."""
+    return printable(without_credentials(str(text)))
+
+
+def printable(text: str | os.PathLike[str]) -> str:
+    """Text on one line, in which nothing is an order to a terminal: what would be, is written as `\\x1b` or `\\n`."""
+    text = encodable(text)
+    if text.isprintable():
+        return text
+    return "".join(escape(each) if is_obeyed(each) else each for each in text)
+
+
+def in_lines(parts: Iterable[str]) -> str:
+    """Each part on a line of its own, whatever it is made of."""
+    return "\n".join(map(presentable, parts))
+
+
+def rows_of(table: pd.DataFrame) -> list[str]:
+    """The lines of a table with its header; pandas itself escapes line ends in cells."""
+    return table.to_string(index=False, float_format="{:.4f}".format).split("\n")
+
+
+def encodable(text: str | os.PathLike[str]) -> str:
+    """Text that any encoder takes, as files of data need it: bytes of a path that are not UTF-8 become `\\xNN`."""
+    text = os.fsdecode(text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "".join(escape(each) if unicodedata.category(each) == "Cs" else each for each in text)
+    return text
+
+
+def is_obeyed(character: str) -> bool:
+    return unicodedata.category(character) in OBEYED and character not in JOINERS
+
+
+def escape(character: str) -> str:
+    """The character as Python writes it; one that stands for a byte of a path, as the byte."""
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
