@@ -251,6 +251,7 @@ def sum_of(folder: Path) -> int:
     return sum(int(np.asarray(decode(Path(path).read_bytes())).sum()) for path in list_labeled(folder).paths)
 
 
+@pytest.mark.process
 def test_two_processes_that_want_the_same_file_both_get_it_and_one_makes_it(pets: Path) -> None:
     with builder(pets, stop_at=5) as first, builder(pets, stop_at=5) as second:
         wait_for(pets.parent / "cache" / "stopped")
@@ -262,6 +263,7 @@ def test_two_processes_that_want_the_same_file_both_get_it_and_one_makes_it(pets
     assert leftovers(pets) == []
 
 
+@pytest.mark.process
 def test_nothing_of_a_killed_process_is_taken_and_its_leftovers_go(
     pets: Path, write_image: Callable[..., Path]
 ) -> None:
@@ -278,6 +280,7 @@ def test_nothing_of_a_killed_process_is_taken_and_its_leftovers_go(
     assert leftovers(pets) == []
 
 
+@pytest.mark.process
 def test_what_a_living_process_writes_is_left_alone(pets: Path, write_image: Callable[..., Path]) -> None:
     with builder(pets, stop_at=5) as process:
         wait_for(pets.parent / "cache" / "stopped")
@@ -288,6 +291,7 @@ def test_what_a_living_process_writes_is_left_alone(pets: Path, write_image: Cal
     assert len(packed_files(pets)) == 2
 
 
+@pytest.mark.process
 def test_a_disk_that_fills_up_is_one_sentence(pets: Path) -> None:
     """The limit on the size of files makes the same writes fail as a full disk does."""
     limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (300, resource.RLIM_INFINITY))\n" + BUILDER
