@@ -64,7 +64,7 @@ def metrics_again(model, images):
 
 @pytest.mark.parametrize(
     "changes",
-    [KEPT, pytest.param({"ema_decay": 0.9}, marks=pytest.mark.slow)],
+    [KEPT, pytest.param({"ema_decay": 0.9}, marks=[pytest.mark.slow, pytest.mark.thorough])],
     ids=["by way of the outbox", "at once, averaged"],
 )
 def test_each_epoch_has_a_model_with_its_metrics(workdir, images, options, changes):

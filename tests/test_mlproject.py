@@ -82,6 +82,7 @@ def test_a_failed_run_is_failed_and_says_why(elsewhere, images):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_main_trains_in_two_processes(elsewhere, images):
     values = TINY | {"epochs": 1, "train_dir": images / "train", "processes": 2}
     result = mlflow_run(ROOT, *parameters(values), cwd=elsewhere)

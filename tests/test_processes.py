@@ -245,7 +245,7 @@ def test_diverging_is_told_once_with_its_exit_code(workdir, images):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("given", [{"processes": 2}, {"batch_size": 9}])
+@pytest.mark.parametrize("given", [{"processes": 2}, pytest.param({"batch_size": 9}, marks=pytest.mark.thorough)])
 def test_torchrun_trains_on_two_nodes(workdir, images, given):
     options = flags({"train_dir": images / "train"} | TINY | {"epochs": 1} | given)
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]

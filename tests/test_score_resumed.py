@@ -107,9 +107,9 @@ def test_images_that_come_and_go_meanwhile(trained, folder, read, tmp_path):
     ("changes", "what"),
     [
         ({"top_k": 1}, "top_k"),
-        pytest.param({"min_confidence": 0.9}, "min_confidence", marks=pytest.mark.slow),
-        pytest.param({"tta": "flip"}, "tta", marks=pytest.mark.slow),
-        pytest.param({"resolution": 64}, "resolution", marks=pytest.mark.slow),
+        pytest.param({"min_confidence": 0.9}, "min_confidence", marks=[pytest.mark.slow, pytest.mark.thorough]),
+        pytest.param({"tta": "flip"}, "tta", marks=[pytest.mark.slow, pytest.mark.thorough]),
+        pytest.param({"resolution": 64}, "resolution", marks=[pytest.mark.slow, pytest.mark.thorough]),
         ({"image_dir": "."}, "image_dir"),
         ({"shard": "1/2"}, "shard"),
         ({"model_uri": "other"}, "model"),
@@ -139,10 +139,10 @@ def test_another_batch_size_goes_on(trained, folder, read, tmp_path):
     assert len(read) == len(set(read)) == 6
 
 
-SLOW = pytest.mark.slow
+THOROUGH = [pytest.mark.slow, pytest.mark.thorough]
 
 
-@pytest.mark.parametrize("length", [pytest.param(0, marks=SLOW), pytest.param(100, marks=SLOW), -1])
+@pytest.mark.parametrize("length", [pytest.param(0, marks=THOROUGH), pytest.param(100, marks=THOROUGH), -1])
 def test_a_damaged_part_costs_only_what_follows(length, trained, folder, read, tmp_path, capsys):
     score(options(folder, tmp_path / "whole.csv"))
     given = options(folder, tmp_path / "scored.csv")

@@ -299,7 +299,10 @@ def test_larger_pictures_and_second_looks_make_a_request_no_longer(small, files)
         assert f"{most + 1} images in one request, over the limit of {most}" in answer.json()["message"]
 
 
-@pytest.mark.parametrize("examples", [pytest.param(25, id="few"), pytest.param(250, id="many", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "examples",
+    [pytest.param(25, id="few"), pytest.param(250, id="many", marks=[pytest.mark.slow, pytest.mark.thorough])],
+)
 @pytest.mark.parametrize("kind", [json_requests, other_requests])
 def test_no_request_does_harm(kind, examples, served, files, tmp_path):
     def still_answers():

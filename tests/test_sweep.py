@@ -271,7 +271,10 @@ def command_line(given):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("sent", "parents_status"), [(signal.SIGINT, "KILLED"), (signal.SIGKILL, "RUNNING")])
+@pytest.mark.parametrize(
+    ("sent", "parents_status"),
+    [pytest.param(signal.SIGINT, "KILLED", marks=pytest.mark.thorough), (signal.SIGKILL, "RUNNING")],
+)
 def test_a_sweep_that_was_killed_goes_on(workdir, options, monkeypatch, sent, parents_status):
     monkeypatch.setattr("mlflow_resnet.tuning.study.GRACE_SECONDS", 1)
     command = ["sweep", *command_line(options()), "--trials", 4]

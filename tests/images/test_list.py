@@ -183,6 +183,7 @@ def make_files(folder: Path, count: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_lists_a_hundred_thousand_images_of_one_folder_in_order(tmp_path: Path) -> None:
     make_files(tmp_path / "many", 100_001)
     names = list(Walk(tmp_path).images(""))
