@@ -174,7 +174,7 @@ def score(options: ScoreOptions) -> ScoredFile:
 def what_decides_rows(options: ScoreOptions, predictor: Predictor) -> dict[str, Any]:
     """What two calls must have in common, besides the images, so that one can go on with the other's rows.
 
-    The size of batches and the device are not in it: they decide no more than the last bits.
+    The size of batches and the device are not in it: they decide no more than the rounding.
     """
     return {
         "model": predictor.model_sha256,

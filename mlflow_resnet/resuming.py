@@ -112,7 +112,7 @@ def as_given(options: TrainOptions) -> dict[str, Any]:
 
 
 def full_identity_of(options: TrainOptions, training: Training) -> dict[str, Any]:
-    """The same with all that decides the bits of the weights."""
+    """The same with all that decides the bits of the weights on one machine."""
     return identity_of(options) | {
         "training images": training.train_set.digest,
         "validation images": training.val_set.digest,

@@ -202,5 +202,5 @@ def trained_at_once(options: TrainOptions, training: Training, run: Run) -> Trai
 
 
 def environment_params() -> dict[str, Any]:
-    """What besides the options decides the bits of the weights."""
+    """What besides the options decides the bits of the weights, but for the kind of processor."""
     return {"torch_version": torch.__version__, "torch_threads": torch.get_num_threads()}

@@ -17,6 +17,7 @@ from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
+from tiers import needs
 
 SECONDS = 120  # that a page may take on a busy machine
 # MLflow opens a panel on a person's first visit; its pages keep in the browser that it did.
@@ -90,7 +91,7 @@ def browser(url: str, width: int = 1500, height: int = 1150) -> Iterator[Browser
     """Debian's Chromium without a window; the test is skipped where it is not installed."""
     program, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not program or not driver:
-        pytest.skip("chromium and chromium-driver are not installed")
+        pytest.skip(needs("Chromium and its driver", "apt-get install chromium chromium-driver"))
     options = Options()
     options.binary_location = program
     for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--window-size={width},{height}"):

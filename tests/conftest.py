@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -10,9 +11,14 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PAT
 os.environ.setdefault("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run beside each other, where two threads wait for each other
 
-import mlflow  # noqa: E402 - reads the environment
 import pytest  # noqa: E402
-from helpers import COLORS, ROOT, TINY, flags, free_port, run_cli, server, upload, write_class_folders, write_picture  # noqa: E402, F401
+from helpers import TINY, free_port, server, unchanged, write_class_folders  # noqa: E402
+from tiers import (  # noqa: E402, F401
+    pytest_collection_modifyitems,
+    pytest_ignore_collect,
+    pytest_runtest_protocol,
+    pytest_terminal_summary,
+)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -22,17 +28,20 @@ def user_cache(tmp_path_factory) -> None:
 
 
 @pytest.fixture(scope="session")
-def images(tmp_path_factory) -> Path:
-    """`train` with 8 pictures per class and `val` with 4."""
+def images(tmp_path_factory) -> Iterator[Path]:
+    """`train` with 8 pictures per class and `val` with 4, for reading only."""
     root = tmp_path_factory.mktemp("color pictures")
     write_class_folders(root / "train", 8)
     write_class_folders(root / "val", 4, first_seed=100)
-    return root
+    with unchanged(root):
+        yield root
 
 
 @pytest.fixture(scope="session")
-def tracking(tmp_path_factory) -> str:
+def tracking(tmp_path_factory) -> Iterator[str]:
     """The URI of a tracking database for the whole session, set for this process and its children."""
+    import mlflow
+
     folder = tmp_path_factory.mktemp("tracking")
     uri = f"sqlite:///{folder}/mlflow.db"
     before = os.getcwd()
@@ -108,14 +117,18 @@ def s3(tmp_path_factory):
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory) -> Path:
     """A database with MLflow's tables and nothing in them, to be copied; making the tables takes seconds."""
+    import mlflow
+
     path = tmp_path_factory.mktemp("database") / "mlflow.db"
     mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
     return path
 
 
 @pytest.fixture
-def workdir(tmp_path, monkeypatch, empty_database) -> Path:
+def workdir(tmp_path, monkeypatch, empty_database) -> Iterator[Path]:
     """A working directory with nothing but a tracking database of its own."""
+    import mlflow
+
     shutil.copy(empty_database, tmp_path / "mlflow.db")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     before = mlflow.get_tracking_uri()

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -61,6 +61,19 @@ def write_class_folders(root: Path, per_class: int, first_seed: int = 0, suffix:
             seed = first_seed + 1000 * number + i
             write_picture(root / name / f"{i:02d}{suffix}", color, seed, size=(40 + 3 * i, 60 - 2 * i))
     return root
+
+
+@contextlib.contextmanager
+def unchanged(folder: Path) -> Iterator[None]:
+    """What lies in a folder that several tests read is after the block what it was before it."""
+
+    def found() -> dict[str, tuple[int, int]]:
+        return {str(path): (path.lstat().st_mtime_ns, path.lstat().st_size) for path in [folder, *folder.rglob("*")]}
+
+    before = found()
+    yield
+    changed = {path for path, _ in before.items() ^ found().items()}
+    assert not changed, f"a test changed what others read: {sorted(changed)}"
 
 
 def run_cli(*args: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess:

@@ -18,6 +18,7 @@ print(len(trained.epoch_seconds), trained.score(images))
 """
 
 
+@pytest.mark.slow
 def test_a_benchmark_trains_and_scores_ours(tmp_path):
     images = write_class_folders(tmp_path / "images", 8)
     command = [sys.executable, "-c", TRAINED, images]

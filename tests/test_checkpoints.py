@@ -10,6 +10,8 @@ from mlflow_resnet.training import loop
 from mlflow_resnet.training.checkpoints import CheckpointFolder
 from mlflow_resnet.training.course import Saving
 
+pytestmark = pytest.mark.networks
+
 
 @pytest.fixture
 def heeding_ctrl_c():

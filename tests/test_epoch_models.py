@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from helpers import TINY, run_main
 from mlflow import MlflowClient
+from rounding import about
 
 from mlflow_resnet import load_model
 from mlflow_resnet.evaluation.evaluate import evaluate
@@ -16,6 +17,8 @@ from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.pipeline import sync, train
 from mlflow_resnet.tracking import delivery
 from mlflow_resnet.tracking.record import log_epoch
+
+pytestmark = pytest.mark.networks
 
 KEPT = {"checkpoint_minutes": 10, "checkpoint_dir": "saved"}
 
@@ -50,7 +53,7 @@ def assert_each_epoch_has_its_model(run_id, images, epochs):
         logged = {(metric.key, metric.step, metric.dataset_name): metric.value for metric in model.metrics}
         for name, again in metrics_again(model, images).items():
             (point,) = [each for each in client.get_metric_history(run_id, name) if each.step == epoch]
-            assert logged[name, epoch, "val"] == point.value == pytest.approx(again, abs=1e-5)
+            assert logged[name, epoch, "val"] == point.value == about(again)
 
 
 def metrics_again(model, images):
@@ -61,7 +64,7 @@ def metrics_again(model, images):
 
 @pytest.mark.parametrize(
     "changes",
-    [KEPT, pytest.param({"ema_decay": 0.9}, marks=pytest.mark.slow)],
+    [KEPT, pytest.param({"ema_decay": 0.9}, marks=[pytest.mark.slow, pytest.mark.thorough])],
     ids=["by way of the outbox", "at once, averaged"],
 )
 def test_each_epoch_has_a_model_with_its_metrics(workdir, images, options, changes):
@@ -79,6 +82,7 @@ def test_each_epoch_has_a_model_with_its_metrics(workdir, images, options, chang
     assert [model.name for model in epoch_models(ascending=False)] == [model.name for model in epoch_models()][::-1]
 
 
+@pytest.mark.slow
 def test_a_head_that_is_trained_first_has_models_too(workdir, images, options, trained_weights):
     wanted = options(weights=trained_weights, strategy="probe_then_finetune", epochs=2, probe_epochs=1, ema_decay=0.5)
     assert_each_epoch_has_its_model(train(wanted).run_id, images, 2)
@@ -118,6 +122,7 @@ def test_a_training_that_goes_on_has_the_model_of_an_epoch_that_was_not_recorded
     assert_each_epoch_has_its_model(train(options(ema_decay=0.9, **KEPT)).run_id, images, 2)
 
 
+@pytest.mark.slow
 def test_an_answer_that_is_lost_leaves_no_second_model(workdir, images, options, monkeypatch):
     """Each piece arrives, but the first time nobody learns of it, as after kill -9 between the two."""
     deliver, seen = delivery.deliver, set()
@@ -137,6 +142,7 @@ def test_an_answer_that_is_lost_leaves_no_second_model(workdir, images, options,
         assert len(steps) == len(set(steps)), name
 
 
+@pytest.mark.slow
 def test_the_option_can_be_turned_on_in_the_middle(workdir, options, monkeypatch, heeding_ctrl_c):
     def stopped(*args, **kwargs):
         log_epoch(*args, **kwargs)

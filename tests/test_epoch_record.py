@@ -137,7 +137,13 @@ def interrupted(monkeypatch):
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize("step", [2, STEPS, STEPS + 1])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "step",
+    [pytest.param(2, marks=SLOW), STEPS, pytest.param(STEPS + 1, marks=[pytest.mark.slow, pytest.mark.thorough])],
+)
 def test_a_training_that_goes_on_has_each_learning_rate_once(workdir, options, late, interrupted, step):
     late(by := 0.2)
     wanted = options(checkpoint_minutes=10, checkpoint_dir="saved")

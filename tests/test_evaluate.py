@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from helpers import run_main, write_picture
 from mlflow import MlflowClient
+from rounding import about, assert_same_probabilities, of_auto
 from sklearn import metrics as sklearn_metrics
 
 from mlflow_resnet.errors import BadImagesError, ClassMismatchError, InvalidModelError
@@ -10,6 +11,8 @@ from mlflow_resnet.evaluation import metrics
 from mlflow_resnet.evaluation.figures import confusion_matrix_figure
 from mlflow_resnet.options import EvaluateOptions
 from mlflow_resnet.pipeline import evaluate
+
+pytestmark = pytest.mark.networks
 
 TARGETS = np.array([0, 0, 1, 2])
 PROBABILITIES = np.array([[0.7, 0.2, 0.1], [0.3, 0.6, 0.1], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6]], dtype=np.float32)
@@ -86,7 +89,7 @@ def test_evaluate_prints_and_logs_the_designers_metrics(trained, images):
 def test_evaluate_gives_the_accuracy_that_training_gave(trained, images):
     how = {"batch_size": 5, "precision": "fp32"}
     evaluation = evaluate(EvaluateOptions(model_uri=trained.model_uri, image_dir=str(images / "val"), **how))
-    assert evaluation.metrics["log_loss"] == pytest.approx(trained.metrics["val_loss"], rel=1e-5)
+    assert evaluation.metrics["log_loss"] == about(trained.metrics["val_loss"])
 
 
 def test_evaluate_measures_what_the_test_time_options_give(trained, images):
@@ -95,7 +98,7 @@ def test_evaluate_measures_what_the_test_time_options_give(trained, images):
     evaluation = evaluate(EvaluateOptions(model_uri=trained.model_uri, image_dir=str(folder), **how))
     predicted = mlflow.pyfunc.load_model(trained.model_uri).predict(str(folder), params=how)
     columns = [name for name in predicted.columns if name.startswith("Scored Probabilities_")]
-    np.testing.assert_allclose(evaluation.probabilities, predicted[columns].to_numpy(float), rtol=1e-4)
+    assert_same_probabilities(evaluation.probabilities, predicted[columns], of_auto())
     assert mlflow.last_active_run().data.params.items() >= {"tta": "flip", "resolution": "48"}.items()
 
 

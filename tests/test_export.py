@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 import torch
 from helpers import COLORS, run_main
+from rounding import BF16, INT8, LOSS, assert_same_probabilities
+from tiers import needs
 
 import mlflow_resnet
 from mlflow_resnet.errors import (
@@ -24,6 +26,8 @@ from mlflow_resnet.flavor import load_predictor
 from mlflow_resnet.model.backends.forwards import forward_of_files
 from mlflow_resnet.model.storage import load_classifier, sha256_of
 from mlflow_resnet.options import ExportOptions
+
+pytestmark = pytest.mark.networks
 
 CHAMPION = "models:/colors@champion"
 PROBABILITIES = [f"Scored Probabilities_{name}" for name in COLORS]
@@ -43,14 +47,14 @@ def given(trained, images, tmp_path_factory):
 @pytest.fixture(scope="module")
 def openvino_model(given):
     """Exported in fp32 to OpenVINO, and registered as `fast`."""
-    pytest.importorskip("openvino")
+    need("openvino")
     return mlflow_resnet.export(given(format="openvino", registered_model_name="fast"))
 
 
 @pytest.fixture(scope="module")
 def int8_model(given, images):
-    pytest.importorskip("openvino")
-    pytest.importorskip("nncf")
+    need("openvino")
+    need("nncf")
     options = {"format": "openvino", "precision": "int8", "calibration_dir": str(images / "train")}
     return mlflow_resnet.export(given(**options, registered_model_name="small"))
 
@@ -61,13 +65,21 @@ def expected(trained, images):
     return scored(CHAMPION, images, backend="torch", precision="fp32")
 
 
+def need(package):
+    return pytest.importorskip(package, reason=needs(package, f"pip install {package}"))
+
+
 def scored(model_uri, images, **config):
     return mlflow.pyfunc.load_model(model_uri, model_config=config).predict(str(images / "val"))
 
 
-def assert_same(found, expected, tolerance):
+def assert_same(found, expected, tolerance=None):
+    """Labels, and probabilities but for the rounding of float32; `tolerance`: of another number format."""
     assert list(found["Scored Labels"]) == list(expected["Scored Labels"])
-    np.testing.assert_allclose(found[PROBABILITIES], expected[PROBABILITIES], atol=tolerance)
+    if tolerance is None:
+        assert_same_probabilities(found[PROBABILITIES], expected[PROBABILITIES])
+    else:
+        np.testing.assert_allclose(found[PROBABILITIES], expected[PROBABILITIES], rtol=0, atol=tolerance)
 
 
 def pictures(classifier, images):
@@ -79,8 +91,8 @@ def pictures(classifier, images):
 def test_openvino_gives_what_torch_gives(openvino_model, expected, images):
     parity = openvino_model.parity
     assert (parity.images, parity.label_agreement, parity.accuracy) == (12, 1.0, parity.accuracy_of_fp32)
-    assert parity.log_probability_difference < 1e-3
-    assert_same(scored("models:/fast/1", images), expected, 1e-5)
+    assert parity.log_probability_difference < LOSS
+    assert_same(scored("models:/fast/1", images), expected)
     assert openvino_model.model_uri == "models:/fast/1"
 
 
@@ -99,7 +111,7 @@ def test_a_registered_export_scores_on_the_command_line(openvino_model, expected
             backend,
         )
         assert result.returncode == 0, result.stderr
-        assert_same(pd.read_csv(output, dtype={"Scored Labels": str}), expected, 1e-5)
+        assert_same(pd.read_csv(output, dtype={"Scored Labels": str}), expected)
 
 
 @pytest.mark.slow
@@ -114,22 +126,22 @@ def test_evaluation_and_promotion_measure_what_was_exported(int8_model):
 def test_int8_gives_the_same_labels_and_other_configurations_are_converted(int8_model, expected, images):
     assert int8_model.parity.accuracy >= int8_model.parity.accuracy_of_fp32 - 0.005
     small = scored("models:/small/1", images)
-    assert_same(small, expected, 0.2)
+    assert_same(small, expected, INT8)
     assert np.abs(small[PROBABILITIES] - expected[PROBABILITIES]).to_numpy().max() > 1e-5  # it is another network
-    assert_same(scored("models:/small/1", images, precision="fp32"), expected, 1e-5)
-    assert_same(scored("models:/small/1", images, precision="bf16"), expected, 0.05)
+    assert_same(scored("models:/small/1", images, precision="fp32"), expected)
+    assert_same(scored("models:/small/1", images, precision="bf16"), expected, BF16)
 
 
 def test_any_model_can_be_loaded_with_another_backend(expected, images):
-    pytest.importorskip("openvino")
-    assert_same(scored(CHAMPION, images, backend="openvino", precision="fp32"), expected, 1e-5)
+    need("openvino")
+    assert_same(scored(CHAMPION, images, backend="openvino", precision="fp32"), expected)
 
 
 def test_threads_share_a_model(openvino_model, expected, images):
     model = mlflow.pyfunc.load_model("models:/fast/1")
     with ThreadPoolExecutor(4) as pool:
         for found in pool.map(model.predict, [str(images / "val")] * 8):
-            assert_same(found, expected, 1e-5)
+            assert_same(found, expected)
 
 
 def test_other_programs_can_use_the_files(openvino_model, trained, expected, images):
@@ -141,45 +153,46 @@ def test_other_programs_can_use_the_files(openvino_model, trained, expected, ima
         openvino_model.path / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )
     found = compiled(pictures(trained.classifier, images))[0]
-    np.testing.assert_allclose(found, expected[PROBABILITIES], atol=1e-5)
+    assert_same_probabilities(found, expected[PROBABILITIES])
 
 
 def test_onnx_runs_anywhere(given, trained, expected, images):
-    pytest.importorskip("onnxscript")
-    runtime = pytest.importorskip("onnxruntime")
+    need("onnxscript")
+    runtime = need("onnxruntime")
     exported = mlflow_resnet.export(given(format="onnx", registered_model_name="portable"))
     session = runtime.InferenceSession(exported.path / "model.onnx")
     seen = pictures(trained.classifier, images)
     for part in (slice(0, 1), slice(0, 12)):
         (found,) = session.run(None, {"images": seen[part]})
-        np.testing.assert_allclose(found, expected[PROBABILITIES][part], atol=1e-5)
-    assert_same(scored("models:/portable/1", images), expected, 1e-5)
+        assert_same_probabilities(found, expected[PROBABILITIES][part])
+    assert_same(scored("models:/portable/1", images), expected)
 
 
 @pytest.mark.slow
 def test_onnx_in_int8(given, expected, images):
     for package in ("onnxscript", "onnxruntime", "nncf"):
-        pytest.importorskip(package)
+        need(package)
     options = {"format": "onnx", "precision": "int8", "calibration_dir": str(images / "train")}
     exported = mlflow_resnet.export(given(**options, registered_model_name="portable and small"))
     assert exported.parity.accuracy >= exported.parity.accuracy_of_fp32 - 0.005
     small = scored("models:/portable and small/1", images)
-    assert_same(small, expected, 0.2)
+    assert_same(small, expected, INT8)
     assert np.abs(small[PROBABILITIES] - expected[PROBABILITIES]).to_numpy().max() > 1e-5
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-6), ("bf16", 0.05)])
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", LOSS), ("bf16", BF16)])
 def test_torch_loads_what_it_exported(precision, tolerance, given, trained, expected, images):
     exported = mlflow_resnet.export(given(format="torch_export", precision=precision))
     module = torch.export.load(exported.path / "model.pt2").module()
     seen = torch.from_numpy(pictures(trained.classifier, images))
     for part in (slice(0, 1), slice(0, 12)):
-        np.testing.assert_allclose(module(seen[part]).numpy(force=True), expected[PROBABILITIES][part], atol=tolerance)
+        found = module(seen[part]).numpy(force=True)
+        np.testing.assert_allclose(found, expected[PROBABILITIES][part], rtol=0, atol=tolerance)
 
 
 @pytest.mark.slow
 def test_int8_that_loses_accuracy_is_refused(trained, given, images, tmp_path):
-    pytest.importorskip("nncf")
+    need("nncf")
     mlflow_resnet.save_model(with_an_outlier(trained.classifier), tmp_path / "model")
     out = tmp_path / "out"
     result = run_main(

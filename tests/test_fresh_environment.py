@@ -10,6 +10,7 @@ import sys
 
 import pytest
 import requests
+from environments import make_environment
 from helpers import free_port, server
 
 IN_THE_IMAGE = "/opt/ml/model"
@@ -39,7 +40,7 @@ def test_the_image_that_mlflow_describes_serves_the_model_where_mlflow_resnet_is
     assert (model / "MLmodel").is_file()
 
     environment = tmp_path / "venv"
-    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    python = make_environment(environment, (model / "requirements.txt").read_text().splitlines())
     path = {"PATH": f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"}
     runs = [rest for name, rest in steps if name == "RUN" and rest.split()[0] not in OF_THE_SYSTEM]
     assert [run.split()[0] for run in runs] == ["pip", "python"]
@@ -47,7 +48,6 @@ def test_the_image_that_mlflow_describes_serves_the_model_where_mlflow_resnet_is
         run = run.replace(IN_THE_IMAGE, str(model))
         done = subprocess.run(["bash", "-c", run], cwd=tmp_path, env=os.environ | path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-    python = environment / "bin" / "python"
     installed = subprocess.run([python, "-c", "import mlflow_resnet"], cwd=tmp_path, capture_output=True)
     assert installed.returncode != 0, "mlflow_resnet must not be installed there"
 

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from rounding import RESNET50
 from torch import nn
 
 from mlflow_resnet.evaluation.explanations import explained_stage, heat_maps, overlays
@@ -14,6 +15,8 @@ from mlflow_resnet.model.network import split_after
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.preprocessing import Preprocessing
 from mlflow_resnet.options import STAGES
+
+pytestmark = pytest.mark.networks
 
 SIDE = 256  # pixels; layer4 gives 8 x 8 cells
 
@@ -111,7 +114,8 @@ def test_the_map_is_what_autograd_gives(architecture, size, stage, averaged):
     for index, found in enumerate(heat_maps(Predictor(classifier, "cpu"), images, [2, 1])):
         expected = direct_map(network, inputs[index : index + 1], (2, 1)[index], stage, averaged)
         assert expected.max() > 0
-        torch.testing.assert_close(found, expected / expected.max(), rtol=0, atol=1e-5)
+        # forward to the stage, backward from the head: the network once
+        torch.testing.assert_close(found, expected / expected.max(), rtol=0, atol=RESNET50)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +135,8 @@ def test_a_network_in_two_parts_is_the_network(stage):
     trunk, rest = split_after(network, stage)
     inputs = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        torch.testing.assert_close(rest(trunk(inputs)), network(inputs))
+        expected = network(inputs)
+        torch.testing.assert_close(rest(trunk(inputs)), expected, rtol=0, atol=RESNET50 * expected.abs().max().item())
 
 
 def hooks_of(network):

@@ -14,6 +14,7 @@ import torch
 from helpers import COLORS, upload
 from mlflow.exceptions import MlflowException
 from PIL import Image
+from rounding import assert_same_probabilities
 
 import mlflow_resnet
 from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError
@@ -21,6 +22,8 @@ from mlflow_resnet.images.decode import MAX_IMAGE_BYTES
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.scoring.guard import REFUSED as REFUSED_OVER_HTTP
 from mlflow_resnet.scoring.pyfunc import ScoringModel
+
+pytestmark = pytest.mark.networks
 
 CLASSES = list(COLORS)
 PROBABILITIES = [f"Scored Probabilities_{name}" for name in CLASSES]
@@ -60,7 +63,7 @@ def expect(classifier):
         assert frame.loc[~read, "Scored Labels"].isna().all()
         assert np.isnan(frame.loc[~read, PROBABILITIES].to_numpy(float)).all()
         expected = probabilities(classifier, [file for file in files if file is not None])
-        np.testing.assert_allclose(frame.loc[read, PROBABILITIES].to_numpy(float), expected, rtol=1e-5)
+        assert_same_probabilities(frame.loc[read, PROBABILITIES], expected)
         assert list(frame.loc[read, "Scored Labels"]) == [CLASSES[i] for i in expected.argmax(axis=1)]
 
     return check

@@ -31,6 +31,12 @@ def elsewhere(workdir):
     return folder
 
 
+@pytest.fixture(scope="session")
+def trained_model(trained):
+    """A folder, found before a test has a tracking database of its own."""
+    return mlflow.artifacts.download_artifacts(trained.model_uri)
+
+
 def only_run():
     (run,) = mlflow.search_runs(output_format="list")
     return run
@@ -67,6 +73,7 @@ def test_from_a_git_url(elsewhere, images):
     assert sorted(path.name for path in (elsewhere / "a").iterdir()) == ["007", "blue sky", "grün"]
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_failed_and_says_why(elsewhere, images):
     result = mlflow_run(ROOT, *parameters({"train_dir": images / "train", "epochs": 0}), cwd=elsewhere)
     assert result.returncode != 0
@@ -75,6 +82,7 @@ def test_a_failed_run_is_failed_and_says_why(elsewhere, images):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_main_trains_in_two_processes(elsewhere, images):
     values = TINY | {"epochs": 1, "train_dir": images / "train", "processes": 2}
     result = mlflow_run(ROOT, *parameters(values), cwd=elsewhere)
@@ -86,28 +94,11 @@ def test_main_trains_in_two_processes(elsewhere, images):
 
 
 @pytest.mark.slow
-def test_score_and_evaluate_are_entry_points(elsewhere, trained, images):
-    shutil.copytree(mlflow_model(trained), elsewhere / "model")
+def test_score_and_evaluate_are_entry_points(trained_model, elsewhere, images):
+    shutil.copytree(trained_model, elsewhere / "model")
     values = {"model_uri": elsewhere / "model", "image_dir": images / "val"}
     result = mlflow_run(ROOT, "-e", "score", *parameters(values | {"output": elsewhere / "s.csv"}), cwd=elsewhere)
     assert result.returncode == 0, result.stderr
     assert len((elsewhere / "s.csv").read_text().splitlines()) == 13
     result = mlflow_run(ROOT, "-e", "evaluate", *parameters(values), cwd=elsewhere)
     assert result.returncode == 0, result.stderr
-
-
-def mlflow_model(trained):
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(TRACKING["uri"])
-    try:
-        return mlflow.artifacts.download_artifacts(trained.model_uri)
-    finally:
-        mlflow.set_tracking_uri(before)
-
-
-TRACKING = {}
-
-
-@pytest.fixture(autouse=True)
-def _remember(tracking):
-    TRACKING["uri"] = tracking

@@ -2,9 +2,10 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pytest
 import torch
+from rounding import RESNET18, RESNET50, assert_same_probabilities
+from tiers import needs
 from torch import Size, nn
 
 from mlflow_resnet.model.classifier import new_classifier
@@ -12,6 +13,8 @@ from mlflow_resnet.model.network import fold_batch_norms, split_after
 from mlflow_resnet.model.packed import PackedConv, packed
 from mlflow_resnet.model.prepared import TorchForward, picture_graph
 from mlflow_resnet.model.preprocessing import Preprocessing
+
+pytestmark = pytest.mark.networks
 
 CPU = torch.device("cpu")
 CLASSES = ("bark", "leaf", "moss")
@@ -38,19 +41,21 @@ def expected_of(classifier, images):
         return picture_graph(classifier)(images).numpy()
 
 
-@pytest.mark.parametrize("architecture", ["resnet18", "resnet50", "resnext50_32x4d"])
+@pytest.mark.parametrize(
+    ("architecture", "error"), [("resnet18", RESNET18), ("resnet50", RESNET50), ("resnext50_32x4d", RESNET50)]
+)
 @pytest.mark.parametrize("number", [1, 3, 19])
-def test_the_same_probabilities_for_one_image_and_for_many(architecture, number):
+def test_the_same_probabilities_for_one_image_and_for_many(architecture, error, number):
     classifier, images = classifier_of(architecture), images_of(number)
     found = TorchForward(classifier, CPU)(images)
-    np.testing.assert_allclose(found, expected_of(classifier, images), atol=1e-5)
+    assert_same_probabilities(found, expected_of(classifier, images), error)
 
 
 def test_images_of_another_size():
     classifier = classifier_of("resnet18")
     forward = TorchForward(classifier, CPU)
     for images in (images_of(2), images_of(2, size=96), images_of(1, size=96)):
-        np.testing.assert_allclose(forward(images), expected_of(classifier, images), atol=1e-5)
+        assert_same_probabilities(forward(images), expected_of(classifier, images))
 
 
 def test_threads_that_share_a_network_do_not_change_each_others_images():
@@ -60,10 +65,10 @@ def test_threads_that_share_a_network_do_not_change_each_others_images():
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(forward, requests))
     for images, found in zip(requests, answers, strict=True):
-        np.testing.assert_allclose(found, expected_of(classifier, images), atol=1e-5)
+        assert_same_probabilities(found, expected_of(classifier, images))
 
 
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason=needs("oneDNN", "a torch that is built with it"))
 def test_the_networks_convolutions_are_packed():
     stages, _ = split_after(fold_batch_norms(classifier_of("resnet18").network), "layer4")
     assert isinstance(packed(stages, Size([1, 3, 64, 64]))[0], PackedConv)

@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 import torch
 from helpers import run_main
+from rounding import BF16
+from tiers import needs
 
 from mlflow_resnet import flavor
 from mlflow_resnet.errors import InvalidOptionsError
@@ -17,9 +19,11 @@ from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.model.precision import PrecisionCheck, has_native_bf16, scoring_precision
 from mlflow_resnet.model.prediction import Predictor
 
+pytestmark = pytest.mark.networks
+
 CPU = torch.device("cpu")
 GOOD, BAD = PrecisionCheck(100, 1.0, 0.0), PrecisionCheck(100, 0.9, -0.1)
-native = pytest.mark.skipif(not has_native_bf16(CPU), reason="this processor has no bf16")
+native = pytest.mark.skipif(not has_native_bf16(CPU), reason=needs("bf16", "a CPU that has it"))
 
 
 def test_agreement_and_accuracy_decide():
@@ -59,7 +63,7 @@ def test_what_the_check_says_is_what_both_precisions_predict(trained, images):
     fp32 = evaluate(Predictor(trained.classifier, "cpu", precision="fp32"), directory)
     bf16 = evaluate(Predictor(trained.classifier, "cpu", precision="bf16"), directory)
     assert not np.array_equal(fp32.probabilities, bf16.probabilities)
-    np.testing.assert_allclose(fp32.probabilities, bf16.probabilities, atol=0.05)
+    np.testing.assert_allclose(fp32.probabilities, bf16.probabilities, rtol=0, atol=BF16)
     (found,) = precision_checks(trained.classifier, fp32, directory, "cpu", 0).values()
     same = fp32.probabilities.argmax(axis=1) == bf16.probabilities.argmax(axis=1)
     assert found.label_agreement == same.mean()
@@ -93,7 +97,7 @@ def test_the_precision_of_a_loaded_model_can_be_chosen(trained, images):
     )
     pd.testing.assert_frame_equal(fp32, again)
     assert not fp32.equals(bf16)
-    pd.testing.assert_frame_equal(fp32, bf16, atol=0.05)
+    pd.testing.assert_frame_equal(fp32, bf16, rtol=0, atol=BF16)
 
 
 def test_score_in_a_precision_of_choice(trained, images, tmp_path):
@@ -105,4 +109,4 @@ def test_score_in_a_precision_of_choice(trained, images, tmp_path):
         assert done.returncode == 0, done.stderr
         rows[precision] = pd.read_parquet(output)
     assert not rows["fp32"].equals(rows["bf16"])
-    pd.testing.assert_frame_equal(rows["fp32"], rows["bf16"], atol=0.05)
+    pd.testing.assert_frame_equal(rows["fp32"], rows["bf16"], rtol=0, atol=BF16)

@@ -15,14 +15,20 @@ from mlflow_resnet.registry import evidence, promotion
 NAME = "promoted-colors"
 
 
-@pytest.fixture
-def versions(trained):
-    """Version 1, which knows its colors, and version 2, which has random weights. No alias is set."""
+@pytest.fixture(scope="module")
+def models(trained):
+    """The URI of a model that knows its colors, and of one with random weights."""
     random = mlflow_resnet.new_classifier("resnet18", trained.classifier.classes, trained.classifier.preprocessing)
-    client = MlflowClient()
     with mlflow.start_run():
-        mlflow_resnet.log_model(trained.classifier, registered_model_name=NAME)
-        mlflow_resnet.log_model(random, registered_model_name=NAME)
+        return [mlflow_resnet.log_model(classifier).model_uri for classifier in (trained.classifier, random)]
+
+
+@pytest.fixture
+def versions(models):
+    """Version 1, which knows its colors, and version 2, which has random weights. No alias is set."""
+    client = MlflowClient()
+    for uri in models:
+        mlflow.register_model(uri, NAME)
     yield client
     client.delete_registered_model(NAME)
 

@@ -104,6 +104,7 @@ def test_a_callers_own_run_is_used_and_left_open(workdir, images):
     assert mlflow.get_run(own.info.run_id).info.status == "FINISHED"
 
 
+@pytest.mark.slow  # tests/gate/test_commands.py has one by default
 def test_train_against_a_real_tracking_server(workdir, images):
     port = free_port()
     url = f"http://127.0.0.1:{port}"

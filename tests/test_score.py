@@ -11,11 +11,14 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import COLORS, ROOT, run_cli, start_cli, upload, wait_for, write_picture
+from helpers import COLORS, ROOT, run_main, start_cli, upload, wait_for, write_picture
+from rounding import assert_same_probabilities, assert_same_rows, of_auto
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidModelError, InvalidOptionsError, OutputError
 from mlflow_resnet.options import ScoreOptions
 from mlflow_resnet.pipeline import score
+
+pytestmark = pytest.mark.networks
 
 PROBABILITIES = [f"Scored Probabilities_{name}" for name in COLORS]
 TEXT = {"image": str, "Scored Labels": str, "error": str}
@@ -66,12 +69,12 @@ def test_the_file_holds_what_predict_gives_row_by_row(suffix, trained, folder, e
     labels = expected["Scored Labels"]
     assert list(read["Scored Labels"][labels.notna()]) == list(labels.dropna())
     assert {"007", "blue sky", "grün"} == set(labels.dropna())
-    np.testing.assert_allclose(read[PROBABILITIES].astype(float), expected[PROBABILITIES], rtol=1e-6)
+    assert_same_probabilities(read[PROBABILITIES], expected[PROBABILITIES], of_auto())
     assert os.listdir(tmp_path / "new folder") == [f"scored{suffix}"]
 
 
 def test_the_command_prints_what_it_wrote(trained, folder, tmp_path):
-    result = run_cli("score", "--model-uri", MODEL, "--image-dir", folder, "--output", tmp_path / "scored.csv")
+    result = run_main("score", "--model-uri", MODEL, "--image-dir", folder, "--output", tmp_path / "scored.csv")
     assert result.returncode == 0, result.stderr
     assert "15" in result.stdout
     assert "3" in result.stdout
@@ -79,9 +82,10 @@ def test_the_command_prints_what_it_wrote(trained, folder, tmp_path):
     assert len(READERS[".csv"](tmp_path / "scored.csv")) == 15
 
 
-def test_bad_input_exits_with_2_and_one_line(trained, folder, tmp_path):
+def test_bad_input_exits_with_2_and_one_line(trained, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for output, image_dir in (("scored.xlsx", folder), ("scored.csv", "missing")):
-        result = run_cli("score", "--model-uri", MODEL, "--image-dir", image_dir, "--output", output, cwd=tmp_path)
+        result = run_main("score", "--model-uri", MODEL, "--image-dir", image_dir, "--output", output)
         assert result.returncode == 2
         assert result.stderr.startswith("mlflow-resnet: ")
         assert result.stderr.count("\n") == 1
@@ -93,7 +97,7 @@ def test_a_relative_directory_gives_relative_names(trained, folder, expected, tm
     score(options("val", tmp_path / "scored.parquet"))
     read = pd.read_parquet(tmp_path / "scored.parquet")
     assert [f"{folder.parent}/{name}" for name in read["image"]] == list(expected["image"])
-    np.testing.assert_allclose(read[PROBABILITIES], expected[PROBABILITIES], rtol=1e-6)
+    assert_same_probabilities(read[PROBABILITIES], expected[PROBABILITIES], of_auto())
 
 
 def test_a_prefix_in_s3_gives_uris(trained, images, tmp_path, s3):
@@ -102,7 +106,7 @@ def test_a_prefix_in_s3_gives_uris(trained, images, tmp_path, s3):
     score(options(images / "val", tmp_path / "local.parquet"))
     remote, local = (pd.read_parquet(tmp_path / f"{name}.parquet") for name in ("scored", "local"))
     assert list(remote["image"]) == [name.replace(f"{images}/val", uri) for name in local["image"]]
-    pd.testing.assert_frame_equal(remote.drop(columns="image"), local.drop(columns="image"))
+    assert_same_rows(remote.drop(columns="image"), local.drop(columns="image"), of_auto())
 
 
 @pytest.mark.parametrize("suffix", READERS)
@@ -115,7 +119,7 @@ def test_top_k_writes_a_label_and_a_probability_per_rank(suffix, trained, folder
     assert list(read.columns) == ["image", "Scored Labels", *ranked, "error"]
     fine = read[read["error"] == ""]
     ordered = np.sort(expected.loc[fine.index, PROBABILITIES].to_numpy(), axis=1)[:, ::-1]
-    np.testing.assert_allclose(fine[ranked[1::2]].astype(float), ordered[:, :2], rtol=1e-6)
+    assert_same_probabilities(fine[ranked[1::2]], ordered[:, :2], of_auto())
     assert list(fine["Top 1 Label"]) == list(expected.loc[fine.index, "Scored Labels"])
 
 
@@ -124,7 +128,7 @@ def test_pictures_are_looked_at_as_predict_does_with_the_same_parameters(trained
     score(options(folder, tmp_path / "scored.parquet", **how))
     scored = pd.read_parquet(tmp_path / "scored.parquet")
     predicted = mlflow.pyfunc.load_model(trained.model_uri).predict(str(folder), params=how)
-    np.testing.assert_allclose(scored[PROBABILITIES], predicted[PROBABILITIES].astype(float), rtol=1e-5)
+    assert_same_probabilities(scored[PROBABILITIES], predicted[PROBABILITIES], of_auto())
     assert not np.allclose(scored[PROBABILITIES], expected[PROBABILITIES], atol=1e-3, equal_nan=True)
 
 

@@ -5,10 +5,11 @@ import shutil
 import sys
 
 import mlflow
-import numpy as np
 import pandas as pd
 import pytest
 from helpers import COLORS
+from rounding import assert_same_probabilities, assert_same_rows, of_auto
+from tiers import needs
 
 import mlflow_resnet
 import mlflow_resnet.spark
@@ -45,19 +46,16 @@ def engine(trained, folder, tmp_path_factory):
     return rows
 
 
-def assert_same_rows(rows, expected):
-    """In any order, and to the last bits of float32, which the size of a batch decides."""
-    rows, expected = (frame.sort_values("image", ignore_index=True) for frame in (rows, expected))
-    numbers = [name for name in expected if expected[name].dtype == np.float64]
-    pd.testing.assert_frame_equal(rows.drop(columns=numbers), expected.drop(columns=numbers), check_dtype=False)
-    np.testing.assert_allclose(rows[numbers].astype(float), expected[numbers], rtol=2e-6, atol=1e-7)
+def assert_scored_alike(rows, expected):
+    """In any order, but for rounding, which the size of a batch decides."""
+    assert_same_rows(*(frame.sort_values("image", ignore_index=True) for frame in (rows, expected)), of_auto())
 
 
 @pytest.fixture(scope="module")
 def spark():
-    pyspark = pytest.importorskip("pyspark", reason="pyspark is not installed: pip install 'mlflow_resnet[spark]'")
+    pyspark = pytest.importorskip("pyspark", reason=needs("pyspark", "pip install '.[spark]'"))
     if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
-        pytest.skip("pyspark needs Java")
+        pytest.skip(needs("Java", "apt-get install openjdk-17-jre-headless"))
     os.environ["PYSPARK_PYTHON"] = sys.executable
     settings = {"spark.ui.enabled": "false", "spark.sql.execution.arrow.maxRecordsPerBatch": "4"}
     session = pyspark.sql.SparkSession.builder.master("local[1]").config(map=settings).getOrCreate()
@@ -75,7 +73,7 @@ def files(spark, folder):
 
 @pytest.mark.parametrize("changes", [{}, {"top_k": 2, "min_confidence": 0.9}])
 def test_spark_gives_the_rows_of_score(changes, trained, files, engine):
-    assert_same_rows(mlflow_resnet.spark.scored(files, trained.model_uri, **changes).toPandas(), engine(**changes))
+    assert_scored_alike(mlflow_resnet.spark.scored(files, trained.model_uri, **changes).toPandas(), engine(**changes))
 
 
 def test_mlflows_own_function_has_the_documented_schema(trained, spark, files, engine):
@@ -88,12 +86,12 @@ def test_mlflows_own_function_has_the_documented_schema(trained, spark, files, e
     rows = scored.select("path", "scored.*").toPandas().set_index("path")
     expected = engine().set_index("image")
     expected.index = "file:" + expected.index
-    np.testing.assert_allclose(rows.loc[expected.index, PROBABILITIES], expected[PROBABILITIES], rtol=2e-6)
+    assert_same_probabilities(rows.loc[expected.index, PROBABILITIES], expected[PROBABILITIES], of_auto())
     assert list(rows.loc[expected.index, "error"]) == list(expected["error"])
 
 
 def test_ray_gives_the_rows_of_score(trained, folder, engine):
-    ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'mlflow_resnet[ray]'")
+    ray = pytest.importorskip("ray", reason=needs("ray", "pip install '.[ray]'"))
     from ray.data import read_binary_files
 
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
@@ -106,6 +104,6 @@ def test_ray_gives_the_rows_of_score(trained, folder, engine):
                 batch_size=4,
                 concurrency=1,
             )
-            assert_same_rows(scored.to_pandas(), engine(**changes))
+            assert_scored_alike(scored.to_pandas(), engine(**changes))
     finally:
         ray.shutdown()

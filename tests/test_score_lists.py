@@ -3,12 +3,12 @@
 import os
 import shutil
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from helpers import COLORS, run_main, upload, write_picture
+from rounding import assert_same_probabilities, of_auto
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError
 from mlflow_resnet.options import ScoreOptions
@@ -86,7 +86,7 @@ def test_every_line_of_a_list_gives_a_row_in_its_order(name, trained, images, tm
     assert {row.image: row.error for row in rows.itertuples() if row.error} == reasons
     assert list(rows["Scored Labels"].dropna()) == ["007", "blue sky", "grün", "grün", "007", "007"]
     direct = mlflow_predict(trained, [tmp_path / "lists" / name if name[0] == "v" else name for name in names[:4]])
-    np.testing.assert_allclose(rows.loc[:3, PROBABILITIES], direct[PROBABILITIES], rtol=1e-5)
+    assert_same_probabilities(rows.loc[:3, PROBABILITIES], direct[PROBABILITIES], of_auto())
 
 
 def mlflow_predict(trained, paths):
@@ -146,7 +146,7 @@ def test_a_list_that_is_missing(trained, tmp_path):
         score(options(tmp_path / "missing.txt", tmp_path / "scored.csv"))
 
 
-@pytest.mark.parametrize("kind", ["directory", "prefix", "list"])
+@pytest.mark.parametrize("kind", ["directory", pytest.param("prefix", marks=pytest.mark.slow), "list"])
 def test_the_parts_together_are_the_whole(kind, trained, images, tmp_path, s3):
     places = {
         "directory": lambda: images / "val",
@@ -160,11 +160,11 @@ def test_the_parts_together_are_the_whole(kind, trained, images, tmp_path, s3):
         part = scored_rows(image_dir, output, batch_size=1, shard=f"{number}/3")
         assert len(part) < len(whole)
         expected = whole[whole["image"].isin(part["image"])]
-        pd.testing.assert_frame_equal(part, expected.reset_index(drop=True), rtol=0, atol=0)
+        pd.testing.assert_frame_equal(part, expected.reset_index(drop=True), check_exact=True)
         if kind == "list":
             assert list(part["image"]) == list(whole["image"][number - 1 :: 3])
     together = pd.read_parquet(tmp_path / "parts").sort_values("image", ignore_index=True)
-    pd.testing.assert_frame_equal(together, whole.sort_values("image", ignore_index=True), rtol=0, atol=0)
+    pd.testing.assert_frame_equal(together, whole.sort_values("image", ignore_index=True), check_exact=True)
 
 
 def listed_val(images, tmp_path):
@@ -229,4 +229,4 @@ def test_a_parquet_file_is_read_a_row_group_at_a_time(trained, images, tmp_path,
     with pq.ParquetFile(tmp_path / "scored.parquet") as file:
         groups = [file.read_row_group(number).to_pandas() for number in range(file.num_row_groups)]
     assert [len(group) for group in groups] == [4, 4, 4]
-    pd.testing.assert_frame_equal(pd.concat(groups, ignore_index=True), whole)
+    pd.testing.assert_frame_equal(pd.concat(groups, ignore_index=True), whole, check_exact=True)

@@ -107,9 +107,9 @@ def test_images_that_come_and_go_meanwhile(trained, folder, read, tmp_path):
     ("changes", "what"),
     [
         ({"top_k": 1}, "top_k"),
-        ({"min_confidence": 0.9}, "min_confidence"),
-        ({"tta": "flip"}, "tta"),
-        ({"resolution": 64}, "resolution"),
+        pytest.param({"min_confidence": 0.9}, "min_confidence", marks=[pytest.mark.slow, pytest.mark.thorough]),
+        pytest.param({"tta": "flip"}, "tta", marks=[pytest.mark.slow, pytest.mark.thorough]),
+        pytest.param({"resolution": 64}, "resolution", marks=[pytest.mark.slow, pytest.mark.thorough]),
         ({"image_dir": "."}, "image_dir"),
         ({"shard": "1/2"}, "shard"),
         ({"model_uri": "other"}, "model"),
@@ -117,11 +117,12 @@ def test_images_that_come_and_go_meanwhile(trained, folder, read, tmp_path):
 )
 def test_rows_of_another_call_are_not_mixed_in(changes, what, trained, folder, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(folder)
-    classifier = trained.classifier
-    random = mlflow_resnet.new_classifier("resnet18", classifier.classes, classifier.preprocessing)
-    random = replace(classifier, network=random.network)  # at the same precision
-    mlflow_resnet.flavor.save_model(random, tmp_path / "other")
-    changes = changes | ({"model_uri": str(tmp_path / "other")} if what == "model" else {})
+    if what == "model":
+        classifier = trained.classifier
+        random = mlflow_resnet.new_classifier("resnet18", classifier.classes, classifier.preprocessing)
+        random = replace(classifier, network=random.network)  # at the same precision
+        mlflow_resnet.flavor.save_model(random, tmp_path / "other")
+        changes = {"model_uri": str(tmp_path / "other")}
     score(options(folder, tmp_path / "whole.csv", **changes))
     score_until(4, options(folder, tmp_path / "scored.csv"))
     capsys.readouterr()
@@ -138,7 +139,10 @@ def test_another_batch_size_goes_on(trained, folder, read, tmp_path):
     assert len(read) == len(set(read)) == 6
 
 
-@pytest.mark.parametrize("length", [0, 100, -1])
+THOROUGH = [pytest.mark.slow, pytest.mark.thorough]
+
+
+@pytest.mark.parametrize("length", [pytest.param(0, marks=THOROUGH), pytest.param(100, marks=THOROUGH), -1])
 def test_a_damaged_part_costs_only_what_follows(length, trained, folder, read, tmp_path, capsys):
     score(options(folder, tmp_path / "whole.csv"))
     given = options(folder, tmp_path / "scored.csv")

@@ -12,13 +12,13 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import mlflow
-import numpy as np
 import pandas as pd
 import pytest
 import requests
 from abuse import attack, json_requests, other_requests
 from helpers import COLORS, free_port, server
 from proxy import faulty, half
+from rounding import assert_same_probabilities, assert_same_rows, of_auto
 
 from mlflow_resnet.client import score_images
 from mlflow_resnet.errors import ScoringServerError
@@ -122,7 +122,7 @@ def assert_as_offline(answered, offline, files):
     expected = offline.predict([file.read_bytes() for file in files])
     got = pd.DataFrame(answered)
     assert list(got.columns) == list(expected.columns)
-    np.testing.assert_allclose(got[PROBABILITIES], expected[PROBABILITIES], rtol=1e-6)
+    assert_same_probabilities(got[PROBABILITIES], expected[PROBABILITIES], of_auto())
     for column in ("image", "Scored Labels", "error"):
         assert list(got[column]) == list(expected[column])
 
@@ -202,7 +202,7 @@ def test_concurrent_requests_each_get_the_answer_of_their_own_images(served, off
     assert len(answers) == 48
     for own, answered in answers:
         expected = offline.predict([str(file) for file in own])[PROBABILITIES]
-        np.testing.assert_allclose(pd.DataFrame(answered)[PROBABILITIES], expected, rtol=1e-5)
+        assert_same_probabilities(pd.DataFrame(answered)[PROBABILITIES], expected, of_auto())
 
 
 def test_300_requests_at_once_each_get_the_label_of_their_own_image(served, files):
@@ -223,7 +223,7 @@ def test_files_are_scored_by_the_client_as_offline(served, offline, files, tmp_p
     paths = [*map(str, files[:5]), str(tmp_path / "missing.jpg"), str(tmp_path / "broken.jpg"), *map(str, files[5:])]
     expected = offline.predict(paths)
     found = score_images(served, paths, batch_size=3)
-    pd.testing.assert_frame_equal(found, expected, rtol=1e-4, check_dtype=False)
+    assert_same_rows(found, expected, of_auto())
     few = score_images(f"{served}/", [files[0], tmp_path / "missing.jpg"], top_k=2, requests_at_once=1)
     assert list(few) == ["image", "Scored Labels", *ranks(2), "error"]
     assert list(few["error"]) == ["", expected["error"][5]]
@@ -299,7 +299,10 @@ def test_larger_pictures_and_second_looks_make_a_request_no_longer(small, files)
         assert f"{most + 1} images in one request, over the limit of {most}" in answer.json()["message"]
 
 
-@pytest.mark.parametrize("examples", [pytest.param(25, id="few"), pytest.param(250, id="many", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "examples",
+    [pytest.param(25, id="few"), pytest.param(250, id="many", marks=[pytest.mark.slow, pytest.mark.thorough])],
+)
 @pytest.mark.parametrize("kind", [json_requests, other_requests])
 def test_no_request_does_harm(kind, examples, served, files, tmp_path):
     def still_answers():

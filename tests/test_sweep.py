@@ -95,9 +95,8 @@ def test_a_deleted_parent_run_is_replaced(workdir, options):
 
 
 def test_other_options_make_another_study_or_are_refused_under_its_name(workdir, options):
-    first, second = sweep(options(trials=1)), sweep(options(trials=1, random_seed=2))
-    assert first.study_name != second.study_name
-    sweep(options(trials=1, study_name="mine"))
+    first = sweep(options(trials=1, study_name="mine"))
+    assert sweep(options(trials=1, random_seed=2)).study_name != first.study_name == "mine"
     with pytest.raises(SweepError, match="study mine was begun with other values of random_seed, search_space, so"):
         sweep(options("mixup: [0.0, 0.2]", trials=2, study_name="mine", random_seed=2))
 
@@ -133,6 +132,7 @@ def test_a_hopeless_trial_is_pruned(workdir, options):
     assert min(run.data.metrics["val_loss"] for run in killed) > result.best_value
 
 
+@pytest.mark.slow
 def test_a_trial_that_time_interrupts_does_not_count(workdir, options):
     with pytest.raises(SweepError, match="none of the 0 trials has a result; give more sweep_minutes"):
         sweep(options(trials=1, sweep_minutes=0.001, epochs=3))
@@ -144,6 +144,7 @@ def test_a_trial_that_time_interrupts_does_not_count(workdir, options):
     assert (result.run_id, result.trials, result.best_trial) == (parent.info.run_id, 1, 1)
 
 
+@pytest.mark.slow
 def test_a_callers_own_run_becomes_the_parent(workdir, options):
     with mlflow.start_run() as own:
         assert sweep(options(trials=1)).run_id == own.info.run_id
@@ -270,7 +271,10 @@ def command_line(given):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("sent", "parents_status"), [(signal.SIGINT, "KILLED"), (signal.SIGKILL, "RUNNING")])
+@pytest.mark.parametrize(
+    ("sent", "parents_status"),
+    [pytest.param(signal.SIGINT, "KILLED", marks=pytest.mark.thorough), (signal.SIGKILL, "RUNNING")],
+)
 def test_a_sweep_that_was_killed_goes_on(workdir, options, monkeypatch, sent, parents_status):
     monkeypatch.setattr("mlflow_resnet.tuning.study.GRACE_SECONDS", 1)
     command = ["sweep", *command_line(options()), "--trials", 4]

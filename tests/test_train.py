@@ -1,10 +1,9 @@
 import os
 import signal
-import time
 
 import mlflow
 import pytest
-from helpers import ROOT, TINY, flags, run_cli, run_main, start_cli, write_class_folders, write_picture
+from helpers import ROOT, TINY, flags, learn, run_cli, run_main, start_cli, write_class_folders, write_picture
 from mlflow import MlflowClient
 
 from mlflow_resnet.errors import ClassMismatchError, InvalidDatasetError, TrainingDivergedError
@@ -33,10 +32,10 @@ def test_train_holds_out_a_stratified_part_of_one_directory(workdir, images):
     assert datasets["train (training part)"].digest != held_out.digest
 
 
-def test_same_seed_gives_the_same_weights_whatever_the_number_of_workers(workdir, images, sha256_of_weights):
-    first, second = (sha256_of_weights(train(options(images, num_workers=n))) for n in (1, 3))
+def test_same_seed_gives_the_same_weights_whatever_the_number_of_workers(images, sha256_of_weights):
+    first, second = (sha256_of_weights(learn(options(images, num_workers=n))) for n in (1, 3))
     assert first == second
-    assert sha256_of_weights(train(options(images, random_seed=2))) != first
+    assert sha256_of_weights(learn(options(images, random_seed=2))) != first
 
 
 @pytest.fixture
@@ -64,10 +63,10 @@ def evaluated_again(classifier, images):
     return evaluate(Predictor(classifier), list_labeled(images / "val")).headline
 
 
-def test_patience_counts_from_the_best_epoch(workdir, images):
-    result = train(options(images, epochs=6, patience=1, learning_rate=1e-9))
-    epochs = len(MlflowClient().get_metric_history(result.run_id, "val_loss"))
-    assert epochs <= result.best_epoch + 1
+def test_patience_counts_from_the_best_epoch(images):
+    results = learn(options(images, epochs=6, patience=1, learning_rate=1e-9)).results
+    best_epoch = max(number for number, result in enumerate(results, start=1) if result.is_best)
+    assert len(results) <= best_epoch + 1
 
 
 def test_a_terminal_shows_a_bar_and_a_log_gets_lines(workdir, images):
@@ -87,16 +86,16 @@ def test_a_loss_that_is_not_finite_stops_and_registers_nothing(workdir, images):
 
 
 def test_an_error_in_the_data_leaves_no_run(workdir, images):
-    (images / "empty").mkdir(exist_ok=True)
+    (workdir / "empty").mkdir()
     with pytest.raises(InvalidDatasetError, match="empty directory"):
-        train(options(images, val_dir=str(images / "empty")))
+        train(options(images, val_dir="empty"))
     assert mlflow.search_runs(output_format="list") == []
 
 
-def test_validation_classes_follow_the_training_classes(workdir, images, tmp_path):
+def test_validation_classes_follow_the_training_classes(images, tmp_path):
     for i in range(3):
         write_picture(tmp_path / "val" / "grün" / f"{i}.png", (70, 170, 80), i)
-    result = train(options(images, val_dir=str(tmp_path / "val"), epochs=8))
+    result = learn(options(images, val_dir=str(tmp_path / "val"), epochs=8))
     assert result.metrics["val_top1_accuracy"] == 1.0, "index 0 of val is index 2 of train"
 
 
@@ -147,10 +146,9 @@ def test_a_signal_ends_the_run_killed(workdir, images, sent, exit_code):
 
 
 def test_a_registry_that_is_down_is_named_before_training(workdir, images):
-    started = time.monotonic()
-    result = run_cli("train", "--train-dir", images / "train", *flags(FAST), MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    mlflow.set_tracking_uri("http://127.0.0.1:9")
+    result = run_main("train", "--train-dir", images / "train", *flags(FAST))
     assert result.returncode == 2
-    assert time.monotonic() - started < 30
     assert result.stderr.splitlines()[-1].startswith("mlflow-resnet: MLflow at http://127.0.0.1:9 does not answer")
     assert "epoch" not in result.stderr
 

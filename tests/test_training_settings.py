@@ -1,12 +1,14 @@
 """Each setting of the loop does what it says, on real images."""
 
 import math
+import os
 import time
 from pathlib import Path
 
 import pytest
 import torch
 from helpers import TINY, learn, write_class_folders
+from rounding import about, after_steps
 
 from mlflow_resnet.model.precision import pick_precision
 from mlflow_resnet.options import TrainOptions
@@ -14,6 +16,8 @@ from mlflow_resnet.training.averaging import averaged
 from mlflow_resnet.training.best import Best
 from mlflow_resnet.training.data import class_weights, draw_weights
 from mlflow_resnet.training.schedule import Schedule
+
+pytestmark = pytest.mark.networks
 
 FAST = TINY | {"epochs": 1, "num_workers": 1, "precision": "fp32"}
 
@@ -101,7 +105,7 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole(images, trained_weights
     frozen = {"weights": trained_weights, "strategy": "finetune", "freeze_until": "layer4", "patience": 0}
     whole = learn(options(images, **frozen, epochs=2))
     parts = learn(options(images, **frozen, epochs=2, accumulation_steps=4))
-    assert whole.history("train_loss") == pytest.approx(parts.history("train_loss"), rel=1e-5)
+    assert whole.history("train_loss") == about(parts.history("train_loss"), after_steps(steps=6))
 
 
 @pytest.mark.slow
@@ -115,14 +119,15 @@ def test_both_precisions_learn(images):
 def test_auto_takes_bf16_only_where_the_cpu_has_it():
     flags = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith(("flags", "Features"))]
     native = bool(flags) and any(flag in flags[0].split() for flag in ("avx512_bf16", "amx_bf16", "bf16"))
-    assert (pick_precision("auto", torch.device("cpu")) == torch.bfloat16) is native
+    is_held_back = os.environ.get("ATEN_CPU_CAPABILITY") in ("default", "avx2")
+    assert (pick_precision("auto", torch.device("cpu")) == torch.bfloat16) is (native and not is_held_back)
 
 
 @pytest.mark.slow
 def test_compile_trains_the_same_network(images, plain):
     result = learn(options(images, compile=True))
     assert set(result.classifier.network.state_dict()) == set(plain.classifier.network.state_dict())
-    assert result.metrics["train_loss"] == pytest.approx(plain.metrics["train_loss"], rel=0.05)
+    assert result.metrics["train_loss"] == about(plain.metrics["train_loss"], after_steps(steps=3))
 
 
 def test_the_average_of_a_short_run_is_not_the_initial_weights():

@@ -11,13 +11,15 @@ import torch
 from torch import Size, Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-LARGEST_DIFFERENCE = 0.05  # of the largest output: bf16 rounds at other places; something else would differ by far more
+# Of the largest output; something else would differ by far more. Kernels of float32 add up in their own order, in
+# which 150 layers of 4608 products may differ by 1e-3; bf16 has 2**-9 for a unit and is rounded at other places.
+LARGEST_DIFFERENCE = {torch.float32: 2e-3, torch.bfloat16: 0.05}
 
 
 def packed(stages: nn.Sequential, shape: Size, dtype: torch.dtype = torch.float32) -> nn.Sequential:
     """What computes the same as `stages`, which have no batch norms left, fastest for `dtype` inputs of one shape.
 
-    `stages` itself where torch has no such operators, or they do not compute the same.
+    `stages` itself where torch has no such operators, or they do not compute the same on this CPU.
 
     Args:
         shape: (N, 3, H, W).
@@ -27,9 +29,9 @@ def packed(stages: nn.Sequential, shape: Size, dtype: torch.dtype = torch.float3
     try:
         with torch.no_grad():
             expected, (found, modules) = stages(inputs), _packed_each(stages, inputs)
-    except (AttributeError, RuntimeError):
+    except Exception:  # whatever becomes of operators that nobody promised
         return stages
-    is_same = (found - expected).abs().max() <= LARGEST_DIFFERENCE * expected.abs().max()
+    is_same = (found - expected).abs().max() <= LARGEST_DIFFERENCE[dtype] * expected.abs().max()
     return nn.Sequential(*modules) if is_same else stages
 
 

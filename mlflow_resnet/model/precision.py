@@ -10,7 +10,9 @@ import torch
 from mlflow_resnet.errors import InvalidOptionsError, listed
 from mlflow_resnet.options.base import PRECISIONS
 
-NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16")  # CPU flags
+NATIVE_BF16 = ("arm_bf16", "bf16")  # CPU flags
+NATIVE_BF16_IN_AVX512 = ("avx512_bf16", "amx_bf16")
+WITHOUT_AVX512 = ("DEFAULT", "NO AVX", "AVX2")  # kernels that torch takes on an x86 CPU, which may have more
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 LOWEST_LABEL_AGREEMENT = 0.995
 LARGEST_ACCURACY_LOSS = 0.005
@@ -68,10 +70,15 @@ def pick_precision(precision: str, device: torch.device) -> torch.dtype:
 
 
 def has_native_bf16(device: torch.device) -> bool:
-    """Whether bf16 is faster than fp32: where it is emulated, as on older CPUs, it is slower."""
+    """Whether bf16 is faster than fp32: where it is emulated, as on older CPUs, it is slower.
+
+    A CPU whose torch was told to do without AVX-512 (ATEN_CPU_CAPABILITY) is like one that has none.
+    """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):  # torch 2.10 and newer
         capabilities = torch.cpu.get_capabilities()
-        return any(capabilities.get(flag) for flag in NATIVE_BF16)
+        is_older = torch.backends.cpu.get_cpu_capability() in WITHOUT_AVX512
+        flags = NATIVE_BF16 if is_older else NATIVE_BF16 + NATIVE_BF16_IN_AVX512
+        return any(capabilities.get(flag) for flag in flags)
     return False

@@ -72,7 +72,7 @@ def add_nothing(parts: Parts, classes: Sequence[str], top_k: int = 0) -> None:
 
 
 def portions(batches: Iterable[list[Prediction]], on_rows: Callable[[int], object]) -> Iterator[list[Prediction]]:
-    """Whole batches, so that going on after a portion forms the same batches: their sizes decide the last bits."""
+    """Whole batches, so that going on after a portion forms the same batches: their sizes decide the rounding."""
     portion, began = [], time.monotonic()
     for batch in batches:
         portion += batch

@@ -5,4 +5,4 @@ from pathlib import Path
 
 import pytest
 
-sys.exit(pytest.main([str(Path(__file__).parent), "-m", "faults", "-n", "0", "-q", *sys.argv[1:]]))
+sys.exit(pytest.main([str(Path(__file__).parent), "-m", "faults", "-q", *sys.argv[1:]]))

@@ -236,7 +236,9 @@ def test_killed_while_the_parts_are_joined(
     found.add("equal rows, nothing scored")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.thorough)]
+)
 def test_asked_to_end(
     number: signal.Signals, code: int, new_job: Make, unhurt_job: Make, tmp_path: Path, row: Rows
 ) -> None:

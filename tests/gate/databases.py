@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from helpers import free_port
+from tiers import needs
 
 
 def postgresql() -> Path | None:
@@ -27,7 +28,7 @@ def postgresql_server() -> Iterator[str]:
     """The URI of an empty database. As root it runs as nobody, because PostgreSQL refuses root."""
     programs = postgresql()
     if not programs:
-        pytest.skip("PostgreSQL is not installed; apt-get install postgresql")
+        pytest.skip(needs("PostgreSQL", "apt-get install postgresql"))
     person, port = [], free_port()
     with tempfile.TemporaryDirectory(prefix="postgresql-") as folder:  # pytest's folders are for their owner only
         if os.geteuid() == 0:

@@ -82,6 +82,7 @@ def test_damaged_exif_does_not_refuse_the_picture() -> None:
     assert decode(content).getpixel((0, 0)) == (255, 255, 255)
 
 
+@pytest.mark.process
 def test_what_pillow_says_of_damaged_metadata_is_not_shown(tmp_path: Path) -> None:
     path = tmp_path / "damaged.jpg"
     path.write_bytes(encoded(photo(8, 8), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff"))

@@ -152,6 +152,7 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     return read_all(folder)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("kind", GOOD)
 def test_a_damaged_file_is_a_picture_or_a_clear_error(kind: str, damaged: dict[str, list[str]]) -> None:
     found = [reasons for name, reasons in damaged.items() if name.startswith(f"{kind}, ")]

@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from tiers import needs
 
 from mlflow_resnet.errors import InvalidDatasetError, NotLabeledDatasetError
 from mlflow_resnet.images.decode import read_bytes
@@ -131,7 +132,7 @@ def test_flat_images_have_no_labels(tmp_path: Path, write_image: Write) -> None:
     assert list(Walk(tmp_path).images("")) == ["1.png"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may list every directory")
+@pytest.mark.skipif(os.geteuid() == 0, reason=needs("another user", "root reads everything"))
 def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, write_image: Write) -> None:
     write_image("cat/in/1.png")
     (tmp_path / "cat" / "in").chmod(0)
@@ -181,6 +182,8 @@ def make_files(folder: Path, count: int) -> None:
         os.close(os.open(folder / f"{number * 7919 % count:07d}.jpg", os.O_CREAT))
 
 
+@pytest.mark.slow
+@pytest.mark.thorough
 def test_lists_a_hundred_thousand_images_of_one_folder_in_order(tmp_path: Path) -> None:
     make_files(tmp_path / "many", 100_001)
     names = list(Walk(tmp_path).images(""))

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from made_images import TIFF_DATA, chunk, encoded, photo, png, tiff, with_orientation
 from PIL import Image
+from tiers import needs
 
 from mlflow_resnet.images.decode import decode
 
@@ -149,7 +150,7 @@ addEventListener("load", () => {
 def seen_by_a_browser(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if not browser:
-        pytest.skip("no Chromium here")
+        pytest.skip(needs("Chromium", "apt-get install chromium"))
     folder = tmp_path_factory.mktemp("browser")
     images = [
         f'<img alt="{name}" src="data:image/{name.split()[0].lower()};base64,{base64.b64encode(content).decode()}">'
@@ -169,6 +170,7 @@ def seen_by_a_browser(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.
     }
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", OF_BROWSERS)
 def test_a_picture_is_what_a_browser_shows(name: str, seen_by_a_browser: dict[str, np.ndarray]) -> None:
     ours = np.asarray(decode(OF_BROWSERS[name]), dtype=int)
@@ -182,9 +184,10 @@ def imagemagick() -> str:
     for command in filter(None, map(shutil.which, ("magick", "convert-im6.q16", "convert"))):
         if "ImageMagick" in subprocess.run([command, "-version"], capture_output=True, text=True).stdout:
             return command
-    pytest.skip("no ImageMagick here")
+    pytest.skip(needs("ImageMagick", "apt-get install imagemagick"))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", OF_IMAGEMAGICK)
 def test_a_picture_is_what_imagemagick_shows(name: str, imagemagick: str, tmp_path: Path) -> None:
     path = tmp_path / f"picture.{name.split()[0].lower()}"

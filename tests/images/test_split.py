@@ -66,6 +66,7 @@ def test_totals_are_exact_and_every_class_is_on_both_sides(sizes: list[int], see
     assert len(set(firsts) | set(seconds)) == first + second
 
 
+@pytest.mark.process
 def test_the_same_seed_draws_the_same_images_everywhere() -> None:
     expected = split_indices(LABELS, 10, 10, seed=7)
     assert expected[0] == FIRST_OF_SEED_7

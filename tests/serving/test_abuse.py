@@ -4,11 +4,11 @@ import io
 import json
 
 import mlflow
-import numpy as np
 import pytest
 import requests
 from abuse import CSV, JSON, NOT_PICTURES, PARQUET, attack, json_requests, other_requests, text_of
 from PIL import Image
+from rounding import assert_same_probabilities, of_auto
 from served import PICTURE, PROBABILITIES, serving
 
 REFUSED = "not an image: send the bytes of an image file, base64-encoded; paths and URLs are not opened here"
@@ -23,7 +23,7 @@ def attacked(trained, tmp_path_factory):
 
         def still_answers():
             (row,) = running.ask().json()["predictions"]
-            np.testing.assert_allclose([row[name] for name in PROBABILITIES], offline.loc[0, PROBABILITIES], rtol=1e-3)
+            assert_same_probabilities([row[name] for name in PROBABILITIES], offline.loc[0, PROBABILITIES], of_auto())
 
         yield running.url, still_answers
 

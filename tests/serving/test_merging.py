@@ -3,13 +3,15 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pytest
 import torch
+from rounding import assert_same_probabilities
 from served import new_classifier
 
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.scoring.merging import MergedForward
+
+pytestmark = pytest.mark.networks
 
 
 class Gate:
@@ -76,7 +78,7 @@ def test_who_comes_while_a_batch_runs_is_merged_and_gets_his_own_rows(gate, pool
     merged = MergedForward(gate, 32, 8)
     first, later = while_one_runs(gate, merged, pool, [1, 3, 2, 4, 9, 1])
     for seed, count, answer in zip(range(7), [1, 1, 3, 2, 4, 9, 1], [first, *later], strict=True):
-        np.testing.assert_allclose(answer.result(10), gate.forward(pictures(count, seed)), rtol=0, atol=1e-6)
+        assert_same_probabilities(answer.result(10), gate.forward(pictures(count, seed)))
     assert gate.batches == [1, 6, 4, 9, 1]  # never more than 8 of several callers
 
 
@@ -104,7 +106,7 @@ def test_many_threads_never_get_each_others_rows(gate, pool):
             return merged(each)
 
     for answer, rows in zip(pool.map(ask, images), expected, strict=True):
-        np.testing.assert_allclose(answer, rows, rtol=0, atol=1e-6)
+        assert_same_probabilities(answer, rows)
     assert max(gate.batches) > 3
 
 
