@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import shutil
 import threading
 from dataclasses import replace
 
+import mlflow
 import pytest
 from databases import database_of
 from gate_server import Version as Measured
@@ -17,6 +19,7 @@ from gate_server import proof, tag_of
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersionTag, RegisteredModelTag
 from mlflow.exceptions import MlflowException
+from mlflow.server.constants import READ_REPLICA_BACKEND_STORE_URI_ENV_VAR
 from sqlalchemy import event
 
 from mlflow_resnet.registry import history
@@ -82,8 +85,6 @@ def registry(request, tmp_path_factory, empty_database):
         patch.setenv("MLFLOW_RESNET_GATE_POLICY", str(folder / "policy.yaml"))
         patch.setenv("MLFLOW_RESNET_GATE_KEY", "secret")
         patch.setenv("MLFLOW_TRACKING_URI", uri)
-        import mlflow
-
         before = mlflow.get_tracking_uri()
         mlflow.set_tracking_uri(uri)
         yield Registry(uri, folder)
@@ -351,3 +352,29 @@ def test_every_write_takes_the_lock_first(registry, name):
         assert takes_the_lock(real[0]), (method, real)
         assert sum(map(takes_the_lock, real)) == 1, method
     event.remove(registry.first.engine, "before_cursor_execute", listen)
+
+
+def test_a_replica_that_lags_behind_decides_nothing(tmp_path, empty_database, monkeypatch):
+    """It still is empty, but the champion of the primary database is what counts."""
+    for name in ("mlflow.db", "replica.db"):
+        shutil.copy(empty_database, tmp_path / name)
+    (tmp_path / "policy.yaml").write_text(RULES)
+    monkeypatch.setenv("MLFLOW_RESNET_GATE_POLICY", str(tmp_path / "policy.yaml"))
+    monkeypatch.setenv("MLFLOW_RESNET_GATE_KEY", "secret")
+    monkeypatch.setenv(READ_REPLICA_BACKEND_STORE_URI_ENV_VAR, f"sqlite:///{tmp_path}/replica.db")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    try:
+        lagging = Registry(uri, tmp_path)
+        first = lagging.promoted("plain")
+        second = lagging.version("plain")
+        lagging.measure(second)
+        assert said(lagging.first.set_registered_model_alias, "plain", "champion", 2) == "RESOURCE_CONFLICT"
+        assert said(lagging.first.delete_model_version, "plain", 1) == "PERMISSION_DENIED"
+        assert said(lagging.first.rename_registered_model, "plain", "free") == "PERMISSION_DENIED"
+        assert said(lagging.first.get_registered_model, "plain") == "RESOURCE_DOES_NOT_EXIST"
+        lagging.measure(second, first)
+        assert said(lagging.first.set_registered_model_alias, "plain", "champion", 2) == "done"
+    finally:
+        mlflow.set_tracking_uri(before)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from threading import Barrier
 
 import pytest
 import requests
@@ -199,3 +202,76 @@ def test_evidence_and_alias_of_another_letter_case_are_others(gate):
     version = gate.register("colors of cases")
     gate.tag(version, proof(version).tag.upper(), "x")
     refused(gate.move(version), "no evidence")
+
+
+ATTEMPTS = 60  # the fault that these looked for came within 40
+
+
+def at_once(*calls):
+    """The status of each, all sent at the same moment."""
+    barrier = Barrier(len(calls))
+
+    def send(call):
+        barrier.wait(60)
+        return [each().status for each in call]
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(send, calls))
+
+
+@pytest.mark.slow
+def test_no_unproven_champion_by_a_rename_at_the_same_moment(gate):
+    model_id = gate.logged_model("ab")
+    for attempt in range(ATTEMPTS):
+        name, new_name = f"free at once {attempt}", f"colors at once {attempt}"
+        version = gate.register(name, model_id)
+
+        def rename(name=name, new_name=new_name):
+            return gate.send("POST", "registered-models/rename", name=name, new_name=new_name)
+
+        (moved, renamed) = at_once([lambda version=version: gate.move(version)], [rename])
+        assert sorted(moved + renamed) in ([200, 403], [200, 404])
+        assert renamed == [403] or gate.champion(new_name) is None
+
+
+@pytest.mark.slow
+def test_no_unproven_champion_by_a_prompt_that_is_filled_while_it_is_renamed(gate):
+    model_id = gate.logged_model("ab")
+    for attempt in range(ATTEMPTS):
+        name, new_name = f"free prompt at once {attempt}", f"colors prompt at once {attempt}"
+        gate.done("POST", "registered-models/create", name=name, tags=[PROMPT_TAG])
+        body = {"name": name, "source": f"models:/{model_id}", "model_id": model_id}
+
+        def fill(body=body):
+            return gate.send("POST", "model-versions/create", **body)
+
+        def move(name=name):
+            return gate.send("POST", "registered-models/alias", name=name, alias="champion", version="1")
+
+        def rename(name=name, new_name=new_name):
+            return gate.send("POST", "registered-models/rename", name=name, new_name=new_name)
+
+        _, renamed = at_once([fill, move], [rename])
+        assert renamed == [403] or gate.champion(new_name) is None
+
+
+@pytest.mark.slow
+def test_no_champion_by_the_evidence_of_another_that_had_its_name(gate):
+    good, bad = (gate.logged_model(weights) for weights in ("aa", "bb"))
+    for attempt in range(ATTEMPTS):
+        name, spare = f"colors swapped at once {attempt}", f"free spare at once {attempt}"
+        measured = replace(gate.register(name, good), weights="aa")
+        gate.measure(measured)
+        tags = [{"key": key, "value": value} for key, value in gate.tags(measured).items()]
+        gate.register(spare, bad, tags=tags)
+
+        def away(name=name):
+            return gate.send("POST", "registered-models/rename", name=name, new_name=f"free from {name}")
+
+        def here(name=name, spare=spare):
+            return gate.send("POST", "registered-models/rename", name=spare, new_name=name)
+
+        at_once([lambda measured=measured: gate.move(measured)], [away, here])
+        if gate.champion(name) is not None:
+            found = gate.done("GET", "model-versions/get", **measured.key)["model_version"]
+            assert found["source"] == f"models:/{good}"
