@@ -403,7 +403,7 @@ def test_weights_that_the_logged_model_does_not_have_are_never_measured(tracking
 def test_a_digest_that_somebody_logged_before_is_told(tracking):
     model = MlflowClient().create_logged_model("0", "taken", params={"model_sha256": "00"})
     with pytest.raises(TamperedModelError, match="but it has 00"):
-        flavor.log_model_sha256(model, {"mlflow_resnet": {"model_sha256": "11"}})
+        flavor.log_model_sha256(model, "11")
 
 
 def test_a_signature_of_other_classes_is_not_saved(tmp_path):
