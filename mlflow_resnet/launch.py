@@ -23,7 +23,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from mlflow_resnet.console import is_first
+from mlflow_resnet.console import is_first, make_logs_presentable
 from mlflow_resnet.errors import SIGINT_EXIT_CODE, SIGTERM_EXIT_CODE, MlflowResnetError, ProcessEndedError
 from mlflow_resnet.images.parallel import default_threads
 
@@ -133,6 +133,7 @@ def outcome_of(rank: int, folder: str) -> Any:
 def work(folder: str, launcher: int) -> None:
     """The life of a worker, whose launcher has the process id `launcher`."""
     end_in_time(launcher)
+    make_logs_presentable()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(SIGTERM_EXIT_CODE))
     signal.signal(signal.SIGINT, lambda *_: sys.exit(SIGINT_EXIT_CODE))
     if "OMP_NUM_THREADS" not in os.environ:

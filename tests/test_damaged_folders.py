@@ -176,6 +176,18 @@ def test_what_is_no_piece_in_an_outbox_is_no_concern(workdir: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_an_outbox_that_leads_elsewhere_removes_nothing_there(workdir: Path) -> None:
+    (workdir / "home" / ".ssh").mkdir(parents=True)
+    (workdir / "training.json").write_text("{}")
+    (workdir / "outbox").symlink_to(workdir / "home")
+    check_line(run_main("sync", workdir))
+    (workdir / "outbox").unlink()
+    (workdir / "home").rename(workdir / "outbox")
+    (workdir / "outbox" / ".000003.partial-0a1b2c3d").mkdir()
+    assert run_main("sync", workdir).returncode == 0
+    assert [path.name for path in (workdir / "outbox").iterdir()] == [".ssh"]
+
+
 STATE = State({"network": {"weight": torch.ones(3)}}, {"epoch": 1})
 
 

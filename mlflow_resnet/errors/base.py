@@ -9,7 +9,7 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
-from mlflow_resnet.text.characters import encodable, presentable, printable
+from mlflow_resnet.text.characters import encodable, in_lines, presentable, printable
 
 __all__ = [
     "LISTED",
@@ -47,10 +47,12 @@ class MlflowResnetError(MlflowException):
     exit_code = 2
     is_shared = False  # by all processes that train together, so that one of them tells it
     is_passing = False  # the same call may succeed later, so what was done up to here is kept
+    has_lines = False  # the message is a list for whoever starts a server, and not one line
     status = INVALID_PARAMETER_VALUE  # MLflow's, which decides what a scoring server answers
 
     def __init__(self, message: str) -> None:
-        super().__init__(presentable(message), error_code=self.status)
+        lines = message.split("\n") if self.has_lines else [message]
+        super().__init__(in_lines(lines), error_code=self.status)
 
     def serialize_as_json(self) -> str:
         """The answer of a scoring server: MLflow puts the whole input in front of `message`, which nobody needs."""

@@ -80,7 +80,7 @@ def resumable_directory(path: str | os.PathLike[str], key: str, is_own: Callable
         try:
             with disk_errors(final):
                 if own and not any(inside.iterdir()):
-                    shutil.copytree(final, inside, copy_function=os.link, dirs_exist_ok=True)
+                    shutil.copytree(final, inside, symlinks=True, copy_function=os.link, dirs_exist_ok=True)
                 yield inside
             with output_errors(final):
                 _replace_directory(partial, status, final, own)

@@ -14,6 +14,7 @@ from mlflow_resnet.text.credentials import all_without_credentials
 
 PIECE, FILES = "piece.json", "files"
 NAME = re.compile(r"[0-9]{6,12}")  # of the folder of a piece
+LEFTOVER = re.compile(r"\.[0-9]{6,12}(\.partial-[0-9a-f]+)?")  # of one that was not finished, or is being removed
 POINT: dict[str, Any] = {
     "values": dict[str, float],
     "step": int,
@@ -39,6 +40,11 @@ FIELDS: dict[str, dict[str, Any]] = {  # by kind, besides kind and id
 def piece_of(kind: str, facts: dict[str, Any]) -> dict[str, Any]:
     """What is sent, and kept on disks until then: without credentials, which options and addresses may hold."""
     return all_without_credentials(facts) | {"kind": kind, "id": uuid.uuid4().hex}
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a killed process left this: nothing else in a folder, which may be anybody's, is removed."""
+    return LEFTOVER.fullmatch(path.name) is not None
 
 
 def read_piece(folder: Path) -> dict[str, Any]:

@@ -17,12 +17,12 @@ import mlflow
 from mlflow.entities import Run
 
 from mlflow_resnet.console import say
-from mlflow_resnet.errors import NotDeliveredError, OutputError
+from mlflow_resnet.errors import CheckpointError, NotDeliveredError, OutputError
 from mlflow_resnet.images.output import new_directory, synced
 from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.tracking.delivery import MODEL_NAME, deliver
 from mlflow_resnet.tracking.notes import Notes
-from mlflow_resnet.tracking.pieces import FILES, NAME, PIECE, piece_of, read_piece
+from mlflow_resnet.tracking.pieces import FILES, NAME, PIECE, is_leftover, piece_of, read_piece
 from mlflow_resnet.training.checkpoints import write_file
 
 LONGEST_PAUSE = 30.0  # seconds between two tries
@@ -68,7 +68,9 @@ class Outbox(Recorder):
         self.trouble_began = 0.0
         self.is_delivering = False
         self.news, self.in_hurry, self.over = threading.Event(), threading.Event(), threading.Event()
-        for leftover in path.glob(".*"):
+        if path.is_symlink():
+            raise CheckpointError(path, "is a link, which could lead to any folder. Remove it")
+        for leftover in filter(is_leftover, path.glob(".*")):
             shutil.rmtree(leftover, ignore_errors=True)
         self.last = int(pieces[-1].name) if (pieces := self.pieces()) else 0
 

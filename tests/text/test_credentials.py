@@ -99,6 +99,7 @@ def secret_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     before, uri = mlflow.get_tracking_uri(), f"http://me:{SECRET}@127.0.0.1:9"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "false")  # what commands set is undone
     mlflow.set_tracking_uri(uri)
     yield uri
     mlflow.set_tracking_uri(before)

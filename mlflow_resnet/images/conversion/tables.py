@@ -100,9 +100,9 @@ def listed_row(row: Row, number: int, image: str, label: str) -> Listed:
 def csv_rows(path: Path) -> Iterator[Row]:
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
-        as_meant = unquote if is_ours(reader.fieldnames or ()) else None
+        as_meant = unquote if is_ours(reader.fieldnames or ()) else str
         for row in reader:
-            yield {name: as_meant(cell) for name, cell in row.items() if isinstance(cell, str)} if as_meant else row
+            yield {name: as_meant(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
 
 
 def parquet_rows(path: Path) -> Iterator[Row]:

@@ -23,6 +23,8 @@ from mlflow_resnet.registry.gate.rule import DRY_RUN, ENFORCE, Approval, Bounds,
 class InvalidPolicyError(PathError):
     """The file with the rules has mistakes; all of them are listed at once."""
 
+    has_lines = True
+
     def __init__(self, path: Path, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
         count = f"{len(problems)} mistake{'s' * (len(problems) != 1)} in the policy"
