@@ -13,6 +13,7 @@ MlflowResnetError                    exit 2
 │   ├── CheckpointError              a training cannot go on from what a folder holds
 │   └── NotDeliveredError            exit 4: a record waits in a folder, not on the tracking server
 ├── InvalidImageError                one image cannot be read
+├── InvalidTableError                a table cannot be read, or costs too much
 ├── WeightsError                     starting weights cannot be used
 │   ├── WeightsDownloadError         ImageNet weights cannot be had
 │   └── WeightsMismatchError         their keys are not the network's
@@ -48,6 +49,7 @@ from mlflow_resnet.errors.data import (
     ClassMismatchError,
     InvalidDatasetError,
     InvalidImageError,
+    InvalidTableError,
     NotLabeledDatasetError,
     ObjectUnreadableError,
     StoreUnreachableError,
@@ -84,6 +86,7 @@ __all__ = [
     "InvalidImageError",
     "InvalidModelError",
     "InvalidOptionsError",
+    "InvalidTableError",
     "LISTED",
     "MissingPackageError",
     "MlflowResnetError",
