@@ -21,6 +21,7 @@ MlflowResnetError                    exit 2
 │   └── TamperedWeightsError         the weights are not the ones that were saved
 ├── ServerUnreachableError           the tracking server or registry does not answer
 ├── ScoringServerError               a server that scores images does not answer, or refuses to
+├── RefusedBodyError                 the body of a request over HTTP is too much, or damaged
 ├── ServerBusyError                  503: a request over HTTP cannot be answered in time
 ├── MissingPackageError              an optional package is not installed
 ├── SweepError                       a sweep cannot begin, or has no result
@@ -70,6 +71,7 @@ from mlflow_resnet.errors.work import (
     OutputError,
     ProcessEndedError,
     PromotionRefusedError,
+    RefusedBodyError,
     ScoringServerError,
     ServerBusyError,
     ServerUnreachableError,
@@ -98,6 +100,7 @@ __all__ = [
     "PathError",
     "ProcessEndedError",
     "PromotionRefusedError",
+    "RefusedBodyError",
     "SIGINT_EXIT_CODE",
     "SIGTERM_EXIT_CODE",
     "ScoringServerError",

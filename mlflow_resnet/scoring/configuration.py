@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,10 @@ DEFAULT_MODEL_CONFIG: dict[str, Any] = {
     "max_batch_size": 32,  # images of several requests that go through the network together
     "max_latency_ms": 0,  # how long such a batch waits for requests that are being decoded
 }
+# What a model may say of itself where it is served; more is for the operator to say, in CONFIGURATION.
+LIMITS = {"batch_size": 256, "max_batch_size": 256, "max_images_per_request": 1024}
+CONFIGURATION = "MLFLOW_PYFUNC_INFERENCE_CONFIG"  # MLflow's own name: JSON that overrides any model's configuration
+MAX_DIGITS = 18
 DEFAULT_DEVICE = "MLFLOW_DEFAULT_PREDICTION_DEVICE"  # MLflow's own name, as its pytorch flavor reads it
 
 
@@ -39,15 +44,16 @@ def configured_model(data: Path, given: Mapping[str, Any]) -> ScoringModel:
     hosted = hosting.is_hosted()
     if hosted:
         hosting.share_cores()
-    model = ScoringModel(
-        configured_predictor(data, config),
-        batch_size=positive(config, "batch_size"),
-        max_images_per_request=positive(config, "max_images_per_request"),
-        max_batch_size=positive(config, "max_batch_size"),
-        max_latency_ms=milliseconds(config),
-    )
+    number = limited if hosted else positive
+    numbers = {name: number(config, name) for name in LIMITS}
+    latency = milliseconds(config)
+    model = ScoringModel(configured_predictor(data, config), max_latency_ms=latency, **numbers)
     if hosted:
         model.warm_up()
+    if hosting.is_mlflows_server():
+        from mlflow_resnet.scoring.mlflows_server import bound_mlflows_server
+
+        bound_mlflows_server(numbers["max_images_per_request"])
     return model
 
 
@@ -77,6 +83,24 @@ def milliseconds(config: dict[str, Any]) -> float:
 def positive(config: dict[str, Any], name: str) -> int:
     """A number of the model's configuration, which a person may have typed as text."""
     text = str(config[name])
-    if not text.isdecimal() or int(text) == 0:
-        raise InvalidOptionsError([f"{name} in the model's configuration is {text}; it must be an integer from 1"])
+    if not text.isdecimal() or len(text) > MAX_DIGITS or int(text) == 0:
+        raise InvalidOptionsError([f"{name} in the model's configuration is {text:.60}; it must be an integer from 1"])
     return int(text)
+
+
+def limited(config: dict[str, Any], name: str) -> int:
+    """The same where it decides a server's memory: at most LIMITS, or what the operator says."""
+    value, limit = positive(config, name), LIMITS[name]
+    if value > limit and value != told_by_operator().get(name):
+        problem = f"{name} in the model's configuration is {value}, over the limit of {limit}"
+        raise InvalidOptionsError([f"{problem}; who runs the server can set it in {CONFIGURATION}"])
+    return value
+
+
+def told_by_operator() -> dict[str, int]:
+    """The numbers in the operator's configuration, which he may have typed as text."""
+    try:
+        given = json.loads(os.environ.get(CONFIGURATION) or "{}")
+        return {name: int(given[name]) for name in LIMITS if name in given}
+    except (ValueError, TypeError):
+        return {}
