@@ -26,8 +26,10 @@ from mlflow_resnet.model.prediction import PROBABILITY
 from mlflow_resnet.model.storage import DATA_SUBPATH, fetched_model, read_description
 from mlflow_resnet.options.base import AUTO
 from mlflow_resnet.registry.versions import logged_model_of, resolve, uri_of
+from mlflow_resnet.scoring.configuration import DEFAULT_MODEL_CONFIG, positive, told_by_operator
 from mlflow_resnet.scoring.frame import ERROR
-from mlflow_resnet.serving.refusals import ShortRefusals
+from mlflow_resnet.serving.fitting import check_fits, check_texts
+from mlflow_resnet.serving.refusals import NotedModel, ShortRefusals
 
 SUM_TOLERANCE = 1e-3  # float32 over many classes
 
@@ -40,6 +42,7 @@ class ServedVersion:
         model_id: of the logged model that the version is; "" if it is none.
         weights_sha256: verified, hex.
         since: when it was ready, UTC.
+        max_images: that a request may have.
         model: in memory as long as this refers to it. `app` does not, because FastAPI keeps what it has served forever.
         app: MLflow's scoring server of this version alone.
     """
@@ -48,6 +51,7 @@ class ServedVersion:
     model_id: str
     weights_sha256: str
     since: str
+    max_images: int
     model: PyFuncModel
     app: ASGIApp
 
@@ -84,12 +88,14 @@ def load_version(model_uri: str, device: str = AUTO) -> ServedVersion:
     try:
         version = resolve(model_uri)
         with fetched_model(model_uri) as path:
-            leave_only_data(path, model_uri)
+            check_texts(path)
+            config_given = leave_only_data(path, model_uri)
+            check_fits(path, config_given)
             model_id, sha256 = verified_weights(version, path)
             config = None if device == AUTO else {"device": device}
             model = mlflow.pyfunc.load_model(str(path), suppress_warnings=True, model_config=config)
-        weak: Any = weakref.proxy(model)
-        app = ShortRefusals(scoring_server.init(weak))  # from here on predict takes what it takes over HTTP
+        noted: Any = NotedModel(weakref.proxy(model))
+        app = ShortRefusals(scoring_server.init(noted))  # from here on predict takes what it takes over HTTP
         try_out(model)
     except InvalidOptionsError:
         raise
@@ -97,11 +103,14 @@ def load_version(model_uri: str, device: str = AUTO) -> ServedVersion:
         raise InvalidModelError(model_uri, error.problem) from None  # not with the path of the download
     except Exception as error:  # MLflow, torch, databases and disks share no base class
         raise InvalidModelError(model_uri, f"cannot be served ({one_line(error)}).") from None
-    return ServedVersion(version, model_id, sha256, utc_now(), model, app)
+    max_images = positive(DEFAULT_MODEL_CONFIG | config_given, "max_images_per_request")
+    return ServedVersion(version, model_id, sha256, utc_now(), max_images, model, app)
 
 
-def leave_only_data(path: Path, model_uri: str) -> None:
+def leave_only_data(path: Path, model_uri: str) -> dict[str, Any]:
     """Rewrites the downloaded MLmodel, so that loading it runs our own loader on our own files and nothing else.
+
+    Returns the configuration that it has.
 
     Raises:
         InvalidModelError: if the model is of another flavor.
@@ -114,6 +123,7 @@ def leave_only_data(path: Path, model_uri: str) -> None:
     kept = {name: pyfunc[name] for name in ("loader_module", "config") if name in pyfunc}
     model.flavors[mlflow.pyfunc.FLAVOR_NAME] = kept | {"data": DATA_SUBPATH}
     model.save(str(path / MLMODEL_FILE_NAME))
+    return dict(kept.get("config") or {}) | told_by_operator()
 
 
 def verified_weights(version: ModelVersion, path: Path) -> tuple[str, str]:
@@ -154,7 +164,7 @@ def try_out(model: PyFuncModel) -> None:
         if len(read):
             return check_probabilities(read)
         errors = one_line(ValueError(*frame[ERROR].head(1)))
-    raise InvalidModelError("", f"does not answer on its input example ({errors}).")
+    raise InvalidModelError("", f"does not answer on its input example: {errors}.")
 
 
 def examples_of(model: PyFuncModel) -> Iterator[Any]:
