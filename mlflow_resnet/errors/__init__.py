@@ -13,6 +13,7 @@ MlflowResnetError                    exit 2
 │   ├── CheckpointError              a training cannot go on from what a folder holds
 │   └── NotDeliveredError            exit 4: a record waits in a folder, not on the tracking server
 ├── InvalidImageError                one image cannot be read
+├── InvalidTableError                a table cannot be read, or costs too much
 ├── WeightsError                     starting weights cannot be used
 │   ├── WeightsDownloadError         ImageNet weights cannot be had
 │   └── WeightsMismatchError         their keys are not the network's
@@ -21,6 +22,7 @@ MlflowResnetError                    exit 2
 │       └── TamperedWeightsError     its weights are not
 ├── ServerUnreachableError           the tracking server or registry does not answer
 ├── ScoringServerError               a server that scores images does not answer, or refuses to
+├── RefusedBodyError                 the body of a request over HTTP is too much, or damaged
 ├── ServerBusyError                  503: a request over HTTP cannot be answered in time
 ├── MissingPackageError              an optional package is not installed
 ├── SweepError                       a sweep cannot begin, or has no result
@@ -51,6 +53,7 @@ from mlflow_resnet.errors.data import (
     ClassMismatchError,
     InvalidDatasetError,
     InvalidImageError,
+    InvalidTableError,
     NotLabeledDatasetError,
     ObjectUnreadableError,
     StoreUnreachableError,
@@ -72,6 +75,7 @@ from mlflow_resnet.errors.work import (
     OutputError,
     ProcessEndedError,
     PromotionRefusedError,
+    RefusedBodyError,
     ScoringServerError,
     ServerBusyError,
     ServerUnreachableError,
@@ -88,6 +92,7 @@ __all__ = [
     "InvalidImageError",
     "InvalidModelError",
     "InvalidOptionsError",
+    "InvalidTableError",
     "LISTED",
     "MissingPackageError",
     "MlflowResnetError",
@@ -99,6 +104,7 @@ __all__ = [
     "PathError",
     "ProcessEndedError",
     "PromotionRefusedError",
+    "RefusedBodyError",
     "SIGINT_EXIT_CODE",
     "SIGTERM_EXIT_CODE",
     "ScoringServerError",

@@ -56,3 +56,7 @@ class ClassMismatchError(InvalidDatasetError):
 
 class InvalidImageError(MlflowResnetError):
     """One image cannot be read. Says why; the caller knows which image."""
+
+
+class InvalidTableError(MlflowResnetError):
+    """A table cannot be read, or costs too much to read. Says why; the caller knows which table."""

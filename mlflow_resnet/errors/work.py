@@ -29,6 +29,17 @@ class ServerBusyError(MlflowResnetError):
     status = TEMPORARILY_UNAVAILABLE
 
 
+class RefusedBodyError(MlflowResnetError):
+    """The body of a request is not taken in. Says why, and repeats nothing of it."""
+
+    def __init__(self, message: str, http_status: int = 400) -> None:
+        self.http_status = http_status
+        super().__init__(message)
+
+    def get_http_status_code(self) -> int:
+        return self.http_status
+
+
 class OutputError(PathError):
     """An output path cannot be written."""
 

@@ -61,7 +61,8 @@ def explained_batch(predictor: Predictor, batch: Sequence[Prediction]) -> Iterat
     """Predictions with images become predictions with explanations."""
     images = [p.image for p in batch if p.image is not None and p.probabilities is not None]
     targets = [int(p.probabilities.argmax()) for p in batch if p.probabilities is not None]
-    pictures = iter(overlays(predictor, torch.stack(images), targets, len(images)) if images else ())
+    with predictor.apart:
+        pictures = iter(overlays(predictor, torch.stack(images), targets, len(images)) if images else ())
     for prediction in batch:
         png = None if prediction.probabilities is None else png_of(next(pictures))
         yield replace(prediction, image=None, explanation=png)

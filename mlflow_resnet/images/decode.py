@@ -7,6 +7,7 @@ neither speaks before ours nor has to be changed.
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import os
@@ -57,10 +58,18 @@ _SUFFIXES = {"JPEG": ".jpg", "TIFF": ".tif"}  # those that are not the format's 
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # about damaged metadata, naming no file
 
 
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """The content of a regular file of at most `MAX_IMAGE_BYTES`; anything else is an InvalidImageError at once."""
+def open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # opening a FIFO would wait for its writer
+
+
+def read_bytes(path: str | os.PathLike[str], opener: Callable[[str, int], int] = open_at_once) -> bytes:
+    """The content of a regular file of at most `MAX_IMAGE_BYTES`; anything else is an InvalidImageError at once.
+
+    Args:
+        opener: opens it, as that of `open` does.
+    """
     try:
-        with open(path, "rb", opener=_open_at_once) as file:
+        with open(path, "rb", opener=opener) as file:
             facts = os.fstat(file.fileno())
             if not stat.S_ISREG(facts.st_mode):
                 raise InvalidImageError("not a regular file")
@@ -111,14 +120,38 @@ def looks_like_image(content: bytes) -> bool:
     return _sniff(content) is not None
 
 
+def pixels_of(content: bytes) -> int:
+    """Pixels that an image claims to have, at most MAX_IMAGE_PIXELS, or an upper bound; 0 for what is no image.
+
+    Decodes nothing, and raises nothing.
+    """
+    name = _sniff(content)
+    if name is None:
+        return 0
+    if name == "PPM":  # to pass over its comments takes long
+        return min(8 * len(content), MAX_IMAGE_PIXELS)
+    try:
+        width, height = _webp_size(content) if name == "WEBP" else _READERS[name][1](io.BytesIO(content)).size
+    except Exception:  # decoding says what is wrong with it
+        return 0
+    return min(width * height, MAX_IMAGE_PIXELS)
+
+
+def _webp_size(content: bytes) -> tuple[int, int]:
+    """What Pillow knows only after it has taken the memory: the canvas of VP8X, or the frame of VP8L or VP8."""
+    number = functools.partial(int.from_bytes, byteorder="little")
+    if content[12:16] == b"VP8X":
+        return number(content[24:27]) + 1, number(content[27:30]) + 1
+    if content[12:16] == b"VP8L":
+        bits = number(content[21:25])
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    return number(content[26:28]) & 0x3FFF, number(content[28:30]) & 0x3FFF
+
+
 def usual_suffix(content: bytes) -> str:
     """How the names of files of this image's format end; empty for any other content."""
     name = _sniff(content)
     return _SUFFIXES.get(name, f".{name.lower()}") if name else ""
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # opening a FIFO would wait for its writer
 
 
 def _sniff(content: bytes) -> str | None:

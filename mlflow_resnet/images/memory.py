@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
-
 # Where a control group tells its limit, its use, and (in memory.stat) the cached files it would give back.
 _VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 _VERSION_2 = ("memory.max", "memory.current", "inactive_file")
@@ -20,6 +18,8 @@ def available_memory(
 
     `groups` is where Linux shows the control groups, `membership` the file that names this process's.
     """
+    import psutil  # which is not among a saved model's requirements
+
     return min([psutil.virtual_memory().available, *_rooms(groups, membership)])
 
 

@@ -32,15 +32,18 @@ class PredictOptions(Options):
 PARAMS: dict[str, Any] = {field.name: field.default for field in fields(PredictOptions)}
 
 
-def predict_options(params: Mapping[str, Any] | None) -> PredictOptions:
+def predict_options(params: Mapping[str, Any] | None, tell_values: bool = True) -> PredictOptions:
     """`params` as a caller gives them, with None for a default.
+
+    Args:
+        tell_values: whether errors may repeat names and values that were given; over HTTP they may not.
 
     Raises:
         InvalidOptionsError: if one is unknown, or has a value that cannot work.
     """
     given = {name: value for name, value in (params or {}).items() if value is not None}
     if unknown := [name for name in given if name not in PARAMS]:
-        raise unknown_params(unknown)
+        raise unknown_params(unknown if tell_values else ())
     problems = []
     for name, value in given.items():
         kind = type(PARAMS[name])
@@ -50,10 +53,20 @@ def predict_options(params: Mapping[str, Any] | None) -> PredictOptions:
             problems.append(f"{name} cannot be made of a {type(value).__name__}; it must be of type {kind.__name__}")
     if problems:
         raise InvalidOptionsError(problems)
-    return PredictOptions(**given)
+    try:
+        return PredictOptions(**given)
+    except InvalidOptionsError as error:
+        raise error if tell_values else InvalidOptionsError(list(map(without_value, error.problems))) from None
+
+
+def without_value(problem: str) -> str:
+    """ "top_k: it must be at least 0" of "top_k is -1; it must be at least 0"."""
+    return f"{problem.partition(' is ')[0]}: {problem.rpartition('; ')[2]}"
 
 
 def unknown_params(names: Iterable[str], known: Iterable[str] = PARAMS) -> InvalidOptionsError:
-    """The error that there are no parameters of these names."""
+    """The error that there are no parameters of these names, or, without names, that some are unknown."""
     shortened = listed(f"{name!r:.60}" for name in sorted(names))
-    return InvalidOptionsError([f"unknown params {shortened}; predict takes {listed(sorted(known))}"])
+    return InvalidOptionsError(
+        [f"unknown params{' ' * bool(shortened)}{shortened}; predict takes {listed(sorted(known))}"]
+    )

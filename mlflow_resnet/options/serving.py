@@ -20,7 +20,7 @@ class ServeOptions(Options):
     follow: bool = option("when the alias moves, load that version and switch to it", False)
     poll_seconds: float = option("how often to ask the registry where the alias is", 10.0, above=0)
     max_body_mib: int = option(
-        "MiB that the body of a request may have; four such bodies are held at once", 128, at_least=1
+        "MiB that a Parquet body may have, and a JSON or CSV body a quarter; four are held at once", 128, at_least=4
     )
     device: str = option(DEVICE, "auto")
 

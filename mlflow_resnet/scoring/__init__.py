@@ -10,6 +10,9 @@ pyfunc        the model that MLflow loads: predict(model_input, params)
 merging       over HTTP: the images of several requests go through the network together
 admission     over HTTP: no work that cannot be done in time
 hosting       over HTTP: cores and threads
+bodies        over HTTP: what may be parsed
+sentences     over HTTP: what is said instead of MLflow's words
+mlflows_server has `mlflow models serve` go by these
 lists         files that name images: lines of text, or a table
 selection     which images are scored to a file: those of a directory or list, or a part of them
 batch         scoring to a file, streamed

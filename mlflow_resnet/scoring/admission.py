@@ -31,12 +31,16 @@ class Call:
     """A request as the application in front of MLflow's knows it.
 
     Attributes:
-        arrived: of time.monotonic.
+        arrived: when all of it was there, of time.monotonic.
         retry_after: seconds after which a refused request is worth another try.
+        is_scored: whether it has come as far as the model.
+        refusal: why the model refuses it; "" if it does not.
     """
 
     arrived: float
     retry_after: int = 1
+    is_scored: bool = False
+    refusal: str = ""
 
 
 CALL: ContextVar[Call | None] = ContextVar("CALL", default=None)  # MLflow's threads see their request's

@@ -25,9 +25,11 @@ DEFAULT_MODEL_CONFIG: dict[str, Any] = {
     "max_batch_size": 32,  # images of several requests that go through the network together
     "max_latency_ms": 0,  # how long such a batch waits for requests that are being decoded
 }
+# What a model may say of itself where it is served; more is for the operator to say, in CONFIGURATION.
+LIMITS = {"batch_size": 256, "max_batch_size": 256, "max_images_per_request": 1024}
+CONFIGURATION = "MLFLOW_PYFUNC_INFERENCE_CONFIG"  # MLflow's own name: JSON that overrides any model's configuration
+MAX_DIGITS = 18
 DEFAULT_DEVICE = "MLFLOW_DEFAULT_PREDICTION_DEVICE"  # MLflow's own name, as its pytorch flavor reads it
-
-INFERENCE_CONFIG = "MLFLOW_PYFUNC_INFERENCE_CONFIG"
 
 
 def configured_model(stored: StoredModel, given: Mapping[str, Any]) -> ScoringModel:
@@ -41,15 +43,16 @@ def configured_model(stored: StoredModel, given: Mapping[str, Any]) -> ScoringMo
     hosted = hosting.is_hosted()
     if hosted:
         hosting.share_cores()
-    model = ScoringModel(
-        configured_predictor(stored, config),
-        batch_size=positive(config, "batch_size"),
-        max_images_per_request=positive(config, "max_images_per_request"),
-        max_batch_size=positive(config, "max_batch_size"),
-        max_latency_ms=milliseconds(config),
-    )
+    number = limited if hosted else positive
+    numbers = {name: number(config, name) for name in LIMITS}
+    latency = milliseconds(config)
+    model = ScoringModel(configured_predictor(stored, config), max_latency_ms=latency, **numbers)
     if hosted:
         model.warm_up()
+    if hosting.is_mlflows_server():
+        from mlflow_resnet.scoring.mlflows_server import bound_mlflows_server
+
+        bound_mlflows_server(numbers["max_images_per_request"])
     return model
 
 
@@ -67,10 +70,16 @@ def configured_predictor(stored: StoredModel, config: dict[str, Any], num_worker
     return predictor
 
 
-def configured_by_environment() -> dict[str, Any]:
-    """What the operator's environment changes of a model's configuration, as MLflow's own loader reads it."""
-    given = json.loads(os.environ.get(INFERENCE_CONFIG) or "{}")
-    return {name: value for name, value in given.items() if name in DEFAULT_MODEL_CONFIG}
+def read_operators_configuration() -> dict[str, Any]:
+    """What the operator's environment changes of a model's configuration, as MLflow's own loader reads it.
+
+    Raises:
+        InvalidOptionsError: if it is not a JSON object.
+    """
+    with contextlib.suppress(ValueError, TypeError, RecursionError):
+        given = dict(json.loads(os.environ.get(CONFIGURATION) or "{}"))
+        return {name: value for name, value in given.items() if name in DEFAULT_MODEL_CONFIG}
+    raise InvalidOptionsError([f'{CONFIGURATION} is no JSON object; expected one such as {{"max_batch_size": 64}}'])
 
 
 def device_of(config: dict[str, Any]) -> str:
@@ -91,6 +100,15 @@ def milliseconds(config: dict[str, Any]) -> float:
 def positive(config: dict[str, Any], name: str) -> int:
     """A number of the model's configuration, which a person may have typed as text."""
     text = str(config[name])
-    if not text.isdecimal() or int(text) == 0:
-        raise InvalidOptionsError([f"{name} in the model's configuration is {text}; it must be an integer from 1"])
+    if not text.isdecimal() or len(text) > MAX_DIGITS or int(text) == 0:
+        raise InvalidOptionsError([f"{name} in the model's configuration is {text:.60}; it must be an integer from 1"])
     return int(text)
+
+
+def limited(config: dict[str, Any], name: str) -> int:
+    """The same where it decides a server's memory: at most LIMITS, or what the operator says."""
+    value, limit = positive(config, name), LIMITS[name]
+    if value > limit and str(value) != str(read_operators_configuration().get(name)):
+        problem = f"{name} in the model's configuration is {value}, over the limit of {limit}"
+        raise InvalidOptionsError([f"{problem}; who runs the server can set it in {CONFIGURATION}"])
+    return value

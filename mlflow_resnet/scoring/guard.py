@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from mlflow_resnet.errors import InvalidImageError, InvalidOptionsError
+from mlflow_resnet.errors import InvalidImageError, InvalidOptionsError, printable
+from mlflow_resnet.images.decode import read_bytes
+from mlflow_resnet.images.sources import ImageSource
 
 ALLOWED_ROOT = "MLFLOW_RESNET_ALLOWED_ROOT"
 SERVING = "MLFLOW_RESNET_SERVING"
@@ -37,21 +40,19 @@ class Guard:
     max_images: int = 256
     root: Path | None = None
 
-    def path(self, text: str) -> str:
-        """`text` as a path that may be opened.
+    def file(self, text: str) -> ImageSource:
+        """The image file that an HTTP caller names, which is opened only when it is read.
 
         Raises:
-            InvalidImageError: over HTTP, with the same sentence whether or not the path exists.
+            InvalidImageError: always with the same sentence, whether or not there is one.
         """
-        if not self.serving:
-            return text
-        path = self.file_in_root(text)
-        if path is None:
+        place = self.place_in_root(text)
+        if self.root is None or place is None:
             raise InvalidImageError(REFUSED)
-        return str(path)
+        return ImageSource(printable(text), partial(read_beneath, self.root, place))
 
-    def file_in_root(self, text: str) -> Path | None:
-        """The regular file in the opened folder that `text` names, relative to it or in full, all links followed.
+    def place_in_root(self, text: str) -> Path | None:
+        """Where the regular file is that `text` names, relative to the opened folder, all links followed.
 
         Outside the folder nothing is looked up, so that not even the time it takes tells what exists.
         """
@@ -62,7 +63,7 @@ class Guard:
             return None
         try:
             path = named.resolve()
-            return path if path.is_relative_to(self.root) and path.is_file() else None
+            return path.relative_to(self.root) if path.is_relative_to(self.root) and path.is_file() else None
         except (OSError, ValueError, RuntimeError):  # too long, a NUL, a circle of links
             return None
 
@@ -77,3 +78,28 @@ def current_guard(max_images: int) -> Guard:
     """The rules that hold in this process now."""
     root = os.environ.get(ALLOWED_ROOT)
     return Guard(is_serving(), max_images, Path(root).resolve() if root else None)
+
+
+def read_beneath(root: Path, place: Path) -> bytes:
+    """The content of the file at `place`, relative to `root`, if no link leads there any more.
+
+    Each part of the path is opened in the folder before it, so nobody can exchange one for a link in between.
+
+    Raises:
+        InvalidImageError: if there is none, always with the same sentence, or if it cannot be an image.
+    """
+
+    def open_beneath(path: str, flags: int) -> int:
+        folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            for part in place.parts[:-1]:
+                inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+                folder, outer = inner, folder
+                os.close(outer)
+            return os.open(place.name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+        except OSError:
+            raise InvalidImageError(REFUSED) from None
+        finally:
+            os.close(folder)
+
+    return read_bytes(place, open_beneath)

@@ -21,7 +21,7 @@ import pandas as pd
 from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError, InvalidOptionsError, listed
 from mlflow_resnet.images.decode import MAX_IMAGE_BYTES, looks_like_image
 from mlflow_resnet.images.sources import ImageSource, directory_sources, failing_source, file_source, is_remote
-from mlflow_resnet.scoring.guard import Guard
+from mlflow_resnet.scoring.guard import Guard, is_serving
 
 DATA_URI = re.compile(rb"data:[^,]{0,100};base64,")
 MAX_ENCODED_BYTES = MAX_IMAGE_BYTES * 4 // 3 * 79 // 76 + 1024  # base64 with line breaks and a prefix
@@ -75,7 +75,8 @@ def image_column(frame: pd.DataFrame) -> pd.Series:
     """The only column."""
     if frame.shape[1] == 1:
         return frame.iloc[:, 0]
-    raise InvalidOptionsError([f"columns {listed(map(repr, frame.columns))}; pass the one with the images alone"])
+    names = f"{frame.shape[1]} columns" if is_serving() else f"columns {listed(map(repr, frame.columns))}"
+    raise InvalidOptionsError([f"{names}; pass the one with the images alone"])
 
 
 def sources_of_cell(cell: Any, name: str, guard: Guard) -> Iterator[ImageSource]:
@@ -107,8 +108,10 @@ def sources_of_text(text: str, name: str, guard: Guard) -> Iterator[ImageSource]
     content = decoded_image(text.encode("ascii", "replace"))
     if content is not None:
         yield bytes_source(name, content)
-    elif guard.serving or not URL.match(text):
-        yield from path_sources(guard.path(text), text)
+    elif guard.serving:
+        yield guard.file(text)
+    elif not URL.match(text):
+        yield from path_sources(text)
     elif is_remote(text):
         yield from directory_sources(text, Counter())
     else:
@@ -141,9 +144,9 @@ def check_size(content: bytes, limit: int) -> None:
         raise InvalidImageError(f"over the limit of {MAX_IMAGE_BYTES // 2**20} MiB for one image")
 
 
-def path_sources(path: str, called: str) -> Iterator[ImageSource]:
-    """A file, or every image below a directory; `called` is what the caller calls the path."""
+def path_sources(path: str) -> Iterator[ImageSource]:
+    """A file, or every image below a directory."""
     if os.path.isdir(path):
         yield from directory_sources(path, Counter())
     else:
-        yield file_source(path, called)
+        yield file_source(path)

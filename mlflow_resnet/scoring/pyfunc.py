@@ -17,13 +17,14 @@ from mlflow_resnet.images.sources import ImageSource
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.prediction import Prediction, Predictor
 from mlflow_resnet.options import PredictOptions, predict_options
-from mlflow_resnet.scoring.admission import Admission
+from mlflow_resnet.scoring.admission import CALL, Admission
 from mlflow_resnet.scoring.frame import ERROR, EXPLANATION, scored_frame
-from mlflow_resnet.scoring.guard import Guard, current_guard
+from mlflow_resnet.scoring.guard import Guard, current_guard, is_serving
 from mlflow_resnet.scoring.hosting import is_mlflows_server, take_requests_at_once
 from mlflow_resnet.scoring.inputs import image_sources, number_of_images
 from mlflow_resnet.scoring.merging import MergedForward
 
+MOST_WARM_UP_SECONDS = 60.0
 Predict = Callable[[Iterator[ImageSource], int], Iterator[Prediction]]
 
 
@@ -47,13 +48,20 @@ class ScoringModel:
         self._max_images = max_images_per_request
 
     def warm_up(self) -> None:
-        """Runs the network on one image and on as many as it gets at once: the first time takes longest."""
+        """Runs the network on one image and on as many as it gets at once, if that can be done in a minute.
+
+        The first time takes longest.
+        """
         size = self._predictor.preprocessing.image_size
-        for count in (1, self._merged.max_batch_size):
-            images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8)
-            began = time.perf_counter()
-            self._merged(images)
-            self._admission.seconds_per_image = (time.perf_counter() - began) / count
+        self._run_once(1, size)
+        in_time = at_least_one(MOST_WARM_UP_SECONDS / max(self._admission.seconds_per_image, 1e-6))
+        self._run_once(min(self._merged.max_batch_size, in_time), size)
+
+    def _run_once(self, count: int, size: int) -> None:
+        images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8)
+        began = time.perf_counter()
+        self._merged(images)
+        self._admission.seconds_per_image = (time.perf_counter() - began) / count
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """One row for every image, in input order.
@@ -74,7 +82,9 @@ class ScoringModel:
             ServerBusyError: if the answer to an HTTP request cannot be had in time.
             MissingPackageError: for `explain` without captum, which is not among the model's requirements.
         """
-        options = predict_options(params)
+        if call := CALL.get():
+            call.is_scored = True
+        options = predict_options(params, tell_values=not is_serving())
         predictor = self._predictor.at_test_time(options.tta, options.resolution)
         growth = self._growth(options)
         guard = current_guard(at_least_one(self._max_images / growth / (2 if options.tta else 1)))

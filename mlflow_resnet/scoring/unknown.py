@@ -13,6 +13,7 @@ import logging
 import re
 
 from mlflow_resnet.options import unknown_params
+from mlflow_resnet.scoring.guard import is_serving
 
 LOGGER = logging.getLogger("mlflow.models.utils")
 WARNING = re.compile(r"Unrecognized params (\[.*\]) are ignored.* Supported params are: (\{[^{}]+\})\. ", re.DOTALL)
@@ -26,7 +27,7 @@ class RefuseUnknownParams(logging.Filter):
         if warning := WARNING.match(record.getMessage()):
             names, known = map(ast.literal_eval, warning.groups())
             if known >= OURS:
-                raise unknown_params(names, known)
+                raise unknown_params(() if is_serving() else names, known)
         return record.levelno >= (LOGGER.parent or LOGGER).getEffectiveLevel()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator
@@ -10,15 +11,19 @@ from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import Mount, Route
-from starlette.types import Message, Receive, Scope, Send
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlflow_resnet.options import ServeOptions
 from mlflow_resnet.registry.versions import alias_of
 from mlflow_resnet.scoring import guard, hosting
+from mlflow_resnet.serving.connections import complain_seldom
 from mlflow_resnet.serving.current import CurrentVersion
 from mlflow_resnet.serving.intake import Intake
 from mlflow_resnet.serving.version import load_version
+
+MIB = 2**20
+SERVED = "mlflow_resnet.served"  # of a request's scope: the version that answers it
 
 
 def create_app(options: ServeOptions, version_uri: str) -> Starlette:
@@ -36,24 +41,52 @@ def create_app(options: ServeOptions, version_uri: str) -> Starlette:
     @contextlib.asynccontextmanager
     async def following(app: Starlette) -> AsyncIterator[None]:
         hosting.take_requests_at_once()
+        complain_seldom(asyncio.get_running_loop())
         if options.follow:
             current.start()
         yield
         current.stop()
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        served = current.served  # once: what the headers name is what answers
+        await scope[SERVED].app(scope, receive, send)
+
+    async def model(request: Request) -> JSONResponse:
+        return JSONResponse(request[SERVED].facts() | current.facts())
+
+    intake = Intake(answer, options.max_body_mib * MIB, lambda scope: scope[SERVED].max_images)
+    pages = [Route(path, Page(answer), methods=["GET"]) for path in ("/ping", "/health", "/version")]
+    routes = [Route("/model", model), Route("/invocations", intake, methods=["POST"]), *pages]
+    app = Starlette(routes=routes, lifespan=following)
+    app.router.redirect_slashes = False
+    app.add_middleware(Naming, current)
+    return app
+
+
+class Page:
+    """An application as an endpoint: Starlette would take a function for one of requests."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+
+
+class Naming:
+    """Gives each request the version that answers now, and names it in the answer."""
+
+    def __init__(self, app: ASGIApp, current: CurrentVersion) -> None:
+        self._app, self._current = app, current
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        served = scope[SERVED] = self._current.served  # once: what the headers name is what answers
 
         async def send_named(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(served.headers)
             await send(message)
 
-        await served.app(scope, receive, send_named)
-
-    async def model(request: Request) -> JSONResponse:
-        served = current.served
-        return JSONResponse(served.facts() | current.facts(), headers=served.headers)
-
-    intake = Intake(answer, options.max_body_mib * 2**20)
-    return Starlette(routes=[Route("/model", model), Mount("/", intake)], lifespan=following)
+        await self._app(scope, receive, send_named)

@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow_resnet.console import say
 from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.registry.versions import are_same, uri_of
+from mlflow_resnet.scoring.sentences import without_words_of_others
 from mlflow_resnet.serving.version import ServedVersion, load_version, utc_now
 from mlflow_resnet.tracking.server import patience
 
@@ -38,11 +39,12 @@ class CurrentVersion:
         served: replaced as a whole, by one assignment: who has taken it keeps it to the end of his request.
         last_check: when the registry was last asked, UTC; "" before that.
         last_error: why the version is not the one that the alias means, or why that is not known; "" if all is well.
+            For clients, so without words of others, which the log has.
     """
 
     def __init__(self, served: ServedVersion, alias: str, device: str, poll_seconds: float) -> None:
         self.served = served
-        self.last_check = self.last_error = ""
+        self.last_check = self.last_error = self._last_said = ""
         self._alias, self._device, self._poll_seconds = alias, device, poll_seconds
         self._refusal: Refusal | None = None
         self._stopping = threading.Event()
@@ -100,9 +102,9 @@ class CurrentVersion:
 
     def _note(self, error: str) -> None:
         """Says an error once, and not at each look."""
-        if error and error != self.last_error:
+        if error and error != self._last_said:
             say(f"{error.rstrip('.')}; {self.served.uri} goes on")
-        self.last_error = error
+        self._last_said, self.last_error = error, without_words_of_others(error)
 
     def facts(self) -> dict[str, Any]:
         """What `/model` tells of the alias."""

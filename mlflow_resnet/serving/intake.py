@@ -1,86 +1,161 @@
-"""What a server takes in: bodies of bounded size, and no more of them at once than memory and threads allow."""
+"""What a server takes in: whole bodies of bounded size and price, and no more at once than memory and threads allow.
+
+A body is received here, in its time, before anything else sees the request; what has not arrived costs nothing.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from starlette.datastructures import Headers, MutableHeaders
+from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mlflow_resnet.errors import RefusedBodyError
 from mlflow_resnet.scoring.admission import CALL, Call
+from mlflow_resnet.scoring.bodies import BodyLimits, checked_body, kind_of
 from mlflow_resnet.scoring.hosting import REQUESTS_AT_ONCE
 
 BUSY = (429, 503)
 BODIES_AT_ONCE = 4  # of the largest size
+TEXT_SHARE = 4  # JSON and CSV may have this part of the largest size
+FIRST_SECONDS = 10.0  # for a body of no bytes; more of them have more time
+BYTES_PER_SECOND = 16 * 2**10
+
+
+@dataclass(eq=False)
+class Arrival:
+    """A body that is arriving: what has come, and how much of it counts as held."""
+
+    began: float = field(default_factory=time.monotonic)
+    content: bytearray = field(default_factory=bytearray)
+    held: int = 0
+    gave_way: bool = False
+
+    @property
+    def seconds_left(self) -> float:
+        allowed = FIRST_SECONDS + len(self.content) / BYTES_PER_SECOND
+        return self.began + min(allowed, MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get()) - time.monotonic()
 
 
 class Intake:
-    """An application that passes requests on to `app`, and answers 413 or 503 to those that are too much.
+    """Passes whole requests on to `app`, and answers 4xx or 503 to those that are too much.
 
     Attributes:
-        requests: those with bodies that are being answered.
-        held: bytes of their bodies, declared or received.
+        requests: those whose bodies are there, and that are being answered.
+        held: bytes of bodies, of what has arrived of them; of Parquet, what it decodes to.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
-        self._app, self._max_body_bytes = app, max_body_bytes
+    def __init__(self, app: ASGIApp, max_body_bytes: int, max_images: Callable[[Scope], int]) -> None:
+        """Args: max_images: how many the model that answers takes at once."""
+        self._app, self._max_images = app, max_images
+        self._limits = BodyLimits(max_body_bytes, max_body_bytes // TEXT_SHARE)
+        self._most_held = BODIES_AT_ONCE * max_body_bytes
+        self._arriving: dict[Arrival, None] = {}  # the one that takes longest first
         self.requests = self.held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope.get("method") != "POST":
-            await self._app(scope, receive, send)
-            return
-        declared = Headers(scope=scope).get("content-length", "")
-        length = int(declared) if declared.isdecimal() else 0
+        arrival = Arrival()
         try:
-            self._check(length, length)
-            await self._answer(length, scope, receive, send)
+            headers = MutableHeaders(scope=scope)
+            kind = kind_of(headers.get("content-type", ""), headers.get("content-encoding", ""))
+            self._check_size(int(headers.get("content-length", "0")), kind)
+            self._check_requests()
+            content = await self._received(arrival, kind, receive)
+            if content is not None:
+                headers["content-type"] = kind  # MLflow knows it in this form alone
+                await self._answered(arrival, kind, content, scope, receive, send)
         except HTTPException as refused:
             await JSONResponse({"detail": refused.detail}, refused.status_code, refused.headers)(scope, receive, send)
+        except RefusedBodyError as refused:
+            await JSONResponse({"detail": refused.message}, refused.http_status)(scope, receive, send)
+        finally:
+            self.held -= arrival.held
 
-    def _check(self, size: int, more: int) -> None:
-        """Raises HTTPException if a body of `size` bytes, `more` of them not held yet, is too much."""
-        if size > self._max_body_bytes:
-            limit = f"{self._max_body_bytes / 2**20:g} MiB"
-            raise HTTPException(413, f"the body is over the limit of {limit}; send several requests")
-        if self.requests >= REQUESTS_AT_ONCE or self.held + more > BODIES_AT_ONCE * self._max_body_bytes:
-            raise HTTPException(503, "busy: too much at once; try again in 1 s", {"Retry-After": "1"})
+    def _check_size(self, size: int, kind: str) -> None:
+        if size > (limit := self._limits.of(kind)):
+            parquet = "" if limit == self._limits.bytes else ", or Parquet, which may be larger"
+            problem = f"the body is over the limit of {limit / 2**20:g} MiB; send several requests{parquet}"
+            raise HTTPException(413, problem)
 
-    async def _answer(self, length: int, scope: Scope, receive: Receive, send: Send) -> None:
-        call, held, received = Call(time.monotonic()), length, 0
-        refused: HTTPException | None = None
+    def _check_requests(self) -> None:
+        if self.requests >= REQUESTS_AT_ONCE:
+            raise busy()
 
-        async def receive_counted() -> Message:
-            nonlocal held, received, refused
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > held:  # the length was not declared
+    async def _received(self, arrival: Arrival, kind: str, receive: Receive) -> bytes | None:
+        """The body; None if the client has left."""
+        self._arriving[arrival] = None
+        try:
+            while True:
                 try:
-                    self._check(received, received - held)
-                except HTTPException as error:
-                    refused = error
-                    raise
-                self.held, held = self.held + received - held, received
-            return message
+                    message = await asyncio.wait_for(receive(), max(arrival.seconds_left, 0))
+                except asyncio.TimeoutError:
+                    problem = "the body did not arrive in time; send it at once, or less of it"
+                    raise HTTPException(408, problem, {"Connection": "close"}) from None
+                if arrival.gave_way:
+                    raise busy()
+                if message["type"] == "http.disconnect":
+                    return None
+                arrival.content += message.get("body", b"")
+                self._check_size(len(arrival.content), kind)
+                self._hold(arrival, len(arrival.content))
+                if not message.get("more_body"):
+                    return bytes(arrival.content)
+        finally:
+            self._arriving.pop(arrival, None)
 
-        async def send_unless_refused(message: Message) -> None:
-            if refused:
-                return  # what MLflow makes of the error
+    def _hold(self, arrival: Arrival, size: int) -> None:
+        """Counts `size` bytes for a body. If there is no room, those that have been arriving for longest give way.
+
+        Raises:
+            HTTPException: if that is not enough.
+        """
+        more = size - arrival.held
+        for other in list(self._arriving):
+            if self.held + more <= self._most_held:
+                break
+            if other is not arrival:
+                del self._arriving[other]
+                other.gave_way = True
+                other.content.clear()
+                self.held, other.held = self.held - other.held, 0
+        if self.held + more > self._most_held:
+            raise busy()
+        self.held, arrival.held = self.held + more, size
+
+    async def _answered(
+        self, arrival: Arrival, kind: str, content: bytes, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        arrival.content.clear()
+        self._check_requests()
+        call, token = Call(time.monotonic()), None
+        messages: list[Message] = []
+
+        async def receive_whole() -> Message:
+            return messages.pop() if messages else await receive()
+
+        async def send_with_pause(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] in BUSY:
                 MutableHeaders(scope=message)["Retry-After"] = str(call.retry_after)
             await send(message)
 
-        token = CALL.set(call)
-        self.requests, self.held = self.requests + 1, self.held + length
+        self.requests += 1
         try:
-            await self._app(scope, receive_counted, send_unless_refused)
-        except Exception:
-            if not refused:
-                raise
+            content, size = await asyncio.to_thread(checked_body, kind, content, self._limits, self._max_images(scope))
+            self._hold(arrival, max(size, arrival.held))
+            messages.append({"type": "http.request", "body": content, "more_body": False})
+            token = CALL.set(call)
+            await self._app(scope, receive_whole, send_with_pause)
         finally:
-            CALL.reset(token)
-            self.requests, self.held = self.requests - 1, self.held - held
-        if refused:
-            raise refused
+            if token:
+                CALL.reset(token)
+            self.requests -= 1
+
+
+def busy() -> HTTPException:
+    return HTTPException(503, "busy: too much at once; try again in 1 s", {"Retry-After": "1"})

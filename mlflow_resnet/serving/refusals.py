@@ -1,24 +1,42 @@
-"""What MLflow's scoring server says no with, without what it should not tell.
+"""What a server says no with: a short sentence of its own that repeats nothing of what it was sent.
 
-It answers a table that cannot be read with a stack trace, and repeats the whole input where that does not fit the
-model's signature.
+What the model itself refuses is passed on from where it is raised; of MLflow's refusals only the kind is kept.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+from typing import Any
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-LONGEST_REASON = 500  # characters
+from mlflow_resnet.errors import MlflowResnetError
+from mlflow_resnet.scoring.admission import CALL, Call
+from mlflow_resnet.scoring.sentences import FAILED, LONGEST_REASON, sentence_for
 
 logger = logging.getLogger(__name__)
 
 
+class NotedModel:
+    """A model for MLflow's scoring server that notes in the call why it refuses, apart from what MLflow makes of it."""
+
+    def __init__(self, model: Any) -> None:
+        """Args: model: a PyFuncModel, or a weak reference that behaves like one."""
+        self._model, self.metadata = model, model.metadata
+
+    def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
+        try:
+            return self._model.predict(data, params=params)
+        except MlflowResnetError as error:
+            if call := CALL.get():
+                call.refusal = error.message
+            raise
+
+
 class ShortRefusals:
-    """An application like another one whose refusals have a short reason, and no stack trace: that is logged here."""
+    """An application like another one whose refusals are short sentences. What the operator needs is logged."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -26,6 +44,7 @@ class ShortRefusals:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal: Message | None = None
         told = bytearray()
+        call = CALL.get()
 
         async def send_short(message: Message) -> None:
             nonlocal refusal
@@ -36,26 +55,43 @@ class ShortRefusals:
             else:
                 told.extend(message.get("body", b""))
                 if not message.get("more_body"):
-                    content = short(bytes(told))
-                    MutableHeaders(scope=refusal)["Content-Length"] = str(len(content))
-                    await send(refusal)
-                    await send({"type": "http.response.body", "body": content})
+                    await send_refusal(refusal, short(bytes(told), refusal["status"], call), send)
 
-        await self._app(scope, receive, send_short)
+        try:
+            await self._app(scope, receive, send_short)
+        except Exception:
+            if refusal is None or call is None or call.is_scored:
+                raise  # else a parser of MLflow's failed, which was answered as a refusal
 
 
-def short(content: bytes) -> bytes:
-    """A refusal as MLflow words it, with the reason alone. Not all of them are JSON objects."""
+async def send_refusal(start: Message, told: tuple[int, bytes], send: Send) -> None:
+    status, content = told
+    headers = MutableHeaders(scope=start)
+    headers["Content-Length"], headers["Content-Type"] = str(len(content)), "application/json"
+    start["status"] = status
+    await send(start)
+    await send({"type": "http.response.body", "body": content})
+
+
+def short(content: bytes, status: int, call: Call | None) -> tuple[int, bytes]:
+    """The status and the content of a refusal, made of those of MLflow's scoring server."""
+    if call is None:  # nothing was sent to it
+        return status, content[:LONGEST_REASON]
     try:
         facts = json.loads(content)
-        facts["message"] = reason_in(facts["message"])
-    except (ValueError, LookupError, TypeError):
-        return content[:LONGEST_REASON]
-    if trace := facts.pop("stack_trace", None):
-        logger.error(trace)
-    return json.dumps(facts).encode()
-
-
-def reason_in(message: str) -> str:
-    """Without the input, which MLflow puts before the reason, or after it where it is not JSON."""
-    return message.split("\nInput: ")[0].rpartition("Error: ")[2][:LONGEST_REASON]
+        message, code, trace = str(facts["message"]), facts["error_code"], facts.get("stack_trace")
+    except (ValueError, LookupError, TypeError):  # not all of them are objects
+        message, code, trace = "", "BAD_REQUEST", None
+    if status == 504:
+        return status, json.dumps({"error_code": "DEADLINE_EXCEEDED", "message": "not done in time"}).encode()
+    if call.refusal:
+        sentence = call.refusal[:LONGEST_REASON]
+    elif call.is_scored:
+        sentence = FAILED
+        if trace:
+            logger.error(trace)
+    else:
+        status, sentence = 400 if status >= 500 else status, sentence_for(message)
+    if status < 500:
+        logger.warning("refused: %s", sentence)
+    return status, json.dumps({"error_code": code, "message": sentence}).encode()

@@ -10,6 +10,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from typing import Any
 
 import uvicorn
 from mlflow.exceptions import MlflowException
@@ -20,6 +21,7 @@ from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.images.parallel import default_threads
 from mlflow_resnet.options import ServeOptions
 from mlflow_resnet.registry.versions import resolve, uri_of
+from mlflow_resnet.serving.connections import Connection, backlog
 from mlflow_resnet.tracking.server import check_servers
 
 WHAT_TO_SERVE = "_MLFLOW_RESNET_SERVE"  # from the first process to its workers
@@ -75,7 +77,7 @@ def serve_here(options: ServeOptions, version_uri: str, listener: socket.socket)
 
     app = create_app(options, version_uri)
     announce(options, version_uri)
-    uvicorn.Server(uvicorn.Config(app, timeout_keep_alive=KEEP_ALIVE_SECONDS)).run([listener])
+    uvicorn.Server(uvicorn.Config(app, **bounds())).run([listener])
 
 
 def serve_in_workers(options: ServeOptions, version_uri: str) -> None:
@@ -88,9 +90,14 @@ def serve_in_workers(options: ServeOptions, version_uri: str) -> None:
         workers=options.workers,
         host=options.host,
         port=options.port,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_worker_healthcheck=WORKER_PATIENCE_SECONDS,
+        **bounds(),
     )
+
+
+def bounds() -> dict[str, Any]:
+    """How uvicorn takes connections, whatever else is installed that it could do it with."""
+    return {"http": Connection, "ws": "none", "backlog": backlog(), "timeout_keep_alive": KEEP_ALIVE_SECONDS}
 
 
 def announce(options: ServeOptions, version_uri: str) -> None:

@@ -22,14 +22,20 @@ from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError
 from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.model.prediction import PROBABILITY
 from mlflow_resnet.model.storage import fetched_model
-from mlflow_resnet.model.stored import StoredModel
+from mlflow_resnet.model.stored import StoredModel, config_of, read_mlmodel_fields
 from mlflow_resnet.options.base import AUTO
 from mlflow_resnet.registry.binding import Binding, bind
 from mlflow_resnet.registry.versions import uri_of
-from mlflow_resnet.scoring.configuration import configured_by_environment, configured_model
+from mlflow_resnet.scoring.configuration import (
+    DEFAULT_MODEL_CONFIG,
+    configured_model,
+    positive,
+    read_operators_configuration,
+)
 from mlflow_resnet.scoring.frame import ERROR
 from mlflow_resnet.scoring.loading import read_verified
-from mlflow_resnet.serving.refusals import ShortRefusals
+from mlflow_resnet.serving.fitting import check_fits, check_texts
+from mlflow_resnet.serving.refusals import NotedModel, ShortRefusals
 
 SUM_TOLERANCE = 1e-3  # float32 over many classes
 
@@ -42,6 +48,7 @@ class ServedVersion:
         model_id: of the logged model that the version is; "" if it is none.
         model_sha256: of all that decides its answers, as it was loaded and verified.
         since: when it was ready, UTC.
+        max_images: that a request may have.
         model: in memory as long as this refers to it. `app` does not, because FastAPI keeps what it has served forever.
         app: MLflow's scoring server of this version alone.
     """
@@ -50,6 +57,7 @@ class ServedVersion:
     model_id: str
     model_sha256: str
     since: str
+    max_images: int
     model: PyFuncModel
     app: ASGIApp
 
@@ -88,9 +96,11 @@ def load_version(model_uri: str, device: str = AUTO) -> ServedVersion:
         if known.version is None:
             raise InvalidModelError(model_uri, "not a registered version; expected models:/<name>/<version>.")
         with fetched_model(known.uri) as path:
-            model, stored = load_data(path, known, device)
-        weak: Any = weakref.proxy(model)
-        app = ShortRefusals(scoring_server.init(weak))  # from here on predict takes what it takes over HTTP
+            config = read_configuration(path, device)
+            check_fits(path, config)
+            model, stored = load_data(path, known, config)
+        noted: Any = NotedModel(weakref.proxy(model))
+        app = ShortRefusals(scoring_server.init(noted))  # from here on predict takes what it takes over HTTP
         try_out(model)
     except InvalidOptionsError:
         raise
@@ -98,17 +108,23 @@ def load_version(model_uri: str, device: str = AUTO) -> ServedVersion:
         raise error.about(model_uri) from None  # not with the path of the download
     except Exception as error:  # MLflow, torch, databases and disks share no base class
         raise InvalidModelError(model_uri, f"cannot be served ({one_line(error)}).") from None
-    return ServedVersion(known.version, known.model_id, stored.sha256, utc_now(), model, app)
+    max_images = positive(config, "max_images_per_request")
+    return ServedVersion(known.version, known.model_id, stored.sha256, utc_now(), max_images, model, app)
 
 
-def load_data(path: Path, known: Binding, device: str) -> tuple[PyFuncModel, StoredModel]:
+def read_configuration(path: Path, device: str) -> dict[str, Any]:
+    """How a downloaded model is to be served: as its MLmodel says, and above that the operator."""
+    check_texts(path)
+    saved = dict(config_of(read_mlmodel_fields(path)))
+    chosen = {} if device == AUTO else {"device": device}
+    return DEFAULT_MODEL_CONFIG | saved | read_operators_configuration() | chosen
+
+
+def load_data(path: Path, known: Binding, config: dict[str, Any]) -> tuple[PyFuncModel, StoredModel]:
     """The model as MLflow would load it, but for code: of what travels with a model, data alone is used."""
     stored = read_verified(path, known)
-    given = configured_by_environment() | ({} if device == AUTO else {"device": device})
     metadata = flavor.read_mlmodel(str(path))
-    model = PyFuncModel(
-        metadata, configured_model(stored, dict(stored.config) | given), model_id=known.model_id or None
-    )
+    model = PyFuncModel(metadata, configured_model(stored, config), model_id=known.model_id or None)
     with contextlib.suppress(Exception):  # without it, a picture of our own is tried
         model.input_example = metadata.load_input_example(str(path))
     return model, stored
@@ -130,7 +146,7 @@ def try_out(model: PyFuncModel) -> None:
         if len(read):
             return check_probabilities(read)
         errors = one_line(ValueError(*frame[ERROR].head(1)))
-    raise InvalidModelError("", f"does not answer on its input example ({errors}).")
+    raise InvalidModelError("", f"does not answer on its input example: {errors}.")
 
 
 def examples_of(model: PyFuncModel) -> Iterator[Any]:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import mlflow
 import numpy as np
 import requests
 import torch
+import uvicorn
 from helpers import free_port, server, wait_for
 from mlflow import MlflowClient
 from PIL import Image
@@ -24,6 +26,7 @@ from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.preprocessing import Preprocessing
 from mlflow_resnet.model.storage import DESCRIPTION_FILE, WEIGHTS_FILE
 from mlflow_resnet.scoring.pyfunc import ScoringModel
+from mlflow_resnet.serving.server import bound_socket, bounds
 
 CLASSES = ("007", "blue sky", "grün")
 PROBABILITIES = [f"Scored Probabilities_{name}" for name in CLASSES]
@@ -50,9 +53,9 @@ def new_classifier(seed: int):
     )
 
 
-def log_version(classifier, name: str = NAME) -> str:
+def log_version(classifier, name: str = NAME, **options: object) -> str:
     """The number of the new version."""
-    info = mlflow_resnet.log_model(classifier, registered_model_name=name)
+    info = mlflow_resnet.log_model(classifier, registered_model_name=name, **options)
     return str(info.registered_model_version)
 
 
@@ -121,6 +124,21 @@ class Serving:
 
     def wait_until(self, condition, seconds: float = 60) -> None:
         wait_for(lambda: condition(self.model()), seconds, pause=0.05)
+
+
+@contextlib.contextmanager
+def running_app(app) -> Iterator[int]:
+    """The port of an application that a thread serves as `mlflow-resnet serve` does."""
+    listener = bound_socket("127.0.0.1", 0)
+    running = uvicorn.Server(uvicorn.Config(app, log_level="warning", **bounds()))
+    thread = threading.Thread(target=running.run, args=([listener],))
+    thread.start()
+    try:
+        wait_for(lambda: running.started, pause=0.01)
+        yield listener.getsockname()[1]
+    finally:
+        running.should_exit = True
+        thread.join(30)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import pytest
 import requests
 from helpers import free_port, run_main
 from mlflow import MlflowClient
-from served import NAME, Registry, log_version, serving, tampered_version, with_nan
+from served import NAME, Registry, log_version, new_classifier, serving, tampered_version, with_nan
 
 from mlflow_resnet.scoring.guard import SERVING_SWITCHES
 
@@ -92,6 +92,10 @@ def log_foreign(name):
 BAD = {
     "weights that are not finite": (lambda: log_version(with_nan()), "the network's output is not finite"),
     "exchanged weights": (lambda: tampered_version(NAME, 3), "was changed or damaged; restore it"),
+    "a batch of a million": (
+        lambda: log_version(new_classifier(3), model_config={"max_batch_size": 10**6}),
+        "max_batch_size in the model's configuration is 1000000, over the limit of 256",
+    ),
     "another flavor": (lambda: log_foreign(NAME), "expected mlflow_resnet. MLflow itself loads it."),
 }
 
@@ -129,6 +133,8 @@ def test_a_version_is_tried_again_when_its_files_are_back(champion, registry):
     data.rename(data.with_name("away"))
     registry.move("2")
     champion.wait_until(lambda model: model["follow"]["last_error"])
+    assert champion.model()["follow"]["last_error"].startswith(f"models:/{NAME}/2: ")
+    assert str(data.parents[1]) not in champion.model()["follow"]["last_error"]
     assert registry.agrees(champion.ask())
     data.with_name("away").rename(data)
     champion.wait_until(lambda model: model["version"] == "2" and not model["follow"]["last_error"])
@@ -137,7 +143,7 @@ def test_a_version_is_tried_again_when_its_files_are_back(champion, registry):
 def test_an_alias_that_is_gone_changes_nothing(champion, registry):
     MlflowClient().delete_registered_model_alias(NAME, "champion")
     champion.wait_until(lambda model: model["follow"]["last_error"])
-    assert "where @champion of served colors, grün points is not known" in champion.model()["follow"]["last_error"]
+    assert champion.model()["follow"]["last_error"] == "where @champion of served colors, grün points is not known"
     assert registry.agrees(champion.ask())
 
 

@@ -32,7 +32,7 @@ def running(registry, tmp_path_factory):
         "MLFLOW_PYFUNC_INFERENCE_CONFIG": f'{{"max_images_per_request": {MAX_IMAGES}}}',
     }
     folder = tmp_path_factory.mktemp("overload")
-    with serving(folder, registry.name, "--max-body-mib", 4, **env) as running:
+    with serving(folder, registry.name, "--max-body-mib", 16, **env) as running:
         yield running
 
 
