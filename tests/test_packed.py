@@ -81,6 +81,23 @@ def test_a_network_whose_numbers_say_nothing_stays_as_it_is():
     assert packed(stages, Size([1, 3, 64, 64])) is stages
 
 
+def wrong(module, inputs, then="none"):
+    return torch.ops.mkldnn._convolution_pointwise(
+        inputs, module.weight, module.bias, *module.geometry, then, [], ""
+    ).mul(1.01)
+
+
+def missing(module, inputs, then="none"):
+    raise TypeError("this torch has another signature")
+
+
+@pytest.mark.parametrize("forward", [wrong, missing])
+def test_operators_that_compute_something_else_are_not_used(monkeypatch, forward):
+    stages, _ = split_after(fold_batch_norms(classifier_of("resnet18").network), "layer4")
+    monkeypatch.setattr(PackedConv, "forward", forward)
+    assert packed(stages, Size([1, 3, 64, 64])) is stages
+
+
 @pytest.mark.parametrize(
     "modules",
     [[nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.Conv2d(8, 4, 3, bias=False), nn.Tanh()], [nn.AvgPool2d(2)]],
