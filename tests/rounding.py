@@ -26,6 +26,7 @@ def rounding(layers: int, products: int) -> float:
 
 RESNET18 = rounding(layers=18, products=9 * 512)  # 1.5e-4 of the largest logit
 RESNET50 = rounding(layers=50, products=9 * 512)  # 4e-4
+OF_ARCHITECTURE = {"resnet18": RESNET18, "resnet50": RESNET50, "resnext50_32x4d": RESNET50}
 LOGITS = 20  # no two logits of the networks here are further apart
 LOSS = LOGITS * RESNET18  # 3e-3: -log p is a difference of logits
 # of a probability: 18 layers with bf16's unit, 2**-9, are 0.035 of a logit of 5, and dp/dlogit is at most 1/4

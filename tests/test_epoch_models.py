@@ -18,8 +18,6 @@ from mlflow_resnet.pipeline import sync, train
 from mlflow_resnet.tracking import delivery
 from mlflow_resnet.tracking.record import log_epoch
 
-pytestmark = pytest.mark.networks
-
 KEPT = {"checkpoint_minutes": 10, "checkpoint_dir": "saved"}
 
 

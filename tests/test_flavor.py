@@ -23,8 +23,6 @@ from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError, Tampere
 from mlflow_resnet.flavor import DEFAULT_MODEL_CONFIG, log_model_sha256
 from mlflow_resnet.model.storage import sha256_of
 
-pytestmark = pytest.mark.networks
-
 CLASSES = tuple(COLORS)
 
 

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 
 import mlflow
@@ -171,12 +170,10 @@ def test_bad_images_are_told_once_and_end_all_processes(workdir, tmp_path, capfd
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_what_two_processes_cannot_do_is_said_before_they_start(workdir, images, given, sentence):
-    started = time.monotonic()
     result = run_main("train", *flags({"train_dir": images / "train", "processes": 2} | TINY | given))
     assert result.returncode == 2
     assert sentence in result.stderr
     assert len(result.stderr.splitlines()) == 1
-    assert time.monotonic() - started < 5
 
 
 @contextlib.contextmanager

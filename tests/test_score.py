@@ -17,6 +17,7 @@ from rounding import assert_same_probabilities, assert_same_rows, of_auto
 from mlflow_resnet.errors import InvalidDatasetError, InvalidModelError, InvalidOptionsError, OutputError
 from mlflow_resnet.options import ScoreOptions
 from mlflow_resnet.pipeline import score
+from mlflow_resnet.scoring import batch, parts
 
 pytestmark = pytest.mark.networks
 
@@ -132,15 +133,17 @@ def test_pictures_are_looked_at_as_predict_does_with_the_same_parameters(trained
     assert not np.allclose(scored[PROBABILITIES], expected[PROBABILITIES], atol=1e-3, equal_nan=True)
 
 
-def test_more_rows_than_one_write_stay_in_order(trained, folder, tmp_path):
+def test_more_rows_than_one_write_stay_in_order(trained, folder, tmp_path, monkeypatch):
+    for module in (batch, parts):
+        monkeypatch.setattr(module, "ROWS_PER_PART", 40)
     (tmp_path / "many").mkdir()
-    for i in range(1100):
+    for i in range(110):
         os.link(folder / ("007", "grün")[i % 2] / "00.jpg", tmp_path / "many" / f"{i:04d}.jpg")
     for suffix, read in READERS.items():
-        assert score(options(tmp_path / "many", tmp_path / f"scored{suffix}")).rows == 1100
+        assert score(options(tmp_path / "many", tmp_path / f"scored{suffix}")).rows == 110
         frame = read(tmp_path / f"scored{suffix}")
-        assert [os.path.basename(name) for name in frame["image"]] == [f"{i:04d}.jpg" for i in range(1100)]
-        assert list(frame["Scored Labels"]) == ["007", "grün"] * 550
+        assert [os.path.basename(name) for name in frame["image"]] == [f"{i:04d}.jpg" for i in range(110)]
+        assert list(frame["Scored Labels"]) == ["007", "grün"] * 55
 
 
 @pytest.mark.parametrize(

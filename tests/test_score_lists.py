@@ -154,7 +154,7 @@ def test_the_parts_together_are_the_whole(kind, trained, images, tmp_path, s3):
         "list": lambda: listed_val(images, tmp_path),
     }
     image_dir = places[kind]()
-    whole = scored_rows(image_dir, tmp_path / "whole.parquet", batch_size=1)
+    whole = scored_rows(image_dir, tmp_path / "whole.parquet", batch_size=1)  # the same batches, so the same bits
     for number in (1, 2, 3):
         output = tmp_path / "parts" / f"{number}.parquet"
         part = scored_rows(image_dir, output, batch_size=1, shard=f"{number}/3")

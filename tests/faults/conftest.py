@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from harness import Place, Row, place_in
-from helpers import write_class_folders
+from helpers import unchanged, write_class_folders
 
 ROWS = pytest.StashKey[list[Row]]()
 
@@ -40,11 +40,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 @pytest.fixture(scope="session")
-def fault_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fault_images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("pictures")
     write_class_folders(root / "train", 16)
     write_class_folders(root / "val", 4, first_seed=100)
-    return root
+    with unchanged(root):
+        yield root
 
 
 @pytest.fixture(autouse=True)
