@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from mlflow_resnet.images.index import IndexRow
+from mlflow_resnet.errors import InvalidTableError
+from mlflow_resnet.images.index import IndexRow, checked_row
 
 JOURNAL_NAME = ".journal.jsonl"
+MAX_LINE_CHARACTERS = 2**20
 
 
 class Journal:
@@ -39,11 +42,12 @@ class Journal:
 
 
 def written(path: Path) -> Iterator[IndexRow]:
-    """The rows in a journal, up to a line that a killed process did not finish."""
-    if not path.exists():
+    """The rows in a journal, up to a line that a killed process did not finish, or that is not one of ours."""
+    if path.is_symlink() or not path.is_file():
         return
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            yield IndexRow(**json.loads(line))
-        except (ValueError, TypeError):
-            return
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in iter(partial(file.readline, MAX_LINE_CHARACTERS), ""):
+            try:
+                yield checked_row(json.loads(line))
+            except (ValueError, RecursionError, InvalidTableError):
+                return
