@@ -14,9 +14,9 @@ from tqdm import tqdm
 from mlflow_resnet.errors import encodable
 from mlflow_resnet.evaluation.explanations import check_captum, explained
 from mlflow_resnet.images.directories import no_images
+from mlflow_resnet.images.names import name_problem
 from mlflow_resnet.images.output import new_directory
 from mlflow_resnet.images.rules import Ignored
-from mlflow_resnet.images.s3.listing import leads_out
 from mlflow_resnet.images.sources import ImageSource, check_directories, directory_sources, failing_source
 from mlflow_resnet.model.prediction import Prediction
 from mlflow_resnet.options import ExplainOptions
@@ -81,7 +81,6 @@ def written(
 
 
 def staying_inside(source: ImageSource) -> ImageSource:
-    """`source`, unless an index from elsewhere gives it a name that leads out of the directory to write."""
-    if not leads_out(source.place):
-        return source
-    return failing_source(source.name, "refused: its name in the index leads out of the directory", source.place)
+    """`source`, unless what it is called in its bucket or index cannot be the name of a file here."""
+    problem = name_problem(source.place)
+    return failing_source(source.name, f"refused: its name {problem}", source.place) if problem else source

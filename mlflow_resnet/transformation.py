@@ -23,6 +23,7 @@ from mlflow_resnet.images.conversion.entries import Entry, folder_entries, store
 from mlflow_resnet.images.decode import decode
 from mlflow_resnet.images.directories import no_images
 from mlflow_resnet.images.encode import png_of
+from mlflow_resnet.images.names import name_problem, path_below
 from mlflow_resnet.images.output import new_directory, output_errors
 from mlflow_resnet.images.parallel import default_threads, map_ordered
 from mlflow_resnet.images.reasons import one_line, os_reason
@@ -95,6 +96,8 @@ def transform(options: TransformOptions, on_image: Callable[[], object] = lambda
 
 def transformed(apply: v2.Transform, seed: int, entry: Entry) -> tuple[Entry, bytes | str]:
     """The entry with its picture as a PNG, or with the reason why there is none."""
+    if problem := name_problem(entry.name):
+        return entry, f"refused: its name {problem}"
     digest = blake2b(f"{seed}/{entry.name}".encode(errors="surrogateescape"), digest_size=8).digest()
     try:
         picture = to_tensor(to_array(decode(entry.read()), grayscale=False)).contiguous()
@@ -113,7 +116,7 @@ def write_png(folder: Path, name: str, content: bytes, taken: set[str]) -> str:
         OutputError: if it cannot be written.
     """
     file = unique(f"{name.rpartition('.')[0]}.png", taken)
-    path = folder / file
+    path = path_below(folder, file)
     with output_errors(path):  # a folder may be called like a file, but for the suffix
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)

@@ -32,6 +32,7 @@ from PIL import (
 
 from mlflow_resnet.errors import InvalidImageError
 from mlflow_resnet.images.colors import loaded, rgb
+from mlflow_resnet.images.decode_cost import check_structure, check_work
 from mlflow_resnet.images.orientation import Region, as_stored, orientation_of, swapped, turned
 from mlflow_resnet.images.reasons import one_line, os_reason
 
@@ -40,7 +41,7 @@ IMAGE_EXTENSIONS = frozenset(
 )
 MAX_IMAGE_PIXELS = 64_000_000
 MAX_IMAGE_BYTES = 64 * 2**20
-MAX_SLOW_PIXELS = 2_000_000  # of the PPM variants that Pillow decodes in Python, at about 1 microsecond a value
+MAX_SLOW_PIXELS = 2_000_000  # of the PPM and BMP variants that Pillow decodes in Python, at about 1 microsecond a value
 
 # Format -> how its files begin, and what opens them. JPEG includes the MPO files of stereo cameras.
 _READERS: dict[str, tuple[bytes, Callable[[Any], ImageFile.ImageFile]]] = {
@@ -181,8 +182,10 @@ def _open(content: bytes) -> tuple[Image.Image, int]:
         raise InvalidImageError(f"not an image of a supported format ({', '.join(FORMATS)})")
     if name == "PPM":
         content = _without_comments(content)
+    check_structure(name, content)
     image = _READERS[name][1](io.BytesIO(content))
     _check_size(image)
+    check_work(image, content, MAX_IMAGE_PIXELS)
     if name != "JPEG":  # only a JPEG can gain from waiting; TIFF turns itself and PNG knows its EXIF only when loaded
         return loaded(image), orientation_of(image)
     return image, orientation_of(image)
@@ -195,11 +198,11 @@ def _without_comments(content: bytes) -> bytes:
 
 def _check_size(image: ImageFile.ImageFile) -> None:
     width, height = image.size
-    slow = any(tile[0] in ("ppm", "ppm_plain") for tile in image.tile)
+    slow = any(tile[0] in ("ppm", "ppm_plain", "bmp_rle") for tile in image.tile)
     limit = MAX_SLOW_PIXELS if slow else MAX_IMAGE_PIXELS
     if width * height > limit:
         megapixels = math.ceil(width * height / 10**6)
-        kind = " for this kind of PPM; save it as PNG" if slow else ""
+        kind = f" for this kind of {image.format}; save it as PNG" if slow else ""
         raise InvalidImageError(
             f"{width}x{height} is {megapixels} megapixels, over the limit of {limit // 10**6}{kind}"
         )

@@ -32,6 +32,7 @@ class LabeledDirectory:
         source: path or URI, as the user gave it.
         names: relative to the source, with "/" between their parts.
         objects: what was copied from an object store, with key, size and ETag; empty for a local directory.
+        references: whether an index says where the images are, which anybody may have written.
     """
 
     source: str
@@ -41,6 +42,7 @@ class LabeledDirectory:
     paths: tuple[str, ...]
     ignored: Ignored
     objects: tuple[StoredObject, ...] = ()
+    references: bool = False
 
     def __len__(self) -> int:
         return len(self.names)
@@ -87,7 +89,8 @@ def labeled_references(root: str | os.PathLike[str], rows: Sequence[IndexRow]) -
     """The images that an index names and that are elsewhere."""
     inside = sorted((row for row in rows if row.label), key=lambda row: walk_order(row.name))
     ignored = Counter(beside_classes=len(rows) - len(inside))
-    return labeled(root, [row.name for row in inside], [row.source for row in inside], ignored)
+    found = labeled(root, [row.name for row in inside], [row.source for row in inside], ignored)
+    return replace(found, references=True)
 
 
 def labeled(

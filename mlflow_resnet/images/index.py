@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlflow_resnet.errors import InvalidDatasetError
-from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.errors import InvalidDatasetError, InvalidTableError
+from mlflow_resnet.images.names import name_problem, shown, text_problem
+from mlflow_resnet.images.parquet_limits import check_parquet
+from mlflow_resnet.images.parquet_rows import LIMITS as PARQUET_LIMITS
+from mlflow_resnet.images.parquet_rows import parquet_rows
+from mlflow_resnet.images.reasons import os_reason
 from mlflow_resnet.images.rules import INDEX_NAME
 
 SOURCE, TRANSFER = "mlflow_resnet.source", "mlflow_resnet.transfer"  # facts about the conversion
+REFERENCE = "reference"
+ROOTS = "MLFLOW_RESNET_REFERENCE_ROOTS"  # folders that references may lead to, joined with os.pathsep; unset: anywhere
 
 
 @dataclass(frozen=True)
@@ -51,33 +57,82 @@ SCHEMA = pa.schema(
 )
 
 
+LIMITS = replace(PARQUET_LIMITS, rows=10_000_000, decoded_bytes=8 * 2**30)
+_KINDS = {name: str if pa.types.is_string(kind) else int for name, kind in zip(SCHEMA.names, SCHEMA.types, strict=True)}
+
+
 def write_index(folder: Path, rows: Iterable[IndexRow], facts: Mapping[str, str]) -> None:
     """Writes `rows` in the order of their names; `facts` become metadata of the file."""
     table = pa.Table.from_pylist([asdict(row) for row in sorted(rows, key=lambda row: row.name)], SCHEMA)
-    pq.write_table(table.replace_schema_metadata(dict(facts)), folder / INDEX_NAME)
+    path = folder / INDEX_NAME
+    path.unlink(missing_ok=True)  # it may be a link
+    pq.write_table(table.replace_schema_metadata(dict(facts)), path)
 
 
 def read_index(folder: str | os.PathLike[str]) -> tuple[list[IndexRow], dict[str, str]]:
     """The rows and the facts of the index in `folder`; nothing if there is none.
 
+    It may be a stranger's. Its names are looked at here, and nowhere else: all lie below the directory, in folders
+    named after their labels, each once.
+
     Raises:
-        InvalidDatasetError: if it cannot be read.
+        InvalidDatasetError: if it cannot be read, costs too much to read, or has a row that is refused.
     """
     path = Path(folder, INDEX_NAME)
     if not path.is_file():
         return [], {}
     try:
-        table = pq.read_table(path)
-        rows: list[dict[str, Any]] = table.select(SCHEMA.names).to_pylist()
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise InvalidDatasetError(path, f"is no index of ours ({one_line(error)}). Remove it.") from None
-    metadata = table.schema.metadata or {}
-    return [IndexRow(**row) for row in rows], {key.decode(): value.decode() for key, value in metadata.items()}
+        found = check_parquet(path, LIMITS, ()).metadata or {}
+        facts = {key.decode(errors="replace"): value.decode(errors="replace") for key, value in found.items()}
+        rows = [checked_row(row) for row in parquet_rows(path, SCHEMA.names, LIMITS)]
+        _check_each(rows, facts.get(TRANSFER) == REFERENCE)
+    except OSError as error:
+        raise InvalidDatasetError(path, f"cannot be read ({os_reason(error)})") from None
+    except InvalidTableError as error:
+        raise InvalidDatasetError(path, f"is no index of ours: {error.message}. Remove it.") from None
+    return rows, facts
 
 
 def referenced_rows(folder: str | os.PathLike[str]) -> list[IndexRow]:
-    """The rows of an index whose images are elsewhere, at their `source`; nothing if they are in `folder` itself."""
+    """The rows of an index whose images are elsewhere, at their `source`; nothing if they are in `folder` itself.
+
+    Raises as `read_index` does.
+    """
     if not Path(folder, INDEX_NAME).is_file():
         return []
     rows, facts = read_index(folder)
-    return rows if facts.get(TRANSFER) == "reference" else []
+    return rows if facts.get(TRANSFER) == REFERENCE else []
+
+
+def checked_row(facts: Any) -> IndexRow:
+    """A row that somebody wrote. Raises InvalidTableError unless it is one as `convert` writes them."""
+    if not isinstance(facts, dict) or {name: type(value) for name, value in facts.items()} != _KINDS:
+        raise InvalidTableError("a row lacks a value, or has one of another kind")
+    row = IndexRow(**facts)
+    if problem := name_problem(row.name):
+        raise InvalidTableError(f"the name {shown(row.name)} {problem}")
+    if row.label != (row.name.partition("/")[0] if "/" in row.name else ""):
+        raise InvalidTableError(f"{shown(row.name)} is not in a folder named after its label {shown(row.label)}")
+    return row
+
+
+def _check_each(rows: Sequence[IndexRow], references: bool) -> None:
+    """What a row alone does not show: that names are there once, and that references lead to where they may."""
+    seen: set[str] = set()
+    roots = [os.path.realpath(root) for root in os.environ.get(ROOTS, "").split(os.pathsep) if root]
+    for row in rows:
+        if row.name in seen:
+            raise InvalidTableError(f"the name {shown(row.name)} comes twice")
+        seen.add(row.name)
+        if references and (problem := _reference_problem(row.source, roots)):
+            raise InvalidTableError(f"the source {shown(row.source)} {problem}")
+
+
+def _reference_problem(source: str, roots: Sequence[str]) -> str:
+    if problem := text_problem(source):
+        return problem
+    if not os.path.isabs(source) or ".." in Path(source).parts:
+        return "is no absolute path"
+    if roots and not any(Path(os.path.realpath(source)).is_relative_to(root) for root in roots):
+        return f"is in none of the folders of {ROOTS}"
+    return ""

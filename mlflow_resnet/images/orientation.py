@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from PIL import Image
 
+from mlflow_resnet.images.decode_cost import check_tags
+
 Region = tuple[float, float, float, float]
 
 # Orientation -> what turns the stored picture into the one a person sees.
@@ -21,6 +23,7 @@ _TURNS = {
 def orientation_of(image: Image.Image) -> int:
     """1 (as stored) to 8; 1 too if the EXIF is damaged, which says nothing about the picture."""
     try:
+        check_tags(image.info.get("exif", b"").removeprefix(b"Exif\0\0"), 2**20)
         orientation = image.getexif().get(274)
     except Exception:
         return 1

@@ -43,11 +43,18 @@ File = str | os.PathLike[str] | BinaryIO
 
 @dataclass(frozen=True)
 class ParquetLimits:
-    """The most that a file may hold: rows, bytes of its columns once they are decoded, and bytes of one page."""
+    """The most that a file may hold.
+
+    Attributes:
+        decoded_bytes: of all its columns, once every value stands alone.
+        page_bytes: of one page, unpacked.
+        value_bytes: of the values in a page, on average; for whoever reads few rows at once to save memory.
+    """
 
     rows: int
     decoded_bytes: int
     page_bytes: int = 128 * 2**20
+    value_bytes: int = 2**40
 
 
 @dataclass
@@ -85,6 +92,13 @@ def check_parquet(file: File, limits: ParquetLimits, columns: Collection[str] | 
         InvalidTableError: if it is no Parquet file, is damaged, or is over a limit.
         OSError: if there is no such file.
     """
+    return look_into(file, limits, columns)[0]
+
+
+def look_into(
+    file: File, limits: ParquetLimits, columns: Collection[str] | None = None
+) -> tuple[pq.FileMetaData, list[str]]:
+    """As `check_parquet`; also the paths of the columns whose values are in dictionaries, whatever the footer says."""
     with ExitStack() as stack:
         opened: BinaryIO = stack.enter_context(open(file, "rb")) if isinstance(file, str | os.PathLike) else file
         try:
@@ -180,6 +194,7 @@ def _read_page_headers(file: BinaryIO, facts: Struct, size: int, chunk: _Chunk, 
             chunk.values += max(page[1], 0)
             chunk.encodings.add(page[encoding])
             chunk.plain_bytes += unpacked
+            _check_values(unpacked, page[1], limits)
         chunk.largest_page = max(chunk.largest_page, unpacked)
         position += length + packed
         count += 1
@@ -206,7 +221,7 @@ def _decoded_bytes(chunk: _Chunk) -> int:
     return chunk.least_bytes + shared
 
 
-def _check_repeated(file: BinaryIO, chunks: list[_Chunk], limits: ParquetLimits) -> pq.FileMetaData:
+def _check_repeated(file: BinaryIO, chunks: list[_Chunk], limits: ParquetLimits) -> tuple[pq.FileMetaData, list[str]]:
     """Adds up the values of dictionaries as often as they are used, without repeating them."""
     total = sum(map(_decoded_bytes, chunks))
     names = sorted({chunk.path for chunk in chunks if chunk.repeats_values})
@@ -215,28 +230,33 @@ def _check_repeated(file: BinaryIO, chunks: list[_Chunk], limits: ParquetLimits)
         limits.decoded_bytes
     ):
         for batch in parquet.iter_batches(ROWS_AT_ONCE, columns=names, use_threads=False):
-            total += sum(map(_repeated_bytes, batch.columns))
+            total += sum(map(repeated_bytes, batch.columns))
             _check_size(total, limits)
-    return parquet.metadata
+    return parquet.metadata, names
 
 
-def _repeated_bytes(array: Any) -> int:
+def repeated_bytes(array: Any) -> int:
     """Bytes of the values of dictionaries in an array, each as often as it is used."""
     if isinstance(array, pa.ExtensionArray):
-        return _repeated_bytes(array.storage)
+        return repeated_bytes(array.storage)
     if pa.types.is_dictionary(array.type):
         lengths = pc.take(pc.cast(pc.binary_length(array.dictionary), pa.int64()), array.indices)
         return pc.sum(lengths).as_py() or 0
     if pa.types.is_struct(array.type):
-        return sum(map(_repeated_bytes, array.flatten()))
+        return sum(map(repeated_bytes, array.flatten()))
     if pa.types.is_map(array.type):
-        return _repeated_bytes(array.keys) + _repeated_bytes(array.items)
-    return _repeated_bytes(array.flatten()) if pa.types.is_nested(array.type) else 0
+        return repeated_bytes(array.keys) + repeated_bytes(array.items)
+    return repeated_bytes(array.flatten()) if pa.types.is_nested(array.type) else 0
 
 
 def _check_page(size: int, limits: ParquetLimits) -> None:
     if size > limits.page_bytes:
         raise InvalidTableError(f"a page unpacks to {size_in_words(size)}, over {size_in_words(limits.page_bytes)}")
+
+
+def _check_values(size: int, values: int, limits: ParquetLimits) -> None:
+    if size > 2**20 + max(values, 0) * limits.value_bytes:
+        raise InvalidTableError(f"its values take more than {size_in_words(limits.value_bytes)} each")
 
 
 def _check_size(size: int, limits: ParquetLimits) -> None:

@@ -16,9 +16,10 @@ from mlflow_resnet.images.cache_folder import private_cache
 from mlflow_resnet.images.decode import MAX_IMAGE_BYTES, read_bytes
 from mlflow_resnet.images.directories import LabeledDirectory, Walk, labeled, list_labeled, walk_order
 from mlflow_resnet.images.index import referenced_rows
+from mlflow_resnet.images.names import leads_out
 from mlflow_resnet.images.parallel import map_ordered
 from mlflow_resnet.images.s3.client import MEANINGS, connected
-from mlflow_resnet.images.s3.listing import StoredObject, check_names, images_among, leads_out, objects
+from mlflow_resnet.images.s3.listing import StoredObject, check_names, images_among, objects
 from mlflow_resnet.images.s3.location import SCHEME, Location, located
 from mlflow_resnet.images.s3.transfer import THREADS, content_of, copied
 

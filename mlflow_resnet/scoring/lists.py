@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -10,22 +9,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from mlflow_resnet.errors import InvalidDatasetError, encodable, listed
+from mlflow_resnet.errors import InvalidDatasetError, InvalidTableError, encodable, listed
 from mlflow_resnet.images.parallel import map_ordered
+from mlflow_resnet.images.parquet_rows import parquet_columns, parquet_rows
 from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.images.rules import is_image
 from mlflow_resnet.images.s3.client import connected
 from mlflow_resnet.images.s3.transfer import THREADS
 from mlflow_resnet.images.sources import ImageSource, failing_source, file_source, is_remote, local_file, object_source
+from mlflow_resnet.images.text_rows import bounded_lines, bounded_rows
 from mlflow_resnet.scoring.inputs import NO_URLS, URL
 from mlflow_resnet.text.credentials import without_credentials
 from mlflow_resnet.text.spreadsheets import is_ours, unquote
 
 COLUMNS = ("image", "path")
-ROWS_AT_ONCE = 10_000
 
 
 def is_list(uri: str) -> bool:
@@ -62,7 +59,10 @@ class ImageList:
             yield from READERS[self.path.suffix.lower()](self.path)
         except InvalidDatasetError as error:
             raise InvalidDatasetError(self.uri, error.problem) from None
-        except (OSError, UnicodeError, csv.Error, pa.ArrowException) as error:
+        except InvalidTableError as error:
+            problem = f"cannot be read as a list of images: {error.message}"
+            raise InvalidDatasetError(self.uri, problem) from None
+        except (OSError, UnicodeError) as error:
             raise InvalidDatasetError(self.uri, f"cannot be read as a list of images ({one_line(error)})") from None
 
     def sources(self, wanted: Callable[[int], bool]) -> Iterator[ImageSource]:
@@ -93,13 +93,13 @@ class ImageList:
 
 def lines(path: Path) -> Iterator[str]:
     with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:  # a path need not be UTF-8
-        for line in file:
+        for line in bounded_lines(file):
             yield line.removesuffix("\n")
 
 
 def csv_cells(path: Path) -> Iterator[str]:
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        rows = csv.reader(file)
+        rows = bounded_rows(file)
         header = next(rows, [])
         position = header.index(column_of(path, header))
         as_meant = unquote if is_ours(header) else str
@@ -108,11 +108,9 @@ def csv_cells(path: Path) -> Iterator[str]:
 
 
 def parquet_cells(path: Path) -> Iterator[str]:
-    with pq.ParquetFile(path) as file:
-        name = column_of(path, file.schema_arrow.names)
-        for batch in file.iter_batches(ROWS_AT_ONCE, columns=[name]):
-            for cell in batch.column(0).to_pylist():
-                yield cell if isinstance(cell, str) else ""
+    name = column_of(path, parquet_columns(path))
+    for row in parquet_rows(path, [name]):
+        yield row[name] if isinstance(row[name], str) else ""
 
 
 def column_of(path: Path, header: Iterable[str]) -> str:

@@ -13,16 +13,19 @@ from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from mlflow_resnet.errors import InvalidOptionsError, listed
+from mlflow_resnet.errors import InvalidOptionsError, InvalidTableError, listed
 from mlflow_resnet.evaluation.evaluate import HEADLINE, PREFIXES, name_of
 from mlflow_resnet.evaluation.pairing import Pairing, paired
 from mlflow_resnet.evaluation.predictions import IMAGE, TRUTH
 from mlflow_resnet.evaluation.report import PREDICTIONS
+from mlflow_resnet.images.parquet_limits import ParquetLimits, check_parquet
 from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.model.prediction import LABEL
 from mlflow_resnet.tracking.delivery import CONTEXT_TAG
 from mlflow_resnet.tracking.run import exists
 from mlflow_resnet.tracking.server import check_servers
+
+LIMITS = ParquetLimits(rows=50_000_000, decoded_bytes=16 * 2**30)  # of predictions
 
 
 @dataclass(frozen=True)
@@ -112,8 +115,9 @@ def predictions_of(run: Run, context: str) -> pd.DataFrame:
                 [f"run {run_id} has no {context}/{PREDICTIONS}; evaluate its model again"]
             ) from None
         try:
+            check_parquet(path, LIMITS)
             return pd.read_parquet(path, columns=[IMAGE, TRUTH, LABEL])
-        except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
+        except (InvalidTableError, pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
             problem = f"run {run_id} has a {context}/{PREDICTIONS} that is damaged ({one_line(error)})"
             raise InvalidOptionsError([f"{problem}; evaluate its model again"]) from None
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
 import os
 import stat
 import tarfile
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import IO
+from typing import IO, BinaryIO, cast
 
 from mlflow_resnet.errors import InvalidDatasetError, printable
 from mlflow_resnet.images.decode import MAX_IMAGE_BYTES
@@ -19,7 +22,11 @@ from mlflow_resnet.images.rules import is_hidden, is_image
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2")
 MAX_ARCHIVE_BYTES = 100 * 2**30  # of all members, unpacked
-MAX_MEMBERS = 2_000_000  # tarfile keeps about 1 KiB of each in memory
+MAX_MEMBERS = 2_000_000  # zipfile keeps about 1 KiB of each in memory
+MAX_DIRECTORY_BYTES = 256 * 2**20  # of a zip, which is read at once
+MAX_HEADER_BYTES = 2**20  # of one member of a tar, with all that extends it
+MAX_GLOBAL_HEADERS = 100
+ZIP_HEADER_BYTES, ZIP_ENTRY = 30, b"PK\1\2"
 
 Source = str | os.PathLike[str]
 Members = Iterator[tuple[str, Callable[[], IO[bytes] | None]]]
@@ -44,9 +51,10 @@ def archive_members(source: Source, ignored: Counter[str]) -> Iterator[tuple[str
 
 
 def _zip_members(source: Source, ignored: Counter[str]) -> Members:
-    with zipfile.ZipFile(source) as archive:
+    with open(source, "rb") as file, zipfile.ZipFile(Directory(file, MAX_DIRECTORY_BYTES)) as archive:
         members = archive.infolist()
         _check_limits(source, len(members), sum(member.file_size for member in members))
+        _check_apart(source, members)
         for member in members:
             if stat.S_ISLNK(member.external_attr >> 16):
                 ignored["outside_links"] += 1
@@ -54,10 +62,21 @@ def _zip_members(source: Source, ignored: Counter[str]) -> Members:
                 yield member.filename, partial(archive.open, member)
 
 
+def _check_apart(source: Source, members: Sequence[zipfile.ZipInfo]) -> None:
+    """Members that share bytes let a small file hold any number of them."""
+    end = 0
+    for member in sorted(members, key=lambda each: each.header_offset):
+        if member.header_offset < end:
+            raise InvalidDatasetError(source, "refused: its members overlap")
+        end = member.header_offset + ZIP_HEADER_BYTES + member.compress_size
+
+
 def _tar_members(source: Source, ignored: Counter[str]) -> Members:
     total = 0
-    with tarfile.open(source) as archive:
-        for count, member in enumerate(archive, 1):
+    with unpacked(source) as file, opened_tar(Metered(file, MAX_IMAGE_BYTES + 2**20)) as archive:
+        count = 0
+        while (member := _next_member(archive)) is not None:
+            count += 1
             total += member.size
             _check_limits(source, count, total)  # before tarfile unpacks this member to find the next
             if member.isfile():
@@ -65,6 +84,88 @@ def _tar_members(source: Source, ignored: Counter[str]) -> Members:
             elif not member.isdir():
                 ignored["outside_links" if member.issym() or member.islnk() else "not_images"] += 1
         _check_end(archive)
+
+
+def opened_tar(file: Metered) -> tarfile.TarFile:
+    with file.allowing(MAX_HEADER_BYTES):  # it reads the first header
+        return tarfile.open(fileobj=file, mode="r:")
+
+
+def _next_member(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
+    """The next member, after whatever extends its header: long names, attributes, maps of sparse files."""
+    assert isinstance(archive.fileobj, Metered)
+    with archive.fileobj.allowing(MAX_HEADER_BYTES):
+        member = archive.next()
+    if len(archive.pax_headers) > MAX_GLOBAL_HEADERS:
+        raise tarfile.ReadError("too many global headers")
+    if member is not None and member.size < 0:
+        raise tarfile.ReadError("a member of a negative size")
+    archive.members.clear()  # type: ignore[attr-defined] # each would stay in memory
+    return member
+
+
+@contextmanager
+def unpacked(source: Source) -> Iterator[BinaryIO]:
+    """The content of a tar that may be compressed, as its first bytes say."""
+    with open(source, "rb") as file:
+        begin = file.read(3)
+        file.seek(0)
+        if begin[:2] == b"\x1f\x8b":
+            yield cast(BinaryIO, gzip.GzipFile(fileobj=file))
+        elif begin == b"BZh":
+            yield cast(BinaryIO, bz2.BZ2File(file))
+        else:
+            yield file
+
+
+class Metered(io.RawIOBase):
+    """A file that refuses to be read in larger pieces than somebody who means well asks for.
+
+    tarfile and zipfile read headers and directories in one piece, of a size that the archive claims.
+    """
+
+    def __init__(self, file: BinaryIO, most: int) -> None:
+        self.file, self.most, self.left = file, most, -1
+
+    @contextmanager
+    def allowing(self, total: int) -> Iterator[None]:
+        """Meanwhile, no more than `total` bytes may be read."""
+        self.left = total
+        try:
+            yield
+        finally:
+            self.left = -1
+
+    def read(self, size: int | None = -1) -> bytes:
+        limit = self.most if self.left < 0 else min(self.left, self.most)
+        content = self.file.read(limit + 1 if size is None or size < 0 else min(size, limit + 1))
+        if len(content) > limit:
+            raise tarfile.ReadError("its headers are over the limits")
+        if self.left >= 0:
+            self.left -= len(content)
+        return content
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+
+class Directory(Metered):
+    """The same for a zip, whose directory must not have more entries than there may be members."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        content = super().read(size)
+        if len(content) > MAX_MEMBERS and content.count(ZIP_ENTRY) > MAX_MEMBERS:
+            raise zipfile.BadZipFile(f"over the limit of {MAX_MEMBERS} files")
+        return content
 
 
 def _check_end(archive: tarfile.TarFile) -> None:

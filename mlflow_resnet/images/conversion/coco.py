@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mlflow_resnet.errors import InvalidDatasetError
+from mlflow_resnet.errors import InvalidDatasetError, InvalidTableError
 from mlflow_resnet.images.conversion.tables import Columns, Listed
+from mlflow_resnet.images.memory import available_memory, size_in_words
 from mlflow_resnet.images.reasons import one_line
+
+BYTES_PER_SIGN = {b"{": 232, b"[": 72, b",": 40, b'"': 30}  # what Python takes for what JSON writes so, at most
 
 
 def listed_in_coco(path: Path, columns: Columns) -> Iterator[Listed]:
@@ -19,12 +22,14 @@ def listed_in_coco(path: Path, columns: Columns) -> Iterator[Listed]:
         InvalidDatasetError: if this is no file of COCO annotations.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(affordable(path))
         categories = {category["id"]: str(category["name"]) for category in content["categories"]}
         images = {image["id"]: str(image["file_name"]) for image in content["images"]}
         labels: dict[Any, set[str]] = {key: set() for key in images}
         for annotation in content["annotations"]:
             labels[annotation["image_id"]].add(categories[annotation["category_id"]])
+    except InvalidTableError as error:
+        raise InvalidDatasetError(path, error.message) from None
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         reason = f"{type(error).__name__}: {one_line(error)}"
         problem = f"no COCO annotations, with images, annotations and categories ({reason})"
@@ -35,3 +40,22 @@ def listed_in_coco(path: Path, columns: Columns) -> Iterator[Listed]:
         else:
             problem = f"{len(found)} categories ({', '.join(sorted(found))})" if found else "no category"
             yield Listed(images[key], "", problem)
+
+
+def affordable(path: Path) -> bytes:
+    """The content of a file of JSON, if there is memory for what it holds: 1 byte in it may take 30 there.
+
+    Raises:
+        InvalidTableError: if there is not.
+    """
+    room = available_memory() // 2
+    check_room(path.stat().st_size, room)
+    content = path.read_bytes()
+    check_room(sum(size * content.count(sign) for sign, size in BYTES_PER_SIGN.items()) + 2 * len(content), room)
+    return content
+
+
+def check_room(needed: int, room: int) -> None:
+    if needed > room:
+        problem = f"it takes {size_in_words(needed)} of memory to read, of {size_in_words(room)} that there are for it"
+        raise InvalidTableError(f"{problem}; leave out what is not needed, such as segmentations")

@@ -26,6 +26,7 @@ from mlflow_resnet.images.conversion.tables import Columns
 from mlflow_resnet.images.decode import MAX_IMAGE_BYTES, decode, usual_suffix
 from mlflow_resnet.images.directories import no_images
 from mlflow_resnet.images.index import SOURCE, TRANSFER, IndexRow, read_index, write_index
+from mlflow_resnet.images.names import path_below
 from mlflow_resnet.images.output import resumable_directory
 from mlflow_resnet.images.parallel import default_threads, map_ordered
 from mlflow_resnet.images.reasons import os_reason
@@ -98,8 +99,7 @@ def convert(
         resumable_directory(output_dir, key, lambda path: read_index(path)[1] == facts) as folder,
         Journal(folder) as journal,
     ):
-        for row in read_index(folder)[0]:
-            journal.rows.setdefault((row.source, row.label), row)
+        journal.recall(read_index(folder)[0])
         before = set(journal.rows)
         taken = {row.name.casefold() for row in journal.rows.values()}
         entries = entries_of(source, Columns(image_column, label_column), image_root, ignored)
@@ -109,7 +109,7 @@ def convert(
                 keep_class(folder, examined.entry)
             else:
                 name = journal.name_of(examined.entry.source, examined.entry.label) or unique(named(examined), taken)
-                write(folder / name, examined, transfer)
+                write(path_below(folder, name), examined, transfer)
                 journal.add(replace(examined.row, name=name))
             on_image()
         rows = journal.rows.values()
@@ -119,9 +119,8 @@ def convert(
         write_left_out(folder, left_out, csv_formulas)
         (folder / JOURNAL_NAME).unlink()
         classes = {row.label for row in rows} | {entry.name for entry in folder.iterdir() if entry.is_dir()}
-    return Converted(
-        len(rows), len(journal.rows.keys() - before), tuple(sorted(classes - {""})), left_out, Ignored(**ignored)
-    )
+    added = len(journal.rows.keys() - before)
+    return Converted(len(rows), added, tuple(sorted(classes - {""})), left_out, Ignored(**ignored))
 
 
 def unknown(entries: Iterable[Entry], journal: Journal) -> Iterator[Entry]:
@@ -134,7 +133,7 @@ def unknown(entries: Iterable[Entry], journal: Journal) -> Iterator[Entry]:
         key = entry.source, entry.label
         if key not in sizes or sizes[key] != size_of(entry, sizes[key]):
             sizes[key] = size_of(entry, -1)
-            yield replace(entry, read=always(entry.read())) if entry.in_archive else entry
+            yield replace(entry, read=always(entry.read())) if entry.in_archive and not entry.problem else entry
 
 
 def size_of(entry: Entry, otherwise: int) -> int:

@@ -16,7 +16,7 @@ from mlflow_resnet.images.conversion.coco import listed_in_coco
 from mlflow_resnet.images.conversion.tables import TABLE_SUFFIXES, Columns, Listed, listed_in_table
 from mlflow_resnet.images.decode import read_bytes
 from mlflow_resnet.images.directories import Walk
-from mlflow_resnet.images.rules import is_hidden
+from mlflow_resnet.images.names import name_problem, shown, text_problem
 from mlflow_resnet.images.sources import (
     is_remote,
     local_file,
@@ -86,7 +86,13 @@ def entries_of(source: str, columns: Columns, image_root: str, ignored: Counter[
         listing = partial(folder_entries, source)
     depth = wrapper_depth(entry.name for entry in listing(Counter()))
     for entry in listing(ignored):
-        yield replace(entry, name=entry.name.split("/", depth)[depth])
+        yield checked(replace(entry, name=entry.name.split("/", depth)[depth]))
+
+
+def checked(entry: Entry) -> Entry:
+    """The entry, which cannot be used if its name cannot be that of a file in an image directory."""
+    problem = name_problem(entry.name)
+    return replace(entry, problem=f"its name {problem}") if problem else entry
 
 
 def folder_entries(source: str, ignored: Counter[str]) -> Iterator[Entry]:
@@ -123,14 +129,15 @@ def errors_about(source: str, path: Path) -> Iterator[None]:
 def listed_entry(listed: Listed, root: str) -> Entry:
     """An image that a table or annotations name."""
     if problem := listed.problem or label_problem(listed.label) or path_problem(listed.path):
-        return Entry(listed.path, without_credentials(encodable(listed.path)), bytes, problem=problem)
+        called = shown(listed.path) if text_problem(listed.path) else without_credentials(encodable(listed.path))
+        return Entry(called, called, bytes, problem=problem)
     file = os.path.basename(listed.path.rstrip("/")).lstrip(".") or "image"
     name = f"{listed.label}/{file}" if listed.label else file
     where = located_below(root, listed.path)
     if is_remote(where):
-        return Entry(name, without_credentials(where), partial(read_object, where))
+        return checked(Entry(name, without_credentials(where), partial(read_object, where)))
     where = os.path.abspath(where)
-    return Entry(name, encodable(where), partial(read_bytes, where), where)
+    return checked(Entry(name, encodable(where), partial(read_bytes, where), where))
 
 
 def located_below(root: str, path: str) -> str:
@@ -147,6 +154,8 @@ def located_below(root: str, path: str) -> str:
 
 
 def path_problem(path: str) -> str:
+    if problem := text_problem(path):
+        return f"its path {problem}"
     if "://" in path and not path.startswith(("s3://", *AZURE_SCHEMES)):
         return "URLs are not opened; download the image, and name its path"
     return ""
@@ -154,8 +163,8 @@ def path_problem(path: str) -> str:
 
 def label_problem(label: str) -> str:
     """Why a label cannot be the name of a class folder."""
-    bad = "/" in label or "\\" in label or "\0" in label or (label and (is_hidden(label) or not label.strip()))
-    return f"label {label!r} cannot be the name of a folder" if bad else ""
+    bad = label and ("/" in label or "\\" in label or not label.strip() or name_problem(label))
+    return f"label {shown(label)} cannot be the name of a folder" if bad else ""
 
 
 def wrapper_depth(names: Iterable[str]) -> int:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from mlflow_resnet.errors import OutputError
-from mlflow_resnet.images.index import IndexRow
-from mlflow_resnet.images.reasons import one_line
-from mlflow_resnet.images.untrusted import parse_json, read_plain, record_of
+from mlflow_resnet.errors import InvalidTableError
+from mlflow_resnet.images.index import IndexRow, checked_row
 
 JOURNAL_NAME = ".journal.jsonl"
+MAX_LINE_CHARACTERS = 2**20
 
 
 class Journal:
@@ -35,6 +35,11 @@ class Journal:
         row = self.rows.get((source, label))
         return row.name if row else ""
 
+    def recall(self, rows: Iterable[IndexRow]) -> None:
+        """Takes in what an earlier call completed."""
+        for row in rows:
+            self.rows.setdefault((row.source, row.label), row)
+
     def add(self, row: IndexRow) -> None:
         self.rows[row.source, row.label] = row
         self._file.write(json.dumps(asdict(row)) + "\n")
@@ -42,15 +47,12 @@ class Journal:
 
 
 def written(path: Path) -> Iterator[IndexRow]:
-    """The rows in a journal, up to a line that a killed process did not finish."""
-    if not path.exists():
+    """The rows in a journal, up to a line that a killed process did not finish, or that is not one of ours."""
+    if path.is_symlink() or not path.is_file():
         return
-    try:
-        content = read_plain(path)
-    except (OSError, ValueError) as error:
-        raise OutputError(path, f"is damaged ({one_line(error)}). Remove it") from None
-    for line in content.decode("utf-8", "replace").splitlines():
-        try:
-            yield record_of(IndexRow, parse_json(line))
-        except ValueError:
-            return
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in iter(partial(file.readline, MAX_LINE_CHARACTERS), ""):
+            try:
+                yield checked_row(json.loads(line))
+            except (ValueError, RecursionError, InvalidTableError):
+                return

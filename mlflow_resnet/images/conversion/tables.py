@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from mlflow_resnet.errors import InvalidDatasetError, listed
+from mlflow_resnet.errors import InvalidDatasetError, InvalidTableError, listed
+from mlflow_resnet.images.names import shown
+from mlflow_resnet.images.parquet_rows import Row, parquet_columns, parquet_rows
 from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.images.text_rows import bounded_lines, bounded_rows
 from mlflow_resnet.text.spreadsheets import is_ours, unquote
 
 TABLE_SUFFIXES = (".csv", ".parquet", ".jsonl")
 IMAGE_COLUMNS = ("image_url", "image", "path", "image_path", "file", "file_name", "filename", "uri")
 LABEL_COLUMNS = ("label", "class", "category")
-ROWS_AT_ONCE = 10_000
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -48,7 +43,8 @@ def listed_in_table(path: Path, columns: Columns) -> Iterator[Listed]:
         InvalidDatasetError: if the table cannot be read or lacks the columns.
     """
     image = label = ""
-    for number, row in enumerate(rows_of(path), 1):
+    wanted = {columns.image, columns.label, *IMAGE_COLUMNS, *LABEL_COLUMNS}
+    for number, row in enumerate(rows_of(path, wanted), 1):
         if not image:
             image = chosen(path, "image", columns.image, IMAGE_COLUMNS, row)
             label = chosen(path, "label", columns.label, LABEL_COLUMNS, row, needed=False)
@@ -57,18 +53,20 @@ def listed_in_table(path: Path, columns: Columns) -> Iterator[Listed]:
         raise InvalidDatasetError(path, "a table without rows")
 
 
-def rows_of(path: Path) -> Iterator[Row]:
-    """The rows of a table.
+def rows_of(path: Path, wanted: Collection[str]) -> Iterator[Row]:
+    """The rows of a table, with all of its columns. In those that are not `wanted` there may be nothing.
 
     Raises:
-        InvalidDatasetError: if it cannot be read.
+        InvalidDatasetError: if it cannot be read, or costs too much to read.
     """
     read = READERS.get(path.suffix.lower())
     if read is None:
         raise InvalidDatasetError(path, f"no table of a known kind ({', '.join(READERS)})")
     try:
-        yield from read(path)
-    except (OSError, UnicodeError, csv.Error, pa.ArrowException) as error:
+        yield from read(path, wanted)
+    except InvalidTableError as error:
+        raise InvalidDatasetError(path, f"cannot be read as a table: {error.message}") from None
+    except (OSError, UnicodeError) as error:
         raise InvalidDatasetError(path, f"cannot be read as a table ({one_line(error)})") from None
 
 
@@ -90,39 +88,40 @@ def listed_row(row: Row, number: int, image: str, label: str) -> Listed:
         if isinstance(cell, list) and len(cell) == 1:
             cell = cell[0]
         if isinstance(cell, (list, dict)):
-            problem = f"several values in {column}: {cell!r}"
+            problem = f"several values in {column}: {shown(cell)}"
         elif cell is None or cell == "":
             problem = f"no {column}"
         texts[column] = str(cell or "")
     return Listed(texts[image] or f"row {number}", texts.get(label, ""), problem)
 
 
-def csv_rows(path: Path) -> Iterator[Row]:
+def csv_rows(path: Path, wanted: Collection[str]) -> Iterator[Row]:
     with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        as_meant = unquote if is_ours(reader.fieldnames or ()) else str
-        for row in reader:
-            yield {name: as_meant(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
+        rows = filter(None, bounded_rows(file))
+        header = next(rows, [])
+        as_meant = unquote if is_ours(header) else str
+        for row in rows:
+            yield dict.fromkeys(header) | dict(zip(header, map(as_meant, row), strict=False))
 
 
-def parquet_rows(path: Path) -> Iterator[Row]:
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(ROWS_AT_ONCE):
-            yield from batch.to_pylist()
+def all_parquet_rows(path: Path, wanted: Collection[str]) -> Iterator[Row]:
+    others = dict.fromkeys(parquet_columns(path))
+    for row in parquet_rows(path, wanted):
+        yield others | row
 
 
-def jsonl_rows(path: Path) -> Iterator[Row]:
+def jsonl_rows(path: Path, wanted: Collection[str]) -> Iterator[Row]:
     with open(path, encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(bounded_lines(file), 1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise InvalidDatasetError(path, f"line {number} is no JSON ({one_line(error)})") from None
+                raise InvalidTableError(f"line {number} is no JSON ({one_line(error)})") from None
             if not isinstance(row, dict):
-                raise InvalidDatasetError(path, f"line {number} is no JSON object")
+                raise InvalidTableError(f"line {number} is no JSON object")
             yield row
 
 
-READERS = {".csv": csv_rows, ".parquet": parquet_rows, ".jsonl": jsonl_rows}
+READERS = {".csv": csv_rows, ".parquet": all_parquet_rows, ".jsonl": jsonl_rows}

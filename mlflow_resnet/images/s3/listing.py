@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from mlflow_resnet.errors import InvalidDatasetError, listed, printable
+from mlflow_resnet.images.names import leads_out, name_problem
 from mlflow_resnet.images.rules import is_hidden, is_image
 from mlflow_resnet.images.s3.client import patiently
 from mlflow_resnet.images.s3.location import Location
@@ -72,7 +73,7 @@ def images_among(found: Iterable[StoredObject], ignored: Counter[str]) -> Iterat
 def check_names(uri: str, found: Iterable[StoredObject]) -> None:
     """Raises InvalidDatasetError for names that a directory cannot hold side by side, or that lead out of it."""
     names = [each.name for each in found]
-    refused = {name: "leads out of the prefix" for name in names if leads_out(name)}
+    refused = {name: problem for name in names if (problem := name_problem(name))}
     folders = {folder for name in names for folder in folders_of(name)}
     refused |= {name: "is an object and a prefix of others" for name in names if name in folders}
     refused |= dict.fromkeys(twins([*names, *folders]), "differs from another only in case")
@@ -85,11 +86,6 @@ def folders_of(name: str) -> Iterator[str]:
     """`a` and `a/b` of `a/b/c.png`."""
     *folders, _ = name.split("/")
     return itertools.accumulate(folders, "{}/{}".format)
-
-
-def leads_out(name: str) -> bool:
-    """Whether `name`, as a path, is not one below where it begins, or none at all."""
-    return any(part in ("", ".", "..") for part in name.split("/")) or "\0" in name
 
 
 def twins(names: Iterable[str]) -> list[str]:

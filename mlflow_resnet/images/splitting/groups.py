@@ -67,10 +67,10 @@ def marks_by_table(directory: LabeledDirectory, table: str, column: str) -> list
     path = Path(table)
     marks: dict[str, object] = {}
     image = group = ""
-    for row in rows_of(path):
+    for row in rows_of(path, {column, *IMAGE_COLUMNS, "name"}):
         image = image or chosen(path, "image", "", (*IMAGE_COLUMNS, "name"), row)
         group = group or chosen(path, "group", column, (), row)
-        marks[str(row[image])] = row[group]
+        marks[str(row.get(image))] = hashable(row.get(group))
     by_file = unambiguous(marks)
     found = [mark_of(name, marks, by_file) for name in directory.names]
     lost = [printable(name) for name, mark in zip(directory.names, found, strict=True) if mark is None]
@@ -78,6 +78,11 @@ def marks_by_table(directory: LabeledDirectory, table: str, column: str) -> list
         problem = f"{len(lost)} images of {directory.source} have no row, or no {column}: {listed(lost)}"
         raise InvalidDatasetError(table, f"{problem}. Every image needs a group.")
     return found
+
+
+def hashable(cell: object) -> object:
+    """A cell as a mark, also one that is a list or a record."""
+    return str(cell) if isinstance(cell, (list, dict)) else cell
 
 
 def mark_of(name: str, marks: Mapping[str, object], by_file: Mapping[str, object]) -> object:

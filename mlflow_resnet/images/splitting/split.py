@@ -9,9 +9,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError, OutputError, listed
+from mlflow_resnet.errors import (
+    InvalidDatasetError,
+    InvalidImageError,
+    InvalidOptionsError,
+    OutputError,
+    listed,
+    printable,
+)
+from mlflow_resnet.images.decode import decode, read_bytes
 from mlflow_resnet.images.directories import LabeledDirectory
-from mlflow_resnet.images.output import new_directory
+from mlflow_resnet.images.names import path_below
+from mlflow_resnet.images.output import new_directory, output_errors
 from mlflow_resnet.images.parallel import default_threads
 from mlflow_resnet.images.reasons import os_reason
 from mlflow_resnet.images.sources import labeled_directory
@@ -147,7 +156,7 @@ def check_parts(directory: LabeledDirectory, parts: Sequence[Sequence[int]], gro
 def moved(directory: LabeledDirectory, output: str) -> LabeledDirectory:
     """The same images, as copies in `output`."""
     paths = tuple(os.path.join(output, name) for name in directory.names)
-    return replace(directory, source=output, paths=paths, objects=())
+    return replace(directory, source=output, paths=paths, objects=(), references=False)
 
 
 def check_apart(source: str, outputs: Sequence[str]) -> None:
@@ -160,11 +169,34 @@ def check_apart(source: str, outputs: Sequence[str]) -> None:
 
 
 def copy(directory: LabeledDirectory, output: Path) -> None:
+    """Copies images to `output`, whose classes all get a folder.
+
+    Raises:
+        InvalidDatasetError: if references lead to something that is no image, which is not copied.
+        OutputError: if one cannot be written.
+    """
     for label in directory.classes:
-        (output / label).mkdir()
+        with output_errors(output / label):
+            (output / label).mkdir()
     for name, path in zip(directory.names, directory.paths, strict=True):
-        (output / name).parent.mkdir(parents=True, exist_ok=True)
+        target = path_below(output, name)
+        content = referenced_image(directory, name, path) if directory.references else None
         try:
-            shutil.copyfile(path, output / name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if content is None:
+                shutil.copyfile(path, target)
+            else:
+                target.write_bytes(content)
         except OSError as error:
-            raise OutputError(output / name, f"cannot be copied from {path} ({os_reason(error)})") from error
+            raise OutputError(target, f"cannot be copied from {printable(path)} ({os_reason(error)})") from error
+
+
+def referenced_image(directory: LabeledDirectory, name: str, path: str) -> bytes:
+    """The file that an index names, which anybody may have written: nothing is copied that is no image."""
+    try:
+        content = read_bytes(path)
+        decode(content)
+    except InvalidImageError as error:
+        problem = f"{printable(name)} is not copied, because {printable(path)} cannot be read: {error.message}"
+        raise InvalidDatasetError(directory.source, problem) from None
+    return content
