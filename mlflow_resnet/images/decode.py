@@ -33,8 +33,10 @@ from PIL import (
 from mlflow_resnet.errors import InvalidImageError
 from mlflow_resnet.images.colors import loaded, rgb
 from mlflow_resnet.images.decode_cost import check_structure, check_work
+from mlflow_resnet.images.memory import available_memory
 from mlflow_resnet.images.orientation import Region, as_stored, orientation_of, swapped, turned
 from mlflow_resnet.images.reasons import one_line, os_reason
+from mlflow_resnet.images.room import Room
 
 IMAGE_EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".ppm", ".pgm", ".pbm", ".bmp", ".tif", ".tiff", ".webp", ".gif")
@@ -42,6 +44,11 @@ IMAGE_EXTENSIONS = frozenset(
 MAX_IMAGE_PIXELS = 64_000_000
 MAX_IMAGE_BYTES = 64 * 2**20
 MAX_SLOW_PIXELS = 2_000_000  # of the PPM and BMP variants that Pillow decodes in Python, at about 1 microsecond a value
+
+BYTES_PER_PIXEL = 16  # that decoding takes, with turning and alpha
+LEAST_ROOM = BYTES_PER_PIXEL * MAX_IMAGE_PIXELS
+
+_ROOM = Room(lambda: max(available_memory() // 2, LEAST_ROOM))  # for all threads that decode
 
 # Format -> how its files begin, and what opens them. JPEG includes the MPO files of stereo cameras.
 _READERS: dict[str, tuple[bytes, Callable[[Any], ImageFile.ImageFile]]] = {
@@ -93,13 +100,13 @@ def read_region(content: bytes, choose_region: Callable[[int, int], Region], siz
     orientation. A region that reaches past the edge is cut there. A JPEG is decoded at the smallest scale (1/8, 1/4,
     1/2) that leaves the region at least `size`; other formats in full. Raises InvalidImageError.
     """
-    image, orientation = _open(content)
-    width, height = swapped(image.size, orientation)
-    left, top, right, bottom = choose_region(width, height)
-    region = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
-    if region[0] >= region[2] or region[1] >= region[3]:
-        raise ValueError(f"no pixels in the region {(left, top, right, bottom)} of a {width}x{height} image")
-    return _resampled(image, orientation, region, size)
+    with _opened(content) as (image, orientation):
+        width, height = swapped(image.size, orientation)
+        left, top, right, bottom = choose_region(width, height)
+        region = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
+        if region[0] >= region[2] or region[1] >= region[3]:
+            raise ValueError(f"no pixels in the region {(left, top, right, bottom)} of a {width}x{height} image")
+        return _resampled(image, orientation, region, size)
 
 
 def decode(content: bytes, shorter_edge: int | None = None) -> Image.Image:
@@ -108,12 +115,20 @@ def decode(content: bytes, shorter_edge: int | None = None) -> Image.Image:
     In full resolution, or, with `shorter_edge`, a JPEG at the smallest scale (1/8, 1/4, 1/2) that leaves that many
     pixels.
     """
-    image, orientation = _open(content)
-    with _one_line_errors():
-        if shorter_edge:
-            _draft(image, image.size, (shorter_edge, shorter_edge))
-        image.load()
-        return turned(rgb(image), orientation)
+    with decoded(content, shorter_edge) as picture:
+        return picture
+
+
+@contextmanager
+def decoded(content: bytes, shorter_edge: int | None = None) -> Iterator[Image.Image]:
+    """The same for as long as the block runs, which holds the memory for it: many large ones wait for each other."""
+    with _opened(content) as (image, orientation):
+        with _one_line_errors():
+            if shorter_edge:
+                _draft(image, image.size, (shorter_edge, shorter_edge))
+            image.load()
+            picture = turned(rgb(image), orientation)
+        yield picture
 
 
 def looks_like_image(content: bytes) -> bool:
@@ -172,9 +187,20 @@ def _one_line_errors() -> Iterator[None]:
         raise InvalidImageError(f"truncated or damaged ({one_line(error)})") from error
 
 
-@_one_line_errors()
-def _open(content: bytes) -> tuple[Image.Image, int]:
+@contextmanager
+def _opened(content: bytes) -> Iterator[tuple[Image.Image, int]]:
     """The image, of a size within the limits and as stored, with its EXIF orientation."""
+    image = _parsed(content)
+    with _ROOM.holding(BYTES_PER_PIXEL * image.width * image.height):
+        with _one_line_errors():
+            # only a JPEG can gain from waiting; TIFF turns itself and PNG knows its EXIF only when loaded
+            ready = image if isinstance(image, JpegImagePlugin.JpegImageFile) else loaded(image)
+        yield ready, orientation_of(ready)
+
+
+@_one_line_errors()
+def _parsed(content: bytes) -> ImageFile.ImageFile:
+    """The image whose headers were read, and no pixel yet."""
     if not content:
         raise InvalidImageError("empty file")
     name = _sniff(content)
@@ -186,9 +212,7 @@ def _open(content: bytes) -> tuple[Image.Image, int]:
     image = _READERS[name][1](io.BytesIO(content))
     _check_size(image)
     check_work(image, content, MAX_IMAGE_PIXELS)
-    if name != "JPEG":  # only a JPEG can gain from waiting; TIFF turns itself and PNG knows its EXIF only when loaded
-        return loaded(image), orientation_of(image)
-    return image, orientation_of(image)
+    return image
 
 
 def _without_comments(content: bytes) -> bytes:

@@ -15,15 +15,23 @@ from typing import TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
+MAX_BYTES_AHEAD = 2**30
+
 
 def map_ordered(
-    function: Callable[[T], R], items: Iterable[T], threads: int, ahead: int = 0
+    function: Callable[[T], R],
+    items: Iterable[T],
+    threads: int,
+    ahead: int = 0,
+    weigh: Callable[[T], int] = lambda item: 0,
 ) -> Generator[R, None, None]:
     """`function` of each item, in the order of `items`, computed by `threads` threads.
 
     At most `ahead` items, or 4 * `threads` if that is more, are taken ahead of the consumer; one thread is the
     consumer's own if none are asked for. An error is raised at its item's place. Closing the iterator cancels what has
     not begun and waits for what has. A single item needs no thread of its own.
+
+    Where items are large, `weigh` says how many bytes each takes until it is consumed: fewer are taken ahead then.
     """
     items = iter(items)
     first = list(islice(items, 2))
@@ -32,14 +40,18 @@ def map_ordered(
         yield from map(function, items)
         return
     pool = ThreadPoolExecutor(threads)
-    pending: deque[Future[R]] = deque()
+    pending: deque[tuple[Future[R], int]] = deque()
+    held = 0
     try:
         for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) == max(4 * threads, ahead):
-                yield pending.popleft().result()
+            pending.append((pool.submit(function, item), weigh(item)))
+            held += pending[-1][1]
+            while pending and (len(pending) >= max(4 * threads, ahead) or held > MAX_BYTES_AHEAD):
+                future, size = pending.popleft()
+                held -= size
+                yield future.result()
         while pending:
-            yield pending.popleft().result()
+            yield pending.popleft()[0].result()
     finally:
         pool.shutdown(cancel_futures=True)
 

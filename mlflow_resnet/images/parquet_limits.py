@@ -187,14 +187,14 @@ def _read_page_headers(file: BinaryIO, facts: Struct, size: int, chunk: _Chunk, 
         kind, unpacked, packed = header[1], header[2], header[3]
         if packed < 0 or unpacked < 0:
             raise ThriftError("a page has a negative size")
-        _check_page(unpacked, limits)
         if kind in _DATA_PAGES:
             place, encoding = _DATA_PAGES[kind]
-            page = header[place]
-            chunk.values += max(page[1], 0)
-            chunk.encodings.add(page[encoding])
+            values = max(header[place][1], 0)
+            chunk.values += values
+            chunk.encodings.add(header[place][encoding])
             chunk.plain_bytes += unpacked
-            _check_values(unpacked, page[1], limits)
+            _check_page(unpacked, values, limits)
+        _check_page(unpacked, limits.page_bytes, limits)
         chunk.largest_page = max(chunk.largest_page, unpacked)
         position += length + packed
         count += 1
@@ -226,9 +226,8 @@ def _check_repeated(file: BinaryIO, chunks: list[_Chunk], limits: ParquetLimits)
     total = sum(map(_decoded_bytes, chunks))
     names = sorted({chunk.path for chunk in chunks if chunk.repeats_values})
     parquet = pq.ParquetFile(file, read_dictionary=names)
-    if total + sum(chunk.values * chunk.largest_page for chunk in chunks if chunk.repeats_values) > (
-        limits.decoded_bytes
-    ):
+    most = sum(chunk.values * chunk.largest_page for chunk in chunks if chunk.repeats_values)
+    if total + most > limits.decoded_bytes:
         for batch in parquet.iter_batches(ROWS_AT_ONCE, columns=names, use_threads=False):
             total += sum(map(repeated_bytes, batch.columns))
             _check_size(total, limits)
@@ -249,13 +248,10 @@ def repeated_bytes(array: Any) -> int:
     return repeated_bytes(array.flatten()) if pa.types.is_nested(array.type) else 0
 
 
-def _check_page(size: int, limits: ParquetLimits) -> None:
+def _check_page(size: int, values: int, limits: ParquetLimits) -> None:
     if size > limits.page_bytes:
         raise InvalidTableError(f"a page unpacks to {size_in_words(size)}, over {size_in_words(limits.page_bytes)}")
-
-
-def _check_values(size: int, values: int, limits: ParquetLimits) -> None:
-    if size > 2**20 + max(values, 0) * limits.value_bytes:
+    if size > 2**20 + values * limits.value_bytes:
         raise InvalidTableError(f"its values take more than {size_in_words(limits.value_bytes)} each")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageStat
 
 from mlflow_resnet.errors import InvalidImageError, MissingPackageError
-from mlflow_resnet.images.decode import decode, read_bytes
+from mlflow_resnet.images.decode import decoded, read_bytes
 
 SHARPNESS_EDGE = 256  # pixels of the shorter edge at which sharpness is measured, or a little more
 
@@ -47,9 +47,14 @@ def facts_of_file(path: str, looks: bool = False) -> ImageFacts:
     """
     try:
         content = read_bytes(path)
-        picture = decode(content)
+        with decoded(content) as picture:
+            return facts_of_picture(picture, content, looks)
     except InvalidImageError as error:
         return ImageFacts(error.message)
+
+
+def facts_of_picture(picture: Image.Image, content: bytes, looks: bool) -> ImageFacts:
+    """Those of a picture, and of the file's `content` that it was decoded from."""
     gray = reduced(picture.convert("L"))
     levels = ImageStat.Stat(gray)
     return ImageFacts(

@@ -103,7 +103,9 @@ def convert(
         before = set(journal.rows)
         taken = {row.name.casefold() for row in journal.rows.values()}
         entries = entries_of(source, Columns(image_column, label_column), image_root, ignored)
-        for examined in map_ordered(examine, unknown(entries, journal), threads or default_threads()):
+        for examined in map_ordered(
+            examine, unknown(entries, journal), threads or default_threads(), weigh=lambda entry: entry.size
+        ):
             if examined.row is None:
                 left_out[examined.entry.source] = examined.problem
                 keep_class(folder, examined.entry)
@@ -133,7 +135,15 @@ def unknown(entries: Iterable[Entry], journal: Journal) -> Iterator[Entry]:
         key = entry.source, entry.label
         if key not in sizes or sizes[key] != size_of(entry, sizes[key]):
             sizes[key] = size_of(entry, -1)
-            yield replace(entry, read=always(entry.read())) if entry.in_archive and not entry.problem else entry
+            yield fetched(entry)
+
+
+def fetched(entry: Entry) -> Entry:
+    """The entry with its bytes, if they can only be read now, and with their number."""
+    if not entry.in_archive or entry.problem:
+        return replace(entry, size=size_of(entry, entry.size))
+    content = entry.read()
+    return replace(entry, read=always(content), size=len(content))
 
 
 def size_of(entry: Entry, otherwise: int) -> int:

@@ -39,6 +39,7 @@ class Entry:
         read: its bytes, or an InvalidImageError. In an archive it must be called before the next entry is taken.
         path: the file that a link can lead to; empty if there is none.
         problem: why it cannot be used, if that is known already.
+        size: bytes, if that is known already.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Entry:
     path: str = ""
     problem: str = ""
     in_archive: bool = False
+    size: int = 0
 
     @property
     def label(self) -> str:
@@ -103,7 +105,7 @@ def folder_entries(source: str, ignored: Counter[str]) -> Iterator[Entry]:
 
 def stored_entries(source: str, ignored: Counter[str]) -> Iterator[Entry]:
     for found in stored_images(source, ignored):
-        yield Entry(found.object.name, found.uri, found.read)
+        yield Entry(found.object.name, found.uri, found.read, size=found.object.size)
 
 
 def archive_entries(source: str, ignored: Counter[str]) -> Iterator[Entry]:
