@@ -25,7 +25,7 @@ def instructions(dockerfile):
 
 @pytest.mark.slow
 def test_the_image_that_mlflow_describes_serves_the_model_where_mlflow_resnet_is_not_installed(
-    trained, images, tmp_path
+    trained, images, tmp_path, monkeypatch
 ):
     context = tmp_path / "image"
     command = [sys.executable, "-m", "mlflow", "models", "generate-dockerfile", "--env-manager", "local"]
@@ -39,6 +39,7 @@ def test_the_image_that_mlflow_describes_serves_the_model_where_mlflow_resnet_is
     assert target == IN_THE_IMAGE
     assert (model / "MLmodel").is_file()
 
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     environment = tmp_path / "venv"
     python = make_environment(environment, (model / "requirements.txt").read_text().splitlines())
     path = {"PATH": f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"}
