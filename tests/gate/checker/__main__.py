@@ -10,6 +10,7 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
 from mlflow import MlflowClient  # noqa: E402
 
+from checker.judge import HoleError  # noqa: E402
 from checker.run import search  # noqa: E402
 from checker.server import site  # noqa: E402
 
@@ -23,4 +24,7 @@ with tempfile.TemporaryDirectory() as name:
     folder = Path(name)
     MlflowClient(f"sqlite:///{folder}/empty.db").search_experiments()
     with site(asked.database, folder, folder / "empty.db") as found:
-        print(search(found, asked.seed, asked.steps))
+        try:
+            print(search(found, asked.seed, asked.steps))
+        except HoleError as error:
+            sys.exit(str(error))

@@ -28,6 +28,22 @@ ALIASES = ("champion", "champion", "champion", "champion", "champion", "Champion
 STARTS = ("nothing", "prompt", "empty", "registered", "promoted", "promoted", "promoted twice")
 RELOADED = 1.3  # seconds after which every worker has read a changed policy
 
+MILLISECONDS = st.sampled_from([20, 60, 150])
+TABLES = (
+    "registered_models",
+    "model_versions",
+    "registered_model_tags",
+    "model_version_tags",
+    "registered_model_aliases",
+)
+WORDS = (
+    "FROM logged_models",
+    "FROM model_versions",
+    "FROM registered_models",
+    "FROM registered_model_aliases",
+    *(f"{verb} {table}" for table in TABLES for verb in ("UPDATE", "INSERT INTO")),
+)
+
 ARGUMENTS: dict[str, st.SearchStrategy[Any]] = {
     "version": st.integers(1, 3),
     "other_version": st.integers(1, 3),
@@ -51,14 +67,14 @@ class Step:
 
     Attributes:
         after: milliseconds after the round's begin.
-        wait: the number of an SQL statement, and how many milliseconds it waits; see people.py.
+        wait: which of its SQL statements waits, for how many milliseconds; see people.py.
     """
 
     who: str
     action: str
     given: dict[str, Any]
     after: int = 0
-    wait: tuple[int, int] = (0, 0)
+    wait: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,7 +104,9 @@ def step_of(kinds: list[str]) -> st.SearchStrategy[Step]:
 
     def step(action: str) -> st.SearchStrategy[Step]:
         after = st.sampled_from([0, 0, 0, 5, 10, 20, 40])
-        waits = st.one_of(st.just((0, 0)), st.tuples(st.integers(1, 24), st.sampled_from([20, 60])))
+        waits = st.one_of(
+            st.just(""), st.builds("{}:{}:{}".format, st.integers(1, 2), st.sampled_from(WORDS), MILLISECONDS)
+        )
         return st.builds(Step, st.sampled_from(USERS), st.just(action), given(action), after, waits)
 
     weighted = [action for action, weight in WEIGHTS.items() for _ in range(weight)]
@@ -147,7 +165,7 @@ def play_round(world: World, steps: list[Step]) -> None:
     def run(step: Step) -> None:
         barrier.wait(60)
         time.sleep(step.after / 1000)
-        world.waits.header = "{}:{}".format(*step.wait)
+        world.waits.header = step.wait
         names = {key: world.name(step.given[key]) for key in ("name", "other") if key in step.given}
         try:
             ACTIONS[step.action](world, step.who, **step.given | names)

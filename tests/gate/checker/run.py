@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import pprint
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.errors import Flaky
 
 from checker.judge import HoleError, check
 from checker.program import Program, play, programs
-from checker.world import Site
+from checker.world import Site, World
 
-TRIES = 12  # of a smaller program, because a race that was lost once may be won the next time
+TRIES = 6  # of a smaller program, because a race that was lost once may be won the next time
 
 
 @dataclass
@@ -23,6 +27,11 @@ class Told:
     programs: int = 0
     answers: Counter[str] = field(default_factory=Counter)
 
+    def add(self, program: Program, world: World) -> None:
+        self.steps += program.steps
+        self.programs += 1
+        self.answers.update(moves_of(world))
+
     def __str__(self) -> str:
         moves = ", ".join(f"{count} x {what}" for what, count in sorted(self.answers.items()))
         return f"{self.steps} steps in {self.programs} programs; of the moves of aliases {moves}"
@@ -32,13 +41,16 @@ class Enough(Exception):
     """As many steps as were wanted are played."""
 
 
-def search(site: Site, number: int, steps: int) -> Told:
+def search(site: Site, number: int, steps: int, shrinking: float = 60) -> Told:
     """Draws programs from a seed, and plays them.
+
+    Args:
+        shrinking: seconds for which a program that found a hole is made smaller.
 
     Raises:
         HoleError: with the smallest program that shows it, as Python, and the seed.
     """
-    told, found = Told(), []
+    told, found, deadline = Told(), [], math.inf
 
     @seed(number)
     @settings(
@@ -52,38 +64,33 @@ def search(site: Site, number: int, steps: int) -> Told:
     )
     @given(programs())
     def any_program(program: Program) -> None:
-        if told.steps >= steps and not found:
+        nonlocal deadline
+        if time.monotonic() > deadline or (told.steps >= steps and not found):
             raise Enough
-        for _ in range(TRIES if found else 1):
-            try:
-                world = play(program, site, check)
-            except HoleError as error:
-                found.append((program, str(error)))
-                raise
-            told.steps += program.steps
-            told.programs += 1
-            told.answers.update(moves_of(world))
-
-    try:
-        any_program()
-    except Enough:
-        pass
-    except BaseException as error:
-        if not found:
+        try:
+            for _ in range(TRIES if found else 1):
+                told.add(program, play(program, site, check))
+        except HoleError as error:
+            if not found:
+                print(f"a hole after {told.steps} steps; making the program smaller", flush=True)
+            deadline = min(deadline, time.monotonic() + shrinking)
+            found.append((program, str(error), told.steps))
             raise
-        raise HoleError(describe(number, told, *smallest(found))) from error
+
+    with contextlib.suppress(Enough, HoleError, Flaky):
+        any_program()
+    if found:
+        raise HoleError(describe(number, *found))
     return told
 
 
-def smallest(found: list[tuple[Program, str]]) -> tuple[Program, str]:
-    return min(found, key=lambda each: (each[0].steps, len(each[0].starts), len(repr(each[0]))))
+def describe(number: int, *found: tuple[Program, str, int]) -> str:
+    program, problem, _ = min(found, key=lambda each: (each[0].steps, len(each[0].starts), len(repr(each[0]))))
+    text = pprint.pformat(program, width=116)
+    return f"seed {number}, after {found[0][2]} steps:\n{problem}\nKeep this in found.py:\n{text}"
 
 
-def describe(number: int, told: Told, program: Program, problem: str) -> str:
-    return f"seed {number}, after {told}:\n{problem}\nKeep this in found.py:\n{pprint.pformat(program, width=116)}"
-
-
-def moves_of(world) -> list[str]:
+def moves_of(world: World) -> list[str]:
     """The status of each move of an alias."""
     return [
         str(each.status) for each in world.answers if (each.method, each.path) == ("POST", "registered-models/alias")

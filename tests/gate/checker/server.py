@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import requests
@@ -12,7 +13,7 @@ from databases import database_of
 from gate_server import gate_server
 
 from checker.rules import RULES, text_of
-from checker.world import KEY, PASSWORD, USERS, Site
+from checker.world import KEY, PASSWORD, USERS, Site, World
 
 ADMIN = ("admin", "a rather long word")
 TESTS = Path(__file__).parents[2]
@@ -41,4 +42,16 @@ def site(kind: str, folder: Path, empty_database: Path) -> Iterator[Site]:
         for name in USERS:
             body = {"username": name, "password": PASSWORD}
             requests.post(f"{server.url}/api/2.0/mlflow/users/create", json=body, auth=ADMIN).raise_for_status()
-        yield Site(server.url, database, server.policy)
+        found = Site(server.url, database, server.policy)
+        warm(found)
+        try:
+            yield found
+        finally:
+            found.engine.dispose()  # PostgreSQL waits for those who are connected
+
+
+def warm(found: Site) -> None:
+    """Every worker imports much with its first request, which would hide races."""
+    world = World(found, 0)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: world.send("ann", "GET", "registered-models/search"), range(48)))

@@ -119,7 +119,8 @@ class World:
         self, who: str, method: str, path: str, api: str = "api/2.0/mlflow", data: Any = None, **body: Any
     ) -> Answer:
         """A raw request, as anybody with curl can send it."""
-        headers = {WAIT_HEADER: getattr(self.waits, "header", "")}
+        wait = getattr(self.waits, "header", "")
+        headers = {WAIT_HEADER: wait} if wait else {}
         sent = {"params": body} if method == "GET" or data is not None else {"json": body}
         answer = self.site.request(method, f"/{api}/{quote(path, safe='/?=')}", who, headers, data=data, **sent)
         try:
