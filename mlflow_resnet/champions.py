@@ -8,6 +8,7 @@ import shlex
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
+from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from mlflow_resnet import flavor
@@ -80,7 +81,8 @@ def promote(options: PromoteOptions) -> promotion.Comparison:
             measure(options, versions.resolve(f"models:/{candidate.name}/{champion}"), dataset) if champion else None
         )
         proof = signed_if_possible(evidence_of(measured, against, dataset, options.alias))
-        comparison = promotion.Comparison(candidate, options.metric, proof, aliases.has_gate(model, options.alias))
+        is_guarded = aliases.is_guarded(MlflowClient(), model, options.alias)
+        comparison = promotion.Comparison(candidate, options.metric, proof, is_guarded)
         if options.measure_only:
             promotion.write_down(comparison)
         else:

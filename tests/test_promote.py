@@ -124,6 +124,28 @@ def test_of_two_at_once_one_wins_and_the_other_hears_of_it(versions, images):
     assert str(entry.after) == champion()
 
 
+def test_after_a_refusal_nobody_claims_the_alias_any_more(versions, images):
+    comparison = promote(options(images, 1, measure_only=True))
+    versions.set_registered_model_alias(NAME, "champion", "2")
+    with pytest.raises(PromotionRefusedError, match="was moved to version 2 meanwhile"):
+        promotion.promote(comparison, max_drop=0)
+    assert not [key for key in versions.get_registered_model(NAME).tags if "claim" in key]
+    assert versions.get_model_version(NAME, "1").tags["mlflow_resnet.promotion.result"] == "refused"
+
+
+def test_who_says_for_the_server_that_it_has_a_gate_is_not_believed(versions, images, capsys):
+    """The history is written, and two at once hear of each other, as on any plain server."""
+    versions.set_registered_model_tag(NAME, "mlflow_resnet.gate", "champion")
+    assert not promote(options(images, 1)).is_guarded
+    said = capsys.readouterr().err
+    assert said.count("mlflow_resnet.gate of promoted-colors was written by a client, and is removed: this server") == 1
+    assert [(each.action, each.after) for each in mlflow_resnet.history(NAME)] == [("promote", 1)]
+    comparison = promote(options(images, 2, measure_only=True))
+    versions.delete_registered_model_alias(NAME, "champion")
+    with pytest.raises(PromotionRefusedError, match="was moved to none meanwhile"):
+        promotion.promote(comparison, max_drop=1)
+
+
 def test_the_evidence_says_what_was_measured_of_what(versions, images, monkeypatch):
     monkeypatch.setenv("MLFLOW_RESNET_GATE_KEY", "secret")
     promote(options(images, 1))

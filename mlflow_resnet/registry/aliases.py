@@ -12,7 +12,6 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
@@ -24,6 +23,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_USER
 from mlflow_resnet.console import say
 from mlflow_resnet.errors import PromotionRefusedError
 from mlflow_resnet.registry import history
+from mlflow_resnet.registry.patterns import fits
 
 GATE_TAG = "mlflow_resnet.gate"  # a gate store shows it on models that have rules: globs of their aliases
 CLAIM_TAG = "mlflow_resnet.claim."
@@ -59,7 +59,7 @@ def move_alias(move: Move) -> None:
     """
     client = MlflowClient()
     model = client.get_registered_model(move.name)
-    if has_gate(model, move.alias):
+    if is_guarded(client, model, move.alias):
         set_guarded(client, move)
     elif version_with(model, move.alias) != move.after:
         with claimed(client, move) as model:
@@ -71,8 +71,23 @@ def move_alias(move: Move) -> None:
 
 
 def has_gate(model: RegisteredModel, alias: str) -> bool:
-    """Whether the server guards the alias."""
-    return any(fnmatchcase(alias.lower(), glob) for glob in model.tags.get(GATE_TAG, "").split(", "))
+    """Whether the server says that it guards the alias. Only a gate says so; on a plain server anybody can."""
+    return any(fits(alias, pattern) for pattern in model.tags.get(GATE_TAG, "").split(", ") if pattern)
+
+
+def is_guarded(client: MlflowClient, model: RegisteredModel, alias: str) -> bool:
+    """Whether a gate guards the alias. It lets nobody write its tag; a plain server does, so there it is a client's."""
+    if not has_gate(model, alias):
+        return False
+    try:
+        client.set_registered_model_tag(model.name, GATE_TAG, model.tags[GATE_TAG])
+    except MlflowException as error:
+        if error.error_code in REFUSALS:
+            return True
+        raise
+    client.delete_registered_model_tag(model.name, GATE_TAG)
+    say(f"tag {GATE_TAG} of {model.name} was written by a client, and is removed: this server has no gate")
+    return False
 
 
 def set_guarded(client: MlflowClient, move: Move) -> None:
@@ -130,8 +145,11 @@ def claimed(client: MlflowClient, move: Move) -> Iterator[RegisteredModel]:
         raise PromotionRefusedError(
             f"{whom} is moving @{move.alias} of {move.name} at this moment; run the command again."
         )
-    yield model
-    client.delete_registered_model_tag(move.name, tag)
+    try:
+        yield model
+    finally:
+        if client.get_registered_model(move.name).tags.get(tag) == token:  # and not the claim of somebody later
+            client.delete_registered_model_tag(move.name, tag)
 
 
 def is_noted(model: RegisteredModel, move: Move) -> bool:

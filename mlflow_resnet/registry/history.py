@@ -66,7 +66,21 @@ def entry_of(text: str) -> Entry:
     """Reads what `to_text` wrote; KeyError, TypeError or ValueError if it is something else."""
     facts = json.loads(text)
     facts["before"], facts["after"] = facts.pop("from"), facts.pop("to")
-    return Entry(**facts)
+    entry = Entry(**facts)
+    texts = [entry.alias, entry.time, entry.who, entry.action, entry.weights_sha256]
+    texts += [each for each in (entry.evidence, entry.policy) if each is not None]
+    numbers = [entry.sequence, *(each for each in (entry.before, entry.after) if each is not None)]
+    if not all(isinstance(each, str) for each in texts) or not all(type(each) is int for each in numbers):
+        raise TypeError("a field is of another kind")
+    if datetime.fromisoformat(entry.time).utcoffset() is None:
+        raise ValueError("a time without an offset")
+    return entry
+
+
+def alias_in(key: str) -> str | None:
+    """The alias that a tag is about, if its name is one of the history's."""
+    match = NAME.fullmatch(key)
+    return match["alias"] if match else None
 
 
 def entries(tags: Mapping[str, str], alias: str | None = None) -> list[Entry]:
@@ -107,7 +121,9 @@ def champions(known: Iterable[Entry]) -> list[int]:
         elif entry.action == ROLLBACK and entry.after in found:
             del found[len(found) - found[::-1].index(entry.after) :]
         else:
-            if entry.before is not None and found[-1:] != [entry.before]:
+            if entry.before is None:
+                found = []  # removed by other means
+            elif found[-1:] != [entry.before]:
                 found.append(entry.before)  # moved by other means
             found.append(entry.after)
     return found

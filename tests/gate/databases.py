@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -46,7 +47,7 @@ def postgresql_server() -> Iterator[str]:
                 time.sleep(0.1)
             yield f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/postgres"
         finally:
-            process.terminate()
+            process.send_signal(signal.SIGINT)  # which waits for nobody who is connected
             process.wait(60)
 
 

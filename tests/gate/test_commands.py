@@ -84,6 +84,24 @@ def test_models_without_rules_keep_their_history_as_on_any_server(gate, models, 
     assert "this server has no gate" in run_main("champion", "--name", name).stdout
 
 
+def test_a_challenger_is_promoted_though_the_champion_of_the_model_is_guarded(gate, models, images):
+    """The sequence of the README."""
+    name = registered("colors with a challenger", models)
+    uri = f"models:/{name}/1"
+    result = run_main("promote", "--model-uri", uri, "--image-dir", images / "val", "--alias", "challenger")
+    assert result.returncode == 0, result.stderr
+    assert "guarded   by nobody" in result.stdout
+    model, version = gate.client.get_registered_model(name), gate.client.get_model_version(name, "1")
+    assert gate.champion(name, "challenger") == 1
+    assert version.tags["mlflow_resnet.promotion.result"] == "promoted"
+    assert [key for key in model.tags if "claim" in key] == []
+    assert [(each.action, each.after, each.policy) for each in mlflow_resnet.history(name, "challenger")] == [
+        ("promote", 1, None)
+    ]
+    assert run_main("promote", "--model-uri", uri, "--image-dir", images / "val").returncode == 3
+    assert gate.champion(name) is None
+
+
 def test_a_training_registers_its_version_though_the_gate_refuses_the_alias(gate, models, images, tmp_path):
     given = TINY | {"epochs": 1, "registered_model_name": "colors of a training", "alias": "champion"}
     given |= {"train_dir": images / "train", "val_dir": images / "val", "checkpoint_dir": tmp_path}

@@ -11,8 +11,9 @@ from scipy.stats import binomtest
 from mlflow_resnet.evaluation.mcnemar import mcnemar
 from mlflow_resnet.registry import history
 from mlflow_resnet.registry.evidence import MeasuredChampion, signed
-from mlflow_resnet.registry.gate.decision import LoggedMetric, Move, Proven, is_rollback, judged
+from mlflow_resnet.registry.gate.decision import judge
 from mlflow_resnet.registry.gate.policy import rule_of
+from mlflow_resnet.registry.gate.situation import LoggedMetric, Move, Proven, is_rollback
 
 CHAMPION, CANDIDATE = (Version("colors", number, f"m-{number}", f"{number}" * 64) for number in (1, 2))
 OTHER = Version("shapes", 2, "m-2", "2" * 64)
@@ -37,6 +38,7 @@ def move(*evidence, tags=None, **changes):
         status="READY",
         proven=known,
         champion=1,
+        standing=Proven((), "m-1", "1" * 64),
         past=(),
         user=None,
         key="key",
@@ -49,6 +51,12 @@ def compared(own, other, lost=0, won=0, images=100):
     champion = MeasuredChampion(1, "m-1", "1" * 64, {"top1_accuracy": other, "log_loss": other}, lost, won, 1.0)
     metrics = {"top1_accuracy": own, "log_loss": own}
     return dataclasses.replace(proof(CANDIDATE), champion=champion, metrics=metrics, images=images)
+
+
+def judged(made, moved):
+    """The verdict of one rule."""
+    ((_, verdict),) = judge([made], moved)
+    return verdict
 
 
 def missing(text, moved):
@@ -208,18 +216,133 @@ def test_what_the_logged_model_says_must_agree(logged, said):
     assert bool(said) == bool(found)
 
 
+def noted(*moves):
+    """The history that the gate wrote: each move with its action, from and to."""
+    past = []
+    for action, before, after in moves:
+        last = past[-1] if past else None
+        past.append(history.next_entry(last, "champion", "ann", action, before, after, policy="abc"))
+    return tuple(past)
+
+
+PAST = noted((history.PROMOTE, None, 2), (history.PROMOTE, 2, 1))
+
+
 def test_back_to_the_version_before_needs_no_new_evidence():
-    entry = history.next_entry(None, "champion", "ann", history.PROMOTE, 2, 1, policy="abc")
-    back = move(proof(CANDIDATE, images=0), past=(entry,))
+    back = move(proof(CANDIDATE, images=0), past=PAST)
     assert is_rollback(back)
     assert missing("", back) == ""
     assert "0 images" in missing("rollback: forbidden", back)
     assert not is_rollback(dataclasses.replace(back, champion=3))  # moved past the gate since
     assert not is_rollback(dataclasses.replace(back, version=5))
-    assert not is_rollback(dataclasses.replace(back, status="FAILED"))
-    assert not is_rollback(dataclasses.replace(back, past=(dataclasses.replace(entry, policy=None),)))  # a client's
-    done = history.next_entry(entry, "champion", "ann", history.ROLLBACK, 1, 2, policy="abc")
-    assert not is_rollback(dataclasses.replace(back, past=(entry, done), version=1, champion=2))  # forth again
+    clients = tuple(dataclasses.replace(entry, policy=None) for entry in PAST)
+    assert not is_rollback(dataclasses.replace(back, past=clients))
+    done = history.next_entry(PAST[-1], "champion", "ann", history.ROLLBACK, 1, 2, policy="abc")
+    assert not is_rollback(dataclasses.replace(back, past=(*PAST, done), version=1, champion=2))  # forth again
+
+
+@pytest.mark.parametrize(
+    "past",
+    [
+        noted((history.FORCE, None, 2), (history.PROMOTE, 2, 1)),
+        noted((history.FORCE, None, 2), (history.FORCE, 2, 1)),
+        noted((history.PROMOTE, 2, 1)),  # 2 was champion before there was a gate
+        noted((history.PROMOTE, None, 2), (history.REMOVE, 2, None), (history.PROMOTE, None, 1)),
+        noted((history.PROMOTE, None, 2), (history.PROMOTE, None, 1)),  # removed by other means
+    ],
+)
+def test_what_met_no_rule_does_not_come_back_without_evidence(past):
+    assert not is_rollback(move(past=past))
+
+
+def test_a_forced_move_is_undone_without_evidence():
+    assert is_rollback(move(past=noted((history.PROMOTE, None, 2), (history.FORCE, 2, 1))))
+
+
+def test_the_way_back_leads_to_what_can_be_loaded_only():
+    for changes in ({"status": "FAILED"}, {"proven": Proven(("its logged model m-2 is gone",))}):
+        said = missing("", move(past=PAST, **changes))
+        assert said.startswith("its ")
+        assert "evidence" not in said
+
+
+SIGNED, AT_LEAST = "signed: true", "require: {metrics: {top1_accuracy: {min: 0.95}}}"
+
+
+def test_one_measurement_must_meet_all_rules():
+    """Not the signature by one and the number by another."""
+    real = signed(proof(CANDIDATE, CHAMPION), "key")
+    forged = dataclasses.replace(proof(CANDIDATE, CHAMPION), metrics={"top1_accuracy": 0.99}, dataset_digest="other")
+    verdicts = judge([rule(SIGNED), rule(AT_LEAST)], move(real, forged))
+    assert any(verdict.missing for _, verdict in verdicts)
+    assert len({verdict.evidence for _, verdict in verdicts}) == 1
+    better = signed(dataclasses.replace(forged, dataset_digest="third"), "key")
+    verdicts = judge([rule(SIGNED), rule(AT_LEAST)], move(real, forged, better))
+    assert [verdict.missing for _, verdict in verdicts] == [(), ()]
+
+
+def test_a_rule_that_is_only_tried_does_not_choose_the_measurement():
+    real = signed(proof(CANDIDATE, CHAMPION), "key")
+    forged = dataclasses.replace(proof(CANDIDATE, CHAMPION), metrics={"top1_accuracy": 0.99}, dataset_digest="other")
+    tried = rule("mode: dry-run\n" + AT_LEAST)
+    (_, enforced), (_, told) = judge([rule(SIGNED), tried], move(real, forged))
+    assert enforced.missing == ()
+    assert told.missing == ("top1_accuracy is 0.9; expected at least 0.95",)
+
+
+LOGGED = "logged: true\nnot_worse: {metric: top1_accuracy, by: 0.01}"
+OWN = (LoggedMetric("top1_accuracy", 0.6, DIGEST),)
+
+
+def against(logged, **changes):
+    """Version 2, of 0.6, is to follow version 1, of which its logged model says this."""
+    known = Proven((), "m-2", "2" * 64, OWN)
+    standing = dataclasses.replace(Proven((), "m-1", "1" * 64, tuple(logged)), **changes)
+    return move(compared(0.6, 0.1), proven=known, standing=standing)
+
+
+@pytest.mark.parametrize(
+    ("logged", "said"),
+    [
+        ([LoggedMetric("test_top1_accuracy", 0.1, DIGEST)], ""),
+        (
+            [LoggedMetric("top1_accuracy", 0.98, DIGEST)],
+            "champion's logged model on these images is 0.98; the evidence",
+        ),
+        ([LoggedMetric("top1_accuracy", 0.1, "other")], "champion's logged model on these images is not there"),
+        ([], "champion's logged model on these images is not there"),
+    ],
+)
+def test_the_champions_numbers_must_be_its_logged_models(logged, said):
+    found = missing(LOGGED, against(logged))
+    assert said in found
+    assert bool(said) == bool(found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model_id": "m-9"}, "model_id of the champion in the evidence is m-1; expected m-9"),
+        ({"weights_sha256": "9" * 64}, f"weights_sha256 of the champion in the evidence is {'1' * 64}; expected 9"),
+        ({"model_id": "", "problems": ("its logged model is not to be had",)}, "of the champion, its logged model is"),
+    ],
+)
+def test_the_champion_of_the_evidence_must_be_the_real_one(changes, said):
+    assert said in missing("not_worse: {metric: top1_accuracy, by: 0.01}", against([], **changes))
+
+
+def test_where_nothing_is_compared_a_champion_whose_model_is_gone_is_no_bar():
+    gone = {"model_id": "", "weights_sha256": "", "problems": ("its logged model is not to be had",)}
+    assert missing("", against([], **gone)) == ""
+
+
+def test_what_lost_the_alias_must_be_measured_again():
+    """Its old evidence is why it became champion, and it was taken back."""
+    past = noted((history.PROMOTE, None, 1), (history.PROMOTE, 1, 2), (history.ROLLBACK, 2, 1))
+    old = proof(CANDIDATE, CHAMPION, measured_at="2026-01-01T00:00:00+00:00")
+    assert "before it lost @champion at" in missing("", move(old, past=past))
+    assert missing("", move(past=past)) == ""
+    assert missing("", move(old, past=past[:1])) == ""
 
 
 @pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 9), (9, 1), (5, 5), (60, 40), (3000, 2800)])

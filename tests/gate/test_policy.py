@@ -78,6 +78,106 @@ def test_what_is_no_list_of_rules_is_a_mistake(policy, text, said):
     assert said in problems(policy, text)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{models: "br[ack]", alias: champion}', "models is 'br[ack]', and [ ] would stand for no more than itself"),
+        ('{models: "colors?", alias: champion}', "write * for letters that may differ"),
+        ('{models: "{a,b}", alias: champion}', "and { } , would stand"),
+        ('{models: "a|b", alias: champion}', "and | would stand"),
+        ('{models: "^a$", alias: champion}', "and ^ $ would stand"),
+        ('{models: "!a", alias: champion}', "and ! would stand"),
+        ('{models: "a, b", alias: champion}', "and a rule for each name"),
+        ('{models: a, alias: "champion?"}', "alias is 'champion?', and ? would"),
+        ('{models: a, alias: "the champion"}', "alias is 'the champion', which fits nothing: Invalid alias name"),
+        ("{models: a, alias: latest}", "alias is 'latest', which fits nothing: 'latest' alias name"),
+        ("{models: a, alias: v1}", "alias is 'v1', which fits nothing: Version alias name 'v1' is reserved"),
+        ("{models: a/b, alias: c}", "models is 'a/b', which fits nothing: Invalid model name"),
+        ("{models: 'a:b', alias: c}", "models is 'a:b', which fits nothing"),
+        ("{models: .., alias: c}", "models is '..', which fits nothing"),
+        ("{models: a, alias: c, require: {}}", "require is empty; fill it or remove it"),
+        ("{models: a, alias: c, require: {metrics: {}}}", "require: metrics is empty"),
+        ("{models: a, alias: c, require: {tags: {}}}", "require: tags is empty"),
+        ("{models: a, alias: c, require: {tags: {1: x}}}", "has the name 1; expected text"),
+        ("{models: a, alias: c, require: {tags: {mlflow_resnet.gate.x: null}}}", "that only the gate writes"),
+        (
+            "{models: a, alias: c, require: {metrics: {acuracy: {min: 0.9}}}}",
+            "acuracy is not what is measured; expected",
+        ),
+        ("{models: a, alias: c, require: {metrics: {val_loss: {max: 1}}}}", "val_loss is not what is measured"),
+        (
+            "{models: a, alias: c, require: {metrics: {top1_accuracy: {min: 90}}}}",
+            "min is 90; expected a number from 0 to 1",
+        ),
+        (
+            "{models: a, alias: c, require: {metrics: {macro_f1: {max: -1}}}}",
+            "max is -1; expected a number from 0 to 1",
+        ),
+        ("{models: a, alias: c, require: {metrics: {log_loss: {max: -1}}}}", "max is -1; expected a number from 0"),
+        ("{models: a, alias: c, require: {metrics: {log_loss: {min: 2, max: 1}}}}", "max is 1, less than min, 2"),
+        ("{models: a, alias: c, require: {max_age_days: 0}}", "max_age_days is 0, which nothing can meet"),
+        ("{models: a, alias: c, not_worse: {metric: cost, by: 0}}", "not_worse: metric is not what is measured"),
+        ("{models: a, alias: c, not_worse: {metric: top1_accuracy, by: 2}}", "by is 2, which allows everything"),
+        ("{models: a, alias: c, not_worse: {metric: top1_accuracy, relative: 1}}", "relative is 1, which allows"),
+        ("{models: a, alias: c, not_worse: {metric: top1_accuracy, significant: 0}}", "significant is 0, which allows"),
+        ("{models: a, alias: c, not_worse: {metric: macro_f1, significant: 0.05}}", "expected top1_accuracy, of which"),
+        (
+            "{models: a, alias: c, not_worse: {metric: top1_accuracy, by: 0.1, lower_is_better: true}}",
+            "lower_is_better is true, which is wrong of top1_accuracy",
+        ),
+        (
+            "{models: a, alias: c, not_worse: {metric: log_loss, by: 0.1, lower_is_better: false}}",
+            "lower_is_better is false, which is wrong of log_loss",
+        ),
+        ("{models: a, alias: c, logged: true}", "logged is true, but no metric is asked for"),
+        (
+            "{models: a, alias: c, logged: true, not_worse: {metric: top1_accuracy, significant: 0.05}}",
+            "the images that only one model has right are logged nowhere",
+        ),
+        ("{models: a, alias: c, approval: {tag: mlflow_resnet.evidence.x.c}}", "which mlflow_resnet itself writes"),
+        ("{models: a, alias: c, approval: {tag: approved.by}}", ".by ends the names of the tags that say who"),
+        ("{models: a, alias: c}\n- {models: b, alias: c}\n- {models: A, alias: C}", "rule 3 says the same as rule 1"),
+    ],
+)
+def test_rules_that_check_nothing_or_can_never_be_met_are_mistakes(policy, text, said):
+    assert said in problems(policy, f"- {text}")
+
+
+def test_letters_that_mean_something_elsewhere_mean_themselves(policy):
+    policy.write_text("- {models: a.b(1)+*, alias: champion}\n- {models: '*', alias: live-*}\n")
+    found = read_policy(policy)
+    assert found.guarding("a.b(1)+2", "champion")
+    assert not found.guarding("aXb(1)+2", "champion")
+    assert found.guarding("br[ack]", "Live-1")
+    assert found.guarding("two\nlines", "live-1")
+
+
+def test_a_blank_key_is_no_key(policy, monkeypatch):
+    monkeypatch.setenv("MLFLOW_RESNET_GATE_KEY", "  ")
+    assert "the server has no key" in problems(policy, "- {models: a, alias: b, signed: true}")
+
+
+def test_the_metrics_that_rules_may_name_are_those_that_are_measured():
+    import numpy as np
+
+    from mlflow_resnet.evaluation.metrics import average_metrics, headline_metrics
+    from mlflow_resnet.evaluation.names import FRACTIONS, MEASURED
+
+    targets, probabilities = np.arange(6), np.full((6, 6), 1 / 6)
+    found = headline_metrics(targets, probabilities) | average_metrics(targets, probabilities)
+    assert set(found) == MEASURED
+    assert all(0 <= found[name] <= 1 for name in FRACTIONS)
+
+
+@pytest.mark.parametrize("path", ["", "  "])
+def test_a_variable_without_a_path_stops_the_server(path, monkeypatch):
+    from mlflow_resnet.registry.gate.plugin import build
+
+    monkeypatch.setenv("MLFLOW_RESNET_GATE_POLICY", path)
+    with pytest.raises(InvalidPolicyError, match="MLFLOW_RESNET_GATE_POLICY: 1 mistake.*\n.*it is empty"):
+        build("resnet-gate+sqlite:///none.db")
+
+
 def test_a_missing_file_is_a_mistake(policy):
     with pytest.raises(InvalidPolicyError, match="it cannot be read"):
         read_policy(policy)

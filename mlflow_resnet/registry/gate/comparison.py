@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlflow_resnet.evaluation.mcnemar import mcnemar
 from mlflow_resnet.registry.evidence import ROUNDING, Evidence, MeasuredChampion, drop
-from mlflow_resnet.registry.gate.policy import NotWorse
+from mlflow_resnet.registry.gate.rule import NotWorse
 
 
 def worse(limit: NotWorse, evidence: Evidence, champion: MeasuredChampion) -> list[str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -16,10 +19,11 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.store.artifact.utils.models import _parse_model_uri
 from mlflow.store.model_registry.abstract_store import AbstractStore
 
-from mlflow_resnet.registry.gate.decision import LoggedMetric, Proven
+from mlflow_resnet.registry.gate.situation import LoggedMetric, Proven
 
 WEIGHTS = "weights_sha256"  # a param that mlflow_resnet logs with every model
 COPIES = 20  # of copies of copies are followed
+NOT_IN_A_NAME = re.compile(r"[^\w.@+\- ]")
 
 
 def user() -> str | None:
@@ -31,14 +35,50 @@ def who() -> str:
     """The same for people to read, with what there is where nobody has a name."""
     if not flask.has_request_context():
         return "somebody with access to the database"
-    return user() or f"somebody at {flask.request.remote_addr}"
+    if name := user():
+        return NOT_IN_A_NAME.sub("?", name)
+    return f"somebody at {address()}"
 
 
-def proven(store: AbstractStore, name: str, version: int, tracking_uri: str | None, reads_files: bool) -> Proven:
-    """Follows a version to its logged model.
+def address() -> str:
+    """Where the request comes from. uvicorn believes a proxy on this machine, which may be any local client."""
+    claimed = ",".join(flask.request.headers.getlist("X-Forwarded-For"))
+    found = flask.request.remote_addr or ""
+    try:
+        shown = str(ipaddress.ip_address(found))
+    except ValueError:
+        return "an unknown address"
+    return shown + ", as the header X-Forwarded-For says" * (found in claimed)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What the MLmodel file of a logged model says."""
+
+    model_id: str
+    flavors: tuple[str, ...] = ()
+    signature: bool = False
+
+
+def described(store: AbstractStore, name: str, version: int, tracking_uri: str | None) -> Description | None:
+    """Reads the MLmodel file of a version, which takes long and so is done before the lock; None if it cannot be."""
+    try:
+        model = logged_model(model_id_of(store, name, version), tracking_uri)
+    except MlflowException:
+        return None
+    facts = mlmodel_of(model)
+    flavors = facts.get("flavors")
+    names = tuple(map(str, flavors)) if isinstance(flavors, dict) else ()
+    return Description(model.model_id, names, bool(facts.get("signature")))
+
+
+def proven(
+    store: AbstractStore, name: str, version: int, tracking_uri: str | None, description: Description | None = None
+) -> Proven:
+    """Follows a version to its logged model, whose params nobody can change.
 
     Args:
-        reads_files: whether to read its MLmodel file too, for flavors and signature.
+        description: of the MLmodel file, which counts if it is this logged model's.
     """
     try:
         model_id = model_id_of(store, name, version)
@@ -53,15 +93,8 @@ def proven(store: AbstractStore, name: str, version: int, tracking_uri: str | No
     if WEIGHTS not in model.params:
         problems.append(f"its logged model {model_id} has no param {WEIGHTS}; log it with mlflow_resnet again")
     metrics = tuple(LoggedMetric(each.key, each.value, each.dataset_digest) for each in model.metrics or ())
-    description = mlmodel_of(model) if reads_files else {}
-    return Proven(
-        tuple(problems),
-        model_id,
-        model.params.get(WEIGHTS, ""),
-        metrics,
-        tuple(description.get("flavors", ())),
-        bool(description.get("signature")),
-    )
+    known = description if description and description.model_id == model_id else Description(model_id)
+    return Proven(tuple(problems), model_id, model.params.get(WEIGHTS, ""), metrics, known.flavors, known.signature)
 
 
 def model_id_of(store: AbstractStore, name: str, version: int) -> str:

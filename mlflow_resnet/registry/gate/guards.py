@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Iterable, Sequence
+from typing import NoReturn
 
 from mlflow.entities.model_registry import RegisteredModelTag
-from mlflow.entities.model_registry.model_version_stages import STAGE_DELETED_INTERNAL
 from mlflow.exceptions import MlflowException
-from mlflow.prompt.constants import _PROMPT_SOURCE_PLACEHOLDERS, IS_PROMPT_TAG_KEY
+from mlflow.prompt.constants import IS_PROMPT_TAG_KEY
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, RESOURCE_CONFLICT
-from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModel
 
 from mlflow_resnet.registry import evidence, history
 from mlflow_resnet.registry.aliases import GATE_TAG
-from mlflow_resnet.registry.gate.decision import BY, Move, Verdict
-from mlflow_resnet.registry.gate.policy import Policy, Rule, folded
+from mlflow_resnet.registry.gate.decision import BY
+from mlflow_resnet.registry.gate.rule import Rule
+from mlflow_resnet.registry.gate.situation import Move, Verdict
+from mlflow_resnet.registry.patterns import folded
 
 _logger = logging.getLogger(__name__)
 OWN_TAGS = f"{GATE_TAG}."  # begins the names of the tags of versions that only the gate writes
@@ -77,7 +77,12 @@ def is_own(key: str, rules: Sequence[Rule], with_approval: bool = False) -> bool
     """Whether only the gate writes a tag of this name on a version, or, if wished, whether it is an approval."""
     is_by = folded(key).endswith(BY) and is_approval(folded(key).removesuffix(BY), rules)
     approves = with_approval and is_approval(key, rules)
-    return bool(rules) and (folded(key).startswith(OWN_TAGS) or is_by or approves)
+    return is_gates(key) or is_by or approves
+
+
+def is_gates(key: str) -> bool:
+    """Whether the name of a tag, of a model or of a version, says that the gate wrote it."""
+    return folded(key).startswith(GATE_TAG)
 
 
 def is_evidence(key: str) -> bool:
@@ -88,41 +93,22 @@ def is_history(key: str) -> bool:
     return folded(key).startswith(history.TAG)
 
 
-def refuse_history(key: str) -> None:
-    if is_history(key):
-        refuse_always(f"tag {key} is a part of the history, which only the gate writes")
+def refuse_own_tags(keys: Iterable[str]) -> None:
+    """Raises if a tag of a registered model is one that only the gate writes."""
+    for key in keys:
+        if is_history(key):
+            refuse_always(f"tag {key} is a part of the history, which only the gate writes")
+        if is_gates(key):
+            refuse_always(f"tag {key} is the gate's own; it may not be set")
 
 
-def is_clients_history(tag: RegisteredModelTag, known: Mapping[str, str]) -> bool:
-    """Whether it is a new entry of the history that does not say that a gate decided."""
+def is_clients_entry(tag: RegisteredModelTag) -> bool:
+    """Whether it is an entry of the history that does not say that a gate decided."""
     found = history.entries({tag.key: tag.value})
-    return bool(found) and not found[0].policy and tag.key not in known
+    return bool(found) and not found[0].policy
 
 
 def refuse_prompt_tag(rules: Sequence[Rule], key: str) -> None:
     """A model that called itself a prompt would have no rules."""
     if folded(key) == IS_PROMPT_TAG_KEY:
         refuse(rules, f"tag {key} may not be changed, because aliases of this name are guarded")
-
-
-def is_prompt(model: SqlRegisteredModel) -> bool:
-    """Whether it calls itself a prompt and has no version with files."""
-    tags = {tag.key: tag.value for tag in model.registered_model_tags}
-    return tags.get(IS_PROMPT_TAG_KEY) == "true" and all(
-        has_no_files(each) for each in model.model_versions if each.current_stage != STAGE_DELETED_INTERNAL
-    )
-
-
-def has_no_files(version: Any) -> bool:
-    """Whether it is a prompt's version, which can be neither loaded nor served."""
-    return version.source in _PROMPT_SOURCE_PLACEHOLDERS
-
-
-def held(policy: Policy, model: SqlRegisteredModel, *names: str) -> list[tuple[str, int, list[Rule]]]:
-    """The guarded aliases that point to a version, with that version and their rules, by any of the names."""
-    found = []
-    for row in model.registered_model_aliases:
-        rules = list(dict.fromkeys(rule for name in names for rule in policy.guarding(name, row.alias)))
-        if rules:
-            found.append((row.alias, row.version, rules))
-    return found

@@ -16,7 +16,9 @@ def build(store_uri: str, tracking_uri: str | None = None) -> Any:
 
     Raises:
         InvalidPolicyError: if the policy has mistakes, so that the server does not start.
+        UnknownMethodsError: if MLflow's store can do what the gate does not know of.
     """
+    import logging
     import os
     from pathlib import Path
 
@@ -25,14 +27,19 @@ def build(store_uri: str, tracking_uri: str | None = None) -> Any:
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
     from mlflow.store.model_registry.sqlalchemy_workspace_store import WorkspaceAwareSqlAlchemyStore
 
-    base = WorkspaceAwareSqlAlchemyStore if MLFLOW_ENABLE_WORKSPACES.get() else SqlAlchemyStore
     db_uri, replica = store_uri.removeprefix(PREFIX), os.environ.get(READ_REPLICA_BACKEND_STORE_URI_ENV_VAR)
-    path = os.environ.get(POLICY_VARIABLE)
-    if not path:
+    has_workspaces, path = bool(MLFLOW_ENABLE_WORKSPACES.get()), os.environ.get(POLICY_VARIABLE)
+    if path is None:
+        base = WorkspaceAwareSqlAlchemyStore if has_workspaces else SqlAlchemyStore
+        logging.getLogger(__name__).warning(
+            "%s is not set: this store has no rules and guards nothing", POLICY_VARIABLE
+        )
         return base(db_uri, read_db_uri=replica)
 
+    from mlflow_resnet.registry.gate.policy import InvalidPolicyError
     from mlflow_resnet.registry.gate.reloading import PolicyFile
-    from mlflow_resnet.registry.gate.store import GateMixin
+    from mlflow_resnet.registry.gate.store import gate_store
 
-    gated = type("GateStore", (GateMixin, base), {})
-    return gated(db_uri, replica, PolicyFile(Path(path)), tracking_uri)
+    if not path.strip():
+        raise InvalidPolicyError(Path(POLICY_VARIABLE), ["it is empty; expected the path of the policy"])
+    return gate_store(has_workspaces)(db_uri, replica, PolicyFile(Path(path)), tracking_uri)

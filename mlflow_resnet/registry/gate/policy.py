@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import yaml
@@ -18,9 +16,9 @@ import yaml
 from mlflow_resnet.errors import PathError
 from mlflow_resnet.evaluation.names import LOWER_IS_BETTER
 from mlflow_resnet.registry.evidence import KEY_VARIABLE
+from mlflow_resnet.registry.gate.mistakes import mistakes_in
 from mlflow_resnet.registry.gate.reader import Reader, UniqueKeysLoader, are_texts, is_text, is_text_or_null
-
-ENFORCE, DRY_RUN = "enforce", "dry-run"
+from mlflow_resnet.registry.gate.rule import DRY_RUN, ENFORCE, Approval, Bounds, NotWorse, Rule
 
 
 class InvalidPolicyError(PathError):
@@ -30,72 +28,6 @@ class InvalidPolicyError(PathError):
         self.problems = tuple(problems)
         count = f"{len(problems)} mistake{'s' * (len(problems) != 1)} in the policy"
         super().__init__(path, "\n  - ".join([f"{count}; docs/gate.md has the fields", *problems]))
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """A metric's least and greatest value, both allowed."""
-
-    min: float | None
-    max: float | None
-
-
-@dataclass(frozen=True)
-class NotWorse:
-    """How much worse than the champion a candidate may be.
-
-    Attributes:
-        kind: by (in the metric's unit), relative (a fraction of the champion's) or significant (the p value of
-            McNemar's test below which a worse candidate is refused).
-    """
-
-    metric: str
-    kind: str
-    limit: float
-    lower_is_better: bool
-
-
-@dataclass(frozen=True)
-class Approval:
-    tag: str
-    by_another_user: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Rule:
-    """What a version of certain models must have before a certain alias may point to it."""
-
-    models: str
-    alias: str
-    mode: str
-    metrics: Mapping[str, Bounds]
-    dataset_digests: tuple[str, ...]
-    tags: Mapping[str, str | None]
-    signature: bool
-    flavor: str | None
-    max_age_days: float | None
-    not_worse: NotWorse | None
-    approval: Approval | None
-    signed: bool
-    logged: bool
-    rollback: bool
-    remove: bool
-
-    @property
-    def is_enforced(self) -> bool:
-        return self.mode == ENFORCE
-
-    def covers(self, name: str) -> bool:
-        return fnmatchcase(folded(name), folded(self.models))
-
-    def guards(self, name: str, alias: str) -> bool:
-        return self.covers(name) and fnmatchcase(folded(alias), folded(self.alias))
-
-
-def folded(text: object) -> str:
-    """Without case and accents: MySQL takes names that differ only in these for the same."""
-    plain = "".join(each for each in unicodedata.normalize("NFKD", str(text)) if not unicodedata.combining(each))
-    return plain.casefold().strip()
 
 
 @dataclass(frozen=True)
@@ -134,7 +66,8 @@ def read_policy(path: Path) -> Policy:
     if not isinstance(facts, list) or not facts:
         raise InvalidPolicyError(path, ["it has no rules; expected a list, each rule with models: and alias:"])
     rules = tuple(rule_of(each, f"rule {number}", problems) for number, each in enumerate(facts, 1))
-    if any(rule.signed for rule in rules) and not os.environ.get(KEY_VARIABLE):
+    problems += mistakes_in(rules)
+    if any(rule.signed for rule in rules) and not os.environ.get(KEY_VARIABLE, "").strip():
         problems.append(f"signed is true, but the server has no key; set {KEY_VARIABLE} in its environment")
     if problems:
         raise InvalidPolicyError(path, problems)
@@ -184,7 +117,13 @@ def tags_of(reader: Reader | None) -> dict[str, str | None]:
     wanted = "text in quotes, or null for any value"
     if not reader:
         return {}
-    return {str(name): reader.take(name, is_text_or_null, wanted) for name in list(reader.facts)}
+    found = {}
+    for name in list(reader.facts):
+        if is_text(name):
+            found[name] = reader.take(name, is_text_or_null, wanted)
+        else:
+            reader.problems.append(f"{reader.where}: {reader.facts.pop(name)!r} has the name {name!r}; expected text")
+    return found
 
 
 def not_worse_of(reader: Reader | None) -> NotWorse | None:

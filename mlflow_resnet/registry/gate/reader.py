@@ -65,7 +65,10 @@ class Reader:
         """A field that is a mapping of its own."""
         if name not in self.facts:
             return None
-        return Reader(self.facts.pop(name), f"{self.where}: {name}", self.problems, name)
+        part = Reader(value := self.facts.pop(name), f"{self.where}: {name}", self.problems, name)
+        if value == {}:
+            self.problems.append(f"{part.where} is empty; fill it or remove it")
+        return part
 
     def parts(self) -> list[Reader]:
         """All fields, each a mapping of its own."""

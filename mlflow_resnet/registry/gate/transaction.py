@@ -1,4 +1,7 @@
-"""Several of MLflow's own writes as one transaction, and the history of aliases in it."""
+"""One registry-wide lock: whatever is read, decided and written for a request is one transaction, one at a time.
+
+Nothing that was read before the lock is believed under it. Registries have few writes, so they need not be parallel.
+"""
 
 from __future__ import annotations
 
@@ -7,67 +10,81 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModel, SqlRegisteredModelTag
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
+from mlflow.store.model_registry.dbmodels.models import (
+    SqlModelVersion,
+    SqlModelVersionTag,
+    SqlRegisteredModel,
+    SqlRegisteredModelAlias,
+    SqlRegisteredModelTag,
+)
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
-from sqlalchemy import update
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from mlflow_resnet.registry import history
-
-OPEN: ContextVar[Session] = ContextVar("OPEN")  # the session of `locked`
+MODELS = (SqlRegisteredModel, SqlModelVersion, SqlRegisteredModelTag, SqlModelVersionTag, SqlRegisteredModelAlias)
+TABLES = ", ".join(model.__tablename__ for model in MODELS)
+WAIT = "60s"  # for the lock, on PostgreSQL; on sqlite MLflow waits for 20 s, MySQL for 50 s
+LOCKS = {  # by dialect; the first statements of a transaction
+    "sqlite": ("BEGIN IMMEDIATE",),
+    # It excludes every writer of these tables, other servers on the same database too, and no reader.
+    "postgresql": (f"SET LOCAL lock_timeout = '{WAIT}'", f"LOCK TABLE {TABLES} IN SHARE ROW EXCLUSIVE MODE"),
+    # All rows and the gaps between them, so that none can be added either.
+    "mysql": (f"SELECT name FROM {SqlRegisteredModel.__tablename__} FOR UPDATE",),
+}
 
 
 class OneTransaction(SqlAlchemyStore):
-    """A SQL store that can do several things at once, or none of them."""
+    """A SQL store whose writes all take the lock first, and that can do several of them at once, or none."""
 
     def __init__(self, db_uri: str, read_db_uri: str | None = None) -> None:
         super().__init__(db_uri, read_db_uri=read_db_uri)
-        self.ManagedSessionMaker = joined(self.ManagedSessionMaker)
+        dialect = self.engine.dialect.name
+        if dialect not in LOCKS:
+            raise MlflowException.invalid_parameter_value(
+                f"the gate cannot lock a database of {dialect}; expected {' or '.join(LOCKS)}"
+            )
+        self.lock = [text(statement) for statement in LOCKS[dialect]]
+        self.open: ContextVar[Session | None] = ContextVar("open", default=None)
+        self.make_session = self.ManagedSessionMaker
+        self.ManagedSessionMaker = self.joined
 
     @contextmanager
-    def locked(self, name: str) -> Iterator[SqlRegisteredModel]:
-        """One transaction for all that is done in the block, MLflow's own methods too, and one at a time per model.
+    def transaction(self) -> Iterator[Session]:
+        """One transaction for all that is done in the block, MLflow's own methods too. It is locked before it reads.
 
-        Its first statement writes to the model's row, so every database makes others wait who do the same; sqlite
-        lets only one write at all.
+        Raises:
+            MlflowException: 503 if the lock is not to be had in time, or was lost on the way.
         """
-        own = (SqlRegisteredModel.name == name, *self._get_workspace_clauses(SqlRegisteredModel))
-        lock = update(SqlRegisteredModel).where(*own).values(last_updated_time=SqlRegisteredModel.last_updated_time)
-        with self.ManagedSessionMaker(read_only=False) as session:
-            session.execute(lock.execution_options(synchronize_session=False))
-            token = OPEN.set(session)
+        if (session := self.open.get()) is not None:
+            yield session
+            return
+        make: Callable[..., Any] = self.make_session
+        with make(read_only=False) as session:
+            for statement in self.lock:
+                session.execute(statement)
+            begun = session.get_transaction()
+            token = self.open.set(session)
             try:
-                yield self._get_registered_model(session, name)
+                yield session
+                session.flush()
             finally:
-                OPEN.reset(token)
-
-    def held_by(self, name: str, alias: str) -> tuple[str, int | None]:
-        """An alias as the database writes it, which may take other letters for the same, and its version."""
-        row = self._get_registered_model_alias(OPEN.get(), name, alias)
-        return (row.alias, row.version) if row else (alias, None)
-
-    def append(self, model: SqlRegisteredModel, entry: history.Entry) -> None:
-        """Adds to the history, in the transaction of the move itself."""
-        row = SqlRegisteredModelTag(workspace=model.workspace, name=model.name, key=entry.tag, value=entry.to_text())
-        OPEN.get().add(row)
-
-
-def past_of(model: SqlRegisteredModel, alias: str) -> list[history.Entry]:
-    """The moves of an alias, oldest first."""
-    return history.entries({tag.key: tag.value for tag in model.registered_model_tags}, alias)
-
-
-def joined(make_session: Callable[..., Any]) -> Callable[..., Any]:
-    """Sessions for MLflow's methods, which inside of `locked` are its session and so are parts of its transaction."""
+                self.open.reset(token)
+            if session.get_transaction() is not begun:  # rolled back by who then went on, without the lock
+                raise MlflowException("The registry was changed meanwhile; try again.", TEMPORARILY_UNAVAILABLE)
 
     @contextmanager
-    def make(read_only: bool = True) -> Iterator[Session]:
-        session = OPEN.get(None)
-        if session is None:
-            with make_session(read_only=read_only) as session:
-                yield session
-        else:
+    def joined(self, read_only: bool = True) -> Iterator[Session]:
+        """Sessions for MLflow's methods: inside of `transaction` its own, outside of it one with the lock to write."""
+        session = self.open.get()
+        if session is not None and session.is_active:
             yield session
             session.flush()
-
-    return make
+        elif read_only:  # also what is asked after a write failed, which has ended the transaction
+            make: Callable[..., Any] = self.make_session
+            with make(read_only=True) as session:
+                yield session
+        else:
+            with self.transaction() as session:
+                yield session

@@ -1,0 +1,113 @@
+"""Aliases: who may move them, and what is written down about it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from mlflow.entities.model_registry import ModelVersionTag
+
+from mlflow_resnet.registry import evidence, history
+from mlflow_resnet.registry.gate import guards
+from mlflow_resnet.registry.gate.decision import judge
+from mlflow_resnet.registry.gate.facts import Description, described, proven, user, who
+from mlflow_resnet.registry.gate.policy import Policy
+from mlflow_resnet.registry.gate.reloading import PolicyFile
+from mlflow_resnet.registry.gate.rows import Rows
+from mlflow_resnet.registry.gate.situation import Move, is_rollback
+
+
+class GuardedAliases(Rows):
+    """A SQL store whose aliases are moved only as the rules allow."""
+
+    def __init__(self, db_uri: str, read_db_uri: str | None, policy: PolicyFile, tracking_uri: str | None) -> None:
+        super().__init__(db_uri, read_db_uri)
+        self.policy_file, self.tracking_uri = policy, tracking_uri
+
+    @property
+    def policy(self) -> Policy:
+        """The rules as they are now; each write asks once, so that it is judged by one policy."""
+        return self.policy_file.current()
+
+    def set_registered_model_alias(self, name: str, alias: str, version: Any) -> None:
+        description = self.description_of(name, alias, version)
+        with self.transaction():
+            policy = self.policy
+            if not policy.guarding(name, alias) or self.is_for_prompts(name, version):
+                return super().set_registered_model_alias(name, alias, version)
+            move = self.move_of(name, alias, version, description)
+            if move.champion == move.version:
+                return None  # told again, after an answer that was lost
+            verdicts = judge(policy.guarding(name, alias), move)
+            guards.refuse_move(move, verdicts)
+            super().set_registered_model_alias(name, alias, version)
+            self.note_move(policy, move, verdicts)
+        return None
+
+    def description_of(self, name: str, alias: str, version: Any) -> Description | None:
+        """The MLmodel file, if a rule asks for it. It may take long to fetch, so it is not fetched under the lock."""
+        if not any(rule.flavor or rule.signature for rule in self.policy.guarding(name, alias)):
+            return None
+        return described(self, name, version, self.tracking_uri)
+
+    def is_for_prompts(self, name: str, version: Any) -> bool:
+        """Whether the version is a prompt's, and so is the model."""
+        return not self.has_files(name, int(self.get_model_version(name, version).version)) and self.is_prompt(name)
+
+    def move_of(self, name: str, alias: str, version: Any, description: Description | None) -> Move:
+        """All that the decision depends on, read under the lock."""
+        candidate, (alias, champion) = self.get_model_version(name, version), self.held_by(name, alias)
+        number, model = int(candidate.version), self.row_of(name)
+        standing = None if champion is None else proven(self, name, champion, self.tracking_uri)
+        return Move(
+            name=str(model.name),
+            alias=alias,
+            version=number,
+            tags=dict(candidate.tags),
+            status=candidate.status,
+            proven=proven(self, name, number, self.tracking_uri, description),
+            champion=champion,
+            standing=standing,
+            past=self.past_of(name, alias),
+            user=user(),
+            key=os.environ.get(evidence.KEY_VARIABLE, "").strip() and os.environ[evidence.KEY_VARIABLE],
+            now=datetime.now(timezone.utc),
+        )
+
+    def note_move(self, policy: Policy, move: Move, verdicts: Sequence[guards.Ruled]) -> None:
+        """The history's entry, and on the version what a rule that is only tried would have refused."""
+        action = action_of(move, verdicts)
+        used = [verdict.evidence for _, verdict in verdicts if verdict.evidence and action == history.PROMOTE]
+        weights, reason = move.proven.weights_sha256, used[0] if used else None
+        self.note(policy, move.name, move.alias, action, move.champion, move.version, weights, reason)
+        if text := guards.dry_run_text(move, verdicts):
+            tag = ModelVersionTag(f"{guards.OWN_TAGS}dry_run.{move.alias}", text)
+            super().set_model_version_tag(move.name, move.version, tag)
+
+    def note(self, policy: Policy, name: str, alias: str, action: str, before: int | None, *after: Any) -> None:
+        """Appends to the history. `after` is what `history.next_entry` takes after it."""
+        past = self.past_of(name, alias)
+        to, weights, reason = after or (None, "", None)
+        last = past[-1] if past else None
+        self.append(name, history.next_entry(last, alias, who(), action, before, to, weights, reason, policy.digest))
+
+    def delete_registered_model_alias(self, name: str, alias: str) -> None:
+        with self.transaction():
+            policy = self.policy
+            rules = policy.guarding(name, alias)
+            alias, before = self.held_by(name, alias) if rules else (alias, None)
+            if before is not None:
+                guards.refuse_removal(rules, f"@{alias} of {name} may not be removed")
+                self.note(policy, name, alias, history.REMOVE, before)
+            super().delete_registered_model_alias(name, alias)
+
+
+def action_of(move: Move, verdicts: Sequence[guards.Ruled]) -> str:
+    """What the history calls it. A move that missed rules, all of which are only tried, is forced."""
+    enforced = [verdict for rule, verdict in verdicts if rule.is_enforced]
+    if not enforced and any(verdict.missing for _, verdict in verdicts):
+        return history.FORCE
+    back = is_rollback(move) and any(rule.rollback for rule, _ in verdicts)
+    return history.ROLLBACK if back else history.PROMOTE

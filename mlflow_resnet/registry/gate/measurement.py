@@ -1,0 +1,140 @@
+"""One measurement of a version: whether it is of this version, true, fresh and good enough."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timedelta
+
+from mlflow_resnet.registry.evidence import TAG, Evidence, EvidenceError, from_text, verified
+from mlflow_resnet.registry.gate.comparison import worse
+from mlflow_resnet.registry.gate.rule import Rule
+from mlflow_resnet.registry.gate.situation import Move, Proven, moves_of_the_gate
+from mlflow_resnet.registry.history import shown
+
+CLOCKS = timedelta(minutes=10)  # by which the clock of who measured may be ahead
+PREFIXES = ("", "test_", "val_")  # of a metric's name on the logged model, by the part of the data
+
+
+def evidence_for(move: Move) -> tuple[list[Evidence], list[str]]:
+    """The evidence for this alias among the version's tags, and what is wrong with tags that cannot be read."""
+    found, problems = [], []
+    for name, text in sorted(move.tags.items()):
+        if not name.startswith(TAG) or not name.endswith(f".{move.alias}"):
+            continue
+        try:
+            evidence = from_text(text)
+        except EvidenceError as error:
+            problems.append(f"tag {name}: {error.message}")
+            continue
+        if evidence.tag == name:
+            found.append(evidence)
+        else:
+            problems.append(f"tag {name} holds what belongs into {evidence.tag}")
+    return found, problems
+
+
+def of_evidence(rule: Rule, move: Move, evidence: Evidence) -> list[str]:
+    """What one measurement lacks."""
+    missing = [*of_identity(move, evidence), *of_origin(rule, move, evidence), *of_champion(rule, move, evidence)]
+    missing += overtaken(move, evidence) or outlived(move, evidence)
+    for name, bounds in rule.metrics.items():
+        value = evidence.metrics.get(name)
+        if value is None:
+            missing.append(f"{name} was not measured")
+        elif bounds.min is not None and not value >= bounds.min:
+            missing.append(f"{name} is {value:.6g}; expected at least {bounds.min:g}")
+        elif bounds.max is not None and not value <= bounds.max:
+            missing.append(f"{name} is {value:.6g}; expected at most {bounds.max:g}")
+    if rule.not_worse and evidence.champion:
+        missing += worse(rule.not_worse, evidence, evidence.champion)
+    return missing
+
+
+def of_identity(move: Move, evidence: Evidence) -> list[str]:
+    """Whether what was measured is this version and these weights. A copied tag is of another one."""
+    known = {
+        "name": move.name,
+        "version": move.version,
+        "alias": move.alias,
+        "model_id": move.proven.model_id,
+        "weights_sha256": move.proven.weights_sha256,
+    }
+    measured = {name: getattr(evidence, name) for name in known}
+    return [
+        f"{name} of the evidence is {measured[name]}; expected {known[name]}"
+        for name in known
+        if measured[name] != known[name]
+    ]
+
+
+def of_origin(rule: Rule, move: Move, evidence: Evidence) -> list[str]:
+    """Whether it is of the right images, fresh, signed and equal to what the server knows."""
+    missing = []
+    if evidence.images == 0:
+        missing.append("it was measured on 0 images")
+    if rule.dataset_digests and evidence.dataset_digest not in rule.dataset_digests:
+        wanted = " or ".join(rule.dataset_digests)
+        missing.append(f"it was measured on data with digest {evidence.dataset_digest}; expected {wanted}")
+    age = move.now - moment(evidence.measured_at)
+    if age < -CLOCKS:
+        missing.append(f"it was measured at {evidence.measured_at}, which is yet to come")
+    if rule.max_age_days is not None and age > timedelta(days=rule.max_age_days):
+        missing.append(f"it was measured at {evidence.measured_at}, more than {rule.max_age_days:g} days ago")
+    if rule.signed and not (move.key and verified(evidence, move.key)):
+        missing.append("its signature is missing or was not made with the server's key")
+    if rule.logged:
+        names = [*rule.metrics, *([rule.not_worse.metric] if rule.not_worse else [])]
+        for name in dict.fromkeys(names):
+            missing += unlogged(move.proven, evidence, name, evidence.metrics.get(name, math.nan), "logged model")
+    return missing
+
+
+def moment(time: str) -> datetime:
+    return datetime.fromisoformat(time)
+
+
+def of_champion(rule: Rule, move: Move, evidence: Evidence) -> list[str]:
+    """Whether the champion of the evidence is the one that the server knows, and so are its numbers."""
+    measured, known = evidence.champion, move.standing
+    if not (measured and known) or measured.version != move.champion:
+        return []  # `overtaken` tells
+    if not known.model_id:
+        return [f"of the champion, {problem}" for problem in known.problems] if rule.not_worse else []
+    facts = {"model_id": known.model_id, "weights_sha256": known.weights_sha256 or measured.weights_sha256}
+    missing = [
+        f"{name} of the champion in the evidence is {getattr(measured, name)}; expected {facts[name]}"
+        for name in facts
+        if getattr(measured, name) != facts[name]
+    ]
+    if rule.logged and rule.not_worse:
+        name = rule.not_worse.metric
+        missing += unlogged(known, evidence, name, measured.metrics.get(name, math.nan), "champion's logged model")
+    return missing
+
+
+def unlogged(known: Proven, evidence: Evidence, name: str, value: float, owner: str) -> list[str]:
+    """Whether a logged model has the metric too, of the same images and with the same value."""
+    names = {prefix + each for prefix in PREFIXES for each in ({name, "loss"} if name == "log_loss" else {name})}
+    same = [each for each in known.metrics if each.dataset_digest == evidence.dataset_digest and each.name in names]
+    if any(math.isclose(each.value, value, rel_tol=1e-6, abs_tol=1e-6) for each in same):
+        return []
+    found = ", ".join(f"{each.value:.6g}" for each in same) or "not there"
+    return [f"{name} of the {owner} on these images is {found}; the evidence says {value:.6g}"]
+
+
+def outlived(move: Move, evidence: Evidence) -> list[str]:
+    """Whether the version lost the alias since it was measured: what was taken back must be measured again."""
+    losses = [entry.time for entry in moves_of_the_gate(move.past) if entry.before == move.version != entry.after]
+    if not losses or moment(evidence.measured_at) >= moment(losses[-1]).replace(microsecond=0):
+        return []
+    return [f"it was measured at {evidence.measured_at}, before it lost @{move.alias} at {losses[-1]}"]
+
+
+def overtaken(move: Move, evidence: Evidence) -> list[str]:
+    """Whether the champion that it was compared with still is the one: compare and set."""
+    measured = evidence.champion.version if evidence.champion else None
+    if measured == move.champion:
+        return []
+    newest = move.past[-1] if move.past else None
+    moved = f", since {newest.time}, moved by {newest.who}" if newest and newest.after == move.champion else ""
+    return [f"it was measured against {shown(measured)}, but {shown(move.champion)} is @{move.alias} now{moved}"]

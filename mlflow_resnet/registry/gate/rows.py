@@ -1,0 +1,112 @@
+"""What the tables of the registry say, inside of a transaction. MLflow's private methods are asked here only.
+
+A version without files is a prompt's, which can be neither loaded nor served: it is nobody's champion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow.entities.model_registry.model_version_stages import STAGE_DELETED_INTERNAL
+from mlflow.prompt.constants import _PROMPT_SOURCE_PLACEHOLDERS, IS_PROMPT_TAG_KEY
+from mlflow.store.model_registry.dbmodels.models import (
+    SqlModelVersion,
+    SqlModelVersionTag,
+    SqlRegisteredModelAlias,
+    SqlRegisteredModelTag,
+)
+
+from mlflow_resnet.registry import history
+from mlflow_resnet.registry.gate.policy import Policy
+from mlflow_resnet.registry.gate.rule import Rule
+from mlflow_resnet.registry.gate.transaction import OneTransaction
+
+
+@dataclass(frozen=True)
+class Held:
+    """A guarded alias that points to a version with files, and the rules about it."""
+
+    alias: str
+    version: int
+    rules: list[Rule]
+
+
+class Rows(OneTransaction):
+    """A SQL store with what the gate wants to know."""
+
+    def rows(self, table: Any, **wanted: Any) -> list[Any]:
+        """The rows of the workspace that have these values, as the transaction sees them."""
+        with self.ManagedSessionMaker() as session:
+            found = self._get_query(session, table).filter_by(**wanted).populate_existing().all()
+            if session is not self.open.get():
+                session.expunge_all()  # to be read after this session ends
+            return list(found)
+
+    def row_of(self, name: str) -> Any:
+        """The registered model as the database writes its name; MlflowException if there is none."""
+        with self.ManagedSessionMaker() as session:
+            return self._get_registered_model(session, name)
+
+    def has_files(self, name: str, version: int) -> bool:
+        """Whether there is such a version, and it is no prompt's."""
+        found = self.rows(SqlModelVersion, name=name, version=version)
+        return any(has_files(row) for row in found)
+
+    def is_prompt(self, name: str) -> bool:
+        """Whether a model calls itself a prompt and has no version with files."""
+        tags = self.rows(SqlRegisteredModelTag, name=name, key=IS_PROMPT_TAG_KEY)
+        return any(tag.value == "true" for tag in tags) and not any(
+            map(has_files, self.rows(SqlModelVersion, name=name))
+        )
+
+    def held_by(self, name: str, alias: str) -> tuple[str, int | None]:
+        """An alias as the database writes it, which may take other letters for the same, and its version."""
+        found = self.rows(SqlRegisteredModelAlias, name=name, alias=alias)
+        if not found:
+            return alias, None
+        return found[0].alias, found[0].version if self.has_files(name, found[0].version) else None
+
+    def held(self, policy: Policy, name: str, *names: str) -> list[Held]:
+        """The guarded aliases of a model, by its name or any of the others that it may get."""
+        found = []
+        for row in self.rows(SqlRegisteredModelAlias, name=name):
+            rules = list(dict.fromkeys(rule for each in (name, *names) for rule in policy.guarding(each, row.alias)))
+            if rules and self.has_files(name, row.version):
+                found.append(Held(row.alias, row.version, rules))
+        return found
+
+    def past_of(self, name: str, alias: str | None = None) -> list[history.Entry]:
+        """The moves of an alias, oldest first."""
+        return history.entries({tag.key: tag.value for tag in self.rows(SqlRegisteredModelTag, name=name)}, alias)
+
+    def append(self, name: str, entry: history.Entry) -> None:
+        """Adds to the history, in the transaction of the move itself."""
+        with self.transaction() as session:
+            model = self.row_of(name)
+            facts = {"workspace": model.workspace, "name": model.name, "key": entry.tag, "value": entry.to_text()}
+            session.add(SqlRegisteredModelTag(**facts))
+            session.flush()
+
+    def tags_of_versions(self, name: str) -> list[Any]:
+        """Rows of the tags of all versions with files."""
+        rows = self.rows(SqlModelVersionTag, name=name)
+        return [row for row in rows if self.has_files(name, row.version)]
+
+    def tags_of_model(self, name: str) -> list[Any]:
+        return self.rows(SqlRegisteredModelTag, name=name)
+
+    def drop(self, rows: list[Any]) -> None:
+        with self.transaction() as session:
+            for row in rows:
+                session.delete(row)
+            session.flush()
+
+
+def has_files(row: Any) -> bool:
+    return bool(row.current_stage != STAGE_DELETED_INTERNAL and is_of_files(row.source))
+
+
+def is_of_files(source: str | None) -> bool:
+    """Whether the source of a version is something that can be loaded, and not what MLflow writes for prompts."""
+    return source not in _PROMPT_SOURCE_PLACEHOLDERS
