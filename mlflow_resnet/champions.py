@@ -11,12 +11,12 @@ from datetime import datetime, timezone
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from mlflow_resnet import flavor
 from mlflow_resnet.errors import InvalidModelError, PromotionRefusedError
 from mlflow_resnet.evaluation.evaluate import Evaluation
 from mlflow_resnet.evaluation.evaluate import evaluate as evaluate_images
 from mlflow_resnet.evaluation.pairing import hits_paired
 from mlflow_resnet.images.sources import check_directories
+from mlflow_resnet.model.stored import MODEL_SHA256
 from mlflow_resnet.options import PromoteOptions, RollbackOptions
 from mlflow_resnet.pipeline import load_predictor
 from mlflow_resnet.registry import aliases, evidence, promotion, versions
@@ -30,11 +30,16 @@ from mlflow_resnet.tracking.server import check_servers
 
 @dataclass(frozen=True)
 class Measured:
-    """A registered version and what it makes of labeled images."""
+    """A registered version and what it makes of labeled images.
+
+    Attributes:
+        model_id: of its logged model, as the server says; empty if it is none.
+        model_sha256: of what was loaded and measured, which is what was logged.
+    """
 
     version: ModelVersion
     model_id: str
-    weights_sha256: str
+    model_sha256: str
     evaluation: Evaluation
 
     @property
@@ -93,11 +98,10 @@ def promote(options: PromoteOptions) -> promotion.Comparison:
 def measure(options: PromoteOptions, version: ModelVersion, dataset: ImageDirectoryDataset) -> Measured:
     """What a registered version makes of the images."""
     uri = versions.uri_of(version)
-    evaluation = evaluate_images(load_predictor(uri, options), dataset.directory, options.batch_size)
+    predictor = load_predictor(uri, options)
+    evaluation = evaluate_images(predictor, dataset.directory, options.batch_size)
     promotion.value_of(evaluation.metrics, options.metric)
-    description = flavor.read_mlmodel(uri)
-    weights = description.flavors[flavor.FLAVOR_NAME][flavor.WEIGHTS_SHA256]
-    return Measured(version, description.model_id or "", weights, evaluation)
+    return Measured(version, predictor.model_id, predictor.model_sha256, evaluation)
 
 
 def evidence_of(measured: Measured, against: Measured | None, dataset: ImageDirectoryDataset, alias: str) -> Evidence:
@@ -106,7 +110,7 @@ def evidence_of(measured: Measured, against: Measured | None, dataset: ImageDire
         name=measured.version.name,
         version=int(measured.version.version),
         model_id=measured.model_id,
-        weights_sha256=measured.weights_sha256,
+        model_sha256=measured.model_sha256,
         dataset_name=dataset.name,
         dataset_digest=dataset.digest,
         images=len(dataset.directory),
@@ -123,7 +127,7 @@ def champion_of(measured: Measured, against: Measured) -> MeasuredChampion:
     return MeasuredChampion(
         version=int(against.version.version),
         model_id=against.model_id,
-        weights_sha256=against.weights_sha256,
+        model_sha256=against.model_sha256,
         metrics=against.metrics,
         only_champion_right=pairing.only_first,
         only_candidate_right=pairing.only_second,
@@ -155,10 +159,9 @@ def rollback(options: RollbackOptions) -> aliases.Move:
         if not earlier:
             raise no_way_back(options.name, options.alias, f"there was no champion before {shown(now)}")
         version = ready(options.name, earlier[-1], options.alias)
-        weights = flavor.read_mlmodel(versions.uri_of(version)).flavors[flavor.FLAVOR_NAME]
-        move = aliases.Move(
-            options.name, options.alias, now, earlier[-1], ROLLBACK, str(weights.get(flavor.WEIGHTS_SHA256, ""))
-        )
+        logged = versions.logged_model_of(version)
+        digest = logged.params.get(MODEL_SHA256, "") if logged else ""
+        move = aliases.Move(options.name, options.alias, now, earlier[-1], ROLLBACK, digest)
         aliases.move_alias(move)
     return move
 
@@ -209,6 +212,6 @@ def proof_in(version: ModelVersion, since: Entry | None) -> Evidence | None:
     """The evidence that a version was made champion with, if it can be read."""
     text = version.tags.get(since.evidence, "") if since and since.evidence else ""
     try:
-        return evidence.from_text(text) if text else None
+        return evidence.from_older_text(text) if text else None
     except evidence.EvidenceError:
         return None

@@ -32,22 +32,27 @@ from mlflow.utils.environment import _mlflow_conda_env
 from PIL import Image
 
 from mlflow_resnet._version import __version__
-from mlflow_resnet.errors import InvalidModelError
+from mlflow_resnet.errors import InvalidModelError, TamperedModelError
 from mlflow_resnet.images.reasons import one_line
-from mlflow_resnet.model.backends.exported import copy_export, exports_sha256
+from mlflow_resnet.model.backends.exported import copy_export, read_exports
 from mlflow_resnet.model.backends.forwards import TORCH, packages_of
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.prediction import Predictor
-from mlflow_resnet.model.storage import DATA_SUBPATH, fetched_model, load_classifier, save_classifier
+from mlflow_resnet.model.storage import DATA_SUBPATH, read_description, save_classifier
+from mlflow_resnet.model.stored import (
+    FLAVOR_NAME,
+    MODEL_SHA256,
+    check_signature,
+    compute_model_sha256,
+    read_mlmodel_fields,
+)
 from mlflow_resnet.options import PARAMS
 from mlflow_resnet.options.base import AUTO
 from mlflow_resnet.scoring.configuration import DEFAULT_MODEL_CONFIG, configured_model, configured_predictor
 from mlflow_resnet.scoring.frame import ERROR, IMAGE, LABEL, probability_columns
+from mlflow_resnet.scoring.loading import read_verified, verified_model
 from mlflow_resnet.scoring.pyfunc import ScoringModel
 
-FLAVOR_NAME = "mlflow_resnet"
-# of the flavor in MLmodel, and params of the logged model
-WEIGHTS_SHA256, EXPORTS_SHA256 = "weights_sha256", "exports_sha256"
 PARAM_TYPES = {int: DataType.long, float: DataType.double, str: DataType.string, bool: DataType.boolean}
 PACKAGE = Path(__file__).parent
 REQUIREMENTS = (
@@ -153,14 +158,18 @@ def add_data(
     classifier: ImageClassifier, path: Path, mlflow_model: Model, exports: Sequence[str | os.PathLike[str]]
 ) -> None:
     """Writes the classifier's files and names their folder in MLmodel, where the pyfunc loader looks."""
-    (path / DATA_SUBPATH).mkdir()
-    sha256 = save_classifier(classifier, path / DATA_SUBPATH)
+    data = path / DATA_SUBPATH
+    data.mkdir()
+    save_classifier(classifier, data)
     for folder in exports:
-        copy_export(Path(folder), path / DATA_SUBPATH)
-        mlflow_model.flavors[FLAVOR_NAME][EXPORTS_SHA256] = exports_sha256(path / DATA_SUBPATH)
-    mlflow_model.flavors[FLAVOR_NAME][WEIGHTS_SHA256] = sha256
+        copy_export(Path(folder), data)
     mlflow_model.flavors[mlflow.pyfunc.FLAVOR_NAME]["data"] = DATA_SUBPATH
     mlflow_model.model_size_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    mlflow_model.save(str(path / MLMODEL_FILE_NAME))
+    fields = read_mlmodel_fields(path)
+    check_signature(fields, classifier, path)
+    digest = compute_model_sha256(fields, read_description(data), read_exports(data))
+    mlflow_model.flavors[FLAVOR_NAME][MODEL_SHA256] = digest
     mlflow_model.save(str(path / MLMODEL_FILE_NAME))
 
 
@@ -172,32 +181,38 @@ def log_model(classifier: ImageClassifier, name: str = "model", **kwargs: Any) -
             `params` and `tags`.
     """
     info = Model.log(None, sys.modules[__name__], name=name, classifier=classifier, **kwargs)
-    log_weights_sha256(MlflowClient().get_logged_model(info.model_id), info.flavors)
+    log_model_sha256(MlflowClient().get_logged_model(info.model_id), info.flavors)
     return info
 
 
-def log_weights_sha256(model: LoggedModel, flavors: dict[str, dict[str, Any]]) -> None:
-    """Makes the sha256 of the weights, and of exports, params of the logged model, where nobody can change them."""
-    if WEIGHTS_SHA256 in model.params:
-        return
-    ours = flavors[FLAVOR_NAME]
-    digests = {name: ours[name] for name in (WEIGHTS_SHA256, EXPORTS_SHA256) if name in ours}
-    try:
-        MlflowClient().log_model_params(model.model_id, digests)
-    except MlflowException:  # also what is said to a request that arrived twice
-        if WEIGHTS_SHA256 not in MlflowClient().get_logged_model(model.model_id).params:
-            raise
+def log_model_sha256(model: LoggedModel, flavors: dict[str, dict[str, Any]]) -> None:
+    """Makes the digest of all that decides an answer a param of the logged model, which nobody can change.
+
+    Raises:
+        TamperedModelError: if the logged model has another one already.
+    """
+    digest = flavors[FLAVOR_NAME][MODEL_SHA256]
+    recorded = model.params.get(MODEL_SHA256)
+    if recorded is None:
+        try:
+            MlflowClient().log_model_params(model.model_id, {MODEL_SHA256: digest})
+            return
+        except MlflowException:  # also what is said to a request that arrived twice
+            recorded = MlflowClient().get_logged_model(model.model_id).params.get(MODEL_SHA256)
+            if recorded is None:
+                raise
+    if recorded != digest:
+        raise TamperedModelError(f"models:/{model.model_id}", "it", recorded, digest)
 
 
 def load_model(model_uri: str) -> ImageClassifier:
     """Loads the classifier of `model_uri`, on the CPU and in eval mode. Nothing but the model itself is downloaded.
 
     Raises:
-        InvalidModelError: if there is no model of this flavor, or its weights are not the ones that were saved.
+        InvalidModelError: if there is no model of this flavor, or it is not what was saved and logged.
     """
-    with fetched_model(model_uri) as path:
-        flavors_of(path, model_uri)
-        return load_classifier(path / DATA_SUBPATH)
+    with verified_model(model_uri) as stored:
+        return stored.classifier
 
 
 def load_predictor(
@@ -208,23 +223,10 @@ def load_predictor(
     Raises:
         InvalidModelError, InvalidOptionsError, MissingPackageError: if that cannot be.
     """
-    with fetched_model(model_uri) as path:
-        saved = flavors_of(path, model_uri).get(mlflow.pyfunc.FLAVOR_NAME, {}).get("config") or {}
+    with verified_model(model_uri) as stored:
         given = {"device": device, "precision": precision, "backend": backend}
-        config = DEFAULT_MODEL_CONFIG | saved | {name: value for name, value in given.items() if value != AUTO}
-        return configured_predictor(path / DATA_SUBPATH, config, num_workers)
-
-
-def flavors_of(path: Path, model_uri: str) -> dict[str, Any]:
-    """The flavors of a model of ours.
-
-    Raises:
-        InvalidModelError: if it is of another flavor.
-    """
-    flavors = read_mlmodel(str(path)).flavors
-    if FLAVOR_NAME not in flavors:
-        raise InvalidModelError(model_uri, f"its flavors are {', '.join(flavors)}; expected {FLAVOR_NAME}.")
-    return flavors
+        chosen = {name: value for name, value in given.items() if value != AUTO}
+        return configured_predictor(stored, DEFAULT_MODEL_CONFIG | dict(stored.config) | chosen, num_workers)
 
 
 def read_mlmodel(model_uri: str) -> Model:
@@ -236,5 +238,9 @@ def read_mlmodel(model_uri: str) -> Model:
 
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> ScoringModel:
-    """Called by MLflow with the model's data folder and configuration. The device is picked here, not when saved."""
-    return configured_model(Path(path), model_config or {})
+    """Called by MLflow with the model's data folder and configuration. The device is picked here, not when saved.
+
+    Raises:
+        InvalidModelError: if it is not what was saved, or what the server knows of it, if that can be asked.
+    """
+    return configured_model(read_verified(Path(path).parent), model_config or {})

@@ -20,7 +20,6 @@ from mlflow_resnet.images.sources import check_directories
 from mlflow_resnet.launch import in_processes
 from mlflow_resnet.model.hardware import keep_freed_memory
 from mlflow_resnet.model.prediction import Predictor
-from mlflow_resnet.model.storage import digest_of
 from mlflow_resnet.model.weights import MODEL_SCHEMES
 from mlflow_resnet.options import (
     EvaluateOptions,
@@ -178,7 +177,7 @@ def what_decides_rows(options: ScoreOptions, predictor: Predictor) -> dict[str, 
     The size of batches and the device are not in it: they decide no more than the last bits.
     """
     return {
-        "model": digest_of(predictor.classifier),
+        "model": predictor.model_sha256,
         "backend": options.backend,
         "precision": predictor.precision,
         "top_k": options.top_k,
@@ -223,7 +222,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         evaluation = evaluate_images(predictor, dataset.directory, options.batch_size)
         with recorded_run(f"evaluate {options.model_uri}") as run:
             recorder = recorder_of(run)
-            recorder.ids.note(model_id=record.known_model_id(flavor.read_mlmodel(options.model_uri)))
+            recorder.ids.note(model_id=predictor.model_id or None)
             record.log_params(recorder, asdict(options))
             record.log_evaluation(recorder, evaluation, dataset, predictor)
     return evaluation

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 
+from mlflow_resnet import flavor
 from mlflow_resnet.console import is_first, progress_stream
 from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.evaluation.evaluate import targets_of
@@ -94,7 +95,7 @@ def training_on(
     train, val = train_set.directory, val_set.directory
     recipe = decide(options, train.class_names, len(train))
     check_training_data(recipe, train, val)
-    classifier, start = starting_classifier(options, recipe, train.class_names)
+    classifier, start = starting_classifier(options, recipe, train.class_names, flavor.load_model)
     train_images = training_images(options, recipe, classifier, train, train_set.found.hashes)
     reserved = train_images.data.images.memory_bytes
     val_images = validation_images(options, classifier, val, val_set.found.hashes, reserved)

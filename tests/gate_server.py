@@ -82,7 +82,7 @@ class Gate:
 
     def logged_model(self, weights: str, digest: str = DIGEST, **metrics: float) -> str:
         """The id of a logged model that is ready; it has no files."""
-        params = [{"key": "weights_sha256", "value": weights}]
+        params = [{"key": "model_sha256", "value": weights}]
         body = {"experiment_id": "0", "name": "model", "params": params}
         model_id = self.done("POST", "logged-models", **body)["model"]["info"]["model_id"]
         self.done("PATCH", f"logged-models/{model_id}", model_id=model_id, status="LOGGED_MODEL_READY")
@@ -159,7 +159,7 @@ def proof(
         name=version.name,
         version=version.number,
         model_id=version.model_id,
-        weights_sha256=version.weights,
+        model_sha256=version.weights,
         dataset_name="val",
         dataset_digest=DIGEST,
         images=100,

@@ -1,6 +1,7 @@
 """Whether confidence can be believed, what abstaining wins, and how sure the numbers are."""
 
 import json
+import re
 import shlex
 import shutil
 from dataclasses import replace
@@ -266,6 +267,8 @@ def test_a_model_without_a_temperature_loads(doubtful, tmp_path):
     assert facts["temperature"] == doubtful[0].classifier.temperature
     del facts["temperature"]
     path.write_text(json.dumps(facts | {"format_version": 1}))
+    described = tmp_path / "model" / "MLmodel"  # which had no digest then
+    described.write_text(re.sub("model_sha256: .*", "weights_sha256: x", described.read_text()))
     assert load_model(str(tmp_path / "model")).temperature == 1
 
 

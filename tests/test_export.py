@@ -17,13 +17,13 @@ from mlflow_resnet.errors import (
     InvalidModelError,
     InvalidOptionsError,
     MissingPackageError,
+    TamperedModelError,
     TamperedWeightsError,
 )
 from mlflow_resnet.flavor import load_predictor
-from mlflow_resnet.model.backends.exported import exports_sha256
-from mlflow_resnet.model.storage import sha256_of
+from mlflow_resnet.model.backends.forwards import forward_of_files
+from mlflow_resnet.model.storage import load_classifier, sha256_of
 from mlflow_resnet.options import ExportOptions
-from mlflow_resnet.serving.version import verified_weights
 
 CHAMPION = "models:/colors@champion"
 PROBABILITIES = [f"Scored Probabilities_{name}" for name in COLORS]
@@ -225,18 +225,22 @@ def test_a_changed_file_is_refused(copy):
 def test_files_of_another_model_are_refused(copy):
     path = copy / "data" / "classifier.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"temperature": 7.0}))
-    with pytest.raises(InvalidModelError, match="was exported from another model"):
+    with pytest.raises(TamperedModelError, match="model_sha256 is"):
         mlflow.pyfunc.load_model(str(copy))
+    classifier = load_classifier(copy / "data")
+    with pytest.raises(InvalidModelError, match="was exported from another model"):
+        forward_of_files(classifier, copy / "data" / "openvino")
 
 
-def test_serve_refuses_exports_that_were_exchanged_or_added(copy, openvino_model):
-    version = mlflow.MlflowClient().get_model_version("fast", "1")
-    verified_weights(version, copy)
-    with pytest.raises(TamperedWeightsError, match="saved with no exports"):
-        verified_weights(mlflow.MlflowClient().get_model_version_by_alias("colors", "champion"), copy)
-    (copy / "data" / "openvino" / "export.json").write_text("{}")
-    with pytest.raises(TamperedWeightsError, match=exports_sha256(copy / "data")):
-        verified_weights(version, copy)
+def test_exports_that_were_exchanged_or_damaged_are_refused(copy):
+    path = copy / "data" / "openvino" / "export.json"
+    path.write_text(path.read_text().replace('"fp32"', '"bf16"'))
+    with pytest.raises(TamperedModelError, match="model_sha256 is"):
+        mlflow.pyfunc.load_model(str(copy))
+    for text in ("{}", '{"files": 3}', "["):
+        path.write_text(text)
+        with pytest.raises(InvalidModelError, match="no readable export.json"):
+            mlflow.pyfunc.load_model(str(copy))
 
 
 @pytest.mark.parametrize(

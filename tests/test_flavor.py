@@ -20,7 +20,7 @@ from mlflow.models import Model
 
 import mlflow_resnet
 from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError, TamperedWeightsError
-from mlflow_resnet.flavor import DEFAULT_MODEL_CONFIG, log_weights_sha256
+from mlflow_resnet.flavor import DEFAULT_MODEL_CONFIG, log_model_sha256
 from mlflow_resnet.model.storage import sha256_of
 
 CLASSES = tuple(COLORS)
@@ -78,7 +78,7 @@ def test_mlmodel_names_what_the_loaders_need(saved):
     assert (python_function["data"], python_function["code"], ours["data"]) == ("data", "code", "data")
     assert python_function["config"] == DEFAULT_MODEL_CONFIG
     assert (ours["architecture"], ours["number_of_classes"]) == ("resnet18", 3)
-    assert ours["weights_sha256"] == sha256_of(saved / "data" / "model.safetensors")
+    assert re.fullmatch("[0-9a-f]{64}", ours["model_sha256"])
     outputs = [column["name"] for column in json.loads(model["signature"]["outputs"])]
     assert outputs == ["image", "Scored Labels", *(f"Scored Probabilities_{name}" for name in CLASSES), "error"]
     assert json.loads(model["signature"]["inputs"]) == [{"type": "string", "required": True}]
@@ -141,15 +141,15 @@ def test_without_a_run_the_model_is_logged_and_registered_all_the_same(classifie
         assert torch.equal(logits(mlflow_resnet.load_model(uri)), logits(classifier))
 
 
-def test_the_logged_model_knows_the_hash_of_its_weights_for_good(classifier, workdir, saved):
+def test_the_logged_model_knows_the_digest_of_all_that_decides_its_answers_for_good(classifier, workdir, saved):
     info = mlflow_resnet.log_model(classifier)
     model = mlflow.get_logged_model(info.model_id)
-    assert model.params["weights_sha256"] == sha256_of(saved / "data" / "model.safetensors")
-    log_weights_sha256(model, info.flavors)  # twice is once
+    assert model.params["model_sha256"] == Model.load(saved).flavors["mlflow_resnet"]["model_sha256"]
+    log_model_sha256(model, info.flavors)  # twice is once
     stale = LoggedModel.from_dictionary(model.to_dictionary() | {"params": {}})
-    log_weights_sha256(stale, info.flavors)  # also if the answer to the first time was lost
+    log_model_sha256(stale, info.flavors)  # also if the answer to the first time was lost
     with pytest.raises(MlflowException):
-        mlflow.log_model_params({"weights_sha256": "00"}, info.model_id)
+        mlflow.log_model_params({"model_sha256": "00"}, info.model_id)
 
 
 @pytest.mark.parametrize("value", ["0", 0, -1, 2.5, "many", None])

@@ -55,7 +55,7 @@ def test_the_model_is_linked_to_the_best_epochs_metrics_and_their_data(trained, 
     assert model.status.name == "READY"
     assert model.params["architecture"] == "resnet18"
     flavors = mlflow.models.get_model_info(f"models:/{model.model_id}").flavors
-    assert model.params["weights_sha256"] == flavors["mlflow_resnet"]["weights_sha256"]
+    assert model.params["model_sha256"] == flavors["mlflow_resnet"]["model_sha256"]
 
 
 def test_a_model_is_found_by_its_accuracy_on_a_data_set(trained):

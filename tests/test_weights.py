@@ -1,16 +1,19 @@
+from functools import partial
+
 import pytest
 import torch
 from safetensors.torch import save_file
 from torchvision.models import ResNet18_Weights, ResNet50_Weights
 
+import mlflow_resnet
 from mlflow_resnet.errors import InvalidOptionsError, WeightsDownloadError, WeightsError, WeightsMismatchError
 from mlflow_resnet.model import weights
 from mlflow_resnet.model.classifier import new_classifier
 from mlflow_resnet.model.network import build_network
-from mlflow_resnet.model.weights import load_starting_weights
 from mlflow_resnet.options import ARCHITECTURES
 
 CLASSES = ("cat", "dog", "owl")
+load_starting_weights = partial(weights.load_starting_weights, load_model=mlflow_resnet.load_model)
 
 
 @pytest.fixture

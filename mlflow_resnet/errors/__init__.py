@@ -17,7 +17,8 @@ MlflowResnetError                    exit 2
 │   ├── WeightsDownloadError         ImageNet weights cannot be had
 │   └── WeightsMismatchError         their keys are not the network's
 ├── InvalidModelError                a model URI leads to no model of ours
-│   └── TamperedWeightsError         the weights are not the ones that were saved
+│   └── TamperedModelError           it is not what was saved or logged
+│       └── TamperedWeightsError     its weights are not
 ├── ServerUnreachableError           the tracking server or registry does not answer
 ├── ScoringServerError               a server that scores images does not answer, or refuses to
 ├── ServerBusyError                  503: a request over HTTP cannot be answered in time
@@ -54,6 +55,7 @@ from mlflow_resnet.errors.data import (
 )
 from mlflow_resnet.errors.models import (
     InvalidModelError,
+    TamperedModelError,
     TamperedWeightsError,
     WeightsDownloadError,
     WeightsError,
@@ -102,6 +104,7 @@ __all__ = [
     "ServerUnreachableError",
     "StoreUnreachableError",
     "SweepError",
+    "TamperedModelError",
     "TamperedWeightsError",
     "TrainingDivergedError",
     "WeightsDownloadError",

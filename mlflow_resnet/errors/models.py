@@ -43,12 +43,30 @@ class InvalidModelError(MlflowResnetError):
         self.model_uri, self.problem = model_uri, problem
         super().__init__(f"{model_uri}: {problem}")
 
+    def about(self, model_uri: str) -> InvalidModelError:
+        """The same of the model's own URI, rather than of the folder that it was downloaded to."""
+        error = type(self).__new__(type(self))
+        InvalidModelError.__init__(error, model_uri, self.problem)
+        return error
 
-class TamperedWeightsError(InvalidModelError):
+
+class TamperedModelError(InvalidModelError):
+    """The digest of all that decides a model's answers is not the one recorded when it was saved or logged."""
+
+    def __init__(self, path: str, where: str, expected: str, found: str) -> None:
+        super().__init__(
+            path,
+            f"model_sha256 is {found}, but {where} has {expected}. Weights, classes, preprocessing or another part "
+            "that decides its answers was changed or damaged; restore it or log the model again.",
+        )
+
+
+class TamperedWeightsError(TamperedModelError):
     """The sha256 of the weights file is not the one recorded when the model was saved."""
 
     def __init__(self, path: str, expected: str, found: str) -> None:
-        super().__init__(
+        InvalidModelError.__init__(
+            self,
             path,
             f"sha256 is {found}, but the model was saved with {expected}. "
             "The weights were changed or damaged; restore them or log the model again.",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -64,3 +66,27 @@ def batched(items: Iterable[T], size: int) -> Generator[list[T], None, None]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
+
+
+def within(seconds: float, question: Callable[[], R]) -> R:
+    """The answer to `question`, which is asked in a thread that is left behind if it takes longer.
+
+    Raises:
+        TimeoutError: if it does; otherwise what `question` raises.
+    """
+    outcome: Future[R] = Future()
+    context = contextvars.copy_context()
+
+    def run() -> None:
+        try:
+            outcome.set_result(context.run(question))
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return outcome.result(seconds)
+    except TimeoutError:
+        if outcome.done():  # the question's own
+            raise
+        raise TimeoutError(f"no answer in {seconds:.0f} seconds") from None

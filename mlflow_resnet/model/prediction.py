@@ -60,6 +60,8 @@ class Predictor:
     Attributes:
         classifier: as it was given.
         precision: of the convolutions, "fp32", "bf16" or "int8".
+        model_sha256: the digest of the saved model that this is, as it was loaded; empty if it was not loaded.
+        model_id: of the logged model that it is, where a server says so; otherwise empty.
         probabilities: uint8 images of shape (N, 3, image_size, image_size) to float32 of shape (N, len(classes)).
     """
 
@@ -80,6 +82,7 @@ class Predictor:
         self.precision = (
             precision if forward else scoring_precision(precision, self.device, classifier.precision_checks)
         )
+        self.model_sha256 = self.model_id = ""
         self.threads = num_workers or default_threads()
         self._decoding = BoundedSemaphore(self.threads)  # whatever the number of requests: a large image takes memory
         self._network = cache(partial(network_on, classifier, self.device))  # shared by copies of this

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from mlflow.artifacts import download_artifacts
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 
 from mlflow_resnet.errors import InvalidModelError, TamperedWeightsError
 from mlflow_resnet.images.reasons import one_line
@@ -116,7 +116,15 @@ def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def load_classifier(folder: str | os.PathLike[str]) -> ImageClassifier:
+    """The classifier alone, see `read_classifier`."""
+    return read_classifier(folder)[0]
+
+
+def read_classifier(folder: str | os.PathLike[str]) -> tuple[ImageClassifier, dict[str, Any]]:
     """Reads what `save_classifier` wrote, on the CPU and in eval mode.
+
+    Returns:
+        The classifier, and the description that it was made from; `weights_sha256` is of the weights that were loaded.
 
     Raises:
         TamperedWeightsError: if the weights are not the ones that were saved.
@@ -125,15 +133,15 @@ def load_classifier(folder: str | os.PathLike[str]) -> ImageClassifier:
     folder = Path(folder)
     description = read_description(folder)
     try:
-        verify_weights(folder / WEIGHTS_FILE, description["weights_sha256"])
+        content = read_weights(folder / WEIGHTS_FILE, description["weights_sha256"])
         classifier = described_classifier(description)
-        classifier.network.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        classifier.network.load_state_dict(load(content))
     except InvalidModelError:
         raise
     except Exception as error:  # JSON can be wrong in any way; safetensors and torch have errors of their own
         problem = f"{DESCRIPTION_FILE} is damaged or does not fit {WEIGHTS_FILE} ({one_line(error)}). "
         raise InvalidModelError(str(folder), problem + "Restore both, or log the model again.") from None
-    return classifier
+    return classifier, description
 
 
 def described_classifier(description: dict[str, Any]) -> ImageClassifier:
@@ -147,9 +155,16 @@ def described_classifier(description: dict[str, Any]) -> ImageClassifier:
     return ImageClassifier(architecture, classes, preprocessing, network, temperature, training, checks)
 
 
-def verify_weights(path: Path, expected: str) -> None:
-    """Raises an error unless the sha256 of the file at `path` is `expected`."""
+def read_weights(path: Path, expected: str) -> bytes:
+    """The content of the file at `path`, which is verified and loaded as it was read.
+
+    Raises:
+        TamperedWeightsError: unless its sha256 is `expected`.
+        InvalidModelError: if there is no such file.
+    """
     if not path.is_file():
-        raise InvalidModelError(str(path), "missing. Log the model again.")
-    if (found := sha256_of(path)) != expected:
+        raise InvalidModelError(str(path.parent), f"{path.name} is missing. Log the model again.")
+    content = path.read_bytes()
+    if (found := hashlib.sha256(content).hexdigest()) != expected:
         raise TamperedWeightsError(str(path), expected, found)
+    return content

@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from mlflow_resnet.errors import InvalidModelError, WeightsDownloadError, Weight
 from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.images.sources import local_file
 from mlflow_resnet.model.classifier import ImageClassifier
-from mlflow_resnet.model.storage import DATA_SUBPATH, fetched_model, load_classifier
 
 TRIES = 3
 SECONDS_BETWEEN_TRIES = 2.0
@@ -31,29 +30,31 @@ MODEL_SCHEMES = ("models:/", "runs:/", "mlflow-artifacts:/")
 CHECKPOINT_KEYS = ("model", "state_dict")  # where training scripts nest the state_dict
 
 
-def load_starting_weights(classifier: ImageClassifier, weights: str) -> str:
+def load_starting_weights(
+    classifier: ImageClassifier, weights: str, load_model: Callable[[str], ImageClassifier]
+) -> str:
     """Copies `weights` into the classifier's network and returns a sentence that says what was done.
 
     Args:
         weights: `DEFAULT` or another name of torchvision's weights for the architecture, a .pth or .safetensors
             file (local or s3://), or a model URI. The head is kept only if it was made for the same classes.
+        load_model: what loads the model of a URI.
 
     Raises:
         WeightsError: if they cannot be had or do not fit.
     """
     if weights.startswith(MODEL_SCHEMES):
-        return start_from_model(classifier, weights)
+        return start_from_model(classifier, weights, load_model)
     if weights.endswith((".pth", ".pt", ".safetensors")):
         return copy_into(classifier, read_state_dict(local_file(weights), weights), weights, same_head=True)
     member = imagenet_weights(classifier.architecture, weights)
     return copy_into(classifier, download(member), str(member), same_head=False)
 
 
-def start_from_model(classifier: ImageClassifier, model_uri: str) -> str:
+def start_from_model(classifier: ImageClassifier, model_uri: str, load_model: Callable[[str], ImageClassifier]) -> str:
     """Starts from a saved model of ours; its head fits only if it has the same class names in the same order."""
     try:
-        with fetched_model(model_uri) as path:
-            parent = load_classifier(path / DATA_SUBPATH)
+        parent = load_model(model_uri)
     except InvalidModelError as error:
         raise WeightsError(model_uri, error.message) from None
     state = parent.network.state_dict()

@@ -38,7 +38,7 @@ class Move:
     Attributes:
         before: the version that has it, None if none has.
         action: history.PROMOTE or history.ROLLBACK.
-        weights_sha256: of the version `after`.
+        model_sha256: of the version `after`.
         evidence: the tag of that version that says why.
     """
 
@@ -47,7 +47,7 @@ class Move:
     before: int | None
     after: int
     action: str
-    weights_sha256: str = ""
+    model_sha256: str = ""
     evidence: str | None = None
 
 
@@ -162,7 +162,7 @@ def note(client: MlflowClient, model: RegisteredModel, move: Move) -> None:
     """Appends the move to the history of the model."""
     last = history.newest(model.tags, move.alias)
     entry = history.next_entry(
-        last, move.alias, user(), move.action, move.before, move.after, move.weights_sha256, move.evidence
+        last, move.alias, user(), move.action, move.before, move.after, move.model_sha256, move.evidence
     )
     client.set_registered_model_tag(move.name, entry.tag, entry.to_text())
 

@@ -20,7 +20,8 @@ from mlflow_resnet.errors import MlflowResnetError
 
 TAG = "mlflow_resnet.evidence."
 KEY_VARIABLE = "MLFLOW_RESNET_GATE_KEY"
-FORMAT = 1
+FORMAT = 2  # 1 spoke of the weights only
+SHOWN = (1, FORMAT)  # to people; what decides takes the newest only
 ROUNDING = 1e-9  # of what a drop may be: 0.95 - 0.94 is a little more than 0.01
 MOST = 10**12  # images; more than that is no count
 LARGEST = sys.float_info.max
@@ -44,7 +45,7 @@ class MeasuredChampion:
 
     version: int
     model_id: str
-    weights_sha256: str
+    model_sha256: str
     metrics: Mapping[str, float]
     only_champion_right: int
     only_candidate_right: int
@@ -56,6 +57,8 @@ class Evidence:
     """One measurement of a version.
 
     Attributes:
+        model_sha256: of all that decides what the version answers, as it was loaded and measured; see
+            `mlflow_resnet.model.stored`.
         metrics: by the names of `mlflow_resnet.evaluation.metrics`, such as top1_accuracy; finite.
         measured_at: UTC, in ISO format with its offset.
         champion: None if nobody held the alias.
@@ -65,7 +68,7 @@ class Evidence:
     name: str
     version: int
     model_id: str
-    weights_sha256: str
+    model_sha256: str
     dataset_name: str
     dataset_digest: str
     images: int
@@ -99,7 +102,7 @@ def problems_of(facts: Evidence | MeasuredChampion) -> list[str]:
         if not fits(value):
             found.append(f"{field.name} is {value!r}; expected {wanted}")
     if isinstance(facts, Evidence) and not found:
-        if facts.format != FORMAT:
+        if facts.format not in SHOWN:
             found.append(f"format is {facts.format}; expected {FORMAT}, update mlflow_resnet")
         if not has_offset(facts.measured_at):
             wanted = "a time with an offset, 2026-01-31T12:00:00+00:00"
@@ -164,10 +167,36 @@ def from_text(text: str) -> Evidence:
     Raises:
         EvidenceError: if it is something else; names every field that is missing, unknown or of another kind.
     """
+    facts = parse_json(text)
+    if isinstance(facts, dict) and facts.get("format") == 1:
+        raise EvidenceError("its format is 1, which does not say all that was measured")
+    return build_evidence(facts)
+
+
+def from_older_text(text: str) -> Evidence:
+    """Reads evidence of any format, to show it: that of format 1 has empty digests, and nothing may be decided by it.
+
+    Raises:
+        EvidenceError: as `from_text` does.
+    """
+    facts = parse_json(text)
+    if isinstance(facts, dict) and facts.get("format") == 1:
+        for each in (facts, facts.get("champion")):
+            if isinstance(each, dict) and each.pop("weights_sha256", None) is not None:
+                each["model_sha256"] = ""
+    return build_evidence(facts)
+
+
+def parse_json(text: str) -> Any:
+    """What a JSON text says."""
     try:
-        facts = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise EvidenceError(f"not JSON ({error})") from None
+
+
+def build_evidence(facts: Any) -> Evidence:
+    """The fields of evidence as the value itself."""
     champion = facts.get("champion") if isinstance(facts, dict) else None
     require_fields(facts, Evidence, "")
     if champion is not None:

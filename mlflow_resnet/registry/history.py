@@ -27,7 +27,7 @@ class Entry:
         time: UTC, in ISO format with its offset.
         action: promote, rollback, remove or force.
         before, after: versions; None where the alias pointed, or points, to nothing. `from` and `to` in the text.
-        weights_sha256: of the version that has the alias now; empty if it is not known.
+        model_sha256: of the version that has the alias now; empty if it is not known.
         evidence: the name of the version's tag that spoke for the move, or None.
         policy: the first 12 hexadecimal digits of the sha256 of the policy's text, or None.
     """
@@ -39,7 +39,7 @@ class Entry:
     action: str
     before: int | None
     after: int | None
-    weights_sha256: str
+    model_sha256: str
     evidence: str | None
     policy: str | None
 
@@ -65,9 +65,12 @@ def shown(version: int | None) -> str:
 def entry_of(text: str) -> Entry:
     """Reads what `to_text` wrote; KeyError, TypeError or ValueError if it is something else."""
     facts = json.loads(text)
+    if "weights_sha256" in facts:  # written when there was no digest of the whole model
+        del facts["weights_sha256"]
+        facts["model_sha256"] = ""
     facts["before"], facts["after"] = facts.pop("from"), facts.pop("to")
     entry = Entry(**facts)
-    texts = [entry.alias, entry.time, entry.who, entry.action, entry.weights_sha256]
+    texts = [entry.alias, entry.time, entry.who, entry.action, entry.model_sha256]
     texts += [each for each in (entry.evidence, entry.policy) if each is not None]
     numbers = [entry.sequence, *(each for each in (entry.before, entry.after) if each is not None)]
     if not all(isinstance(each, str) for each in texts) or not all(type(each) is int for each in numbers):
@@ -136,11 +139,11 @@ def next_entry(
     action: str,
     before: int | None,
     after: int | None,
-    weights_sha256: str = "",
+    model_sha256: str = "",
     evidence: str | None = None,
     policy: str | None = None,
 ) -> Entry:
     """The entry that follows `last`, at this moment."""
     now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
     number = last.sequence + 1 if last else 1
-    return Entry(number, alias, now, who, action, before, after, weights_sha256, evidence, policy)
+    return Entry(number, alias, now, who, action, before, after, model_sha256, evidence, policy)

@@ -104,7 +104,7 @@ def promote(comparison: Comparison, max_drop: float) -> None:
                 before=before,
                 after=evidence.version,
                 action=history.PROMOTE,
-                weights_sha256=evidence.weights_sha256,
+                model_sha256=evidence.model_sha256,
                 evidence=evidence.tag,
             )
         )

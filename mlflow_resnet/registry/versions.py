@@ -78,11 +78,12 @@ def alias_of(model_uri: str) -> str:
 
 def logged_model_of(version: ModelVersion) -> LoggedModel | None:
     """The logged model that a version is, or is a copy of; None if it was registered from elsewhere."""
-    source = version.source or ""
+    source, named = version.source or "", version.model_id
     for _ in range(MAX_COPIES):
         if match := LOGGED_MODEL_URI.fullmatch(source):
             return MlflowClient().get_logged_model(match["model_id"])
         if not VERSION_URI.fullmatch(source):
-            return None
-        source = resolve(source).source or ""
+            return MlflowClient().get_logged_model(named) if named else None
+        origin = resolve(source)
+        source, named = origin.source or "", origin.model_id
     raise InvalidModelError(uri_of(version), "is a copy of copies without an end.")

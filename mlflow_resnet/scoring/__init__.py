@@ -3,6 +3,7 @@
 inputs        the forms of input: directories, files, bytes, base64, tables, s3://
 guard         what is allowed over HTTP
 frame         the columns of scored data
+loading       a saved model, read and compared with what its server knows of it
 configuration what a saved model says of itself, which can be changed at load
 unknown       parameters that MLflow would drop
 pyfunc        the model that MLflow loads: predict(model_input, params)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.model.backends.forwards import TORCH, prepared_forward, usable_device
 from mlflow_resnet.model.prediction import Predictor
-from mlflow_resnet.model.storage import load_classifier
+from mlflow_resnet.model.stored import StoredModel
 from mlflow_resnet.scoring import hosting
 from mlflow_resnet.scoring.pyfunc import ScoringModel
 from mlflow_resnet.scoring.unknown import refuse_unknown_params
@@ -27,9 +27,11 @@ DEFAULT_MODEL_CONFIG: dict[str, Any] = {
 }
 DEFAULT_DEVICE = "MLFLOW_DEFAULT_PREDICTION_DEVICE"  # MLflow's own name, as its pytorch flavor reads it
 
+INFERENCE_CONFIG = "MLFLOW_PYFUNC_INFERENCE_CONFIG"
 
-def configured_model(data: Path, given: Mapping[str, Any]) -> ScoringModel:
-    """The model that answers `predict`, from a model's data folder.
+
+def configured_model(stored: StoredModel, given: Mapping[str, Any]) -> ScoringModel:
+    """The model that answers `predict`.
 
     Args:
         given: what differs from `DEFAULT_MODEL_CONFIG`.
@@ -40,7 +42,7 @@ def configured_model(data: Path, given: Mapping[str, Any]) -> ScoringModel:
     if hosted:
         hosting.share_cores()
     model = ScoringModel(
-        configured_predictor(data, config),
+        configured_predictor(stored, config),
         batch_size=positive(config, "batch_size"),
         max_images_per_request=positive(config, "max_images_per_request"),
         max_batch_size=positive(config, "max_batch_size"),
@@ -51,12 +53,21 @@ def configured_model(data: Path, given: Mapping[str, Any]) -> ScoringModel:
     return model
 
 
-def configured_predictor(data: Path, config: dict[str, Any], num_workers: int = 0) -> Predictor:
-    """What predicts with the classifier in a model's data folder, as `config` says."""
-    classifier = load_classifier(data)
+def configured_predictor(stored: StoredModel, config: dict[str, Any], num_workers: int = 0) -> Predictor:
+    """What predicts with a saved model, as `config` says."""
     device = usable_device(device_of(config), config["backend"])
-    precision, forward = prepared_forward(classifier, device, config["precision"], config["backend"], data)
-    return Predictor(classifier, str(device), num_workers, precision, forward)
+    precision, forward = prepared_forward(
+        stored.classifier, device, config["precision"], config["backend"], stored.data, stored.exports
+    )
+    predictor = Predictor(stored.classifier, str(device), num_workers, precision, forward)
+    predictor.model_sha256, predictor.model_id = stored.sha256, stored.model_id
+    return predictor
+
+
+def configured_by_environment() -> dict[str, Any]:
+    """What the operator's environment changes of a model's configuration, as MLflow's own loader reads it."""
+    given = json.loads(os.environ.get(INFERENCE_CONFIG) or "{}")
+    return {name: value for name, value in given.items() if name in DEFAULT_MODEL_CONFIG}
 
 
 def device_of(config: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,23 +11,24 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import mlflow
 import numpy as np
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.pyfunc import PyFuncModel, scoring_server
 from starlette.types import ASGIApp
 
 from mlflow_resnet import flavor
-from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError, TamperedWeightsError
+from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError
 from mlflow_resnet.images.reasons import one_line
-from mlflow_resnet.model.backends.exported import exports_sha256
 from mlflow_resnet.model.prediction import PROBABILITY
-from mlflow_resnet.model.storage import DATA_SUBPATH, fetched_model, read_description
+from mlflow_resnet.model.storage import fetched_model
+from mlflow_resnet.model.stored import StoredModel
 from mlflow_resnet.options.base import AUTO
-from mlflow_resnet.registry.versions import logged_model_of, resolve, uri_of
+from mlflow_resnet.registry.binding import Binding, bind
+from mlflow_resnet.registry.versions import uri_of
+from mlflow_resnet.scoring.configuration import configured_by_environment, configured_model
 from mlflow_resnet.scoring.frame import ERROR
+from mlflow_resnet.scoring.loading import read_verified
 from mlflow_resnet.serving.refusals import ShortRefusals
 
 SUM_TOLERANCE = 1e-3  # float32 over many classes
@@ -38,7 +40,7 @@ class ServedVersion:
 
     Attributes:
         model_id: of the logged model that the version is; "" if it is none.
-        weights_sha256: verified, hex.
+        model_sha256: of all that decides its answers, as it was loaded and verified.
         since: when it was ready, UTC.
         model: in memory as long as this refers to it. `app` does not, because FastAPI keeps what it has served forever.
         app: MLflow's scoring server of this version alone.
@@ -46,7 +48,7 @@ class ServedVersion:
 
     version: ModelVersion
     model_id: str
-    weights_sha256: str
+    model_sha256: str
     since: str
     model: PyFuncModel
     app: ASGIApp
@@ -67,7 +69,7 @@ class ServedVersion:
             "name": self.version.name,
             "version": str(self.version.version),
             "model_id": self.model_id or None,
-            "weights_sha256": self.weights_sha256,
+            "model_sha256": self.model_sha256,
             "since": self.since,
         }
 
@@ -82,60 +84,34 @@ def load_version(model_uri: str, device: str = AUTO) -> ServedVersion:
         InvalidOptionsError: if there is no such device.
     """
     try:
-        version = resolve(model_uri)
-        with fetched_model(model_uri) as path:
-            leave_only_data(path, model_uri)
-            model_id, sha256 = verified_weights(version, path)
-            config = None if device == AUTO else {"device": device}
-            model = mlflow.pyfunc.load_model(str(path), suppress_warnings=True, model_config=config)
+        known = bind(model_uri)
+        if known.version is None:
+            raise InvalidModelError(model_uri, "not a registered version; expected models:/<name>/<version>.")
+        with fetched_model(known.uri) as path:
+            model, stored = load_data(path, known, device)
         weak: Any = weakref.proxy(model)
         app = ShortRefusals(scoring_server.init(weak))  # from here on predict takes what it takes over HTTP
         try_out(model)
     except InvalidOptionsError:
         raise
     except InvalidModelError as error:
-        raise InvalidModelError(model_uri, error.problem) from None  # not with the path of the download
+        raise error.about(model_uri) from None  # not with the path of the download
     except Exception as error:  # MLflow, torch, databases and disks share no base class
         raise InvalidModelError(model_uri, f"cannot be served ({one_line(error)}).") from None
-    return ServedVersion(version, model_id, sha256, utc_now(), model, app)
+    return ServedVersion(known.version, known.model_id, stored.sha256, utc_now(), model, app)
 
 
-def leave_only_data(path: Path, model_uri: str) -> None:
-    """Rewrites the downloaded MLmodel, so that loading it runs our own loader on our own files and nothing else.
-
-    Raises:
-        InvalidModelError: if the model is of another flavor.
-    """
-    model = flavor.read_mlmodel(str(path))
-    pyfunc = model.flavors.get(mlflow.pyfunc.FLAVOR_NAME, {})
-    if flavor.FLAVOR_NAME not in model.flavors or pyfunc.get("loader_module") != flavor.__name__:
-        problem = f"its flavors are {', '.join(model.flavors)}; expected {flavor.FLAVOR_NAME}. "
-        raise InvalidModelError(model_uri, problem + "Serve it with mlflow models serve.")
-    kept = {name: pyfunc[name] for name in ("loader_module", "config") if name in pyfunc}
-    model.flavors[mlflow.pyfunc.FLAVOR_NAME] = kept | {"data": DATA_SUBPATH}
-    model.save(str(path / MLMODEL_FILE_NAME))
-
-
-def verified_weights(version: ModelVersion, path: Path) -> tuple[str, str]:
-    """The id of the logged model and the sha256 of the weights, which loading compares with the file itself.
-
-    Params of a logged model cannot be changed, so weights that were exchanged together with their description are
-    noticed, if the model was logged with their sha256; and so are exports that were exchanged or added.
-
-    Raises:
-        TamperedWeightsError: if the weights are not those that were logged.
-    """
-    described = str(read_description(path / DATA_SUBPATH).get(flavor.WEIGHTS_SHA256))
-    logged = logged_model_of(version)
-    if logged is None:
-        return "", described
-    recorded = logged.params.get(flavor.WEIGHTS_SHA256, described)
-    if recorded != described:
-        raise TamperedWeightsError(str(path), recorded, described)
-    exports = exports_sha256(path / DATA_SUBPATH)
-    if exports != logged.params.get(flavor.EXPORTS_SHA256, ""):
-        raise TamperedWeightsError(str(path), logged.params.get(flavor.EXPORTS_SHA256, "no exports"), exports)
-    return logged.model_id, described
+def load_data(path: Path, known: Binding, device: str) -> tuple[PyFuncModel, StoredModel]:
+    """The model as MLflow would load it, but for code: of what travels with a model, data alone is used."""
+    stored = read_verified(path, known)
+    given = configured_by_environment() | ({} if device == AUTO else {"device": device})
+    metadata = flavor.read_mlmodel(str(path))
+    model = PyFuncModel(
+        metadata, configured_model(stored, dict(stored.config) | given), model_id=known.model_id or None
+    )
+    with contextlib.suppress(Exception):  # without it, a picture of our own is tried
+        model.input_example = metadata.load_input_example(str(path))
+    return model, stored
 
 
 def try_out(model: PyFuncModel) -> None:

@@ -155,7 +155,7 @@ def complete(client: MlflowClient, run_id: str, model: LoggedModel, folder: Path
     description.artifact_path = model.artifact_location
     description.save(folder / "MLmodel")
     client.log_model_artifacts(model.model_id, str(folder))
-    flavor.log_weights_sha256(model, description.flavors)
+    flavor.log_model_sha256(model, description.flavors)
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     outputs = client.get_run(run_id).outputs
     known = [output.model_id for output in outputs.model_outputs] if outputs else []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator
 from urllib.parse import unquote
 
@@ -13,6 +12,7 @@ import mlflow
 from mlflow import MlflowClient
 
 from mlflow_resnet.errors import ServerUnreachableError
+from mlflow_resnet.images.parallel import within
 from mlflow_resnet.images.reasons import one_line
 
 SECONDS = 25.0
@@ -48,30 +48,6 @@ def open_sqlite(uri: str) -> None:
     path = unquote(uri.removeprefix(SQLITE).partition("?")[0])
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA schema_version")
-
-
-def within(seconds: float, question: Callable[[], object]) -> None:
-    """Runs `question` in a thread that is left behind if it takes longer.
-
-    Raises:
-        TimeoutError: if it does; otherwise what `question` raises.
-    """
-    outcome: list[Exception | None] = []
-
-    def run() -> None:
-        try:
-            question()
-            outcome.append(None)
-        except Exception as error:
-            outcome.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if not outcome:
-        raise TimeoutError(f"no answer in {seconds:.0f} seconds")
-    if outcome[0]:
-        raise outcome[0]
 
 
 @contextlib.contextmanager

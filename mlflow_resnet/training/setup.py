@@ -44,8 +44,14 @@ def check_batch_size(recipe: Recipe, images: int) -> None:
         raise InvalidOptionsError([problem])
 
 
-def starting_classifier(options: TrainOptions, recipe: Recipe, classes: tuple[str, ...]) -> tuple[ImageClassifier, str]:
-    """The classifier before training, and a sentence that says where its weights come from."""
+def starting_classifier(
+    options: TrainOptions, recipe: Recipe, classes: tuple[str, ...], load_model: Callable[[str], ImageClassifier]
+) -> tuple[ImageClassifier, str]:
+    """The classifier before training, and a sentence that says where its weights come from.
+
+    Args:
+        load_model: what loads a saved model to start from.
+    """
     preprocessing = Preprocessing(
         options.resize_size, options.crop_size, padding=options.padding, grayscale=options.grayscale
     )
@@ -59,7 +65,7 @@ def starting_classifier(options: TrainOptions, recipe: Recipe, classes: tuple[st
         random_seed=options.random_seed,
     )
     weights = "" if recipe.strategy == "scratch" else options.weights or ("DEFAULT" if options.pretrained else "")
-    start = load_starting_weights(classifier, weights) if weights else "starting from random weights"
+    start = load_starting_weights(classifier, weights, load_model) if weights else "starting from random weights"
     say(start)
     training = {"recipe": asdict(recipe), "transformations": augmentation_of(options, recipe, classifier).as_list()}
     return replace(classifier, training=training), start

@@ -99,7 +99,7 @@ def sha256_of(model: LoggedModel) -> str:
     """Of the weights of a model, which must be ready."""
     assert model.status == "READY"
     path = Path(mlflow.artifacts.download_artifacts(model.artifact_location)) / "MLmodel"
-    found = re.search(r"weights_sha256: (\w+)", path.read_text())
+    found = re.search(r"model_sha256: (\w+)", path.read_text())
     assert found
     return found[1]
 

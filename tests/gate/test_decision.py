@@ -98,7 +98,7 @@ def test_allowed(text, evidence):
         ("", proof(OTHER, CHAMPION), "name of the evidence is shapes; expected colors"),
         ("", proof(CHAMPION, CHAMPION), "version of the evidence is 1; expected 2"),
         ("", proof(CANDIDATE, CHAMPION, model_id="m-3"), "model_id of the evidence is m-3; expected m-2"),
-        ("", proof(CANDIDATE, CHAMPION, weights_sha256="00"), "weights_sha256 of the evidence is 00; expected 2222"),
+        ("", proof(CANDIDATE, CHAMPION, model_sha256="00"), "model_sha256 of the evidence is 00; expected 2222"),
         ("", proof(CANDIDATE, CHAMPION, images=0), "measured on 0 images"),
         ("", proof(CANDIDATE), "measured against none, but version 1 is @champion now"),
         ("", proof(CANDIDATE, CANDIDATE), "measured against version 2, but version 1 is @champion now"),
@@ -323,7 +323,7 @@ def test_the_champions_numbers_must_be_its_logged_models(logged, said):
     ("changes", "said"),
     [
         ({"model_id": "m-9"}, "model_id of the champion in the evidence is m-1; expected m-9"),
-        ({"weights_sha256": "9" * 64}, f"weights_sha256 of the champion in the evidence is {'1' * 64}; expected 9"),
+        ({"model_sha256": "9" * 64}, f"model_sha256 of the champion in the evidence is {'1' * 64}; expected 9"),
         ({"model_id": "", "problems": ("its logged model is not to be had",)}, "of the champion, its logged model is"),
     ],
 )
@@ -332,7 +332,7 @@ def test_the_champion_of_the_evidence_must_be_the_real_one(changes, said):
 
 
 def test_where_nothing_is_compared_a_champion_whose_model_is_gone_is_no_bar():
-    gone = {"model_id": "", "weights_sha256": "", "problems": ("its logged model is not to be had",)}
+    gone = {"model_id": "", "model_sha256": "", "problems": ("its logged model is not to be had",)}
     assert missing("", against([], **gone)) == ""
 
 

@@ -30,7 +30,8 @@ def test_its_tag_says_which_data_and_which_alias():
         (to_text(proof(FIRST)).replace('"images":100', '"images":' + "9" * 400), "expected an integer from 0"),
         ("{}", "field model_id is missing"),
         (to_text(proof(FIRST)).replace("0.3", "NaN"), "metrics is {'log_loss': nan"),
-        (to_text(proof(FIRST)).replace('"format":1', '"format":2'), "format is 2; expected 1, update mlflow_resnet"),
+        (to_text(proof(FIRST)).replace('"format":2', '"format":3'), "format is 3; expected 2, update mlflow_resnet"),
+        (to_text(proof(FIRST)).replace('"format":2', '"format":1'), "its format is 1, which does not say all"),
         (to_text(proof(FIRST)).replace('"version":1', '"version":"1"'), "version is '1'; expected an integer"),
         (to_text(proof(FIRST)).replace('"images"', '"pictures"'), "field 'pictures' is unknown"),
         (to_text(proof(FIRST)).replace('"champion":null', '"champion":3'), "champion's is int"),
@@ -42,6 +43,18 @@ def test_what_is_not_evidence_is_told_in_a_sentence(text, said):
     with pytest.raises(EvidenceError) as error:
         from_text(text)
     assert said in error.value.message
+
+
+def test_evidence_of_weights_alone_is_shown_but_decides_nothing():
+    old = to_text(signed(proof(SECOND, FIRST), "key")).replace("model_sha256", "weights_sha256")
+    old = old.replace('"format":2', '"format":1')
+    with pytest.raises(EvidenceError, match=r"format is 1.* Measure the version again"):
+        from_text(old)
+    found = evidence.from_older_text(old)
+    assert (found.format, found.model_sha256, found.champion.model_sha256) == (1, "", "")
+    assert (found.version, found.champion.version) == (2, 1)
+    new = to_text(proof(SECOND, FIRST))
+    assert evidence.from_older_text(new) == from_text(new)
 
 
 def test_a_signature_is_of_every_field_and_of_one_key():
@@ -63,6 +76,12 @@ def test_a_signature_is_of_every_field_and_of_one_key():
 
 def test_a_signature_survives_writing_and_reading():
     assert verified(from_text(to_text(signed(proof(SECOND, FIRST), "key"))), "key")
+
+
+def test_entries_that_speak_of_weights_alone_are_still_read():
+    entry = history.next_entry(None, "champion", "ann", history.PROMOTE, None, 1, "ab", "tag", "0123")
+    text = entry.to_text().replace("model_sha256", "weights_sha256")
+    assert history.entries({entry.tag: text}) == [dataclasses.replace(entry, model_sha256="")]
 
 
 def test_history_is_numbered_and_in_order():

@@ -37,7 +37,7 @@ def test_what_was_measured_becomes_champion_and_the_history_says_so(gate):
         (2, "promote", 1, 2),
     ]
     assert entries[1].who == "somebody at 127.0.0.1"
-    assert entries[1].weights_sha256 == second.weights
+    assert entries[1].model_sha256 == second.weights
     assert entries[1].evidence == proof(second).tag
     assert len(entries[1].policy) == 12
     assert gate.champion("colors history") == 2
@@ -156,8 +156,8 @@ def test_evidence_of_another_model_or_other_weights_is_refused(gate):
     version, other = gate.register("colors identity"), gate.register("colors identity")
     gate.tag(version, *tag_of(proof(other)))
     refused(gate.move(version), "version of the evidence is 2; expected 1")
-    gate.tag(version, *tag_of(proof(version, weights_sha256=other.weights)))
-    refused(gate.move(version), f"weights_sha256 of the evidence is {other.weights}; expected {version.weights}")
+    gate.tag(version, *tag_of(proof(version, model_sha256=other.weights)))
+    refused(gate.move(version), f"model_sha256 of the evidence is {other.weights}; expected {version.weights}")
 
 
 def test_a_version_without_a_logged_model_is_refused(gate):
@@ -188,14 +188,14 @@ def test_a_logged_model_without_the_hash_of_its_weights_is_refused(gate):
     model_id = gate.done("POST", "logged-models", **body)["model"]["info"]["model_id"]
     version = gate.register("colors unhashed", model_id)
     gate.measure(type(version)("colors unhashed", 1, model_id, ""))
-    refused(gate.move(version), "has no param weights_sha256")
+    refused(gate.move(version), "has no param model_sha256")
 
 
 def test_the_hash_of_the_weights_cannot_be_changed(gate):
     version = gate.register("colors fixed")
-    body = {"model_id": version.model_id, "params": [{"key": "weights_sha256", "value": "00"}]}
+    body = {"model_id": version.model_id, "params": [{"key": "model_sha256", "value": "00"}]}
     assert gate.send("POST", f"logged-models/{version.model_id}/params", **body).status >= 400
-    assert gate.client.get_logged_model(version.model_id).params["weights_sha256"] == version.weights
+    assert gate.client.get_logged_model(version.model_id).params["model_sha256"] == version.weights
 
 
 def test_the_evidence_of_the_champion_cannot_be_changed(gate):

@@ -44,7 +44,7 @@ class Registry:
         self.experiment = self.client.create_experiment("models", str(folder / "artifacts"))
 
     def logged(self, weights):
-        model = self.client.create_logged_model(self.experiment, params={"weights_sha256": weights})
+        model = self.client.create_logged_model(self.experiment, params={"model_sha256": weights})
         self.client.finalize_logged_model(model.model_id, "READY")
         return model.model_id
 

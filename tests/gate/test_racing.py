@@ -83,7 +83,7 @@ def test_of_eight_threads_with_stores_of_their_own_one_wins_each_round(workdir, 
     monkeypatch.setenv("MLFLOW_RESNET_GATE_POLICY", str(workdir / "policy.yaml"))
     stores = [build(f"resnet-gate+{uri}", uri) for _ in range(PROCESSES)]
     client, first = MlflowClient(uri), stores[0]
-    model = client.create_logged_model("0", params={"weights_sha256": "ab"})
+    model = client.create_logged_model("0", params={"model_sha256": "ab"})
     client.finalize_logged_model(model.model_id, "READY")
     first.create_registered_model("colors")
     champion, winners = None, []

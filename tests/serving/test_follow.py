@@ -61,7 +61,7 @@ def test_a_moved_alias_is_followed_there_and_back(champion, registry):
         assert registry.agrees(answer)
     facts = champion.model()
     assert (facts["name"], facts["alias"], facts["follow"]["last_error"]) == (NAME, "champion", None)
-    assert len(facts["weights_sha256"]) == 64
+    assert len(facts["model_sha256"]) == 64
     assert facts["since"] <= facts["follow"]["last_check"]
 
 
@@ -91,8 +91,8 @@ def log_foreign(name):
 
 BAD = {
     "weights that are not finite": (lambda: log_version(with_nan()), "the network's output is not finite"),
-    "exchanged weights": (lambda: tampered_version(NAME, 3), "The weights were changed or damaged"),
-    "another flavor": (lambda: log_foreign(NAME), "expected mlflow_resnet. Serve it with mlflow models serve."),
+    "exchanged weights": (lambda: tampered_version(NAME, 3), "was changed or damaged; restore it"),
+    "another flavor": (lambda: log_foreign(NAME), "expected mlflow_resnet. MLflow itself loads it."),
 }
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from mlflow_resnet.errors import InvalidModelError, TamperedWeightsError
@@ -47,9 +47,19 @@ def read_export(folder: str | os.PathLike[str]) -> Export:
         InvalidModelError: if it cannot be read.
     """
     try:
-        return Export(**json.loads((Path(folder) / EXPORT_FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        export = Export(**json.loads((Path(folder) / EXPORT_FILE).read_text(encoding="utf-8")))
+        return replace(export, files=dict(export.files))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise InvalidModelError(str(folder), f"no readable {EXPORT_FILE} ({one_line(error)}).") from None
+
+
+def read_exports(data: Path) -> dict[str, Export]:
+    """What a model's data folder holds of exports, by the names of their folders.
+
+    Raises:
+        InvalidModelError: if one cannot be read.
+    """
+    return {path.parent.name: read_export(path.parent) for path in sorted(data.glob(f"*/{EXPORT_FILE}"))}
 
 
 def verified_files(folder: Path, export: Export) -> dict[str, bytes]:
@@ -83,7 +93,7 @@ def copy_export(source: Path, data: Path) -> None:
 
 
 def exports_sha256(data: Path) -> str:
-    """Hex sha256 of all exports in a model's data folder; empty if there are none."""
+    """Hex sha256 of all exports in a model's data folder, as older models were logged with; empty if there are none."""
     files = sorted(data.glob(f"*/{EXPORT_FILE}"))
     digests = [f"{path.parent.name} {sha256_of(path)}" for path in files]
     return hashlib.sha256("\n".join(digests).encode()).hexdigest() if digests else ""

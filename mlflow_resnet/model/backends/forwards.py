@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 
 import torch
 
 from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError, listed
 from mlflow_resnet.model.backends import onnx, openvino, packages, torch_export
-from mlflow_resnet.model.backends.exported import EXPORT_FILE, read_export, verified_files
+from mlflow_resnet.model.backends.exported import Export, read_export, verified_files
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.model.precision import scoring_precision
@@ -28,14 +29,16 @@ def prepared_forward(
     device: torch.device,
     precision: str = AUTO,
     backend: str = TORCH,
-    exports: Path | None = None,
+    data: Path | None = None,
+    exports: Mapping[str, Export] = MappingProxyType({}),
 ) -> tuple[str, Forward | None]:
     """The precision that is used, and what predicts in it; None: torch, as a Predictor does by itself.
 
     Args:
         precision: `auto` is what was exported for the backend, or else what `scoring_precision` says.
-        exports: the folder with a folder `backend` of exported files, if there is one; otherwise fp32 and bf16 are
-            converted here, which takes seconds.
+        data: the folder with a folder `backend` of exported files, if there is one.
+        exports: what was read of them, by their folders; fp32 and bf16 that are not there are converted here, which
+            takes seconds.
 
     Raises:
         InvalidOptionsError: if there is no such backend, or it cannot compute in that precision or on that device.
@@ -47,25 +50,26 @@ def prepared_forward(
         return precision, None
     engine = FORMATS[backend]
     packages.imported(engine.PACKAGES[0])
-    folder = exports and exports / backend
-    if folder and (folder / EXPORT_FILE).exists():
-        export = read_export(folder)
-        if precision in (AUTO, export.precision):
-            return export.precision, forward_of_files(classifier, folder)
+    if data and (export := exports.get(backend)) and precision in (AUTO, export.precision):
+        return export.precision, forward_of_export(classifier, data / backend, export)
     if precision == "int8":
-        raise not_exported(folder, backend)
+        raise not_exported(data and data / backend, backend)
     if precision == AUTO:
         precision = scoring_precision(AUTO, device, classifier.precision_checks if "bf16" in BACKENDS[backend] else {})
     return precision, engine.forward_of(engine.convert(classifier), precision)
 
 
 def forward_of_files(classifier: ImageClassifier, folder: Path) -> Forward:
-    """What predicts with the exported files in `folder`.
+    """What predicts with the exported files in `folder`; see `forward_of_export`."""
+    return forward_of_export(classifier, folder, read_export(folder))
+
+
+def forward_of_export(classifier: ImageClassifier, folder: Path, export: Export) -> Forward:
+    """What predicts with exported files.
 
     Raises:
         InvalidModelError: if they are not what was exported, or not of this classifier.
     """
-    export = read_export(folder)
     if export.format not in FORMATS or export.classifier_sha256 != digest_of(classifier):
         raise InvalidModelError(str(folder), "was exported from another model. Export this one.")
     engine = FORMATS[export.format]

@@ -21,7 +21,7 @@ from mlflow.store.model_registry.abstract_store import AbstractStore
 
 from mlflow_resnet.registry.gate.situation import LoggedMetric, Proven
 
-WEIGHTS = "weights_sha256"  # a param that mlflow_resnet logs with every model
+MODEL_SHA256 = "model_sha256"  # a param that mlflow_resnet logs with every model
 COPIES = 20  # of copies of copies are followed
 NOT_IN_A_NAME = re.compile(r"[^\w.@+\- ]")
 
@@ -90,11 +90,13 @@ def proven(
         problems.append(f"its logged model {model_id} is {model.status}; expected READY")
     if store.get_model_version_download_uri(name, version) != model.artifact_location:
         problems.append(f"its files are not those of its logged model {model_id}; register that one")
-    if WEIGHTS not in model.params:
-        problems.append(f"its logged model {model_id} has no param {WEIGHTS}; log it with mlflow_resnet again")
+    if MODEL_SHA256 not in model.params:
+        problems.append(f"its logged model {model_id} has no param {MODEL_SHA256}; log it with mlflow_resnet again")
     metrics = tuple(LoggedMetric(each.key, each.value, each.dataset_digest) for each in model.metrics or ())
     known = description if description and description.model_id == model_id else Description(model_id)
-    return Proven(tuple(problems), model_id, model.params.get(WEIGHTS, ""), metrics, known.flavors, known.signature)
+    return Proven(
+        tuple(problems), model_id, model.params.get(MODEL_SHA256, ""), metrics, known.flavors, known.signature
+    )
 
 
 def model_id_of(store: AbstractStore, name: str, version: int) -> str:

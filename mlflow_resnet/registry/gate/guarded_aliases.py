@@ -80,7 +80,7 @@ class GuardedAliases(Rows):
         """The history's entry, and on the version what a rule that is only tried would have refused."""
         action = action_of(move, verdicts)
         used = [verdict.evidence for _, verdict in verdicts if verdict.evidence and action == history.PROMOTE]
-        weights, reason = move.proven.weights_sha256, used[0] if used else None
+        weights, reason = move.proven.model_sha256, used[0] if used else None
         self.note(policy, move.name, move.alias, action, move.champion, move.version, weights, reason)
         if text := guards.dry_run_text(move, verdicts):
             tag = ModelVersionTag(f"{guards.OWN_TAGS}dry_run.{move.alias}", text)

@@ -57,7 +57,7 @@ def of_identity(move: Move, evidence: Evidence) -> list[str]:
         "version": move.version,
         "alias": move.alias,
         "model_id": move.proven.model_id,
-        "weights_sha256": move.proven.weights_sha256,
+        "model_sha256": move.proven.model_sha256,
     }
     measured = {name: getattr(evidence, name) for name in known}
     return [
@@ -100,7 +100,7 @@ def of_champion(rule: Rule, move: Move, evidence: Evidence) -> list[str]:
         return []  # `overtaken` tells
     if not known.model_id:
         return [f"of the champion, {problem}" for problem in known.problems] if rule.not_worse else []
-    facts = {"model_id": known.model_id, "weights_sha256": known.weights_sha256 or measured.weights_sha256}
+    facts = {"model_id": known.model_id, "model_sha256": known.model_sha256 or measured.model_sha256}
     missing = [
         f"{name} of the champion in the evidence is {getattr(measured, name)}; expected {facts[name]}"
         for name in facts

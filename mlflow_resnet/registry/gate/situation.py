@@ -27,7 +27,7 @@ class Proven:
 
     problems: tuple[str, ...] = ()
     model_id: str = ""
-    weights_sha256: str = ""
+    model_sha256: str = ""
     metrics: tuple[LoggedMetric, ...] = ()
     flavors: tuple[str, ...] = ()
     signature: bool = False

@@ -65,7 +65,7 @@ FOUND: dict[str, Program] = {
     # On PostgreSQL: the lock of the model's row did not keep a new alias away.
     "renamed while an alias is set": Program(
         {"free": "registered"},
-        [[rename("free", "plain", wait="1:UPDATE registered_models SET name:800"), move("free", 1, after=300)]],
+        [[rename("free", "plain", wait="1:UPDATE registered_models SET name:1600"), move("free", 1, after=800)]],
     ),
     # It was a prompt before the lock, and had a version with files under it.
     "a prompt that becomes a model": Program(

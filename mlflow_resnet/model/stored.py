@@ -1,0 +1,165 @@
+"""A saved model as it was read: the classifier, its exports, and one digest of everything that decides an answer.
+
+The digest is computed from the very bytes that were loaded, never taken from what a file says about itself. It covers
+what `classifier.json` says of architecture, classes in their order, preprocessing, temperature and checked precisions;
+the weights; what was exported; and of MLmodel the signature (its columns, and the defaults of its params) and the
+backend and precision that the model is configured for. What else is configured decides how fast an answer comes, and
+on which device.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from mlflow.models.model import MLMODEL_FILE_NAME
+
+from mlflow_resnet.errors import InvalidModelError, TamperedModelError, TamperedWeightsError, listed
+from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.model.backends.exported import Export, exports_sha256, read_exports
+from mlflow_resnet.model.classifier import ImageClassifier
+from mlflow_resnet.model.prediction import PROBABILITY
+from mlflow_resnet.model.storage import DATA_SUBPATH, read_classifier
+
+FLAVOR_NAME = "mlflow_resnet"
+PYFUNC = "python_function"  # `mlflow.pyfunc.FLAVOR_NAME`
+MODEL_SHA256 = "model_sha256"  # of the flavor in MLmodel, and a param of the logged model
+WEIGHTS_SHA256, EXPORTS_SHA256 = "weights_sha256", "exports_sha256"  # the params of models logged before that
+DESCRIBED = ("architecture", "classes", "preprocessing", "temperature", "precision_checks", WEIGHTS_SHA256)
+CONFIGURED = {"backend": "torch", "precision": "auto"}  # with what holds where nothing is said
+SIGNED = {"inputs": ("name", "type"), "outputs": ("name", "type"), "params": ("name", "type", "default")}
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """What was read from the folder of a model.
+
+    Attributes:
+        data: the folder with the files; what was exported is read from there when it is needed.
+        exports: by format.
+        config: as the model was saved.
+        sha256: hexadecimal, of all that decides an answer, as it was read.
+        recorded: the digest that MLmodel has; empty in models that were saved before there was one.
+        weights_sha256: of the weights file, as it was read.
+        model_id: of the logged model that it is, where a server says so; otherwise empty.
+    """
+
+    classifier: ImageClassifier
+    data: Path
+    exports: Mapping[str, Export]
+    config: Mapping[str, Any]
+    sha256: str
+    recorded: str
+    weights_sha256: str
+    model_id: str = ""
+
+
+def read_model(folder: Path) -> StoredModel:
+    """Reads a saved model, on the CPU and in eval mode.
+
+    Raises:
+        TamperedModelError: if it is not what was saved.
+        InvalidModelError: if it is no model of ours, or a file is missing or damaged, or does not fit the others.
+    """
+    mlmodel = read_mlmodel_fields(folder)
+    data = folder / DATA_SUBPATH
+    classifier, description = read_classifier(data)
+    exports = read_exports(data)
+    sha256 = compute_model_sha256(mlmodel, description, exports)
+    recorded = str(mlmodel["flavors"][FLAVOR_NAME].get(MODEL_SHA256, ""))
+    if recorded not in ("", sha256):
+        raise TamperedModelError(str(folder), f"its {MLMODEL_FILE_NAME}", recorded, sha256)
+    check_signature(mlmodel, classifier, folder)
+    config = mlmodel["flavors"].get(PYFUNC, {}).get("config") or {}
+    return StoredModel(classifier, data, exports, config, sha256, recorded, str(description[WEIGHTS_SHA256]))
+
+
+def check_recorded(model: StoredModel, params: Mapping[str, str], model_id: str) -> None:
+    """Compares what was read with the params of its logged model, which nobody can change.
+
+    Models that were logged before there was one digest have the sha256 of their weights and of their exports: these
+    are compared as far as they go. A logged model with neither says nothing.
+
+    Raises:
+        TamperedModelError: if it is not what was logged.
+    """
+    where = f"its logged model {model_id}"
+    if MODEL_SHA256 in params:
+        if params[MODEL_SHA256] != model.sha256:
+            raise TamperedModelError(str(model.data.parent), where, params[MODEL_SHA256], model.sha256)
+    elif WEIGHTS_SHA256 in params:
+        if params[WEIGHTS_SHA256] != model.weights_sha256:
+            raise TamperedWeightsError(str(model.data), params[WEIGHTS_SHA256], model.weights_sha256)
+        if (found := exports_sha256(model.data)) != params.get(EXPORTS_SHA256, ""):
+            raise TamperedWeightsError(str(model.data), params.get(EXPORTS_SHA256, "no exports"), found or "no exports")
+
+
+def read_mlmodel_fields(folder: Path) -> dict[str, Any]:
+    """MLmodel as the file says it, which no version of MLflow has completed.
+
+    Raises:
+        InvalidModelError: if it cannot be read, or is of another flavor.
+    """
+    try:
+        fields = yaml.safe_load((folder / MLMODEL_FILE_NAME).read_text(encoding="utf-8"))
+        flavors = {str(name): dict(flavor or {}) for name, flavor in fields["flavors"].items()}
+    except Exception as error:  # YAML can be wrong in any way
+        raise InvalidModelError(str(folder), f"not an MLflow model ({one_line(error)}).") from None
+    if FLAVOR_NAME not in flavors:
+        raise InvalidModelError(
+            str(folder), f"its flavors are {', '.join(flavors)}; expected {FLAVOR_NAME}. MLflow itself loads it."
+        )
+    return fields | {"flavors": flavors}
+
+
+def compute_model_sha256(
+    mlmodel: Mapping[str, Any], description: Mapping[str, Any], exports: Mapping[str, Export]
+) -> str:
+    """The digest of what was read. Fields that a later version adds are absent here and there, and change nothing.
+
+    Args:
+        mlmodel: as `read_mlmodel_fields` gives it.
+        description: `classifier.json`, with the sha256 of the weights as they were read.
+    """
+    config = mlmodel["flavors"].get(PYFUNC, {}).get("config") or {}
+    facts = {
+        "classifier": {name: description[name] for name in DESCRIBED if name in description},
+        "exports": {name: asdict(export) for name, export in exports.items()},
+        "config": {name: config.get(name) or default for name, default in CONFIGURED.items()},
+        "signature": {
+            part: [{name: each.get(name) for name in names} for each in columns_of(mlmodel, part)]
+            for part, names in SIGNED.items()
+        },
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def columns_of(mlmodel: Mapping[str, Any], part: str) -> list[dict[str, Any]]:
+    """The inputs, outputs or params of the signature.
+
+    Raises:
+        InvalidModelError: if it cannot be read.
+    """
+    try:
+        columns = json.loads((mlmodel.get("signature") or {}).get(part) or "[]")
+        return [dict(each) for each in columns]
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
+        raise InvalidModelError("model", f"its signature cannot be read ({one_line(error)}).") from None
+
+
+def check_signature(mlmodel: Mapping[str, Any], classifier: ImageClassifier, folder: Path) -> None:
+    """A signature that promises columns of other classes, or in another order, belongs to another classifier.
+
+    Raises:
+        InvalidModelError: if it does.
+    """
+    names = [str(column.get("name")) for column in columns_of(mlmodel, "outputs")]
+    promised = [name.removeprefix(PROBABILITY) for name in names if name.startswith(PROBABILITY)]
+    if promised and promised != list(classifier.classes):
+        problem = f"its signature has the classes {listed(promised)}; its classifier {listed(classifier.classes)}."
+        raise InvalidModelError(str(folder), f"{problem} Restore {MLMODEL_FILE_NAME}, or log the model again.")

@@ -1,0 +1,176 @@
+"""What the server knows of the model that a URI, or a downloaded folder, means: its logged model, whose params stay.
+
+A registered version leads to its logged model, and so does `runs:/…`. A folder says what it is in two files: MLflow's
+client writes `registered_model_meta` into what it downloads from the registry, after all else; MLmodel has the id of
+the logged model, but comes from the store of artifacts. Where no server can be asked, nothing more is known than that.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlparse
+
+import mlflow
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException, RestException
+from mlflow.models.model import MLMODEL_FILE_NAME
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FILE_NAME
+from mlflow.store.artifact.utils.models import get_model_name_and_version
+
+from mlflow_resnet.console import say
+from mlflow_resnet.errors import InvalidModelError
+from mlflow_resnet.images.parallel import within
+from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.registry.versions import logged_model_of
+
+Found = TypeVar("Found")
+SECONDS = 10.0  # for which a server may be silent before a folder is loaded without it
+UNKNOWN = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
+
+
+@dataclass(frozen=True)
+class Binding:
+    """What a server knows of a model.
+
+    Attributes:
+        uri: where its files are; unlike an alias, this never means another model.
+        version: None unless it is registered.
+        model_id: of the logged model that it is; empty if it is none, or no server knows it.
+        params: of that logged model.
+        is_known: whether a server was asked; otherwise the folder itself may say what it is.
+    """
+
+    uri: str
+    version: ModelVersion | None = None
+    model_id: str = ""
+    params: Mapping[str, str] = field(default_factory=dict)
+    is_known: bool = True
+
+
+def bind(model_uri: str) -> Binding:
+    """What the server knows of the model of a URI.
+
+    Raises:
+        InvalidModelError: if it means no model.
+    """
+    scheme, netloc = urlparse(model_uri)[:2]
+    if os.path.isdir(model_uri) or scheme not in ("models", "runs"):
+        return Binding(model_uri, is_known=False)
+    if netloc:
+        raise InvalidModelError(
+            model_uri, f"names the registry {netloc}; set MLFLOW_REGISTRY_URI to it, and leave it out here."
+        )
+    try:
+        return bind_run(model_uri) if scheme == "runs" else bind_registered(model_uri)
+    except InvalidModelError as error:
+        raise InvalidModelError(model_uri, error.problem) from None
+    except Exception as error:  # MLflow, requests and databases share no base class
+        raise InvalidModelError(model_uri, f"cannot be loaded ({one_line(error)}).") from None
+
+
+def bind_registered(model_uri: str) -> Binding:
+    """What `models:/m-…`, `models:/name/3`, or another URI that leads to a version now, means."""
+    name, *number = get_model_name_and_version(MlflowClient(), model_uri)
+    if not number:
+        return bind_logged(MlflowClient().get_logged_model(name))
+    return bind_version(MlflowClient().get_model_version(name, *number))
+
+
+def bind_version(version: ModelVersion) -> Binding:
+    """A version that was not registered from a logged model has no params that could be compared."""
+    uri = f"models:/{version.name}/{version.version}"
+    logged = logged_model_of(version)
+    return bind_logged(logged, uri, version) if logged else Binding(uri, version)
+
+
+def bind_logged(model: LoggedModel, uri: str = "", version: ModelVersion | None = None) -> Binding:
+    return Binding(uri or f"models:/{model.model_id}", version, model.model_id, dict(model.params or {}))
+
+
+def bind_run(model_uri: str) -> Binding:
+    """The logged model that `runs:/<run>/<name>` means; a folder among the run's artifacts if there is none."""
+    run_id, _, name = urlparse(model_uri).path.strip("/").partition("/")
+    experiment = MlflowClient().get_run(run_id).info.experiment_id
+    token = None
+    while True:  # the first one that is found, as MLflow does
+        page = MlflowClient().search_logged_models([experiment], page_token=token)
+        for model in page:
+            if (model.source_run_id, model.name) == (run_id, name):
+                return bind_logged(model)
+        if not (token := page.token):
+            return Binding(model_uri, is_known=False)
+
+
+def bind_folder(folder: Path) -> Binding:
+    """What the server knows of the model in a folder, if it can be asked.
+
+    Raises:
+        InvalidModelError: if what the folder says of itself cannot be read, or the server cannot say what it knows.
+    """
+    unbound = Binding(str(folder), is_known=False)
+    name, number, model_id = identity_of(folder)
+    if name and can_ask(mlflow.get_registry_uri()):
+        version = answer_to(lambda: MlflowClient().get_model_version(name, number), folder)
+        if version:
+            return answer_to(lambda: bind_version(version), folder, may_be_unknown=False) or unbound
+    elif model_id and can_ask(mlflow.get_tracking_uri()):
+        model = answer_to(lambda: MlflowClient().get_logged_model(model_id), folder)
+        return bind_logged(model, str(folder)) if model else unbound
+    return unbound
+
+
+def identity_of(folder: Path) -> tuple[str, str, str]:
+    """Name and version, and the id of the logged model, as far as a folder says them; otherwise empty."""
+    meta, mlmodel = (read_fields(folder / name) for name in (REGISTERED_MODEL_META_FILE_NAME, MLMODEL_FILE_NAME))
+    name, number = meta.get("model_name"), meta.get("model_version")
+    return (str(name), str(number), "") if name and number else ("", "", str(mlmodel.get("model_id") or ""))
+
+
+def read_fields(path: Path) -> dict[str, Any]:
+    """What a YAML file says; nothing if it is not there.
+
+    Raises:
+        InvalidModelError: if it cannot be read.
+    """
+    try:
+        return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return {}
+    except Exception as error:  # YAML can be wrong in any way
+        raise InvalidModelError(str(path), f"cannot be read ({one_line(error)}). Download the model again.") from None
+
+
+def can_ask(uri: str) -> bool:
+    """Whether there is a server, or a database or folder of MLflow's that is not made by asking it."""
+    if uri.startswith("sqlite:///"):
+        return os.path.exists(unquote(uri.removeprefix("sqlite:///").partition("?")[0]))
+    parsed = urlparse(uri)
+    return parsed.scheme not in ("", "file") or os.path.isdir(unquote(parsed.path))
+
+
+def answer_to(ask: Callable[[], Found], folder: Path, may_be_unknown: bool = True) -> Found | None:
+    """The server's answer about the model in a folder; None if it does not know the model, or does not answer at all.
+
+    Raises:
+        InvalidModelError: if it answers, but not with what was asked.
+    """
+    try:
+        return within(SECONDS, ask)
+    except InvalidModelError:
+        raise
+    except Exception as error:  # requests, databases and MLflow share no base class
+        if isinstance(error, MlflowException) and error.error_code == UNKNOWN and may_be_unknown:
+            return None
+        if isinstance(error, RestException) or not may_be_unknown:
+            problem = f"the server does not say what model this is ({one_line(error)}). Ask it again later."
+            raise InvalidModelError(str(folder), problem) from None
+        say(f"{folder}: loaded without asking what its server knows of it ({one_line(error)})")
+        return None
