@@ -19,12 +19,11 @@ parser.add_argument("--steps", type=int, default=20000)
 parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
 parser.add_argument("--seed", type=int, default=random.randrange(10**6))
 asked = parser.parse_args()
-print(f"seed {asked.seed}", flush=True)
 with tempfile.TemporaryDirectory() as name:
     folder = Path(name)
     MlflowClient(f"sqlite:///{folder}/empty.db").search_experiments()
     with site(asked.database, folder, folder / "empty.db") as found:
         try:
-            print(search(found, asked.seed, asked.steps))
+            search(found, asked.seed, asked.steps)
         except HoleError as error:
             sys.exit(str(error))

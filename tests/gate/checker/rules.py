@@ -29,12 +29,13 @@ RULES: list[Rule] = [
         "require": GOOD,
         "not_worse": {"metric": "top1_accuracy", "by": 0.05},
     },
+    {"models": "real*", "alias": "champion", "signed": True},
     {"models": "approved*", "alias": "champion", "approval": {"tag": "approved", "by_another_user": True}},
     {"models": "tried*", "alias": "champion", "mode": "dry-run", "require": GOOD},
     {"models": "removable*", "alias": "*", "remove": "allowed", "require": GOOD},
 ]
 STRICT = [{key: value for key, value in rule.items() if key != "mode"} for rule in RULES]  # what was tried is enforced
-KINDS = ("free", *dict.fromkeys(rule["models"].rstrip("*") for rule in RULES))
+KINDS = ("free", *dict.fromkeys(rule["models"].rstrip("*") for rule in RULES if rule["models"] != "real*"))
 
 
 def text_of(rules: list[Rule]) -> str:

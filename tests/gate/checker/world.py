@@ -116,7 +116,7 @@ class World:
         return f"{kind}-{self.number}"
 
     def send(
-        self, who: str, method: str, path: str, api: str = "api/2.0/mlflow", data: Any = None, **body: Any
+        self, who: str, method: str, path: str, /, api: str = "api/2.0/mlflow", data: Any = None, **body: Any
     ) -> Answer:
         """A raw request, as anybody with curl can send it."""
         wait = getattr(self.waits, "header", "")
