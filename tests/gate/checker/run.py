@@ -34,9 +34,7 @@ class Told:
     moves: Counter[int] = field(default_factory=Counter)
 
     def add(self, program: Program, world: World) -> None:
-        moves = [
-            each.status for each in world.answers if each.path == "registered-models/alias" and each.method == "POST"
-        ]
+        moves = [each for each in world.answers if (each.method, each.path) == ("POST", "registered-models/alias")]
         self.steps += program.steps
         self.programs += 1
         self.moves.update(each.status for each in moves)
@@ -63,6 +61,7 @@ def search(site: Site, number: int, steps: int) -> Told:
 def play_some(site: Site, number: int, steps: int, told: Told) -> None:
     """Plays the programs of one seed, and adds to what is told."""
     found: list[tuple[Program, str, int]] = []
+    broken: list[Exception] = []
     deadline = math.inf
 
     @seed(number)
@@ -91,9 +90,14 @@ def play_some(site: Site, number: int, steps: int, told: Told) -> None:
             deadline = min(deadline, time.monotonic() + SHRINKING)
             found.append((program, str(error), told.steps))
             raise
+        except Exception as error:  # of the checker itself: nothing to be made smaller
+            broken.append(error)
+            raise Enough from None
 
     with contextlib.suppress(Enough, HoleError, Flaky):
         any_program()
+    if broken:
+        raise broken[0]
     if found:
         raise HoleError(describe(number, found))
 
