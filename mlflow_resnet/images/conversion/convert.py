@@ -117,9 +117,7 @@ def convert(
         rows = journal.rows.values()
         if not rows:
             raise nothing(source, Ignored(**ignored), left_out)
-        write_index(folder, rows, facts)
-        write_left_out(folder, left_out, csv_formulas)
-        (folder / JOURNAL_NAME).unlink()
+        complete(folder, rows, facts, left_out, csv_formulas)
         classes = {row.label for row in rows} | {entry.name for entry in folder.iterdir() if entry.is_dir()}
     added = len(journal.rows.keys() - before)
     return Converted(len(rows), added, tuple(sorted(classes - {""})), left_out, Ignored(**ignored))
@@ -217,6 +215,15 @@ def keep_class(folder: Path, entry: Entry) -> None:
 
 def no_file(entry: Entry, transfer: str) -> InvalidOptionsError:
     return InvalidOptionsError([f"transfer is {transfer!r}, but {entry.source} is no file on this machine; give copy"])
+
+
+def complete(
+    folder: Path, rows: Iterable[IndexRow], facts: dict[str, str], left_out: dict[str, str], csv_formulas: str
+) -> None:
+    """Writes the index and the table of what was left out; the journal has no more to say."""
+    write_index(folder, rows, facts)
+    write_left_out(folder, left_out, csv_formulas)
+    (folder / JOURNAL_NAME).unlink()
 
 
 def write_left_out(folder: Path, left_out: dict[str, str], csv_formulas: str) -> None:
