@@ -13,6 +13,7 @@ from typing import Any
 
 from mlflow_resnet.console import say
 from mlflow_resnet.errors import CheckpointError, MlflowResnetError
+from mlflow_resnet.images.names import name_problem
 from mlflow_resnet.images.output import disk_errors
 from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.mirroring.stores import Store
@@ -172,7 +173,7 @@ class Mirror:
         def write(folder: Path) -> None:
             with self.answering(), disk_errors(folder):
                 for name in own:
-                    if "/" not in name:
+                    if "/" not in name and not name_problem(name):
                         self.store.fetch(prefix + name, folder / name)
 
         try:
@@ -197,4 +198,4 @@ class Mirror:
 def whole_copies(names: list[str]) -> list[int]:
     """The numbers of the checkpoints whose last file is there, in order."""
     folders = [name.removesuffix(f"/{SUMS}") for name in names if name.endswith(f"/{SUMS}")]
-    return sorted(int(folder) for folder in folders if folder.isdigit())
+    return sorted(int(folder) for folder in folders if folder.isdecimal())

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mlflow_resnet.console import say
 from mlflow_resnet.errors import CheckpointError, OutputError
+from mlflow_resnet.images.names import name_problem, shown
 from mlflow_resnet.images.output import free_bytes, output_errors, synced
 from mlflow_resnet.images.reasons import one_line
 
@@ -131,7 +132,7 @@ class CheckpointFolder:
 
     def numbers(self) -> list[int]:
         """Of the checkpoints, in order."""
-        return sorted(int(path.name) for path in self.path.glob("[0-9]*") if path.name.isdigit())
+        return sorted(int(path.name) for path in self.path.glob("[0-9]*") if path.name.isdecimal())
 
     def folder_of(self, number: int) -> Path:
         return self.path / f"{number:06d}"
@@ -164,12 +165,14 @@ def read(folder: Path) -> State:
         files = {}
         for line in (folder / SUMS).read_text().splitlines():
             digest, name = line.split("  ")
+            if "/" in name or name_problem(name):
+                raise ValueError(f"{shown(name)} is no name of one of its files")
             files[name] = (folder / name).read_bytes()
             if hashlib.sha256(files[name]).hexdigest() != digest:
                 raise ValueError(f"{name} is not what was written")
         facts = json.loads(files.pop(FACTS))
         return State({name.removesuffix(SUFFIX): torch.load(content) for name, content in files.items()}, facts)
-    except (OSError, KeyError, SafetensorError) as error:
+    except (OSError, KeyError, RecursionError, SafetensorError) as error:
         raise ValueError(one_line(error)) from None
 
 
