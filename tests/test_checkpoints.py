@@ -39,3 +39,21 @@ def test_a_training_stopped_while_it_validates_trains_no_image_twice(images, tmp
     assert [result.metrics["val_loss"] for result in results] == expected
     for name, tensor in unhurt.classifier.network.state_dict().items():
         assert torch.equal(training.classifier.network.state_dict()[name], tensor)
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/b", "..", "a\0b"])
+def test_a_checkpoint_names_no_file_elsewhere(tmp_path, name):
+    from mlflow_resnet.training.checkpoints import SUMS, read
+
+    folder = tmp_path / "000001"
+    folder.mkdir()
+    (tmp_path / "secret").write_bytes(b"{}")
+    (folder / SUMS).write_text(f"{'0' * 64}  {name}\n")
+    with pytest.raises(ValueError, match="is no name of one of its files"):
+        read(folder)
+
+
+def test_folders_that_are_called_almost_like_checkpoints_are_none(tmp_path):
+    for name in ("1²", "²", "1x", "000002"):
+        (tmp_path / name).mkdir()
+    assert CheckpointFolder(tmp_path).numbers() == [2]

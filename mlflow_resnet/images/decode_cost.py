@@ -24,6 +24,7 @@ MAX_SLOW_BYTES = 2 * 2**20  # of the BMP variants that Pillow decodes in Python
 
 _SCAN, _EXIF = b"\xff\xda", b"Exif\0\0"
 _WITHOUT_LENGTH, _END = frozenset((0x01, 0xD8, 0xD9)), 0xD9
+_SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1), 0xC2
 _ARITHMETIC_OR_LOSSLESS = frozenset((0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # what is left out stands for itself in the data of a scan
 _JPEG_IN_TIFF = (6, 7)
@@ -60,8 +61,21 @@ def _check_tiles(image: ImageFile.ImageFile, content: bytes, max_pixels: int) ->
 
 def _check_scans(content: bytes, pixels: int) -> None:
     limit = min(MAX_SCANS, MAX_SCANNED_PIXELS // max(pixels, 1))
-    if content.count(_SCAN) > limit and _scans_of_picture(content) > limit:
+    if not _has_one_scan(content) and content.count(_SCAN) > limit and _scans_of_picture(content) > limit:
         raise InvalidImageError(f"more than {limit} scans for one picture; save it anew")
+
+
+def _has_one_scan(content: bytes) -> bool:
+    """Whether the first scan of a JPEG is all that is decoded: it has every component, and is not refined."""
+    components = 0
+    for marker, begin, _ in _segments(content):
+        if marker in _SEQUENTIAL:
+            components = max(components, content[begin + 7])
+        elif marker == _PROGRESSIVE:
+            return False
+        elif marker == _SCAN[1]:
+            return content[begin + 2] == components
+    return False
 
 
 def _scans_of_picture(content: bytes) -> int:

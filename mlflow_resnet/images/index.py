@@ -83,7 +83,8 @@ def read_index(folder: str | os.PathLike[str]) -> tuple[list[IndexRow], dict[str
         return [], {}
     try:
         found = check_parquet(path, LIMITS, ()).metadata or {}
-        facts = {key.decode(errors="replace"): value.decode(errors="replace") for key, value in found.items()}
+        texts = {key.decode(errors="replace"): value.decode(errors="replace") for key, value in found.items()}
+        facts = {key: text for key, text in texts.items() if key != "ARROW:schema"}
         rows = [checked_row(row) for row in parquet_rows(path, SCHEMA.names, LIMITS)]
         _check_each(rows, facts.get(TRANSFER) == REFERENCE)
     except OSError as error:

@@ -121,8 +121,7 @@ def _read_footer(file: BinaryIO) -> tuple[Struct, int]:
     file.seek(max(size - 8, 0))
     end = file.read(8)
     if size < 12 or end[4:] != _MAGIC:
-        what = "its footer is encrypted" if end[4:] == b"PARE" else "it does not end as one"
-        raise ThriftError(what)
+        raise ThriftError("its footer is encrypted" if end[4:] == b"PARE" else "it does not end as one")
     length = int.from_bytes(end[:4], "little")
     if length > MAX_FOOTER_BYTES:
         raise InvalidTableError(f"its footer takes {size_in_words(length)}, over {size_in_words(MAX_FOOTER_BYTES)}")
@@ -224,10 +223,10 @@ def _decoded_bytes(chunk: _Chunk) -> int:
 def _check_repeated(file: BinaryIO, chunks: list[_Chunk], limits: ParquetLimits) -> tuple[pq.FileMetaData, list[str]]:
     """Adds up the values of dictionaries as often as they are used, without repeating them."""
     total = sum(map(_decoded_bytes, chunks))
-    names = sorted({chunk.path for chunk in chunks if chunk.repeats_values})
+    repeated = [chunk for chunk in chunks if chunk.repeats_values]
+    names = sorted({chunk.path for chunk in repeated})
     parquet = pq.ParquetFile(file, read_dictionary=names)
-    most = sum(chunk.values * chunk.largest_page for chunk in chunks if chunk.repeats_values)
-    if total + most > limits.decoded_bytes:
+    if total + sum(chunk.values * chunk.largest_page for chunk in repeated) > limits.decoded_bytes:
         for batch in parquet.iter_batches(ROWS_AT_ONCE, columns=names, use_threads=False):
             total += sum(map(repeated_bytes, batch.columns))
             _check_size(total, limits)

@@ -193,7 +193,7 @@ def labeled_directory(uri: str, on_object: Callable[[], object] = lambda: None) 
     check_names(uri, found)
     inside = [each for each in found if "/" in each.name]
     ignored["beside_classes"] = len(found) - len(inside)
-    paths = copied(client, location, inside, private_cache(), on_object)
+    paths = copied(client, location, inside, private_cache(), on_object, MAX_IMAGE_BYTES + 1)
     return labeled(uri, [each.name for each in inside], paths, ignored, objects=inside)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 import threading
 import time
@@ -14,6 +13,7 @@ from typing import Any
 
 from mlflow_resnet.console import say
 from mlflow_resnet.errors import CheckpointError, MlflowResnetError
+from mlflow_resnet.images.names import name_problem
 from mlflow_resnet.images.output import disk_errors
 from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.images.untrusted import MOST_JSON, read_plain
@@ -22,7 +22,6 @@ from mlflow_resnet.tracking.notes import Notes, checked
 from mlflow_resnet.training.checkpoints import KEPT, NUMBER, SUMS, CheckpointFolder
 
 NOTES = "training.json"
-PLAIN_NAME = re.compile(r"\w[\w.-]*")
 SECONDS_AT_END = 10.0  # from the last checkpoint on, that its copy may take when the training ends
 
 
@@ -174,7 +173,7 @@ class Mirror:
         """Makes a copy a checkpoint of this machine; False, told in a line, if it is damaged."""
         prefix = f"{self.checkpoints.folder_of(number).name}/"
         own = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
-        own = [name for name in own if PLAIN_NAME.fullmatch(name)]
+        own = [name for name in own if "/" not in name and not name_problem(name)]
 
         def write(folder: Path) -> None:
             with self.answering(), disk_errors(folder):

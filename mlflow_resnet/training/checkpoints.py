@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mlflow_resnet.console import say
 from mlflow_resnet.errors import CheckpointError, OutputError
+from mlflow_resnet.images.names import name_problem, shown
 from mlflow_resnet.images.output import free_bytes, output_errors, synced
 from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.images.untrusted import MOST_JSON, parse_fields, read_plain
@@ -168,14 +169,14 @@ def read(folder: Path) -> State:
         files = {}
         for line in read_plain(folder / SUMS, MOST_JSON).decode().splitlines():
             digest, name = line.split("  ")
-            if os.path.basename(name) != name:
-                raise ValueError(f"{name} is no name of a file")
+            if "/" in name or name_problem(name):
+                raise ValueError(f"{shown(name)} is no name of one of its files")
             files[name] = read_plain(folder / name)
             if hashlib.sha256(files[name]).hexdigest() != digest:
                 raise ValueError(f"{name} is not what was written")
         facts = parse_fields(files.pop(FACTS))
         return State({name.removesuffix(SUFFIX): torch.load(content) for name, content in files.items()}, facts)
-    except (OSError, KeyError, SafetensorError) as error:
+    except (OSError, KeyError, RecursionError, SafetensorError) as error:
         raise ValueError(one_line(error)) from None
 
 

@@ -31,10 +31,11 @@ def copied(
     found: Sequence[StoredObject],
     cache: Path,
     on_object: Callable[[], object] = lambda: None,
+    limit: int | None = None,
 ) -> tuple[str, ...]:
     """Where the objects are in `cache`, after those that it did not hold were copied.
 
-    Calls `on_object` after each, in the caller's thread.
+    Calls `on_object` after each, in the caller's thread. Of one that is larger than `limit`, so many bytes are copied.
 
     Raises:
         InvalidDatasetError: if an object is gone, or is no longer the one that was listed, or breaks off every time.
@@ -43,9 +44,10 @@ def copied(
 
     def fetch(each: StoredObject) -> str:
         path = cached_path(cache, location, each)
-        if not path.is_file() or path.stat().st_size != each.size:
+        most = limit if limit and each.size > limit else None
+        if not path.is_file() or path.stat().st_size != (most or each.size):
             with new_file(path) as partial, open(partial, "wb") as file:
-                receive(client, location, each, file)
+                receive(client, location, each, file, most)
         return str(path)
 
     paths = []
