@@ -24,7 +24,7 @@ def write_csv(
     """Writes a table as CSV, in which no cell of text is, or begins, a formula, unless `formulas` is RAW."""
     table = without_formulas(table, formulas)
     text = [column for _, column in table.items() if not is_numeric_dtype(column)]
-    breaks = any(isinstance(cell, str) and BREAKS.search(cell) for column in text for cell in column.unique())
+    breaks = any(isinstance(cell, str) and BREAKS.search(cell) for column in text for cell in column)
     table.to_csv(file, index=False, header=header, quoting=csv.QUOTE_NONNUMERIC if breaks else csv.QUOTE_MINIMAL)
 
 

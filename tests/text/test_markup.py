@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 from mlflow_resnet.scoring.batch import WRITERS
 from mlflow_resnet.scoring.lists import ImageList
 from mlflow_resnet.text.markdown import code, plain
-from mlflow_resnet.text.spreadsheets import QUOTED, RAW, is_ours, unquote, without_formulas
+from mlflow_resnet.text.spreadsheets import QUOTED, RAW, is_ours, unquote, without_formulas, write_csv
 
 HOSTILE = [
     "`# heading",
@@ -100,6 +100,16 @@ def test_a_scored_file_is_safe_to_open_and_can_be_scored_again(tmp_path: Path) -
     for formulas in (QUOTED, RAW):
         listed = list(ImageList(str(tmp_path / f"{formulas}.csv")).entries())
         assert listed == columns["image"] if formulas == QUOTED else [each for each in listed if each[:1] != "'"]
+
+
+def test_cells_of_other_types_are_written_as_ever(tmp_path: Path) -> None:
+    table = pd.DataFrame(
+        {"facts": [{"a": 1}, None], "time": pd.to_datetime(["2026-01-31", None]), "image": ["=1;2", "b"]}
+    )
+    write_csv(table, tmp_path / "table.csv")
+    text = (tmp_path / "table.csv").read_text()
+    assert '"\'=1;2"' in text
+    assert "{'a': 1}" in text
 
 
 def test_an_apostrophe_in_a_list_of_somebody_elses_is_a_part_of_the_name(tmp_path: Path) -> None:
