@@ -7,7 +7,6 @@ neither speaks before ours nor has to be changed.
 
 from __future__ import annotations
 
-import functools
 import io
 import math
 import os
@@ -134,34 +133,6 @@ def decoded(content: bytes, shorter_edge: int | None = None) -> Iterator[Image.I
 def looks_like_image(content: bytes) -> bool:
     """Whether `content` begins as a file of one of `FORMATS` does."""
     return _sniff(content) is not None
-
-
-def pixels_of(content: bytes) -> int:
-    """Pixels that an image claims to have, at most MAX_IMAGE_PIXELS, or an upper bound; 0 for what is no image.
-
-    Decodes nothing, and raises nothing.
-    """
-    name = _sniff(content)
-    if name is None:
-        return 0
-    if name == "PPM":  # to pass over its comments takes long
-        return min(8 * len(content), MAX_IMAGE_PIXELS)
-    try:
-        width, height = _webp_size(content) if name == "WEBP" else _READERS[name][1](io.BytesIO(content)).size
-    except Exception:  # decoding says what is wrong with it
-        return 0
-    return min(width * height, MAX_IMAGE_PIXELS)
-
-
-def _webp_size(content: bytes) -> tuple[int, int]:
-    """What Pillow knows only after it has taken the memory: the canvas of VP8X, or the frame of VP8L or VP8."""
-    number = functools.partial(int.from_bytes, byteorder="little")
-    if content[12:16] == b"VP8X":
-        return number(content[24:27]) + 1, number(content[27:30]) + 1
-    if content[12:16] == b"VP8L":
-        bits = number(content[21:25])
-        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    return number(content[26:28]) & 0x3FFF, number(content[28:30]) & 0x3FFF
 
 
 def usual_suffix(content: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,14 +19,24 @@ def available_memory(
 
     `groups` is where Linux shows the control groups, `membership` the file that names this process's.
     """
-    import psutil  # which is not among a saved model's requirements
-
-    return min([psutil.virtual_memory().available, *_rooms(groups, membership)])
+    return min([_unused(), *_rooms(groups, membership)])
 
 
 def size_in_words(size: float) -> str:
     """A number of bytes as "12 MiB" or "3.4 GiB"."""
     return f"{size / 2**20:.0f} MiB" if size < 2**30 else f"{size / 2**30:.1f} GiB"
+
+
+def _unused() -> int:
+    """Of the system's memory; 0 if that is not known."""
+    try:
+        import psutil
+    except ImportError:  # a saved model does not require it
+        try:
+            return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (AttributeError, ValueError):  # not Linux
+            return 0
+    return psutil.virtual_memory().available
 
 
 def _rooms(groups: Path, membership: Path) -> Iterator[int]:

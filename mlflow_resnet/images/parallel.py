@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import os
-import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
 from typing import TypeVar
@@ -54,31 +53,6 @@ def map_ordered(
             yield pending.popleft()[0].result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-class Budget:
-    """Lets threads take at most `most` of something together; one alone may take more. First come, first served.
-
-    Attributes:
-        used: what is taken now.
-    """
-
-    def __init__(self, most: int) -> None:
-        self.most, self.used = most, 0
-        self._turn, self._changed = threading.Lock(), threading.Condition()
-
-    @contextlib.contextmanager
-    def taken(self, amount: int) -> Iterator[None]:
-        """Waits until there is room for `amount`, which is taken for as long as the block lasts."""
-        with self._turn, self._changed:
-            self._changed.wait_for(lambda: not self.used or self.used + amount <= self.most)
-            self.used += amount
-        try:
-            yield
-        finally:
-            with self._changed:
-                self.used -= amount
-                self._changed.notify_all()
 
 
 def default_threads() -> int:

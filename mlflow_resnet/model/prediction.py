@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mlflow_resnet.errors import InvalidImageError, InvalidOptionsError
-from mlflow_resnet.images.decode import pixels_of
-from mlflow_resnet.images.parallel import Budget, batched, default_threads, map_ordered
+from mlflow_resnet.images.parallel import batched, default_threads, map_ordered
 from mlflow_resnet.images.sources import ImageSource
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import pick_device
@@ -24,7 +23,6 @@ from mlflow_resnet.model.prepared import Forward, TorchForward, network_on, with
 # columns of scored data, the designer's
 LABEL = "Scored Labels"
 PROBABILITY = "Scored Probabilities_"  # followed by the class name
-PIXELS_PER_THREAD = 16_000_000  # that are decoded at once, on average: more than most cameras have
 
 
 @dataclass(frozen=True)
@@ -87,8 +85,7 @@ class Predictor:
         )
         self.model_sha256 = self.model_id = ""
         self.threads = num_workers or default_threads()
-        # whatever the number of requests: a large image takes memory, about 12 bytes a pixel
-        self._decoding, self._pixels = BoundedSemaphore(self.threads), Budget(self.threads * PIXELS_PER_THREAD)
+        self._decoding = BoundedSemaphore(self.threads)  # whatever the number of requests: a large image takes memory
         self.apart = BoundedSemaphore(1)
         self._network = cache(partial(network_on, classifier, self.device))  # shared by copies of this
         self.probabilities: Forward = forward or TorchForward(classifier, self.device, self.precision)
@@ -149,9 +146,7 @@ class Predictor:
     def _load(self, source: ImageSource) -> _Loaded:
         try:
             with self._decoding:
-                content = source.read()
-                with self._pixels.taken(pixels_of(content)):
-                    return _Loaded(source.name, source.place, self.preprocessing.load(content))
+                return _Loaded(source.name, source.place, self.preprocessing.load(source.read()))
         except InvalidImageError as error:
             return _Loaded(source.name, source.place, None, error.message)
 

@@ -23,6 +23,7 @@ from mlflow_resnet.scoring.bodies import (
     checked_body,
     kind_of,
 )
+from mlflow_resnet.scoring.sentences import without_words_of_others
 
 MIB = 2**20
 LIMITS = BodyLimits(16 * MIB, 4 * MIB)
@@ -186,3 +187,11 @@ def test_kinds_of_bodies():
             kind_of(*headers)
         assert refused.value.http_status == 415
         assert "script" not in refused.value.message
+
+
+def test_words_of_others_are_left_out():
+    error = "where @a of m points is not known (HTTPConnectionPool(host='10.0.0.1', port=5000): Max (retries)"
+    assert without_words_of_others(f"{error}); models:/m/1 goes on") == (
+        "where @a of m points is not known; models:/m/1 goes on"
+    )
+    assert without_words_of_others("over the limit of 256.") == "over the limit of 256."
