@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shlex
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -137,7 +136,7 @@ def champion_of(measured: Measured, against: Measured) -> MeasuredChampion:
 
 def signed_if_possible(proof: Evidence) -> Evidence:
     """With the key of the environment, if there is one."""
-    key = os.environ.get(evidence.KEY_VARIABLE, "")
+    key = evidence.key_of_environment()
     return evidence.signed(proof, key) if key else proof
 
 

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import hmac
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -214,6 +215,12 @@ def require_fields(facts: object, kind: type[Any], whose: str) -> None:
     problems += [f"{whose}field {name!r} is unknown" for name in sorted(facts.keys() - names)]
     if problems:
         raise EvidenceError("; ".join(problems))
+
+
+def key_of_environment() -> str:
+    """The key that evidence is signed with; "" if there is none, or nothing but blanks."""
+    key = os.environ.get(KEY_VARIABLE, "")
+    return key if key.strip() else ""
 
 
 def signature_of(evidence: Evidence, key: str) -> str:

@@ -55,7 +55,8 @@ class Entry:
 
     def __str__(self) -> str:
         moved = f"@{self.alias} from {shown(self.before)} to {shown(self.after)}"
-        return f"{self.time}  {self.action}  {moved}  by {self.who}"
+        line = f"{self.time}  {self.action}  {moved}  by {self.who}"
+        return "".join(letter if letter.isprintable() else "?" for letter in line)  # on a plain server anybody wrote it
 
 
 def shown(version: int | None) -> str:

@@ -1,6 +1,7 @@
 """Evidence and history as text."""
 
 import dataclasses
+import json
 
 import pytest
 from gate_server import Version, proof
@@ -102,3 +103,19 @@ def test_what_is_no_history_is_left_out():
         "mlflow_resnet.history.champion.000003": entry.to_text(),
     }
     assert history.entries(tags) == [entry]
+
+
+def test_what_somebody_wrote_into_the_history_does_not_command_the_terminal():
+    entry = history.next_entry(None, "champion", "ann\x1b[2J\nroot", history.PROMOTE, None, 1)
+    assert str(entry).endswith("by ann?[2J?root")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"time": "now"}, {"time": "2026-01-01T00:00:00"}, {"to": "1"}, {"from": True}, {"sequence": "1"}, {"who": None}],
+)
+def test_an_entry_with_a_field_of_another_kind_is_left_out(change):
+    entry = history.next_entry(None, "champion", "ann", history.PROMOTE, None, 1)
+    assert history.entries({entry.tag: entry.to_text()}) == [entry]
+    text = json.dumps(json.loads(entry.to_text()) | change)
+    assert history.entries({entry.tag: text}) == []

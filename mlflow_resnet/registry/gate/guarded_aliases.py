@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
 from mlflow.entities.model_registry import ModelVersionTag
 
-from mlflow_resnet.registry import evidence, history
+from mlflow_resnet.registry import history
+from mlflow_resnet.registry.evidence import key_of_environment
 from mlflow_resnet.registry.gate import guards
 from mlflow_resnet.registry.gate.decision import judge
 from mlflow_resnet.registry.gate.facts import Description, described, proven, user, who
@@ -72,7 +72,7 @@ class GuardedAliases(Rows):
             standing=standing,
             past=self.past_of(name, alias),
             user=user(),
-            key=os.environ.get(evidence.KEY_VARIABLE, "").strip() and os.environ[evidence.KEY_VARIABLE],
+            key=key_of_environment(),
             now=datetime.now(timezone.utc),
         )
 

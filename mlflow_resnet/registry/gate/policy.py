@@ -6,7 +6,6 @@ docs/gate.md tells what each field means.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import yaml
 
 from mlflow_resnet.errors import PathError
 from mlflow_resnet.evaluation.names import LOWER_IS_BETTER
-from mlflow_resnet.registry.evidence import KEY_VARIABLE
+from mlflow_resnet.registry.evidence import KEY_VARIABLE, key_of_environment
 from mlflow_resnet.registry.gate.mistakes import mistakes_in
 from mlflow_resnet.registry.gate.reader import Reader, UniqueKeysLoader, are_texts, is_text, is_text_or_null
 from mlflow_resnet.registry.gate.rule import DRY_RUN, ENFORCE, Approval, Bounds, NotWorse, Rule
@@ -67,7 +66,7 @@ def read_policy(path: Path) -> Policy:
         raise InvalidPolicyError(path, ["it has no rules; expected a list, each rule with models: and alias:"])
     rules = tuple(rule_of(each, f"rule {number}", problems) for number, each in enumerate(facts, 1))
     problems += mistakes_in(rules)
-    if any(rule.signed for rule in rules) and not os.environ.get(KEY_VARIABLE, "").strip():
+    if any(rule.signed for rule in rules) and not key_of_environment():
         problems.append(f"signed is true, but the server has no key; set {KEY_VARIABLE} in its environment")
     if problems:
         raise InvalidPolicyError(path, problems)

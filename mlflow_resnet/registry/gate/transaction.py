@@ -63,7 +63,7 @@ class OneTransaction(SqlAlchemyStore):
         make: Callable[..., Any] = self.make_session
         with make(read_only=False) as session:
             for statement in self.lock:
-                session.execute(statement)
+                session.execute(statement).close()
             begun = session.get_transaction()
             token = self.open.set(session)
             try:
