@@ -181,17 +181,16 @@ def log_model(classifier: ImageClassifier, name: str = "model", **kwargs: Any) -
             `params` and `tags`.
     """
     info = Model.log(None, sys.modules[__name__], name=name, classifier=classifier, **kwargs)
-    log_model_sha256(MlflowClient().get_logged_model(info.model_id), info.flavors)
+    log_model_sha256(MlflowClient().get_logged_model(info.model_id), info.flavors[FLAVOR_NAME][MODEL_SHA256])
     return info
 
 
-def log_model_sha256(model: LoggedModel, flavors: dict[str, dict[str, Any]]) -> None:
+def log_model_sha256(model: LoggedModel, digest: str) -> None:
     """Makes the digest of all that decides an answer a param of the logged model, which nobody can change.
 
     Raises:
         TamperedModelError: if the logged model has another one already.
     """
-    digest = flavors[FLAVOR_NAME][MODEL_SHA256]
     recorded = model.params.get(MODEL_SHA256)
     if recorded is None:
         try:

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 
 import mlflow
 
-from mlflow_resnet.model.prediction import LABEL, PROBABILITY
+from mlflow_resnet.model.prediction import LABEL
 from mlflow_resnet.options import PredictOptions
+from mlflow_resnet.registry.binding import bind
 from mlflow_resnet.scoring.frame import ERROR, IMAGE, probability_columns, text_columns
+from mlflow_resnet.scoring.loading import verified_model
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -39,12 +41,17 @@ def scored(
         files: with the columns `path` and `content`.
 
     The other arguments are options of `mlflow-resnet score`.
+
+    Raises:
+        InvalidModelError: if it is no model of ours, or not what was logged.
     """
     from pyspark.sql import functions as f
     from pyspark.sql.types import DoubleType, StringType, StructField, StructType
 
     options = PredictOptions(top_k=top_k, min_confidence=min_confidence, tta=tta, resolution=resolution)
-    columns = [LABEL, *probability_columns(classes_of(model_uri), top_k), ERROR]
+    model_uri = bind(model_uri).uri  # an alias may move
+    with verified_model(model_uri) as stored:  # as each worker does, but here everything about the server is known
+        columns = [LABEL, *probability_columns(stored.classifier.classes, top_k), ERROR]
     text = text_columns(columns)
     struct = StructType([StructField(name, StringType() if name in text else DoubleType()) for name in columns])
     predict = mlflow.pyfunc.spark_udf(
@@ -56,9 +63,3 @@ def scored(
     labeled = {name: f.when(first_probability.isNotNull(), value[name]) for name in text - {ERROR}}
     labeled[LABEL] = f.when(value[ERROR] == "", value[LABEL])
     return rows.select(IMAGE, *(labeled.get(name, value[name]).alias(name) for name in columns))
-
-
-def classes_of(model_uri: str) -> list[str]:
-    """As the model's signature names them."""
-    names = mlflow.models.get_model_info(model_uri).signature.outputs.input_names()
-    return [name.removeprefix(PROBABILITY) for name in names if name.startswith(PROBABILITY)]

@@ -10,5 +10,6 @@ precision      fp32 or bf16
 prediction     Predictor: images to predictions, for evaluation, scoring and serving alike
 backends       ONNX Runtime, OpenVINO, torch.export
 storage        a model's files
+stored         a saved model as it was read, and the digest of all that decides its answers
 hardware       memory, TF32
 """

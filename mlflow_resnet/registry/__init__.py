@@ -1,6 +1,7 @@
 """Versions in the model registry, and which of them is the champion.
 
 versions   registering a logged model, resolving a model URI
+binding    what the server knows of the model that a URI or a folder means
 evidence   what a version was measured to be, as a tag of it
 promotion  whether a candidate may take the champion's place
 aliases    moving an alias, on a server with a gate or without
