@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from checker.measuring import TAG, is_signed, to_text
 from checker.rules import POLICIES, Rule, folded, guarding, is_tried
-from checker.world import DIGEST, USERS, Row, World, as_json
+from checker.world import DIGEST, USERS, LoggedModel, Row, World, as_json
 
 HISTORY = re.compile(r"mlflow_resnet\.history\.(?P<alias>.+)\.(?P<sequence>\d{6,})")
 ROUNDING = 1e-9
@@ -40,7 +41,7 @@ def is_mlflows_own(path: str, body: dict[str, Any]) -> bool:
     return any(re.search(known, path) and re.search(said, str(body)) for known, said in MLFLOWS_OWN)
 
 
-MLFLOWS_OWN: list[tuple[str, str]] = []
+MLFLOWS_OWN: list[tuple[str, str]] = []  # a path, and what is said
 
 
 def wrong_model(world: World, name: str, row: Row) -> list[str]:
@@ -68,9 +69,9 @@ def wrong_alias(world: World, name: str, row: Row, alias: str) -> list[str]:
     holder = row.aliases.get(alias)
     was_tried = any(is_tried(rule) for rules in POLICIES.values() for rule in guarding(rules, name, alias))
     problems = wrong_order(own)
-    for past, entry in zip((own[:number] for number in range(len(own))), own, strict=True):
-        is_last = entry is own[-1] and entry.get("to") == holder
-        problems += [f"{to_text(entry)}: {each}" for each in wrong_move(world, name, row, past, entry, is_last)]
+    for number, entry in enumerate(own):
+        case = Case(world, name, row, own[:number], entry, entry is own[-1] and entry.get("to") == holder)
+        problems += [f"{to_text(entry)}: {each}" for each in wrong_move(case)]
     held = own[-1]["to"] if own else None
     if holder != held and not was_tried and not is_prompts(row, holder):
         problems.append(f"version {holder} holds @{alias}; the history says {held}")
@@ -101,13 +102,32 @@ def wrong_order(entries: list[dict[str, Any]]) -> list[str]:
     return problems
 
 
-def wrong_move(
-    world: World, name: str, row: Row, past: list[dict[str, Any]], entry: dict[str, Any], is_last: bool
-) -> list[str]:
+@dataclass(frozen=True)
+class Case:
+    """A move that is judged.
+
+    Attributes:
+        past: the entries of the alias's history before `entry`.
+        is_last: whether the alias is where this move has put it, so that its evidence must still be there.
+    """
+
+    world: World
+    name: str
+    row: Row
+    past: list[dict[str, Any]]
+    entry: dict[str, Any]
+    is_last: bool
+
+    def model_of(self, version: int) -> LoggedModel | None:
+        return self.world.model_at(self.row.locations.get(version, ""))
+
+
+def wrong_move(case: Case) -> list[str]:
     """Why the rules of its time did not allow a move."""
+    entry = case.entry
     if entry["policy"] not in POLICIES:
         return [f"policy {entry['policy']} was never the server's"]
-    rules = guarding(POLICIES[entry["policy"]], name, entry["alias"])
+    rules = guarding(POLICIES[entry["policy"]], case.name, entry["alias"])
     enforced = [rule for rule in rules if not is_tried(rule)]
     action, version = entry["action"], entry["to"]
     if action == "remove":
@@ -115,10 +135,10 @@ def wrong_move(
     if not enforced:
         return []
     if action == "rollback":
-        return wrong_rollback(enforced, past, version)
+        return wrong_rollback(enforced, case.past, version)
     if action != "promote":
         return [f"{action} is no way while rules are enforced"]
-    return wrong_promotion(world, name, row, enforced, entry, is_last)
+    return wrong_promotion(case, enforced)
 
 
 def wrong_rollback(rules: list[Rule], past: list[dict[str, Any]], version: int) -> list[str]:
@@ -139,52 +159,48 @@ def wrong_rollback(rules: list[Rule], past: list[dict[str, Any]], version: int) 
     return [] if version in proven else [f"{version} never met the rules"]
 
 
-def wrong_promotion(
-    world: World, name: str, row: Row, rules: list[Rule], entry: dict[str, Any], is_last: bool
-) -> list[str]:
+def wrong_promotion(case: Case, rules: list[Rule]) -> list[str]:
     """Why no evidence that it may be speaks for a move."""
-    model = world.model_at(row.locations.get(entry["to"], ""))
+    entry, locations = case.entry, case.row.locations
+    model = case.model_of(entry["to"])
     if model is None:
-        was_deleted = "REDACTED" in str(row.locations.get(entry["to"]))
-        return [] if was_deleted and not is_last else [f"version {entry['to']} is no logged model's"]
+        was_deleted = "REDACTED" in str(locations.get(entry["to"]))
+        return [] if was_deleted and not case.is_last else [f"version {entry['to']} is no logged model's"]
     if entry[DIGEST] != model.digest:
         return [f"it says {entry[DIGEST]}; the version's files are {model.digest}"]
     key = entry["evidence"] or ""
-    current = row.version_tags[entry["to"]].get(key)
-    texts = [current or ""] if is_last else sorted(world.said[key])
-    verdicts = [wrong_evidence(world, name, row, rules, entry, key, text) for text in texts] or [["no evidence"]]
-    return [*min(verdicts, key=len), *wrong_approval(world, rules, entry)]
+    now = case.row.version_tags[entry["to"]].get(key, "")
+    texts = [now] if case.is_last else sorted(case.world.said[key])
+    verdicts = [wrong_evidence(case, rules, model, key, text) for text in texts] or [["no evidence"]]
+    return [*min(verdicts, key=len), *wrong_approval(case.world, rules, entry)]
 
 
-def wrong_evidence(
-    world: World, name: str, row: Row, rules: list[Rule], entry: dict[str, Any], key: str, text: str
-) -> list[str]:
-    facts, problems = as_json(text), []
-    model = world.model_at(row.locations[entry["to"]])
-    if not facts or model is None:
+def wrong_evidence(case: Case, rules: list[Rule], model: LoggedModel, key: str, text: str) -> list[str]:
+    """What one text lacks, for all rules."""
+    facts, problems, entry = as_json(text), [], case.entry
+    if not facts:
         return [f"{key} is not evidence"]
-    said = {field: facts.get(field) for field in ("version", "model_id", DIGEST)}
-    wanted = {"version": entry["to"], "model_id": model.model_id, DIGEST: model.digest}
+    said = {field: facts[field] for field in ("name", "version", "model_id", DIGEST)}
+    wanted = {"name": case.name, "version": entry["to"], "model_id": model.model_id, DIGEST: model.digest}
     if said != wanted:
         problems.append(f"evidence is of {said}; expected {wanted}")
-    if is_folded_other(facts["alias"], entry["alias"]) or (facts["name"] != name):
-        problems.append(f"evidence is for @{facts['alias']} of {facts['name']}")
+    if folded(facts["alias"]) != folded(entry["alias"]):
+        problems.append(f"evidence is for @{facts['alias']}")
     if key != f"{TAG}{facts['dataset_digest']}.{facts['alias']}":
         problems.append(f"{key} holds what belongs elsewhere")
-    problems += wrong_champion(world, row, facts, entry)
-    return problems + [each for rule in rules for each in wrong_numbers(world, rule, facts, text, entry)]
+    lost = [each["time"] for each in case.past if each["from"] == entry["to"]]
+    if lost and datetime.fromisoformat(facts["measured_at"]) < datetime.fromisoformat(lost[-1]):
+        problems.append(f"it lost the alias at {lost[-1]}, and was measured before")
+    problems += wrong_champion(case, facts)
+    return problems + [each for rule in rules for each in wrong_numbers(case.world, rule, facts, text, entry)]
 
 
-def is_folded_other(alias: str, other: str) -> bool:
-    return folded(alias) != folded(other)
-
-
-def wrong_champion(world: World, row: Row, facts: dict[str, Any], entry: dict[str, Any]) -> list[str]:
+def wrong_champion(case: Case, facts: dict[str, Any]) -> list[str]:
     """Whether it was compared with who was champion."""
-    compared = facts["champion"]
-    if (compared and compared["version"]) != entry["from"]:
-        return [f"it was compared with {compared and compared['version']}, champion was {entry['from']}"]
-    known = world.model_at(row.locations.get(entry["from"], "")) if compared else None
+    compared, champion = facts["champion"], case.entry["from"]
+    if (compared and compared["version"]) != champion:
+        return [f"it was compared with {compared and compared['version']}, champion was {champion}"]
+    known = case.model_of(champion) if compared else None
     if known and (compared["model_id"], compared[DIGEST]) != (known.model_id, known.digest):
         return [f"champion is said to be {compared['model_id']}; it was {known.model_id}"]
     return []

@@ -15,7 +15,7 @@ GOOD = {"metrics": {"top1_accuracy": {"min": 0.5}}, "dataset_digest": DATA}
 RULES: list[Rule] = [
     {"models": "plain*", "alias": "champion", "require": GOOD},
     {"models": "signed*", "alias": "champion", "signed": True, "require": GOOD | {"max_age_days": 30}},
-    {"models": "both*", "alias": "champion", "signed": True},
+    {"models": "both*", "alias": "champion", "rollback": "forbidden", "signed": True},
     {
         "models": "both*",
         "alias": "cham*",
