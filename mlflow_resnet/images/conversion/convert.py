@@ -117,9 +117,8 @@ def convert(
         write_left_out(folder, left_out)
         (folder / JOURNAL_NAME).unlink()
         classes = {row.label for row in rows} | {entry.name for entry in folder.iterdir() if entry.is_dir()}
-    return Converted(
-        len(rows), len(journal.rows.keys() - before), tuple(sorted(classes - {""})), left_out, Ignored(**ignored)
-    )
+    added = len(journal.rows.keys() - before)
+    return Converted(len(rows), added, tuple(sorted(classes - {""})), left_out, Ignored(**ignored))
 
 
 def unknown(entries: Iterable[Entry], journal: Journal) -> Iterator[Entry]:
