@@ -54,7 +54,10 @@ def snapshot(folder: Path) -> dict[str, str]:
 
 
 VERBS: dict[str, Callable[[Path, str], list[Any]]] = {
-    "split": lambda data, model: ["split", "--image-dir", data, "--train-dir", "out/a/b", "--val-dir", "out/a/c"],
+    "split": lambda data, model: [
+        *("split", "--image-dir", data, "--train-dir", "out/a/b", "--val-dir", "out/a/c"),
+        *("--fraction", 0.5, "--duplicates", "ignore"),
+    ],
     "train": lambda data, model: ["train", "--train-dir", data, "--val-fraction", 0.5, *flags(TINY | {"epochs": 1})],
     "find-lr": lambda data, model: ["find-lr", "--train-dir", data, "--val-fraction", 0.5, *flags(TINY)],
     "audit": lambda data, model: ["audit", "--train-dir", data],
@@ -100,6 +103,7 @@ def test_a_hostile_index_is_refused_by_every_verb(verb: str, outside: Path, trai
         done = run_main(*VERBS[verb](data, trained.model_uri))
         assert_ends_well(done)
         assert done.returncode == 2, (name, done.stdout)
+        assert "is no index of ours" in done.stderr or verb in ("convert", "transform"), (name, done.stderr)
         assert snapshot(outside) == before, name
 
 
@@ -207,7 +211,8 @@ def as_coco(name: str, label: str = "cat") -> tuple[str, bytes]:
 
 @pytest.mark.parametrize("form", [as_zip, as_tar, as_csv, as_jsonl, as_parquet, as_coco])
 def test_hostile_names_in_what_is_converted(form: Callable[..., tuple[str, bytes]], outside: Path) -> None:
-    for number, name in enumerate(NAMES.values()):
+    names = [name for name in NAMES.values() if name or form is not as_zip]  # which zipfile does not write
+    for number, name in enumerate(names):
         for arguments in [(name,)] if form in (as_zip, as_tar) else [(name,), ("good.png", name)]:
             file, content = form(*arguments)
             (outside / file).write_bytes(content)
@@ -287,10 +292,8 @@ def test_hostile_images_are_rows_of_a_prediction(tmp_path: Path, trained: TrainR
     assert int((rows.error.fillna("") != "").sum()) == len(IMAGES)
 
 
-@pytest.mark.parametrize("kind", SOURCES)
+@pytest.mark.parametrize("kind", [name for name in SOURCES if name.endswith((".csv", ".parquet"))])
 def test_hostile_tables_as_lists_to_score(kind: str, outside: Path, trained: TrainResult) -> None:
-    if not kind.endswith((".csv", ".parquet")):
-        pytest.skip("no list of images")
     (outside / kind).write_bytes(SOURCES[kind]())
     done = run_main(*VERBS["score"](outside / kind, trained.model_uri))
     assert_ends_well(done)

@@ -132,9 +132,9 @@ def test_an_object_that_is_replaced_after_the_listing_is_noticed(pets, s3, prefi
 @pytest.mark.parametrize(
     ("keys", "problem"),
     [
-        (["cat/../../x.png"], r"'cat/../../x.png' \(leads out of the prefix\)"),
-        (["/x.png"], r"'/x.png' \(leads out of the prefix\)"),
-        (["cat//x.png"], "leads out of the prefix"),
+        (["cat/../../x.png"], r"'cat/../../x.png' \(leads out of the directory\)"),
+        (["/x.png"], r"'/x.png' \(leads out of the directory\)"),
+        (["cat//x.png"], "leads out of the directory"),
         (["cat/x.png", "cat/X.png"], "differs from another only in case"),
         (["cat/x.png", "Cat/y.png"], "differs from another only in case"),
         (["cat/x.png", "cat/x.png/y.png"], r"'cat/x.png' \(is an object and a prefix of others\)"),

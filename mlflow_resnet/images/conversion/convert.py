@@ -103,9 +103,8 @@ def convert(
         before = set(journal.rows)
         taken = {row.name.casefold() for row in journal.rows.values()}
         entries = entries_of(source, Columns(image_column, label_column), image_root, ignored)
-        for examined in map_ordered(
-            examine, unknown(entries, journal), threads or default_threads(), weigh=lambda entry: entry.size
-        ):
+        new = unknown(entries, journal)
+        for examined in map_ordered(examine, new, threads or default_threads(), weigh=lambda entry: entry.size):
             if examined.row is None:
                 left_out[examined.entry.source] = examined.problem
                 keep_class(folder, examined.entry)
