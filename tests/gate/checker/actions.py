@@ -209,6 +209,6 @@ def copy_tags(world: World, who: str, name: str, version: int, other: str, other
 def run_of(world: World, who: str) -> str:
     """A run, made if there is none."""
     if not world.runs:
-        body = {"experiment_id": world.experiment}
-        world.runs.append(world.send(who, "POST", "runs/create", **body).body["run"]["info"]["run_id"])
+        made = world.insist(who, "runs/create", experiment_id=world.experiment)
+        world.runs.append(made["run"]["info"]["run_id"])
     return world.runs[0]

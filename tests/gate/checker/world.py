@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections import defaultdict
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -143,9 +144,18 @@ class World:
         digest = f"{self.number:032x}{quality:032x}"
         params = [{"key": DIGEST, "value": digest}]
         body = {"experiment_id": self.experiment, "name": "model", "params": params}
-        info = self.send(who, "POST", "logged-models", **body).body["model"]["info"]
+        info = self.insist(who, "logged-models", **body)["model"]["info"]
         self.send(who, "PATCH", f"logged-models/{info['model_id']}", model_id=info["model_id"], status=READY)
         return LoggedModel(info["model_id"], digest, info["artifact_uri"], ACCURACY[quality])
+
+    def insist(self, who: str, path: str, **body: Any) -> dict[str, Any]:
+        """Makes something in the experiment, which another user may have deleted for a moment."""
+        for _ in range(50):
+            answer = self.send(who, "POST", path, **body)
+            if answer.status == 200:
+                return answer.body
+            time.sleep(0.1)
+        raise AssertionError(answer)
 
     def model_at(self, location: str) -> LoggedModel | None:
         """The logged model whose files are there."""
