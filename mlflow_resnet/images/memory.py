@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
-
-import psutil
 
 # Where a control group tells its limit, its use, and (in memory.stat) the cached files it would give back.
 _VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
@@ -20,12 +19,20 @@ def available_memory(
 
     `groups` is where Linux shows the control groups, `membership` the file that names this process's.
     """
-    return min([psutil.virtual_memory().available, *_rooms(groups, membership)])
+    return min([_free_memory(), *_rooms(groups, membership)])
 
 
 def size_in_words(size: float) -> str:
     """A number of bytes as "12 MiB" or "3.4 GiB"."""
     return f"{size / 2**20:.0f} MiB" if size < 2**30 else f"{size / 2**30:.1f} GiB"
+
+
+def _free_memory() -> int:
+    try:
+        import psutil
+    except ModuleNotFoundError:  # where a model is served, which brings only what it needs
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return psutil.virtual_memory().available
 
 
 def _rooms(groups: Path, membership: Path) -> Iterator[int]:
