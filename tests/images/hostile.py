@@ -19,6 +19,7 @@ from made_images import chunk, encoded, photo, png, tiff
 from PIL import Image
 
 GOOD = encoded(photo(40, 40), "PNG")
+LABELS = ("007", "grün")  # classes of the model that the tests train
 
 # What it is -> a name, of an index, in an archive, in a table, in annotations, of a key. None may become a path.
 NAMES = {
@@ -187,11 +188,12 @@ IMAGES: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 def write_images(folder: Path) -> Path:
-    """Each of `IMAGES`, and two good ones, in two class folders."""
-    for label in ("cat", "dog"):
+    """Each of `IMAGES`, and many good ones, in two class folders."""
+    for label in LABELS:
         (folder / label).mkdir(parents=True)
-        (folder / label / "good.png").write_bytes(GOOD)
-        (folder / label / "good 2.png").write_bytes(GOOD)
+        for number in range(8):
+            picture = encoded(photo(40 + number + 10 * LABELS.index(label), 40), "PNG")
+            (folder / label / f"good {number}.png").write_bytes(picture)
     for number, (kind, (make, _)) in enumerate(IMAGES.items()):
-        (folder / ("cat", "dog")[number % 2] / f"{kind}.png").write_bytes(make())
+        (folder / LABELS[number % 2] / f"{kind}.png").write_bytes(make())
     return folder

@@ -31,6 +31,11 @@ from mlflow_resnet.training_run import TrainResult
 
 ROOM = 512 * 2**20  # bytes of memory for each of `SOURCES`
 OUTPUT = "out"
+SKIP = ("--on-bad-image", "skip")
+ONE_EPOCH = TINY | {"epochs": 1}
+RATE_TEST = {
+    name: value for name, value in TINY.items() if name not in ("learning_rate", "epochs", "checkpoint_minutes")
+}
 
 
 def write_index(folder: Path, names: list[str], source: str, labels: list[str] | None = None) -> Path:
@@ -58,16 +63,18 @@ VERBS: dict[str, Callable[[Path, str], list[Any]]] = {
         *("split", "--image-dir", data, "--train-dir", "out/a/b", "--val-dir", "out/a/c"),
         *("--fraction", 0.5, "--duplicates", "ignore"),
     ],
-    "train": lambda data, model: ["train", "--train-dir", data, "--val-fraction", 0.5, *flags(TINY | {"epochs": 1})],
-    "find-lr": lambda data, model: ["find-lr", "--train-dir", data, "--val-fraction", 0.5, *flags(TINY)],
+    "train": lambda data, model: ["train", "--train-dir", data, *SKIP, "--val-fraction", 0.5, *flags(ONE_EPOCH)],
+    "find-lr": lambda data, model: ["find-lr", "--train-dir", data, *SKIP, "--val-fraction", 0.5, *flags(RATE_TEST)],
     "audit": lambda data, model: ["audit", "--train-dir", data],
     "convert": lambda data, model: ["convert", "--source", data, "--output-dir", "out/a/d"],
     "transform": lambda data, model: ["transform", "--image-dir", data, "--output-dir", "out/a/e"],
     "score": lambda data, model: ["score", "--model-uri", model, "--image-dir", data, "--output", "out/a/f.csv"],
-    "evaluate": lambda data, model: ["evaluate", "--model-uri", model, "--image-dir", data],
+    "evaluate": lambda data, model: ["evaluate", "--model-uri", model, "--image-dir", data, *SKIP],
     "explain": lambda data, model: ["explain", "--model-uri", model, "--image-dir", data, "--output-dir", "out/a/g"],
-    "promote": lambda data, model: ["promote", "--model-uri", model, "--image-dir", data],
-    "shadow": lambda data, model: ["shadow", "--model-uri", model, "--other-uri", model, "--image-dir", data],
+    "promote": lambda data, model: [
+        *("promote", "--model-uri", "models:/colors/1", "--image-dir", data, *SKIP, "--measure-only", "true")
+    ],
+    "shadow": lambda data, model: ["shadow", "--champion", model, "--challenger", model, "--image-dir", data],
 }
 
 
@@ -277,11 +284,12 @@ def test_hostile_images_are_rows_or_one_line_in_every_verb(verb: str, outside: P
     before = snapshot(outside)
     done = run_main(*VERBS[verb](data, trained.model_uri))
     assert_ends_well(done)
+    assert done.returncode == 0, done.stderr
     assert snapshot(outside) == before
     if verb == "score":
         rows = scored(outside)
         assert sum(row["error"] != "" for row in rows) == len(IMAGES)
-        assert len(rows) == len(IMAGES) + 4
+        assert len(rows) == len(IMAGES) + 16
 
 
 def test_hostile_images_are_rows_of_a_prediction(tmp_path: Path, trained: TrainResult) -> None:
