@@ -70,9 +70,9 @@ def test_nobody_unproven_is_champion_whatever_several_users_do_at_once(crowd):
 @pytest.mark.slow
 def test_nor_in_thousands_of_steps(crowd):
     number = random.randrange(10**6)
-    told = search(crowd, number, steps=3000)
-    assert told.moves[200] > 100, "too little was allowed to show anything"
-    assert told.moves[403] > 100, "too little was refused to show anything"
+    told = search(crowd, number, steps=1500)
+    assert told.moves[200] > 50, "too little was allowed to show anything"
+    assert told.moves[403] > 50, "too little was refused to show anything"
 
 
 @pytest.fixture
@@ -90,7 +90,8 @@ def ann(crowd, monkeypatch) -> MlflowClient:
 @pytest.mark.slow
 def test_the_champion_that_loads_is_what_was_measured_while_its_files_are_exchanged(crowd, ann, images):
     """Two users write another model's files over the champion's, one by one, while it is loaded again and again."""
-    uris = [log_real_model(number) for number in (1, 2)]
+    experiment = ann.create_experiment("real")  # the default one has its files beside the database
+    uris = [log_real_model(experiment, number) for number in (1, 2)]
     champions.promote(PromoteOptions(model_uri="models:/real/1", image_dir=str(images / "val")))
     (entry,) = history.entries(ann.get_registered_model("real").tags, "champion")
     evidence = as_json(ann.get_model_version("real", "1").tags[entry.evidence])
@@ -114,10 +115,10 @@ def test_the_champion_that_loads_is_what_was_measured_while_its_files_are_exchan
 FILES = ("MLmodel", "data/classifier.json", "data/model.safetensors")
 
 
-def log_real_model(number: int) -> str:
+def log_real_model(experiment: str, number: int) -> str:
     """A version with a network and an order of classes of its own; where the artifact proxy has its files."""
     classes = tuple(COLORS) if number == 1 else tuple(COLORS)[::-1]
-    with mlflow.start_run():
+    with mlflow.start_run(experiment_id=experiment):
         preprocessing = mlflow_resnet.Preprocessing(36, 32)
         network = mlflow_resnet.new_classifier("resnet18", classes, preprocessing, random_seed=number)
         info = mlflow_resnet.log_model(network, name="model", registered_model_name="real")

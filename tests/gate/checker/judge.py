@@ -70,8 +70,10 @@ def wrong_alias(world: World, name: str, row: Row, alias: str) -> list[str]:
     was_tried = any(is_tried(rule) for rules in POLICIES.values() for rule in guarding(rules, name, alias))
     problems = wrong_order(own)
     for number, entry in enumerate(own):
-        case = Case(world, name, row, own[:number], entry, entry is own[-1] and entry.get("to") == holder)
-        problems += [f"{to_text(entry)}: {each}" for each in wrong_move(case)]
+        is_last = entry is own[-1] and holder is not None and entry["to"] == holder
+        names = [name] if is_last else sorted({name, *world.names})  # it may have been renamed since
+        cases = [Case(world, each, row, own[:number], entry, is_last) for each in names]
+        problems += [f"{to_text(entry)}: {each}" for each in min(map(wrong_move, cases), key=len)]
     held = own[-1]["to"] if own else None
     if holder != held and not was_tried and not is_prompts(row, holder):
         problems.append(f"version {holder} holds @{alias}; the history says {held}")

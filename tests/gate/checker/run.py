@@ -21,8 +21,8 @@ AT_ONCE = 9  # programs of one seed: of 10 and more, Hypothesis makes the first 
 SHRINKING = 90  # seconds for which a program that found a hole is made smaller
 
 
-class Enough(Exception):
-    """As much was played as was wanted."""
+class Enough(BaseException):
+    """As much was played as was wanted; no Exception, which Hypothesis would make smaller."""
 
 
 @dataclass

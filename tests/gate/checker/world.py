@@ -88,6 +88,7 @@ class World:
     """What one program plays with. Names end with the program's number, so nobody else uses them.
 
     Attributes:
+        names: all that any step spoke of.
         answers: all of them, in the order in which they came.
         genuine: texts of evidence that somebody with the key measured.
         said: by the name of a tag, all texts of evidence that anybody wrote.
@@ -105,6 +106,7 @@ class World:
     logged: dict[tuple[str, str], set[float]] = field(default_factory=lambda: defaultdict(set))
     approvers: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
     spoke: set[str] = field(default_factory=set)
+    names: set[str] = field(default_factory=set)
     runs: list[str] = field(default_factory=list)
     waits: threading.local = field(default_factory=threading.local)
     logging: threading.Lock = field(default_factory=threading.Lock)
@@ -114,7 +116,9 @@ class World:
         self.experiment = made.body["experiment_id"]
 
     def name(self, kind: str) -> str:
-        return f"{kind}-{self.number}"
+        found = f"{kind}-{self.number}"
+        self.names.add(found)
+        return found
 
     def send(
         self, who: str, method: str, path: str, /, api: str = "api/2.0/mlflow", data: Any = None, **body: Any
