@@ -198,7 +198,7 @@ def edited(**fields):
         ("data/classifier.json", lambda content: b"\xff", "no readable classifier.json"),
         ("data/classifier.json", edited(format_version=3), "format version 3, but this mlflow_resnet reads up to 2"),
         ("data/classifier.json", edited(classes=["a", "b"]), "does not fit model.safetensors"),
-        ("data/classifier.json", edited(classes=5), "damaged or does not fit"),
+        ("data/classifier.json", edited(classes=5), "no readable classifier.json (classes is 5; expected a list"),
         ("data/classifier.json", edited(architecture="resnet50"), "damaged or does not fit"),
         ("data/classifier.json", edited(architecture="vgg"), "architecture is 'vgg'"),
         ("data/classifier.json", edited(preprocessing={}), "damaged or does not fit"),

@@ -253,6 +253,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.process
 def test_hostile_sources_cost_neither_memory_nor_time(outside: Path) -> None:
     (outside / "sources").mkdir()
     for name, make in SOURCES.items():

@@ -16,7 +16,7 @@ from mlflow_resnet.scoring.configuration import CONFIGURATION, LIMITS, configure
 from mlflow_resnet.scoring.guard import SERVING
 from mlflow_resnet.serving import fitting
 from mlflow_resnet.serving.fitting import check_fits, check_texts
-from mlflow_resnet.serving.version import leave_only_data
+from mlflow_resnet.serving.version import read_configuration
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def problem_of(saved, config=()):
 
 def test_an_honest_version_fits(saved):
     check_texts(saved)
-    check_fits(saved, leave_only_data(saved, "models:/x/1"))
+    check_fits(saved, read_configuration(saved, "auto"))
 
 
 @pytest.mark.parametrize("name", LIMITS)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from mlflow_resnet.errors import InvalidTableError
+from mlflow_resnet.errors import InvalidTableError, OutputError
 from mlflow_resnet.images.index import IndexRow, checked_row
 
 JOURNAL_NAME = ".journal.jsonl"
@@ -47,9 +48,15 @@ class Journal:
 
 
 def written(path: Path) -> Iterator[IndexRow]:
-    """The rows in a journal, up to a line that a killed process did not finish, or that is not one of ours."""
-    if path.is_symlink() or not path.is_file():
+    """The rows in a journal, up to a line that a killed process did not finish, or that is not one of ours.
+
+    Raises:
+        OutputError: if it is no plain file.
+    """
+    if not os.path.lexists(path):
         return
+    if path.is_symlink() or not path.is_file():
+        raise OutputError(path, "is damaged (no plain file). Remove it")
     with open(path, encoding="utf-8", errors="replace") as file:
         for line in iter(partial(file.readline, MAX_LINE_CHARACTERS), ""):
             try:
