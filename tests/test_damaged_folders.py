@@ -19,6 +19,7 @@ from mlflow_resnet.images.audit.journal import FactsJournal
 from mlflow_resnet.images.conversion.journal import JOURNAL_NAME, Journal
 from mlflow_resnet.images.index import IndexRow
 from mlflow_resnet.images.packed import packed_images
+from mlflow_resnet.images.untrusted import MOST_JSON
 from mlflow_resnet.mirroring.mirror import NOTES, Mirror
 from mlflow_resnet.model.backends.exported import EXPORT_FILE, read_export
 from mlflow_resnet.model.classifier import ImageClassifier
@@ -32,7 +33,7 @@ from mlflow_resnet.training.checkpoints import SUMS, CheckpointFolder, State
 
 def make_large(path: Path) -> None:
     with open(path, "wb") as file:
-        file.truncate(2**31)
+        file.truncate(2 * MOST_JSON)  # a hole: takes no space on the disk
 
 
 def write(content: bytes) -> Callable[[Path], object]:

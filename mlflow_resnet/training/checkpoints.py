@@ -171,7 +171,7 @@ def read(folder: Path) -> State:
             digest, name = line.split("  ")
             if "/" in name or name_problem(name):
                 raise ValueError(f"{shown(name)} is no name of one of its files")
-            files[name] = read_plain(folder / name)
+            files[name] = read_plain(folder / name, MOST_JSON if name == FACTS else None)
             if hashlib.sha256(files[name]).hexdigest() != digest:
                 raise ValueError(f"{name} is not what was written")
         facts = parse_fields(files.pop(FACTS))
