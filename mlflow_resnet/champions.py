@@ -114,7 +114,7 @@ def evidence_of(measured: Measured, against: Measured | None, dataset: ImageDire
         dataset_digest=dataset.digest,
         images=len(dataset.directory),
         metrics=measured.metrics,
-        measured_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        measured_at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
         measured_by=aliases.user(),
         alias=alias,
         champion=champion_of(measured, against) if against else None,

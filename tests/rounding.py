@@ -63,7 +63,8 @@ def assert_same_rows(found: pd.DataFrame, expected: pd.DataFrame, error: float =
     numbers = [name for name in expected if "Probabilit" in name]
     others = [name for name in expected if name not in numbers]
     pd.testing.assert_frame_equal(found[others], expected[others], check_dtype=False)
-    assert_same_probabilities(found[numbers], expected[numbers], error)
+    values = (frame[numbers].to_numpy(float, na_value=np.nan) for frame in (found, expected))
+    assert_same_probabilities(*values, error)
 
 
 def about(loss: float, error: float = LOSS) -> object:

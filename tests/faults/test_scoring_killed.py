@@ -79,7 +79,7 @@ class Job:
     def kept(self) -> int:
         """The number of rows that are safe."""
         parts = self.parts()
-        return facts_in(parts[-1])["progress"]["rows"] if parts else 0
+        return facts_in(parts[-1], int(parts[-1].stem)).progress.rows if parts else 0
 
     def goes_on(self, unhurt: Job, **env: str) -> int:
         """Lets it finish, and compares; returns how many rows it had already."""

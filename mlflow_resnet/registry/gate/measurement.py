@@ -125,7 +125,7 @@ def unlogged(known: Proven, evidence: Evidence, name: str, value: float, owner: 
 def outlived(move: Move, evidence: Evidence) -> list[str]:
     """Whether the version lost the alias since it was measured: what was taken back must be measured again."""
     losses = [entry.time for entry in moves_of_the_gate(move.past) if entry.before == move.version != entry.after]
-    if not losses or moment(evidence.measured_at) >= moment(losses[-1]).replace(microsecond=0):
+    if not losses or moment(evidence.measured_at) >= moment(losses[-1]):
         return []
     return [f"it was measured at {evidence.measured_at}, before it lost @{move.alias} at {losses[-1]}"]
 
