@@ -174,6 +174,7 @@ def test_still_away_at_the_end(new_place: Make, port: int, row: Rows) -> None:
     found.add("exit 4, delivered by sync")
 
 
+@pytest.mark.thorough
 def test_an_artifact_store_that_fails(new_place: Make, port: int, row: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     found = row("artifact store answers 503 from the first epoch on", KEPT)
     place = named_place(new_place, epoch_models=True)
@@ -192,6 +193,7 @@ def test_an_artifact_store_that_fails(new_place: Make, port: int, row: Rows, mon
     found.add("exit 4, delivered by sync")
 
 
+@pytest.mark.thorough
 def test_offline(new_place: Make, port: int, row: Rows) -> None:
     found = row("no tracking server at all, --offline", "exit 0; killed, it goes on; sync delivers everything")
     place = named_place(new_place, offline=True, epoch_models=True)

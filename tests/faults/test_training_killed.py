@@ -146,6 +146,7 @@ def interrupted(place: Place) -> Place:
     return place
 
 
+@pytest.mark.thorough
 def test_other_settings(new_place: Make, row: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     found = row("resumed with other settings", "exit 2 with the differences; --resume force goes on")
     place = interrupted(new_place("changed"))
@@ -195,6 +196,7 @@ KINDS = itertools.product((cut_a_byte, cut_half, empty, flip_a_bit), ("network.s
 DAMAGES += [pair for pair in KINDS if pair not in DAMAGES]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("damage", "file"), cases(DAMAGES, 2))
 def test_a_damaged_checkpoint(
     damage: Callable[[Path], None], file: str, new_place: Make, unhurt_place: Make, row: Rows
