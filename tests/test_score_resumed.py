@@ -11,7 +11,7 @@ from helpers import run_main, start_cli, upload, wait_for, write_picture
 from proxy import faulty
 
 import mlflow_resnet
-from mlflow_resnet.images.output import locked
+from mlflow_resnet.images.owned import locked
 from mlflow_resnet.options import ConvertOptions, ScoreOptions
 from mlflow_resnet.pipeline import score
 from mlflow_resnet.scoring import batch

@@ -18,20 +18,6 @@ from mlflow_resnet.errors import MlflowResnetError, OutputError
 from mlflow_resnet.images.owned import can_be_exchanged, follow_links, is_same, locked, make_private, open_to_others
 from mlflow_resnet.images.reasons import os_reason
 
-__all__ = [
-    "disk_errors",
-    "free_bytes",
-    "leftovers",
-    "locked",
-    "new_directory",
-    "new_file",
-    "output_errors",
-    "resumable_directory",
-    "resumable_file",
-    "synced",
-    "unwritable",
-]
-
 # Errors of the file system written to, whatever was being written.
 _WRITE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 

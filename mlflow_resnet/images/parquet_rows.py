@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlflow_resnet.errors import InvalidTableError
-from mlflow_resnet.images.parquet_limits import ParquetLimits, look_into, repeated_bytes
+from mlflow_resnet.images.parquet_limits import ParquetLimits, check_parquet, look_into, repeated_bytes
 from mlflow_resnet.images.reasons import one_line
 
 ROWS_AT_ONCE = 1000
@@ -23,8 +23,7 @@ Row = dict[str, Any]
 
 def parquet_columns(path: Path) -> list[str]:
     """The names of the columns at the top. Raises as `parquet_rows` does."""
-    look_into(path, LIMITS, ())
-    return pq.read_schema(path).names
+    return check_parquet(path, LIMITS, ()).schema.to_arrow_schema().names
 
 
 def parquet_rows(path: Path, columns: Collection[str], limits: ParquetLimits = LIMITS) -> Iterator[Row]:

@@ -29,7 +29,7 @@ from mlflow_resnet.console import say
 from mlflow_resnet.errors import InvalidModelError
 from mlflow_resnet.images.parallel import within
 from mlflow_resnet.images.reasons import one_line
-from mlflow_resnet.registry.versions import logged_model_of
+from mlflow_resnet.registry.versions import logged_model_of, uri_of
 
 Found = TypeVar("Found")
 SECONDS = 10.0  # for which a server may be silent before a folder is loaded without it
@@ -71,7 +71,7 @@ def bind(model_uri: str) -> Binding:
     try:
         return bind_run(model_uri) if scheme == "runs" else bind_registered(model_uri)
     except InvalidModelError as error:
-        raise InvalidModelError(model_uri, error.problem) from None
+        raise error.about(model_uri) from None
     except Exception as error:  # MLflow, requests and databases share no base class
         raise InvalidModelError(model_uri, f"cannot be loaded ({one_line(error)}).") from None
 
@@ -86,9 +86,8 @@ def bind_registered(model_uri: str) -> Binding:
 
 def bind_version(version: ModelVersion) -> Binding:
     """A version that was not registered from a logged model has no params that could be compared."""
-    uri = f"models:/{version.name}/{version.version}"
     logged = logged_model_of(version)
-    return bind_logged(logged, uri, version) if logged else Binding(uri, version)
+    return bind_logged(logged, uri_of(version), version) if logged else Binding(uri_of(version), version)
 
 
 def bind_logged(model: LoggedModel, uri: str = "", version: ModelVersion | None = None) -> Binding:

@@ -18,6 +18,7 @@ from datetime import datetime
 from typing import Any
 
 from mlflow_resnet.errors import MlflowResnetError
+from mlflow_resnet.images.untrusted import parse_json
 
 TAG = "mlflow_resnet.evidence."
 KEY_VARIABLE = "MLFLOW_RESNET_GATE_KEY"
@@ -168,7 +169,7 @@ def from_text(text: str) -> Evidence:
     Raises:
         EvidenceError: if it is something else; names every field that is missing, unknown or of another kind.
     """
-    facts = parse_json(text)
+    facts = parse_facts(text)
     if isinstance(facts, dict) and facts.get("format") == 1:
         raise EvidenceError("its format is 1, which does not say all that was measured")
     return build_evidence(facts)
@@ -180,7 +181,7 @@ def from_older_text(text: str) -> Evidence:
     Raises:
         EvidenceError: as `from_text` does.
     """
-    facts = parse_json(text)
+    facts = parse_facts(text)
     if isinstance(facts, dict) and facts.get("format") == 1:
         for each in (facts, facts.get("champion")):
             if isinstance(each, dict) and each.pop("weights_sha256", None) is not None:
@@ -188,11 +189,11 @@ def from_older_text(text: str) -> Evidence:
     return build_evidence(facts)
 
 
-def parse_json(text: str) -> Any:
-    """What a JSON text says."""
+def parse_facts(text: str) -> Any:
+    """What the text of a tag says."""
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return parse_json(text)
+    except ValueError as error:
         raise EvidenceError(f"not JSON ({error})") from None
 
 

@@ -156,8 +156,8 @@ def complete(client: MlflowClient, run_id: str, model: LoggedModel, folder: Path
     description.artifact_path = model.artifact_location
     description.save(folder / "MLmodel")
     client.log_model_artifacts(model.model_id, str(folder))
-    known = description.flavors[FLAVOR_NAME].get(MODEL_SHA256)  # not if it has waited since before there was one
-    flavor.log_model_sha256(model, known or read_model(folder).sha256)
+    digest = description.flavors[FLAVOR_NAME].get(MODEL_SHA256)  # not if it has waited since before there was one
+    flavor.log_model_sha256(model, digest or read_model(folder).sha256)
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     outputs = client.get_run(run_id).outputs
     known = [output.model_id for output in outputs.model_outputs] if outputs else []

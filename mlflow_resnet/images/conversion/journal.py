@@ -12,6 +12,7 @@ from types import TracebackType
 
 from mlflow_resnet.errors import InvalidTableError, OutputError
 from mlflow_resnet.images.index import IndexRow, checked_row
+from mlflow_resnet.images.untrusted import parse_json
 
 JOURNAL_NAME = ".journal.jsonl"
 MAX_LINE_CHARACTERS = 2**20
@@ -60,6 +61,6 @@ def written(path: Path) -> Iterator[IndexRow]:
     with open(path, encoding="utf-8", errors="replace") as file:
         for line in iter(partial(file.readline, MAX_LINE_CHARACTERS), ""):
             try:
-                yield checked_row(json.loads(line))
-            except (ValueError, RecursionError, InvalidTableError):
+                yield checked_row(parse_json(line))
+            except (ValueError, InvalidTableError):
                 return

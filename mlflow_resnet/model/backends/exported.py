@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mlflow_resnet.errors import InvalidModelError, TamperedWeightsError
@@ -48,8 +48,7 @@ def read_export(folder: str | os.PathLike[str]) -> Export:
         InvalidModelError: if it cannot be read.
     """
     try:
-        export = record_of(Export, parse_fields(read_plain(Path(folder) / EXPORT_FILE, MOST_JSON, follow=True)))
-        return replace(export, files=dict(export.files))
+        return record_of(Export, parse_fields(read_plain(Path(folder) / EXPORT_FILE, MOST_JSON, follow=True)))
     except (OSError, ValueError) as error:
         raise InvalidModelError(str(folder), f"no readable {EXPORT_FILE} ({one_line(error)}).") from None
 

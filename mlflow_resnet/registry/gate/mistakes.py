@@ -13,6 +13,8 @@ from mlflow.utils.validation import (
 
 from mlflow_resnet.errors import listed
 from mlflow_resnet.evaluation.names import FRACTIONS, LOWER_IS_BETTER, MEASURED
+from mlflow_resnet.registry.gate.decision import BY
+from mlflow_resnet.registry.gate.guards import is_gates
 from mlflow_resnet.registry.gate.rule import Bounds, NotWorse, Rule
 from mlflow_resnet.registry.patterns import folded
 
@@ -103,8 +105,8 @@ def of_tags(rule: Rule) -> Iterator[str]:
     """Tags that no client may write, or that say nothing about a version."""
     if rule.approval and folded(rule.approval.tag).startswith(OF_MLFLOW_RESNET):
         yield f"approval: tag is {rule.approval.tag!r}, which mlflow_resnet itself writes; expected a name of your own"
-    elif rule.approval and folded(rule.approval.tag).endswith(".by"):
+    elif rule.approval and folded(rule.approval.tag).endswith(BY):
         yield f"approval: tag is {rule.approval.tag!r}; .by ends the names of the tags that say who approved"
     for tag in rule.tags:
-        if folded(tag).startswith(f"{OF_MLFLOW_RESNET}gate"):
+        if is_gates(tag):
             yield f"require: tags: {tag} is a tag that only the gate writes; expected a name of your own"

@@ -9,19 +9,15 @@ from mlflow_resnet.registry.gate.guarded_models import GuardedModels
 from mlflow_resnet.registry.gate.known_methods import require_known
 
 
-class GateMixin(GuardedModels):
-    """Goes before a SqlAlchemyStore."""
-
-
-class GateStore(GateMixin, SqlAlchemyStore):
+class GateStore(GuardedModels):
     """A registry without workspaces."""
 
 
-class WorkspaceGateStore(GateMixin, WorkspaceAwareSqlAlchemyStore):
+class WorkspaceGateStore(GuardedModels, WorkspaceAwareSqlAlchemyStore):
     """A registry with workspaces, in each of which the rules hold."""
 
 
-def gate_store(has_workspaces: bool) -> type[GateMixin]:
+def gate_store(has_workspaces: bool) -> type[GuardedModels]:
     """The class of the store.
 
     Raises:
