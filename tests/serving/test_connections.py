@@ -70,6 +70,10 @@ def drip(connection):
     return sent
 
 
+def has_answered(connection):
+    return connection.cycle is not None and connection.cycle.response_complete
+
+
 def ping(port):
     return answer_of(connect(port, "GET /ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
 
@@ -233,7 +237,7 @@ def test_connections_that_wait_give_way_to_one_that_asks(content, few, taking):
 
 def test_who_never_reads_his_answer_is_cut_off(few, taking):
     deaf = [connect(taking[1], "GET /much HTTP/1.1\r\nHost: x\r\n\r\n") for _ in range(5)]
-    wait_for(lambda: len(Connection.waiting) == 5)
+    wait_for(lambda: sum(map(has_answered, list(Connection.waiting))) == 5)  # a connection waits before it asks, too
     others = [connect(taking[1], "") for _ in range(20)]
     assert ping(taking[1]).endswith("yes")
     assert len(answer_of(deaf[0])) < 20 * MIB
