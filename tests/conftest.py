@@ -27,6 +27,16 @@ def user_cache(tmp_path_factory) -> None:
     os.environ["MLFLOW_RESNET_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture(autouse=True)
+def not_serving() -> Iterator[None]:
+    """Loading as `serve` does has this process serve from then on; the next test does not."""
+    from mlflow_resnet.scoring.guard import SERVING_SWITCHES
+
+    yield
+    for name in SERVING_SWITCHES:
+        os.environ.pop(name, None)
+
+
 @pytest.fixture(scope="session")
 def images(tmp_path_factory) -> Iterator[Path]:
     """`train` with 8 pictures per class and `val` with 4, for reading only."""

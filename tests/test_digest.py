@@ -55,15 +55,6 @@ def logged(tracking):
     MlflowClient().delete_registered_model(NAME)
 
 
-@pytest.fixture(autouse=True)
-def environment():
-    """Loading as `serve` does has this process serve from then on; the next test does not."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
-
-
 def folder_of(model):
     return Path(model.artifact_location.removeprefix("file://"))
 
