@@ -43,10 +43,7 @@ from mlflow_resnet.errors.base import (
     InvalidOptionsError,
     MlflowResnetError,
     PathError,
-    encodable,
     listed,
-    presentable,
-    printable,
 )
 from mlflow_resnet.errors.data import (
     BadImagesError,
@@ -82,6 +79,7 @@ from mlflow_resnet.errors.work import (
     SweepError,
     TrainingDivergedError,
 )
+from mlflow_resnet.text.characters import encodable, presentable, printable
 
 __all__ = [
     "AuditFailedError",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from mlflow_resnet.errors.base import MlflowResnetError, PathError, listed, printable
+from mlflow_resnet.errors.base import MlflowResnetError, PathError, listed
+from mlflow_resnet.text.characters import printable
 
 
 class InvalidDatasetError(PathError):

@@ -15,7 +15,7 @@ from mlflow_resnet.errors import InvalidDatasetError, InvalidTableError
 from mlflow_resnet.images.names import name_problem, shown, text_problem
 from mlflow_resnet.images.parquet_limits import check_parquet
 from mlflow_resnet.images.parquet_rows import LIMITS as PARQUET_LIMITS
-from mlflow_resnet.images.parquet_rows import parquet_rows
+from mlflow_resnet.images.parquet_rows import read_parquet_rows
 from mlflow_resnet.images.reasons import os_reason
 from mlflow_resnet.images.rules import INDEX_NAME
 
@@ -85,7 +85,7 @@ def read_index(folder: str | os.PathLike[str]) -> tuple[list[IndexRow], dict[str
         found = check_parquet(path, LIMITS, ()).metadata or {}
         texts = {key.decode(errors="replace"): value.decode(errors="replace") for key, value in found.items()}
         facts = {key: text for key, text in texts.items() if key != "ARROW:schema"}
-        rows = [checked_row(row) for row in parquet_rows(path, SCHEMA.names, LIMITS)]
+        rows = [checked_row(row) for row in read_parquet_rows(path, SCHEMA.names, LIMITS)]
         _check_each(rows, facts.get(TRANSFER) == REFERENCE)
     except OSError as error:
         raise InvalidDatasetError(path, f"cannot be read ({os_reason(error)})") from None

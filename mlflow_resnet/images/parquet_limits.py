@@ -41,6 +41,14 @@ _FIRST_WRITERS = re.compile(rb"\s*parquet-mr(?! version (1\.([3-9]|\d\d)|[2-9]))
 File = str | os.PathLike[str] | BinaryIO
 
 
+class TooManyRowsError(InvalidTableError):
+    """A file has more rows than it may."""
+
+    def __init__(self, rows: int, limit: int) -> None:
+        self.rows = rows
+        super().__init__(over_limit("rows", rows, limit))
+
+
 @dataclass(frozen=True)
 class ParquetLimits:
     """The most that a file may hold.
@@ -92,10 +100,10 @@ def check_parquet(file: File, limits: ParquetLimits, columns: Collection[str] | 
         InvalidTableError: if it is no Parquet file, is damaged, or is over a limit.
         OSError: if there is no such file.
     """
-    return look_into(file, limits, columns)[0]
+    return inspect_parquet(file, limits, columns)[0]
 
 
-def look_into(
+def inspect_parquet(
     file: File, limits: ParquetLimits, columns: Collection[str] | None = None
 ) -> tuple[pq.FileMetaData, list[str]]:
     """As `check_parquet`; also the paths of the columns whose values are in dictionaries, whatever the footer says."""
@@ -104,7 +112,9 @@ def look_into(
         try:
             footer, size = _read_footer(opened)
             _check_schema(footer)
-            _check_count("rows", max(footer[3], sum(group[3] for group in footer[4])), limits.rows)
+            rows = max(footer[3], sum(group[3] for group in footer[4]))
+            if rows > limits.rows:
+                raise TooManyRowsError(rows, limits.rows)
             chunks = list(_chunks(opened, footer, size, columns, limits))
             _check_size(sum(map(_decoded_bytes, chunks)), limits)
             opened.seek(0)
@@ -136,7 +146,8 @@ def _read_footer(file: BinaryIO) -> tuple[Struct, int]:
 
 def _check_schema(footer: Struct) -> None:
     """Arrow's reader of the schema calls itself once for each level."""
-    _check_count("columns", len(footer[2]), MAX_COLUMNS)
+    if (columns := len(footer[2])) > MAX_COLUMNS:
+        raise InvalidTableError(over_limit("columns", columns, MAX_COLUMNS))
     pending: list[int] = []  # children that are yet to come, of each element around
     for element in footer[2]:
         while pending and pending[-1] == 0:
@@ -260,6 +271,5 @@ def _check_size(size: int, limits: ParquetLimits) -> None:
         raise InvalidTableError(f"it unpacks to more than {limit}; send or write it in parts")
 
 
-def _check_count(what: str, count: int, limit: int) -> None:
-    if count > limit:
-        raise InvalidTableError(f"{count} {what}, over the limit of {limit}; send or write it in parts")
+def over_limit(what: str, count: int, limit: int) -> str:
+    return f"{count} {what}, over the limit of {limit}; send or write it in parts"

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlflow_resnet.errors import InvalidTableError
-from mlflow_resnet.images.parquet_limits import ParquetLimits, check_parquet, look_into, repeated_bytes
+from mlflow_resnet.images.parquet_limits import ParquetLimits, check_parquet, inspect_parquet, repeated_bytes
 from mlflow_resnet.images.reasons import one_line
 
 ROWS_AT_ONCE = 1000
@@ -21,18 +21,18 @@ LIMITS = ParquetLimits(100_000_000, decoded_bytes=32 * 2**30, page_bytes=64 * 2*
 Row = dict[str, Any]
 
 
-def parquet_columns(path: Path) -> list[str]:
-    """The names of the columns at the top. Raises as `parquet_rows` does."""
+def read_parquet_columns(path: Path) -> list[str]:
+    """The names of the columns at the top. Raises as `read_parquet_rows` does."""
     return check_parquet(path, LIMITS, ()).schema.to_arrow_schema().names
 
 
-def parquet_rows(path: Path, columns: Collection[str], limits: ParquetLimits = LIMITS) -> Iterator[Row]:
+def read_parquet_rows(path: Path, columns: Collection[str], limits: ParquetLimits = LIMITS) -> Iterator[Row]:
     """The values of `columns` in each row; of columns that the table lacks there are none.
 
     Raises:
         InvalidTableError: if it cannot be read, or is over the limits.
     """
-    repeated = look_into(path, limits, columns)[1]
+    repeated = inspect_parquet(path, limits, columns)[1]
     try:
         with pq.ParquetFile(path, read_dictionary=repeated) as file:
             names = [name for name in file.schema_arrow.names if name in columns]

@@ -11,7 +11,7 @@ from mlflow_resnet.errors import InvalidTableError
 MAX_LINE_CHARACTERS = 4 * 2**20  # of a line of JSON, or of a row of CSV with its line breaks
 
 
-def bounded_lines(file: IO[str]) -> Iterator[str]:
+def read_bounded_lines(file: IO[str]) -> Iterator[str]:
     """Each line with its end. Raises InvalidTableError about one over the limit."""
     for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_CHARACTERS + 1), ""), 1):
         if len(line) > MAX_LINE_CHARACTERS:
@@ -19,13 +19,13 @@ def bounded_lines(file: IO[str]) -> Iterator[str]:
         yield line
 
 
-def bounded_rows(file: IO[str]) -> Iterator[list[str]]:
+def read_bounded_rows(file: IO[str]) -> Iterator[list[str]]:
     """Each row of CSV. Raises InvalidTableError about one over the limit, or what is no CSV."""
     taken = 0
 
     def lines() -> Iterator[str]:
         nonlocal taken
-        for line in bounded_lines(file):
+        for line in read_bounded_lines(file):
             taken += len(line)
             if taken > MAX_LINE_CHARACTERS:
                 raise InvalidTableError(f"a row is over the limit of {MAX_LINE_CHARACTERS // 2**20} MiB")

@@ -40,7 +40,7 @@ def parse_fields(content: bytes | str) -> dict[str, Any]:
     """A JSON object."""
     facts = parse_json(content)
     if not isinstance(facts, dict):
-        raise ValueError(f"{words(facts)}, where an object with fields is expected")
+        raise ValueError(f"{shorten_value(facts)}, where an object with fields is expected")
     return facts
 
 
@@ -50,31 +50,33 @@ def check_fields(facts: Mapping[str, Any], kinds: Mapping[str, Any], whose: str 
     A field that there is not is none of its concern.
     """
     for name, kind in kinds.items():
-        if name in facts and not is_of(facts[name], kind):
-            raise ValueError(f"{whose}{name} is {words(facts[name])}; expected {expected(kind)}")
+        if name in facts and not is_of_kind(facts[name], kind):
+            raise ValueError(f"{whose}{name} is {shorten_value(facts[name])}; expected {describe_kind(kind)}")
 
 
-def record_of(kind: type[T], facts: Any) -> T:
+def build_record(kind: type[T], facts: Any) -> T:
     """The dataclass `kind` with these fields. Raises ValueError unless there are all of them, and each of its type."""
     if not isinstance(facts, Mapping):
-        raise ValueError(f"{words(facts)}, where an object with fields is expected")
+        raise ValueError(f"{shorten_value(facts)}, where an object with fields is expected")
     check_fields(facts, get_type_hints(kind))
     if unknown := facts.keys() - {field.name for field in fields(kind)}:  # type: ignore[arg-type]
-        raise ValueError(f"unknown field {words(min(unknown))}")
+        raise ValueError(f"unknown field {shorten_value(min(unknown))}")
     try:
         return kind(**facts)
     except TypeError as error:  # one is missing
         raise ValueError(str(error)) from None
 
 
-def is_of(value: Any, kind: Any) -> bool:
+def is_of_kind(value: Any, kind: Any) -> bool:
     origin, inner = get_origin(kind), get_args(kind)
     if origin is UnionType:
-        return any(is_of(value, each) for each in inner)
+        return any(is_of_kind(value, each) for each in inner)
     if origin is dict or origin is Mapping:
-        return isinstance(value, Mapping) and all(isinstance(k, str) and is_of(v, inner[1]) for k, v in value.items())
+        return isinstance(value, Mapping) and all(
+            isinstance(k, str) and is_of_kind(v, inner[1]) for k, v in value.items()
+        )
     if origin is list:
-        return isinstance(value, list) and all(is_of(each, inner[0]) for each in value)
+        return isinstance(value, list) and all(is_of_kind(each, inner[0]) for each in value)
     if kind is Any:
         return True
     if kind is float:
@@ -82,14 +84,14 @@ def is_of(value: Any, kind: Any) -> bool:
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
-def expected(kind: Any) -> str:
+def describe_kind(kind: Any) -> str:
     if get_origin(kind) is UnionType:
-        return " or ".join(map(expected, get_args(kind)))
+        return " or ".join(map(describe_kind, get_args(kind)))
     if get_origin(kind) is list:
-        return f"a list, of {expected(get_args(kind)[0])} each"
+        return f"a list, of {describe_kind(get_args(kind)[0])} each"
     return NAMES.get(kind, "an object with fields")
 
 
-def words(value: Any) -> str:
+def shorten_value(value: Any) -> str:
     text = presentable(repr(value))  # before it is cut: half a URI would show its password
     return text if len(text) <= 40 else f"{text[:40]}…"

@@ -73,6 +73,8 @@ class Predictor:
         num_workers: int = 0,
         precision: str = "auto",
         forward: Forward | None = None,
+        model_sha256: str = "",
+        model_id: str = "",
     ) -> None:
         """Predicts with `forward`, which is in `precision`, or else with torch."""
         self.classifier = classifier
@@ -83,7 +85,7 @@ class Predictor:
         self.precision = (
             precision if forward else scoring_precision(precision, self.device, classifier.precision_checks)
         )
-        self.model_sha256 = self.model_id = ""
+        self.model_sha256, self.model_id = model_sha256, model_id
         self.threads = num_workers or default_threads()
         self._decoding = BoundedSemaphore(self.threads)  # whatever the number of requests: a large image takes memory
         self.apart = BoundedSemaphore(1)

@@ -75,7 +75,7 @@ def read_model(folder: Path) -> StoredModel:
     if recorded not in ("", sha256):
         raise TamperedModelError(str(folder), f"its {MLMODEL_FILE_NAME}", recorded, sha256)
     check_signature(mlmodel, classifier, folder)
-    config = config_of(mlmodel)
+    config = get_config(mlmodel)
     return StoredModel(classifier, data, exports, config, sha256, recorded, str(description[WEIGHTS_SHA256]))
 
 
@@ -114,12 +114,12 @@ def read_mlmodel_fields(folder: Path) -> dict[str, Any]:
         raise InvalidModelError(
             str(folder), f"its flavors are {', '.join(flavors)}; expected {FLAVOR_NAME}. MLflow itself loads it."
         )
-    if not isinstance(config_of({"flavors": flavors}), dict):
+    if not isinstance(get_config({"flavors": flavors}), dict):
         raise InvalidModelError(str(folder), "its configuration is not names with values. Log it again.")
     return fields | {"flavors": flavors}
 
 
-def config_of(mlmodel: Mapping[str, Any]) -> Mapping[str, Any]:
+def get_config(mlmodel: Mapping[str, Any]) -> Mapping[str, Any]:
     """How the model is configured, by MLmodel's fields."""
     return mlmodel["flavors"].get(PYFUNC, {}).get("config") or {}
 
@@ -133,20 +133,20 @@ def compute_model_sha256(
         mlmodel: as `read_mlmodel_fields` gives it.
         description: `classifier.json`, with the sha256 of the weights as they were read.
     """
-    config = config_of(mlmodel)
+    config = get_config(mlmodel)
     facts = {
         "classifier": {name: description[name] for name in DESCRIBED if name in description},
         "exports": {name: asdict(export) for name, export in exports.items()},
         "config": {name: config.get(name) or default for name, default in CONFIGURED.items()},
         "signature": {
-            part: [{name: each.get(name) for name in names} for each in columns_of(mlmodel, part)]
+            part: [{name: each.get(name) for name in names} for each in read_columns(mlmodel, part)]
             for part, names in SIGNED.items()
         },
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def columns_of(mlmodel: Mapping[str, Any], part: str) -> list[dict[str, Any]]:
+def read_columns(mlmodel: Mapping[str, Any], part: str) -> list[dict[str, Any]]:
     """The inputs, outputs or params of the signature.
 
     Raises:
@@ -165,7 +165,7 @@ def check_signature(mlmodel: Mapping[str, Any], classifier: ImageClassifier, fol
     Raises:
         InvalidModelError: if it does.
     """
-    names = [str(column.get("name")) for column in columns_of(mlmodel, "outputs")]
+    names = [str(column.get("name")) for column in read_columns(mlmodel, "outputs")]
     promised = [name.removeprefix(PROBABILITY) for name in names if name.startswith(PROBABILITY)]
     if promised and promised != list(classifier.classes):
         problem = f"its signature has the classes {listed(promised)}; its classifier {listed(classifier.classes)}."

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from mlflow_resnet.images.untrusted import record_of
+from mlflow_resnet.images.untrusted import build_record
 
 TAG = "mlflow_resnet.history."
 NAME = re.compile(re.escape(TAG) + r"(?P<alias>[\w\-]+)\.(?P<sequence>\d{6,})")
@@ -72,7 +72,7 @@ def entry_of(text: str) -> Entry:
         del facts["weights_sha256"]
         facts["model_sha256"] = ""
     facts["before"], facts["after"] = facts.pop("from"), facts.pop("to")
-    entry = record_of(Entry, facts)
+    entry = build_record(Entry, facts)
     if datetime.fromisoformat(entry.time).utcoffset() is None:
         raise ValueError("a time without an offset")
     return entry

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mlflow_resnet.errors import InvalidTableError, RefusedBodyError
-from mlflow_resnet.images.parquet_limits import ParquetLimits, check_parquet
+from mlflow_resnet.images.parquet_limits import ParquetLimits, TooManyRowsError, check_parquet
 from mlflow_resnet.scoring.sentences import without_words_of_others
 
 MIB = 2**20
@@ -29,7 +29,6 @@ MAX_CELLS = 1_000_000  # of a CSV table
 _SURROGATES = re.compile(
     rb"(?<!\\)((?:\\\\)*)(?:(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
 )
-_ROWS = re.compile(r"(\d+) rows, over the limit")
 _BRACKETS = re.compile(rb"[\[\]{}]")
 _LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (MAX_DIGITS + 1))
 
@@ -80,7 +79,7 @@ def checked_body(kind: str, content: bytes, limits: BodyLimits, max_images: int)
     if kind == CSV:
         check_csv(content)
         return content, len(content)
-    return content, decoded_size(content, limits, max_images)
+    return content, bound_decoded_size(content, limits, max_images)
 
 
 def checked_json(content: bytes) -> bytes:
@@ -100,7 +99,7 @@ def checked_json(content: bytes) -> bytes:
         raise RefusedBodyError("the body is not valid JSON")
     if _LONG_NUMBER.search(structure):
         raise RefusedBodyError(f"the JSON has a number of more than {MAX_DIGITS} digits")
-    if depth_of(structure) > MAX_DEPTH:
+    if measure_depth(structure) > MAX_DEPTH:
         raise RefusedBodyError(f"the JSON is nested more than {MAX_DEPTH} deep")
     return content
 
@@ -109,7 +108,7 @@ def too_many_values() -> RefusedBodyError:
     return RefusedBodyError(f"the JSON has more than {MAX_VALUES} values; send several requests, or Parquet")
 
 
-def depth_of(structure: bytes) -> int:
+def measure_depth(structure: bytes) -> int:
     """How deep brackets are nested."""
     depth = deepest = 0
     for bracket in _BRACKETS.finditer(structure):
@@ -140,7 +139,7 @@ def check_csv(content: bytes) -> None:
         raise RefusedBodyError("the CSV has too many rows and columns; send several requests, or Parquet")
 
 
-def decoded_size(content: bytes, limits: BodyLimits, max_images: int) -> int:
+def bound_decoded_size(content: bytes, limits: BodyLimits, max_images: int) -> int:
     """Bytes that a Parquet file takes at most once it is decoded: the lower of two bounds, if that holds.
 
     Raises:
@@ -151,10 +150,10 @@ def decoded_size(content: bytes, limits: BodyLimits, max_images: int) -> int:
         try:
             check_parquet(io.BytesIO(content), ParquetLimits(max_images, size, min(size, limits.bytes)))
             return size
+        except TooManyRowsError as error:
+            problem = f"{error.rows} images in one request, over the limit of {max_images}; send several requests"
+            raise RefusedBodyError(problem) from None
         except InvalidTableError as error:
-            if rows := _ROWS.match(error.message):
-                problem = f"{rows[1]} images in one request, over the limit of {max_images}; send several requests"
-                raise RefusedBodyError(problem) from None
             refusal = RefusedBodyError(f"the Parquet file cannot be taken: {without_words_of_others(error.message)}")
     raise refusal
 

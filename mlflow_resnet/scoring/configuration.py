@@ -43,7 +43,7 @@ def configured_model(stored: StoredModel, given: Mapping[str, Any]) -> ScoringMo
     hosted = hosting.is_hosted()
     if hosted:
         hosting.share_cores()
-    number = limited if hosted else positive
+    number = read_limited if hosted else positive
     numbers = {name: number(config, name) for name in LIMITS}
     latency = milliseconds(config)
     model = ScoringModel(configured_predictor(stored, config), max_latency_ms=latency, **numbers)
@@ -65,9 +65,8 @@ def configured_predictor(stored: StoredModel, config: dict[str, Any], num_worker
     precision, forward = prepared_forward(
         stored.classifier, device, config["precision"], config["backend"], stored.data, stored.exports
     )
-    predictor = Predictor(stored.classifier, str(device), num_workers, precision, forward)
-    predictor.model_sha256, predictor.model_id = stored.sha256, stored.model_id
-    return predictor
+    identity = {"model_sha256": stored.sha256, "model_id": stored.model_id}
+    return Predictor(stored.classifier, str(device), num_workers, precision, forward, **identity)
 
 
 def read_operators_configuration() -> dict[str, Any]:
@@ -105,7 +104,7 @@ def positive(config: dict[str, Any], name: str) -> int:
     return int(text)
 
 
-def limited(config: dict[str, Any], name: str) -> int:
+def read_limited(config: dict[str, Any], name: str) -> int:
     """The same where it decides a server's memory: at most LIMITS, or what the operator says."""
     value, limit = positive(config, name), LIMITS[name]
     if value > limit and str(value) != str(read_operators_configuration().get(name)):

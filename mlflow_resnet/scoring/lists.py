@@ -11,13 +11,13 @@ from typing import Any
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidTableError, encodable, listed
 from mlflow_resnet.images.parallel import map_ordered
-from mlflow_resnet.images.parquet_rows import parquet_columns, parquet_rows
+from mlflow_resnet.images.parquet_rows import read_parquet_columns, read_parquet_rows
 from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.images.rules import is_image
 from mlflow_resnet.images.s3.client import connected
 from mlflow_resnet.images.s3.transfer import THREADS
 from mlflow_resnet.images.sources import ImageSource, failing_source, file_source, is_remote, local_file, object_source
-from mlflow_resnet.images.text_rows import bounded_lines, bounded_rows
+from mlflow_resnet.images.text_rows import read_bounded_lines, read_bounded_rows
 from mlflow_resnet.scoring.inputs import NO_URLS, URL
 from mlflow_resnet.text.credentials import without_credentials
 from mlflow_resnet.text.spreadsheets import is_ours, unquote
@@ -93,13 +93,13 @@ class ImageList:
 
 def lines(path: Path) -> Iterator[str]:
     with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:  # a path need not be UTF-8
-        for line in bounded_lines(file):
+        for line in read_bounded_lines(file):
             yield line.removesuffix("\n")
 
 
 def csv_cells(path: Path) -> Iterator[str]:
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        rows = bounded_rows(file)
+        rows = read_bounded_rows(file)
         header = next(rows, [])
         position = header.index(column_of(path, header))
         as_meant = unquote if is_ours(header) else str
@@ -108,8 +108,8 @@ def csv_cells(path: Path) -> Iterator[str]:
 
 
 def parquet_cells(path: Path) -> Iterator[str]:
-    name = column_of(path, parquet_columns(path))
-    for row in parquet_rows(path, [name]):
+    name = column_of(path, read_parquet_columns(path))
+    for row in read_parquet_rows(path, [name]):
         yield row[name] if isinstance(row[name], str) else ""
 
 

@@ -14,7 +14,7 @@ from mlflow_resnet.console import say
 from mlflow_resnet.errors import OutputError, listed
 from mlflow_resnet.images.output import new_file, output_errors, synced
 from mlflow_resnet.images.reasons import one_line
-from mlflow_resnet.images.untrusted import parse_fields, record_of
+from mlflow_resnet.images.untrusted import build_record, parse_fields
 
 ROWS_PER_PART = 4096
 FACTS = b"mlflow_resnet"
@@ -119,7 +119,7 @@ def facts_in(path: Path, number: int) -> Facts:
     with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as reader:
         facts = parse_fields(reader.schema.metadata[FACTS])
         reader.read_all().validate(full=True)
-    found = record_of(Facts, facts | {"progress": record_of(Progress, facts["progress"])})
+    found = build_record(Facts, facts | {"progress": build_record(Progress, facts["progress"])})
     if found.progress.parts != number:
         raise ValueError(f"it is part {found.progress.parts}")
     return found

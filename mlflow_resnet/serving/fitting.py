@@ -15,7 +15,7 @@ from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError
 from mlflow_resnet.images.memory import available_memory, size_in_words
 from mlflow_resnet.model.storage import DATA_SUBPATH, DESCRIPTION_FILE, WEIGHTS_FILE, read_description
-from mlflow_resnet.scoring.configuration import DEFAULT_MODEL_CONFIG, limited
+from mlflow_resnet.scoring.configuration import DEFAULT_MODEL_CONFIG, read_limited
 
 MAX_TEXT_BYTES = 16 * 2**20  # of MLmodel, classifier.json and the like, which parsers make many times as large
 MAX_YAML_EVENTS = 10_000  # of MLmodel: values, and beginnings and ends of lists
@@ -57,19 +57,19 @@ def check_fits(path: Path, config: Mapping[str, Any]) -> None:
     """
     data = path / DATA_SUBPATH
     sizes = [file.stat().st_size for file in data.rglob("*") if file.is_file()]
-    side, classes = shape_of(read_description(data))
+    side, classes = read_shape(read_description(data))
     weights = data / WEIGHTS_FILE
     if classes * BYTES_PER_CLASS > (weights.stat().st_size if weights.is_file() else 0):
         raise InvalidModelError("", f"its weights are too small for the {classes} classes that it claims.")
     if not 1 <= side <= LARGEST_IMAGE_SIZE:
         raise InvalidModelError("", f"looks at images of {side} pixels; expected 1 to {LARGEST_IMAGE_SIZE}.")
-    needed = COPIES * sum(sizes) + largest_batch(config) * side**2 * BYTES_PER_PIXEL
+    needed = COPIES * sum(sizes) + find_largest_batch(config) * side**2 * BYTES_PER_PIXEL
     if needed > (available := available_memory()):
         problem = f"needs about {size_in_words(needed)} of memory, and {size_in_words(available)} are free"
         raise InvalidModelError("", f"{problem}. Serve it on a larger machine, or with a smaller max_batch_size.")
 
 
-def shape_of(description: Mapping[str, Any]) -> tuple[int, int]:
+def read_shape(description: Mapping[str, Any]) -> tuple[int, int]:
     """Pixels of each side of what the network sees, and the number of classes, as a description claims them."""
     try:
         fields = description["preprocessing"]
@@ -79,9 +79,9 @@ def shape_of(description: Mapping[str, Any]) -> tuple[int, int]:
         raise InvalidModelError("", f"{DESCRIPTION_FILE} does not describe a classifier.") from None
 
 
-def largest_batch(config: Mapping[str, Any]) -> int:
+def find_largest_batch(config: Mapping[str, Any]) -> int:
     """Images that go through the network together, as a model is configured."""
     try:
-        return max(limited(DEFAULT_MODEL_CONFIG | dict(config), name) for name in ("batch_size", "max_batch_size"))
+        return max(read_limited(DEFAULT_MODEL_CONFIG | dict(config), name) for name in ("batch_size", "max_batch_size"))
     except InvalidOptionsError as error:
         raise InvalidModelError("", f"{error.message}.") from None

@@ -22,7 +22,7 @@ from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError
 from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.model.prediction import PROBABILITY
 from mlflow_resnet.model.storage import fetched_model
-from mlflow_resnet.model.stored import StoredModel, config_of, read_mlmodel_fields
+from mlflow_resnet.model.stored import StoredModel, get_config, read_mlmodel_fields
 from mlflow_resnet.options.base import AUTO
 from mlflow_resnet.registry.binding import Binding, bind
 from mlflow_resnet.registry.versions import uri_of
@@ -115,7 +115,7 @@ def load_version(model_uri: str, device: str = AUTO) -> ServedVersion:
 def read_configuration(path: Path, device: str) -> dict[str, Any]:
     """How a downloaded model is to be served: as its MLmodel says, and above that the operator."""
     check_texts(path)
-    saved = dict(config_of(read_mlmodel_fields(path)))
+    saved = dict(get_config(read_mlmodel_fields(path)))
     chosen = {} if device == AUTO else {"device": device}
     return DEFAULT_MODEL_CONFIG | saved | read_operators_configuration() | chosen
 

@@ -40,8 +40,9 @@ class Notes:
         self.path = path
         self.lock = threading.Lock()
         noted = read(path) if path else {}
-        self.facts = all_without_credentials(noted) | facts
-        if all_without_credentials(noted) != noted:
+        kept = all_without_credentials(noted)
+        self.facts = kept | facts
+        if kept != noted:
             self.note()  # files of earlier versions have the tracking server's password
 
     def __contains__(self, name: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mlflow_resnet.errors import CheckpointError
 from mlflow_resnet.images.reasons import one_line
-from mlflow_resnet.images.untrusted import MOST_JSON, check_fields, parse_fields, read_plain, words
+from mlflow_resnet.images.untrusted import MOST_JSON, check_fields, parse_fields, read_plain, shorten_value
 from mlflow_resnet.text.credentials import all_without_credentials
 
 PIECE, FILES = "piece.json", "files"
@@ -61,17 +61,17 @@ def read_piece(folder: Path) -> dict[str, Any]:
         return piece
     except FileNotFoundError:
         if folder.is_dir():
-            raise damaged(folder, f"no {PIECE}") from None
+            raise damaged_piece(folder, f"no {PIECE}") from None
         raise
     except (OSError, ValueError) as error:
-        raise damaged(folder, one_line(error)) from None
+        raise damaged_piece(folder, one_line(error)) from None
 
 
 def check_piece(piece: dict[str, Any]) -> None:
     """Raises ValueError unless the piece is of a kind, has what that kind needs, and names no folder elsewhere."""
     kind = piece.get("kind")
     if not isinstance(kind, str) or kind not in FIELDS:
-        raise ValueError(f"kind is {words(kind)}; expected one of {', '.join(FIELDS)}")
+        raise ValueError(f"kind is {shorten_value(kind)}; expected one of {', '.join(FIELDS)}")
     require(piece, FIELDS[kind] | {"id": str}, "")
     for point in piece["points"] if "points" in FIELDS[kind] else ():
         require(point, POINT, "a point's ")
@@ -79,7 +79,7 @@ def check_piece(piece: dict[str, Any]) -> None:
             raise ValueError("a point's dataset is no name and digest")
     place = PurePosixPath(piece["folder"] if kind == "files" else "")
     if place.is_absolute() or ".." in place.parts:
-        raise ValueError(f"folder {words(str(place))} leads out of the artifacts of the run")
+        raise ValueError(f"folder {shorten_value(str(place))} leads out of the artifacts of the run")
 
 
 def require(facts: dict[str, Any], kinds: dict[str, Any], whose: str) -> None:
@@ -95,5 +95,5 @@ def check_files(folder: Path) -> None:
             raise ValueError(f"{path.relative_to(folder.parent)} is a link, device or pipe")
 
 
-def damaged(folder: Path, problem: str) -> CheckpointError:
+def damaged_piece(folder: Path, problem: str) -> CheckpointError:
     return CheckpointError(folder, f"is damaged ({problem}). To deliver what comes after it, remove it")

@@ -81,7 +81,7 @@ def fit(
 
 
 @contextlib.contextmanager
-def fitting(saving: Saving) -> Iterator[None]:
+def refuse_other_checkpoints(saving: Saving) -> Iterator[None]:
     """Around the use of a checkpoint that is as it was written, but perhaps by something else.
 
     Raises:
@@ -113,7 +113,7 @@ def fit_from(
     course = Course(best, Budget(options.max_minutes * 60 or math.inf))
     device = prepare(classifier, options)
     if state:
-        with fitting(saving):
+        with refuse_other_checkpoints(saving):
             restore_course(course, state, classifier.classes, val.targets)
             classifier.network.load_state_dict(dict(state.tensors[NETWORK]))
     with deterministic_cudnn():
@@ -126,7 +126,7 @@ def fit_from(
             stop = Stop()
             trainer = Trainer(work, plan[number], options, progress, seconds, partial(obey, stop, saving, course))
             if state:
-                with fitting(saving):
+                with refuse_other_checkpoints(saving):
                     restore_trainer(trainer, state)
                 yield from course.told_again(trainer)
             else:

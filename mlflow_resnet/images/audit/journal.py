@@ -12,7 +12,7 @@ from threading import Lock
 from types import TracebackType
 
 from mlflow_resnet.images.audit.facts import ImageFacts
-from mlflow_resnet.images.untrusted import parse_json, record_of
+from mlflow_resnet.images.untrusted import build_record, parse_json
 
 Key = tuple[str, int, int]  # path, bytes, time of the last change in nanoseconds
 
@@ -40,7 +40,7 @@ class FactsJournal:
             for line in file:
                 try:
                     (path, size, time), facts = parse_json(line)
-                    self.known[path, size, time] = record_of(ImageFacts, facts)
+                    self.known[path, size, time] = build_record(ImageFacts, facts)
                 except (ValueError, TypeError):  # a line that a killed process did not finish, or of another version
                     continue
 

@@ -73,7 +73,7 @@ def _check_apart(source: Source, members: Sequence[zipfile.ZipInfo]) -> None:
 
 def _tar_members(source: Source, ignored: Counter[str]) -> Members:
     total = 0
-    with unpacked(source) as file, opened_tar(Metered(file, MAX_IMAGE_BYTES + 2**20)) as archive:
+    with open_unpacked(source) as file, open_tar(Metered(file, MAX_IMAGE_BYTES + 2**20)) as archive:
         count = 0
         while (member := _next_member(archive)) is not None:
             count += 1
@@ -86,7 +86,7 @@ def _tar_members(source: Source, ignored: Counter[str]) -> Members:
         _check_end(archive)
 
 
-def opened_tar(file: Metered) -> tarfile.TarFile:
+def open_tar(file: Metered) -> tarfile.TarFile:
     with file.allowing(MAX_HEADER_BYTES):  # it reads the first header
         return tarfile.open(fileobj=file, mode="r:")
 
@@ -105,7 +105,7 @@ def _next_member(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
 
 
 @contextmanager
-def unpacked(source: Source) -> Iterator[BinaryIO]:
+def open_unpacked(source: Source) -> Iterator[BinaryIO]:
     """The content of a tar that may be compressed, as its first bytes say."""
     with open(source, "rb") as file:
         begin = file.read(3)

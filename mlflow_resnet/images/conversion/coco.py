@@ -22,7 +22,7 @@ def listed_in_coco(path: Path, columns: Columns) -> Iterator[Listed]:
         InvalidDatasetError: if this is no file of COCO annotations.
     """
     try:
-        content = json.loads(affordable(path))
+        content = json.loads(read_affordable(path))
         categories = {category["id"]: str(category["name"]) for category in content["categories"]}
         images = {image["id"]: str(image["file_name"]) for image in content["images"]}
         labels: dict[Any, set[str]] = {key: set() for key in images}
@@ -42,7 +42,7 @@ def listed_in_coco(path: Path, columns: Columns) -> Iterator[Listed]:
             yield Listed(images[key], "", problem)
 
 
-def affordable(path: Path) -> bytes:
+def read_affordable(path: Path) -> bytes:
     """The content of a file of JSON, if there is memory for what it holds: 1 byte in it may take 30 there.
 
     Raises:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidTableError, listed
 from mlflow_resnet.images.names import shown
-from mlflow_resnet.images.parquet_rows import Row, parquet_columns, parquet_rows
+from mlflow_resnet.images.parquet_rows import Row, read_parquet_columns, read_parquet_rows
 from mlflow_resnet.images.reasons import one_line
-from mlflow_resnet.images.text_rows import bounded_lines, bounded_rows
+from mlflow_resnet.images.text_rows import read_bounded_lines, read_bounded_rows
 from mlflow_resnet.text.spreadsheets import is_ours, unquote
 
 TABLE_SUFFIXES = (".csv", ".parquet", ".jsonl")
@@ -97,7 +97,7 @@ def listed_row(row: Row, number: int, image: str, label: str) -> Listed:
 
 def csv_rows(path: Path, wanted: Collection[str]) -> Iterator[Row]:
     with open(path, encoding="utf-8-sig", newline="") as file:
-        rows = filter(None, bounded_rows(file))
+        rows = filter(None, read_bounded_rows(file))
         header = next(rows, [])
         as_meant = unquote if is_ours(header) else str
         for row in rows:
@@ -105,14 +105,14 @@ def csv_rows(path: Path, wanted: Collection[str]) -> Iterator[Row]:
 
 
 def all_parquet_rows(path: Path, wanted: Collection[str]) -> Iterator[Row]:
-    others = dict.fromkeys(parquet_columns(path))
-    for row in parquet_rows(path, wanted):
+    others = dict.fromkeys(read_parquet_columns(path))
+    for row in read_parquet_rows(path, wanted):
         yield others | row
 
 
 def jsonl_rows(path: Path, wanted: Collection[str]) -> Iterator[Row]:
     with open(path, encoding="utf-8-sig") as file:
-        for number, line in enumerate(bounded_lines(file), 1):
+        for number, line in enumerate(read_bounded_lines(file), 1):
             if not line.strip():
                 continue
             try:

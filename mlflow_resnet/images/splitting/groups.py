@@ -70,7 +70,7 @@ def marks_by_table(directory: LabeledDirectory, table: str, column: str) -> list
     for row in rows_of(path, {column, *IMAGE_COLUMNS, "name"}):
         image = image or chosen(path, "image", "", (*IMAGE_COLUMNS, "name"), row)
         group = group or chosen(path, "group", column, (), row)
-        marks[str(row.get(image))] = hashable(row.get(group))
+        marks[str(row.get(image))] = make_hashable(row.get(group))
     by_file = unambiguous(marks)
     found = [mark_of(name, marks, by_file) for name in directory.names]
     lost = [printable(name) for name, mark in zip(directory.names, found, strict=True) if mark is None]
@@ -80,7 +80,7 @@ def marks_by_table(directory: LabeledDirectory, table: str, column: str) -> list
     return found
 
 
-def hashable(cell: object) -> object:
+def make_hashable(cell: object) -> object:
     """A cell as a mark, also one that is a list or a record."""
     return str(cell) if isinstance(cell, (list, dict)) else cell
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mlflow_resnet.errors import InvalidModelError, TamperedWeightsError
 from mlflow_resnet.images.reasons import one_line
-from mlflow_resnet.images.untrusted import MOST_JSON, parse_fields, read_plain, record_of
+from mlflow_resnet.images.untrusted import MOST_JSON, build_record, parse_fields, read_plain
 from mlflow_resnet.model.storage import sha256_of
 
 EXPORT_FILE = "export.json"
@@ -48,7 +48,7 @@ def read_export(folder: str | os.PathLike[str]) -> Export:
         InvalidModelError: if it cannot be read.
     """
     try:
-        return record_of(Export, parse_fields(read_plain(Path(folder) / EXPORT_FILE, MOST_JSON, follow=True)))
+        return build_record(Export, parse_fields(read_plain(Path(folder) / EXPORT_FILE, MOST_JSON, follow=True)))
     except (OSError, ValueError) as error:
         raise InvalidModelError(str(folder), f"no readable {EXPORT_FILE} ({one_line(error)}).") from None
 

@@ -51,7 +51,7 @@ def prepared_forward(
     engine = FORMATS[backend]
     packages.imported(engine.PACKAGES[0])
     if data and (export := exports.get(backend)) and precision in (AUTO, export.precision):
-        return export.precision, forward_of_export(classifier, data / backend, export)
+        return export.precision, build_forward(classifier, data / backend, export)
     if precision == "int8":
         raise not_exported(data and data / backend, backend)
     if precision == AUTO:
@@ -60,11 +60,11 @@ def prepared_forward(
 
 
 def forward_of_files(classifier: ImageClassifier, folder: Path) -> Forward:
-    """What predicts with the exported files in `folder`; see `forward_of_export`."""
-    return forward_of_export(classifier, folder, read_export(folder))
+    """What predicts with the exported files in `folder`; see `build_forward`."""
+    return build_forward(classifier, folder, read_export(folder))
 
 
-def forward_of_export(classifier: ImageClassifier, folder: Path, export: Export) -> Forward:
+def build_forward(classifier: ImageClassifier, folder: Path, export: Export) -> Forward:
     """What predicts with exported files.
 
     Raises:

@@ -20,21 +20,21 @@ def judge(rules: Sequence[Rule], move: Move) -> list[tuple[Rule, Verdict]]:
     found, unreadable = evidence_for(move)
     back = is_rollback(move)
     asking = [rule for rule in rules if not (back and rule.rollback)]
-    best = min(found, key=lambda evidence: lacks(asking, move, evidence), default=None)
+    best = min(found, key=lambda evidence: count_what_lacks(asking, move, evidence), default=None)
     return [
-        (rule, verdict_on(rule, move, best, unreadable) if rule in asking else Verdict(tuple(unloadable(move))))
+        (rule, judge_rule(rule, move, best, unreadable) if rule in asking else Verdict(tuple(unloadable(move))))
         for rule in rules
     ]
 
 
-def lacks(rules: Sequence[Rule], move: Move, evidence: Evidence) -> tuple[int, int]:
+def count_what_lacks(rules: Sequence[Rule], move: Move, evidence: Evidence) -> tuple[int, int]:
     """How much a measurement lacks for the rules that are enforced, and for those that are only tried."""
     enforced = [len(of_evidence(rule, move, evidence)) for rule in rules if rule.is_enforced]
     tried = [len(of_evidence(rule, move, evidence)) for rule in rules if not rule.is_enforced]
     return sum(enforced), sum(tried)
 
 
-def verdict_on(rule: Rule, move: Move, evidence: Evidence | None, unreadable: Sequence[str]) -> Verdict:
+def judge_rule(rule: Rule, move: Move, evidence: Evidence | None, unreadable: Sequence[str]) -> Verdict:
     """What the version and its measurement lack."""
     missing = [*unloadable(move), *of_version(rule, move), *of_approval(rule, move)]
     if not evidence:

@@ -60,7 +60,7 @@ class Description:
     signature: bool = False
 
 
-def described(store: AbstractStore, name: str, version: int, tracking_uri: str | None) -> Description | None:
+def describe_mlmodel(store: AbstractStore, name: str, version: int, tracking_uri: str | None) -> Description | None:
     """Reads the MLmodel file of a version, which takes long and so is done before the lock; None if it cannot be."""
     try:
         model = logged_model(model_id_of(store, name, version), tracking_uri)

@@ -12,7 +12,7 @@ from mlflow_resnet.registry import history
 from mlflow_resnet.registry.evidence import key_of_environment
 from mlflow_resnet.registry.gate import guards
 from mlflow_resnet.registry.gate.decision import judge
-from mlflow_resnet.registry.gate.facts import Description, described, proven, user, who
+from mlflow_resnet.registry.gate.facts import Description, describe_mlmodel, proven, user, who
 from mlflow_resnet.registry.gate.policy import Policy
 from mlflow_resnet.registry.gate.reloading import PolicyFile
 from mlflow_resnet.registry.gate.rows import Rows
@@ -50,7 +50,7 @@ class GuardedAliases(Rows):
         """The MLmodel file, if a rule asks for it. It may take long to fetch, so it is not fetched under the lock."""
         if not any(rule.flavor or rule.signature for rule in self.policy.guarding(name, alias)):
             return None
-        return described(self, name, version, self.tracking_uri)
+        return describe_mlmodel(self, name, version, self.tracking_uri)
 
     def is_for_prompts(self, name: str, version: Any) -> bool:
         """Whether the version is a prompt's, and so is the model."""

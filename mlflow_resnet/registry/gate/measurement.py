@@ -75,7 +75,7 @@ def of_origin(rule: Rule, move: Move, evidence: Evidence) -> list[str]:
     if rule.dataset_digests and evidence.dataset_digest not in rule.dataset_digests:
         wanted = " or ".join(rule.dataset_digests)
         missing.append(f"it was measured on data with digest {evidence.dataset_digest}; expected {wanted}")
-    age = move.now - moment(evidence.measured_at)
+    age = move.now - parse_time(evidence.measured_at)
     if age < -CLOCKS:
         missing.append(f"it was measured at {evidence.measured_at}, which is yet to come")
     if rule.max_age_days is not None and age > timedelta(days=rule.max_age_days):
@@ -89,7 +89,7 @@ def of_origin(rule: Rule, move: Move, evidence: Evidence) -> list[str]:
     return missing
 
 
-def moment(time: str) -> datetime:
+def parse_time(time: str) -> datetime:
     return datetime.fromisoformat(time)
 
 
@@ -125,7 +125,7 @@ def unlogged(known: Proven, evidence: Evidence, name: str, value: float, owner: 
 def outlived(move: Move, evidence: Evidence) -> list[str]:
     """Whether the version lost the alias since it was measured: what was taken back must be measured again."""
     losses = [entry.time for entry in moves_of_the_gate(move.past) if entry.before == move.version != entry.after]
-    if not losses or moment(evidence.measured_at) >= moment(losses[-1]):
+    if not losses or parse_time(evidence.measured_at) >= parse_time(losses[-1]):
         return []
     return [f"it was measured at {evidence.measured_at}, before it lost @{move.alias} at {losses[-1]}"]
 

@@ -22,9 +22,9 @@ MEANT = "?[]{}|\\^$!%,;"  # mean something elsewhere: in a shell, a regular expr
 OF_MLFLOW_RESNET = "mlflow_resnet."  # begins the names of tags that the gate or the commands write
 
 
-def mistakes_in(rules: Sequence[Rule]) -> list[str]:
+def find_mistakes(rules: Sequence[Rule]) -> list[str]:
     """What is wrong with rules whose fields can be read, each with the rule's number, from 1."""
-    found = [f"rule {number}: {each}" for number, rule in enumerate(rules, 1) for each in mistakes_of(rule)]
+    found = [f"rule {number}: {each}" for number, rule in enumerate(rules, 1) for each in find_mistakes_in_rule(rule)]
     facts = [vars(rule) | {"models": folded(rule.models), "alias": folded(rule.alias)} for rule in rules]
     for number, fact in enumerate(facts, 1):
         if (first := facts.index(fact) + 1) != number and fact["models"]:
@@ -32,7 +32,7 @@ def mistakes_in(rules: Sequence[Rule]) -> list[str]:
     return found
 
 
-def mistakes_of(rule: Rule) -> Iterator[str]:
+def find_mistakes_in_rule(rule: Rule) -> Iterator[str]:
     yield from of_name("models", rule.models, _validate_model_name)
     yield from of_name("alias", rule.alias, _validate_model_alias_name, _validate_model_alias_name_reserved)
     for metric, bounds in rule.metrics.items():

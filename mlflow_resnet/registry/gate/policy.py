@@ -15,7 +15,7 @@ import yaml
 from mlflow_resnet.errors import PathError
 from mlflow_resnet.evaluation.names import LOWER_IS_BETTER
 from mlflow_resnet.registry.evidence import KEY_VARIABLE, key_of_environment
-from mlflow_resnet.registry.gate.mistakes import mistakes_in
+from mlflow_resnet.registry.gate.mistakes import find_mistakes
 from mlflow_resnet.registry.gate.reader import Reader, UniqueKeysLoader, are_texts, is_text, is_text_or_null
 from mlflow_resnet.registry.gate.rule import DRY_RUN, ENFORCE, Approval, Bounds, NotWorse, Rule
 
@@ -67,7 +67,7 @@ def read_policy(path: Path) -> Policy:
     if not isinstance(facts, list) or not facts:
         raise InvalidPolicyError(path, ["it has no rules; expected a list, each rule with models: and alias:"])
     rules = tuple(rule_of(each, f"rule {number}", problems) for number, each in enumerate(facts, 1))
-    problems += mistakes_in(rules)
+    problems += find_mistakes(rules)
     if any(rule.signed for rule in rules) and not key_of_environment():
         problems.append(f"signed is true, but the server has no key; set {KEY_VARIABLE} in its environment")
     if problems:
