@@ -191,7 +191,6 @@ FEW = ("load_model", "pyfunc", "serve")  # the others are all tried with a few t
     [
         *((tampering, FEW) for tampering in TAMPERINGS),
         ("classes in another order", ()),
-        ("weights and description of another model", ()),
         *(pytest.param(tampering, (), marks=pytest.mark.slow) for tampering in TAMPERINGS),
     ],
 )

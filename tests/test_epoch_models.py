@@ -92,6 +92,7 @@ def test_without_the_option_there_is_only_the_model_that_is_kept(workdir, option
     assert (model.name, f"models:/{model.model_id}") == ("model", result.model_uri)
 
 
+@pytest.mark.slow
 def test_offline_they_wait_for_sync(workdir, images, options):
     assert train(options(offline=True, **KEPT)).run_id == ""
     assert epoch_models() == []

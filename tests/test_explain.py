@@ -138,6 +138,7 @@ def test_predict_adds_a_picture_before_the_error(top_k, trained, folder):
             assert_explains(base64.b64decode(text, validate=True), trained.classifier, folder / image)
 
 
+@pytest.mark.slow
 def test_over_http_the_picture_is_text_in_strict_json(served, trained, folder):
     files = [folder / "0.png", folder / "007" / "bad.jpg", folder / "grün" / "1.jpg"]
     contents = [base64.b64encode(file.read_bytes()).decode() for file in files]

@@ -89,8 +89,15 @@ def all_together(trainings):
     return in_processes(2, outcomes, {name: trainings[name] for name in ONE_LEARNS_TOO}, {})
 
 
-ONE_LEARNS = ["average of weights", "accumulation"]
-ONE_LEARNS_TOO = ["batch norms in step", "frozen batch norms", "linear probe", "probe, then finetune", "sampler"]
+ONE_LEARNS = ["average of weights"]
+ONE_LEARNS_TOO = [
+    "accumulation",
+    "batch norms in step",
+    "frozen batch norms",
+    "linear probe",
+    "probe, then finetune",
+    "sampler",
+]
 TWO_LEARN = ["batch norms apart", "a budget"]
 
 

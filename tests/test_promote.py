@@ -10,9 +10,10 @@ import mlflow_resnet
 from mlflow_resnet.champions import promote
 from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError, PromotionRefusedError
 from mlflow_resnet.options import PromoteOptions
-from mlflow_resnet.registry import evidence, promotion
+from mlflow_resnet.registry import aliases, evidence, promotion
 
 NAME = "promoted-colors"
+CLAIM_SECONDS = aliases.CLAIM_SECONDS
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +22,17 @@ def models(trained):
     random = mlflow_resnet.new_classifier("resnet18", trained.classifier.classes, trained.classifier.preprocessing)
     with mlflow.start_run():
         return [mlflow_resnet.log_model(classifier).model_uri for classifier in (trained.classifier, random)]
+
+
+@pytest.fixture(autouse=True)
+def short_claims(monkeypatch):
+    """A claim waits for others who move the alias at the same time; most tests have no others."""
+    monkeypatch.setattr(aliases, "CLAIM_SECONDS", 0.05)
+
+
+@pytest.fixture
+def real_claims(short_claims, monkeypatch):
+    monkeypatch.setattr(aliases, "CLAIM_SECONDS", CLAIM_SECONDS)
 
 
 @pytest.fixture
@@ -120,7 +132,7 @@ def test_an_alias_that_somebody_moved_meanwhile_is_not_overwritten(versions, ima
     assert versions.get_model_version(NAME, "1").tags["mlflow_resnet.promotion.result"] == "refused"
 
 
-def test_of_two_at_once_one_wins_and_the_other_hears_of_it(versions, images):
+def test_of_two_at_once_one_wins_and_the_other_hears_of_it(versions, images, real_claims):
     compared = [promote(options(images, version, measure_only=True)) for version in (1, 2)]
     with ThreadPoolExecutor(2) as pool:
         ends = list(pool.map(how_it_ends, compared))
@@ -139,7 +151,7 @@ def test_after_a_refusal_nobody_claims_the_alias_any_more(versions, images):
     assert versions.get_model_version(NAME, "1").tags["mlflow_resnet.promotion.result"] == "refused"
 
 
-def test_who_says_for_the_server_that_it_has_a_gate_is_not_believed(versions, images, capsys):
+def test_who_says_for_the_server_that_it_has_a_gate_is_not_believed(versions, images, capsys, real_claims):
     """The history is written, and two at once hear of each other, as on any plain server."""
     versions.set_registered_model_tag(NAME, "mlflow_resnet.gate", "champion")
     assert not promote(options(images, 1)).is_guarded

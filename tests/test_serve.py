@@ -184,6 +184,7 @@ def test_as_many_images_as_allowed_and_one_more(small, files):
     assert len(rows(post(small, {"inputs": [encoded(files[0])]}))) == 1
 
 
+@pytest.mark.slow
 def test_an_image_over_the_cap_is_a_row(served, files):
     content = files[0].read_bytes()
     too_large = content + bytes(64 * 2**20)
@@ -329,6 +330,7 @@ def test_no_request_does_harm(kind, examples, served, files, tmp_path):
     attack(served, kind, examples, tmp_path, still_answers)
 
 
+@pytest.mark.slow
 def test_a_tampered_model_never_becomes_healthy(trained, tmp_path):
     model = mlflow.artifacts.download_artifacts(trained.model_uri, dst_path=tmp_path)
     with open(f"{model}/data/model.safetensors", "r+b") as weights:
@@ -343,6 +345,7 @@ def test_a_tampered_model_never_becomes_healthy(trained, tmp_path):
         requests.get(f"http://127.0.0.1:{port}/ping", timeout=5)
 
 
+@pytest.mark.slow
 def test_models_predict_scores_a_json_file(trained, offline, files, tmp_path):
     (tmp_path / "input.json").write_text(json.dumps({"inputs": [encoded(file) for file in files[::4]]}))
     command = [sys.executable, "-m", "mlflow", "models", "predict", "--model-uri", trained.model_uri]

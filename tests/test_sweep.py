@@ -94,6 +94,7 @@ def test_a_deleted_parent_run_is_replaced(workdir, options):
     assert list(children(more.run_id)) == ["trial 1"]
 
 
+@pytest.mark.slow
 def test_other_options_make_another_study_or_are_refused_under_its_name(workdir, options):
     first = sweep(options(trials=1, study_name="mine"))
     assert sweep(options(trials=1, random_seed=2)).study_name != first.study_name == "mine"

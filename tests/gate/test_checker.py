@@ -31,7 +31,7 @@ from mlflow_resnet.registry import history
 from mlflow_resnet.serving.version import load_version
 
 
-@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def crowd(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, empty_database: Path
 ) -> Iterator[Site]:
@@ -39,6 +39,7 @@ def crowd(
         yield found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FOUND)
 def test_a_hole_that_was_found_once_is_closed(crowd, name):
     play(FOUND[name], crowd, check)
@@ -49,6 +50,7 @@ DEFAULTS |= {"birth": "none", "model_tag": 5, "version_tag": 8, "source": 1, "da
 DEFAULTS |= {"status": READY, "file": "MLmodel"}
 
 
+@pytest.mark.slow
 def test_each_action_reaches_its_routes(crowd):
     """A checker that misspells a route checks nothing."""
     actions = {name: set(inspect.signature(action).parameters) & set(DEFAULTS) for name, action in ACTIONS.items()}
@@ -61,6 +63,7 @@ def test_each_action_reaches_its_routes(crowd):
     assert len(done) > len(PLAYED) - 12
 
 
+@pytest.mark.slow
 def test_nobody_unproven_is_champion_whatever_several_users_do_at_once(crowd):
     number = random.randrange(10**6)
     told = search(crowd, number, steps=40)

@@ -75,6 +75,7 @@ def test_of_several_promotions_at_once_the_gate_lets_one_through(gate, models, i
     assert f"but version {gate.champion(name)} is @champion now, since" in refused
 
 
+@pytest.mark.slow
 def test_models_without_rules_keep_their_history_as_on_any_server(gate, models, images):
     name = registered("unruled", models)
     promote(options(name, 1, images))

@@ -54,7 +54,7 @@ GOOD = {
     "PPM": encoded(PICTURE, "PPM"),
     "text PPM": b"P3 8 6 255 # eight by six\n" + b" ".join(b"%d" % (n % 256) for n in range(144)),
 }
-MUTATIONS_OF_EACH = 300
+MUTATIONS_OF_EACH = 120
 ROOM = 2**30  # bytes of memory to read a file with; 64 megapixels take 256 MB, and as much again while they are turned
 # Reads files one after the other with little memory and a time limit for each, as the scan and as training does.
 # Prints name -> [reason of the scan, reason of the training], "" for a picture; on stderr each name before it is read.
@@ -157,7 +157,7 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 def test_a_damaged_file_is_a_picture_or_a_clear_error(kind: str, damaged: dict[str, list[str]]) -> None:
     found = [reasons for name, reasons in damaged.items() if name.startswith(f"{kind}, ")]
     assert len(found) == MUTATIONS_OF_EACH + 1
-    assert sum(scan != "" for scan, _ in found) > 30
+    assert sum(scan != "" for scan, _ in found) > 12
     assert not [reason for reasons in found for reason in reasons if "\n" in reason or len(reason) > 300]
     assert not [reasons for reasons in found if bool(reasons[0]) != bool(reasons[1])]
 
