@@ -12,7 +12,7 @@ os.environ.setdefault("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run beside each other, where two threads wait for each other
 
 import pytest  # noqa: E402
-from helpers import TINY, free_port, server, unchanged, write_class_folders  # noqa: E402
+from helpers import ROOT, TINY, free_port, server, unchanged, write_class_folders  # noqa: E402
 from tiers import (  # noqa: E402, F401
     pytest_collection_modifyitems,
     pytest_ignore_collect,
@@ -25,6 +25,14 @@ from tiers import (  # noqa: E402, F401
 def user_cache(tmp_path_factory) -> None:
     """What users have in ~/.cache is neither read nor written."""
     os.environ["MLFLOW_RESNET_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clean_checkout() -> Iterator[None]:
+    """No test leaves in the checkout what MLflow and our commands write where they are called."""
+    before = set(os.listdir(ROOT))
+    yield
+    assert not (set(os.listdir(ROOT)) - before) & {"mlflow.db", "mlruns", "mlartifacts", "checkpoints"}
 
 
 @pytest.fixture(autouse=True)
@@ -130,7 +138,10 @@ def empty_database(tmp_path_factory) -> Path:
     import mlflow
 
     path = tmp_path_factory.mktemp("database") / "mlflow.db"
+    before = os.getcwd()
+    os.chdir(path.parent)  # where artifacts will go is written into the database
     mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    os.chdir(before)
     return path
 
 
