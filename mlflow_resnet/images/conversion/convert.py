@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -20,8 +21,20 @@ from mlflow_resnet.errors import (
     encodable,
     listed,
 )
-from mlflow_resnet.images.conversion.entries import Entry, entries_of, label_problem
-from mlflow_resnet.images.conversion.journal import JOURNAL_NAME, Journal
+from mlflow_resnet.images.conversion.changes import (
+    Survey,
+    describe_alike,
+    describe_kept,
+    describe_repeated,
+    find_changes,
+    find_names_of_others,
+    make_unique,
+    remove_gone,
+    survey_entries,
+    update_folder,
+)
+from mlflow_resnet.images.conversion.entries import Entry, entries_of, is_listing, label_problem
+from mlflow_resnet.images.conversion.journal import JOURNAL_NAME, Journal, key_of
 from mlflow_resnet.images.conversion.tables import Columns
 from mlflow_resnet.images.decode import MAX_IMAGE_BYTES, decode, usual_suffix
 from mlflow_resnet.images.directories import no_images
@@ -34,6 +47,8 @@ from mlflow_resnet.images.rules import LEFT_OUT_NAME, Ignored, is_image
 from mlflow_resnet.text.credentials import without_credentials
 from mlflow_resnet.text.spreadsheets import QUOTED, write_csv
 
+REASONS = 5  # in the message that no image can be read
+
 
 @dataclass(frozen=True)
 class Converted:
@@ -42,6 +57,7 @@ class Converted:
     Attributes:
         images: in the directory; `added` are those that an earlier call had not put there.
         unreadable: source -> why it was left out.
+        notes: sentences about what was understood, moved and removed.
     """
 
     images: int
@@ -49,6 +65,7 @@ class Converted:
     classes: tuple[str, ...]
     unreadable: dict[str, str]
     ignored: Ignored
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,7 +92,8 @@ def convert(
 ) -> Converted:
     """Copies the readable images of a source to `output_dir`, in class folders or flat, and lists them in an index.
 
-    A call that was interrupted is gone on with by the next one; one for a directory that is complete adds what is new.
+    A call that was interrupted is gone on with by the next one. One for a directory that is complete adds what is new,
+    moves what has another label now, and removes what a table does not name any more.
 
     Args:
         source: folder, `s3://` prefix, archive (.zip, .tar, .tar.gz, .tar.bz2), table (.csv, .parquet, .jsonl), or file
@@ -95,31 +113,45 @@ def convert(
     source, ignored, left_out = os.fspath(source), Counter[str](), dict[str, str]()
     facts = {SOURCE: without_credentials(encodable(source)), TRANSFER: transfer}
     key = hashlib.sha256("\0".join(facts.values()).encode()).hexdigest()[:8]
+    entries = partial(entries_of, source, Columns(image_column, label_column), image_root)
+    notes: list[str] = []
     with (
         resumable_directory(output_dir, key, lambda path: read_index(path)[1] == facts) as folder,
         Journal(folder) as journal,
     ):
-        journal.recall(read_index(folder)[0])
-        before = set(journal.rows)
-        taken = {row.name.casefold() for row in journal.rows.values()}
-        entries = entries_of(source, Columns(image_column, label_column), image_root, ignored)
-        new = unknown(entries, journal)
+        earlier = read_index(folder)[0]
+        journal.recall(earlier)
+        before = {key_of(row): row for row in earlier} | journal.rows
+        now = survey_entries(entries(Counter(), [])) if before or is_listing(source) else Survey()
+        taken = find_names_of_others(output_dir, earlier)
+        if before:
+            update_folder(folder, journal, now, taken, transfer, is_listing(source))
+        new = unknown(map(now.check, entries(ignored, notes)), journal)
         for examined in map_ordered(examine, new, threads or default_threads(), weigh=lambda entry: entry.size):
             if examined.row is None:
-                left_out[examined.entry.source] = examined.problem
+                left_out[examined.entry.place or examined.entry.source] = examined.problem
                 keep_class(folder, examined.entry)
             else:
-                name = journal.name_of(examined.entry.source, examined.entry.label) or unique(named(examined), taken)
+                name = journal.name_of(*key_of(examined.row)) or make_unique(named(examined), taken)
                 write(path_below(folder, name), examined, transfer)
                 journal.add(replace(examined.row, name=name))
             on_image()
+        kept = remove_gone(folder, journal, now) if before else []
         rows = journal.rows.values()
         if not rows:
             raise nothing(source, Ignored(**ignored), left_out)
         complete(folder, rows, facts, left_out, csv_formulas)
-        classes = {row.label for row in rows} | {entry.name for entry in folder.iterdir() if entry.is_dir()}
-    added = len(journal.rows.keys() - before)
-    return Converted(len(rows), added, tuple(sorted(classes - {""})), left_out, Ignored(**ignored))
+        folders = {entry.name for entry in folder.iterdir() if entry.is_dir()}
+        classes = sorted({row.label for row in rows if row.label} | folders)
+    changes = find_changes(before, journal.rows)
+    notes += [
+        *changes.notes(),
+        *describe_kept(kept),
+        *describe_repeated(now.repeated),
+        *describe_alike(classes),
+    ]
+    added = len(journal.rows.keys() - before - {key_of(row) for _, row in changes.moved})
+    return Converted(len(rows), added, tuple(classes), left_out, Ignored(**ignored), tuple(notes))
 
 
 def unknown(entries: Iterable[Entry], journal: Journal) -> Iterator[Entry]:
@@ -129,7 +161,7 @@ def unknown(entries: Iterable[Entry], journal: Journal) -> Iterator[Entry]:
     """
     sizes = {key: row.bytes for key, row in journal.rows.items()}
     for entry in entries:
-        key = entry.source, entry.label
+        key = (entry.place if entry.problem else "") or entry.source, entry.label
         if key not in sizes or sizes[key] != size_of(entry, sizes[key]):
             sizes[key] = size_of(entry, -1)
             yield fetched(entry)
@@ -174,17 +206,6 @@ def named(examined: Examined) -> str:
     """The entry's name, with a suffix if it has none that images have."""
     name = examined.entry.name
     return name if is_image(name) else name + usual_suffix(examined.content)
-
-
-def unique(name: str, taken: set[str]) -> str:
-    """`name`, with a number before its suffix if it is taken, also in another case. `taken` learns it."""
-    stem, suffix = os.path.splitext(name)
-    number = 1
-    while name.casefold() in taken:
-        number += 1
-        name = f"{stem}-{number}{suffix}"
-    taken.add(name.casefold())
-    return name
 
 
 def write(path: Path, examined: Examined, transfer: str) -> None:
@@ -237,5 +258,8 @@ def write_left_out(folder: Path, left_out: dict[str, str], csv_formulas: str) ->
 def nothing(source: str, ignored: Ignored, left_out: dict[str, str]) -> InvalidDatasetError:
     if not left_out:
         return no_images(source, ignored)
-    reasons = listed(f"{name} ({reason})" for name, reason in left_out.items())
+    examples = {reason: name for name, reason in reversed(left_out.items())}
+    others = {reason: count - 1 for reason, count in Counter(left_out.values()).most_common()}
+    more = {reason: f", and {count} more like it" if count else "" for reason, count in others.items()}
+    reasons = listed((f"{examples[reason]} ({reason}{more[reason]})" for reason in others), REASONS)
     return InvalidDatasetError(source, f"none of its {len(left_out)} images can be read: {reasons}")
