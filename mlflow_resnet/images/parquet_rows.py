@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlflow_resnet.errors import InvalidTableError
+from mlflow_resnet.images.decode import MAX_IMAGE_BYTES
 from mlflow_resnet.images.parquet_limits import ParquetLimits, check_parquet, inspect_parquet, repeated_bytes
 from mlflow_resnet.images.reasons import one_line
 
@@ -18,7 +19,9 @@ MAX_VALUE_BYTES = 2**16  # of a path, a label or a mark
 MAX_BATCH_BYTES = 64 * 2**20
 LIMITS = ParquetLimits(100_000_000, decoded_bytes=32 * 2**30, page_bytes=64 * 2**20, value_bytes=MAX_VALUE_BYTES)
 # Of a table that holds the images themselves. Writers make pages of up to 1,024 values, however large these are.
-IMAGE_LIMITS = ParquetLimits(100_000_000, decoded_bytes=100 * 2**30, page_bytes=512 * 2**20)
+IMAGE_LIMITS = ParquetLimits(
+    100_000_000, decoded_bytes=100 * 2**30, page_bytes=512 * 2**20, value_bytes=2 * MAX_IMAGE_BYTES
+)
 BUFFER_BYTES = 2**20
 
 Row = dict[str, Any]

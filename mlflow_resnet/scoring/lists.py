@@ -88,7 +88,7 @@ class ImageList:
     def sources(self, wanted: Callable[[int], bool]) -> Iterator[ImageSource]:
         """The images at the places, from 1, that are `wanted`; those in S3 are fetched a few ahead, as they come."""
         chosen = ((place, text) for place, text in enumerate(self.entries(), 1) if wanted(place))
-        yield from map_ordered(self.source_of, chosen, THREADS)
+        yield from map_ordered(self.source_of, chosen, THREADS, weigh=lambda entry: len(entry[1]))
 
     def source_of(self, entry: tuple[int, Cell]) -> ImageSource:
         """The image at a place, called what the file calls it."""

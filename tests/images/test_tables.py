@@ -275,6 +275,17 @@ def test_tables_with_two_meanings_are_refused(folder: Path, content: str, proble
         convert("t.csv", "out")
 
 
+def test_whole_numbers_with_a_point_are_told(folder: Path) -> None:
+    Path("t.csv").write_text("image,label\nphotos/0.png,1.0\nphotos/1.png,\nphotos/2.png,-2.0\n")
+    assert convert("t.csv", "out").notes == (
+        "labels such as 1.0 in column 'label' are taken as whole numbers, such as 1",
+    )
+    assert counts() == {"1": 1, "-2": 1}
+    Path("versions.csv").write_text("image,label\nphotos/0.png,1.0\nphotos/2.png,1.1\n")
+    assert convert("versions.csv", "out2").notes == ()
+    assert counts("out2") == {"1.0": 1, "1.1": 1}
+
+
 def test_what_was_not_understood_is_told(folder: Path) -> None:
     Path("t.csv").write_text(with_rows("image,breed"))
     done = run_main("convert", "--source", "t.csv", "--output-dir", "out")

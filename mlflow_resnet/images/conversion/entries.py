@@ -16,10 +16,11 @@ from mlflow_resnet.images.cells import spell_path
 from mlflow_resnet.images.conversion.archives import ARCHIVE_SUFFIXES, archive_members
 from mlflow_resnet.images.conversion.coco import list_coco
 from mlflow_resnet.images.conversion.tables import TABLE_SUFFIXES, Columns, Listed, list_table, open_table
-from mlflow_resnet.images.decode import read_bytes
+from mlflow_resnet.images.decode import MAX_IMAGE_BYTES, read_bytes
 from mlflow_resnet.images.directories import Walk
 from mlflow_resnet.images.names import name_problem, shown, text_problem
 from mlflow_resnet.images.sources import (
+    TOO_LARGE,
     is_remote,
     local_file,
     read_object,
@@ -165,7 +166,8 @@ def listed_entry(listed: Listed, root: str) -> Entry:
 def contained_entry(listed: Listed, source: str) -> Entry:
     """An image that is in a table itself. It is known by its content: rows come and go, and names may repeat."""
     content = listed.content or b""
-    if problem := listed.problem or label_problem(listed.label):
+    too_large = TOO_LARGE if len(content) > MAX_IMAGE_BYTES else ""
+    if problem := listed.problem or label_problem(listed.label) or too_large:
         return unusable_entry(listed, listed.row, problem)
     digest = hashlib.sha256(content).hexdigest()[:16]
     file = "" if text_problem(listed.path) else os.path.basename(spell_path(listed.path)[-1])

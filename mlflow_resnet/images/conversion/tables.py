@@ -158,8 +158,9 @@ def choose_column(
 
 def has_points(table: Table) -> bool:
     """Whether all labels are like 1.0."""
-    labels = (format_cell(row.get(table.label)) for row in read_rows(table.path, (table.label,)))
-    return all(WHOLE.fullmatch(label) for label in labels if label)
+    cells = (format_cell(row.get(table.label)) for row in read_rows(table.path, (table.label,)))
+    labels = filter(None, cells)
+    return WHOLE.fullmatch(next(labels, "")) is not None and all(map(WHOLE.fullmatch, labels))
 
 
 def list_table(table: Table) -> Iterator[Listed]:
