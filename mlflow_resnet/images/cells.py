@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable
 from decimal import Decimal
 
+import numpy as np
+
 from mlflow_resnet.errors import InvalidTableError, listed
 
 MAX_PATH_CHARACTERS = 4096  # what no system takes for a path is something else
@@ -16,6 +18,8 @@ def format_cell(cell: object) -> str:
 
     Whole numbers have no point, so that labels 0 and 1 stay "0" and "1" where pandas made floats of them.
     """
+    if isinstance(cell, np.generic):
+        cell = cell.item()
     if cell is None:
         return ""
     if isinstance(cell, bytes):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -153,6 +154,42 @@ def test_a_corrected_category_of_coco(photos: Path) -> None:
     write_coco(i0=0, i1=1, i2=1)
     convert("coco.json", "out")
     assert found() == {"cat/0.png": 4, "dog/1.png": 5, "dog/2.png": 6}
+
+
+def test_a_class_that_is_written_otherwise(photos: Path) -> None:
+    convert_table("Cat", "cat", "cat")
+    convert_table("cat", "cat", "cat")
+    assert found() == {"cat/0.png": 4, "cat/1.png": 5, "cat/2.png": 6}
+
+
+def test_another_folder_of_the_same_images(photos: Path) -> None:
+    convert_table("cat", "dog")
+    shutil.copytree(photos, "elsewhere/photos")
+    assert convert("t.csv", "out", image_root="elsewhere").notes == ()
+    assert found() == {"cat/0.png": 4, "dog/1.png": 5}
+
+
+def test_files_of_one_size_that_changed_places(photos: Path) -> None:
+    pictures = [encoded(photo(5, 4), "BMP"), encoded(photo(5, 4).rotate(180), "BMP")]
+    for label, content in zip(("cat", "dog"), pictures, strict=True):
+        Path("data", label).mkdir(parents=True)
+        Path("data", label, "1.bmp").write_bytes(content)
+    convert("data", "out")
+    time.sleep(0.02)  # of the clock of a file system
+    os.rename("data/cat/1.bmp", "data/1.bmp")
+    os.rename("data/dog/1.bmp", "data/cat/1.bmp")
+    os.rename("data/1.bmp", "data/dog/1.bmp")
+    convert("data", "out")
+    assert [Path("out", label, "1.bmp").read_bytes() for label in ("dog", "cat")] == pictures
+
+
+@pytest.mark.parametrize("transfer", ["copy", "hardlink", "reference"])
+def test_what_has_not_changed_is_not_read_again(photos: Path, transfer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    convert_table("cat", "dog", transfer=transfer)
+    monkeypatch.setattr(converting, "examine", None)
+    for _ in range(2):
+        time.sleep(0.02)
+        assert convert_table("cat", "dog", transfer=transfer).images == 2
 
 
 def class_folders(photos: Path) -> Path:

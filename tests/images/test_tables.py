@@ -92,6 +92,9 @@ def test_a_label_0_keeps_its_class_in_every_kind_of_table(folder: Path, file: st
         (" a cat\t", "a cat"),
         ("007", "007"),
         ("nan", "nan"),
+        (np.float32(1), "1"),
+        (np.int64(0), "0"),
+        (np.bool_(False), "False"),
         (b"cat", "cat"),
         (b"\xff", "\\xff"),
     ],
@@ -343,3 +346,25 @@ def test_the_categories_of_coco_are_cells_too(folder: Path) -> None:
     Path("coco.json").write_text(json.dumps(content))
     assert convert("coco.json", "out").unreadable == {"photos/2.png": "no category"}
     assert counts() == {"0": 1, "cat": 1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        (
+            {"images": [{"id": 1, "file_name": "a.png"}, {"id": 1, "file_name": "b.png"}]},
+            "several of its images have the id",
+        ),
+        ({"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, "several of its categories have the id '?1"),
+        (
+            {"annotations": [{"image_id": 7, "category_id": 1}]},
+            "an annotation is about id '?7'?, which none of its images",
+        ),
+        ({"annotations": [{"image_id": 1, "category_id": 7}]}, "about id '?7'?, which none of its categories has"),
+    ],
+)
+def test_annotations_of_coco_that_contradict_themselves(folder: Path, changes: dict[str, Any], problem: str) -> None:
+    content = {"images": [{"id": 1, "file_name": "a.png"}], "categories": [{"id": 1, "name": "a"}], "annotations": []}
+    Path("coco.json").write_text(json.dumps(content | changes))
+    with pytest.raises(InvalidDatasetError, match=problem):
+        convert("coco.json", "out")

@@ -100,6 +100,8 @@ def relabel_image(folder: Path, journal: Journal, row: IndexRow, label: str, tak
             journal.leave(row)
             return
     else:
+        if not path_below(folder, wanted).exists():  # where case does not count, it may be the image itself
+            taken.discard(row.name.casefold())
         name = make_unique(wanted, taken)
         if transfer != REFERENCE:
             link_image(path_below(folder, row.name), path_below(folder, name))
@@ -175,9 +177,9 @@ class Changes:
     left: list[IndexRow]
 
     def notes(self) -> Iterator[str]:
-        if self.moved:
-            images = say_images([f"{old.name} is {new.name} now" for old, new in self.moved], "of an earlier call")
-            yield f"moved {images}"
+        names = [f"{old.name} is {new.name} now" for old, new in self.moved if old.name != new.name]
+        if names:
+            yield f"moved {say_images(names, 'of an earlier call')}"
         if self.left:
             names = [row.name for row in self.left]
             yield f"removed {say_images(names, 'of an earlier call, which the source has no more')}"

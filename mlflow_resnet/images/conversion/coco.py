@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from mlflow_resnet.errors import InvalidDatasetError, InvalidTableError
 from mlflow_resnet.images.cells import format_cell
 from mlflow_resnet.images.conversion.tables import Listed
 from mlflow_resnet.images.memory import available_memory, size_in_words
+from mlflow_resnet.images.names import shown
 from mlflow_resnet.images.reasons import one_line
 
 BYTES_PER_SIGN = {b"{": 232, b"[": 72, b",": 40, b'"': 30}  # what Python takes for what JSON writes so, at most
@@ -24,11 +25,14 @@ def list_coco(path: Path) -> Iterator[Listed]:
     """
     try:
         content = json.loads(read_affordable(path))
-        categories = {category["id"]: format_cell(category["name"]) for category in content["categories"]}
-        images = {image["id"]: format_cell(image["file_name"]) for image in content["images"]}
+        categories = read_by_id(content, "categories", "name")
+        images = read_by_id(content, "images", "file_name")
         labels: dict[Any, set[str]] = {key: set() for key in images}
         for annotation in content["annotations"]:
-            labels[annotation["image_id"]].add(categories[annotation["category_id"]])
+            image, category = annotation["image_id"], annotation["category_id"]
+            check_id(images, image, "images")
+            check_id(categories, category, "categories")
+            labels[image].add(categories[category])
     except InvalidTableError as error:
         raise InvalidDatasetError(path, error.message) from None
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
@@ -41,6 +45,21 @@ def list_coco(path: Path) -> Iterator[Listed]:
         if not images[key]:
             problem = "no file_name"
         yield Listed(images[key], "" if problem else names[0], problem, f"image {number}")
+
+
+def read_by_id(content: Any, part: str, field: str) -> dict[Any, str]:
+    """A field of each image or category, by its id. Raises InvalidTableError if several have one id."""
+    found: dict[Any, str] = {}
+    for each in content[part]:
+        text = format_cell(each[field])
+        if found.setdefault(each["id"], text) != text:
+            raise InvalidTableError(f"several of its {part} have the id {shown(each['id'])}; give each its own")
+    return found
+
+
+def check_id(known: Mapping[Any, str], key: Any, part: str) -> None:
+    if key not in known:
+        raise InvalidTableError(f"an annotation is about id {shown(key)}, which none of its {part} has")
 
 
 def read_affordable(path: Path) -> bytes:

@@ -34,7 +34,7 @@ from mlflow_resnet.images.conversion.changes import (
     update_folder,
 )
 from mlflow_resnet.images.conversion.entries import Entry, entries_of, is_listing, label_problem
-from mlflow_resnet.images.conversion.journal import JOURNAL_NAME, Journal, key_of
+from mlflow_resnet.images.conversion.journal import JOURNAL_NAME, Journal, Key, key_of
 from mlflow_resnet.images.conversion.tables import Columns
 from mlflow_resnet.images.decode import MAX_IMAGE_BYTES, decode, usual_suffix
 from mlflow_resnet.images.directories import no_images
@@ -43,7 +43,7 @@ from mlflow_resnet.images.names import path_below
 from mlflow_resnet.images.output import resumable_directory
 from mlflow_resnet.images.parallel import default_threads, map_ordered
 from mlflow_resnet.images.reasons import os_reason
-from mlflow_resnet.images.rules import LEFT_OUT_NAME, Ignored, is_image
+from mlflow_resnet.images.rules import INDEX_NAME, LEFT_OUT_NAME, Ignored, is_image
 from mlflow_resnet.text.credentials import without_credentials
 from mlflow_resnet.text.spreadsheets import QUOTED, write_csv
 
@@ -119,6 +119,7 @@ def convert(
         resumable_directory(output_dir, key, lambda path: read_index(path)[1] == facts) as folder,
         Journal(folder) as journal,
     ):
+        since = time_of_last_call(folder)
         earlier = read_index(folder)[0]
         journal.recall(earlier)
         before = {key_of(row): row for row in earlier} | journal.rows
@@ -126,7 +127,7 @@ def convert(
         taken = find_names_of_others(output_dir, earlier)
         if before:
             update_folder(folder, journal, now, taken, transfer, is_listing(source))
-        new = unknown(map(now.check, entries(ignored, notes)), journal)
+        new = unknown(map(now.check, entries(ignored, notes)), journal, since)
         for examined in map_ordered(examine, new, threads or default_threads(), weigh=lambda entry: entry.size):
             if examined.row is None:
                 left_out[examined.entry.place or examined.entry.source] = examined.problem
@@ -154,17 +155,41 @@ def convert(
     return Converted(len(rows), added, tuple(classes), left_out, Ignored(**ignored), tuple(notes))
 
 
-def unknown(entries: Iterable[Entry], journal: Journal) -> Iterator[Entry]:
-    """The entries that are not in the journal, or have another size, each once.
+def unknown(entries: Iterable[Entry], journal: Journal, since: float) -> Iterator[Entry]:
+    """The entries that are not in the journal, or have changed `since`, each once.
 
     Those of an archive are read here, one after the other.
     """
-    sizes = {key: row.bytes for key, row in journal.rows.items()}
+    seen = set[Key]()
     for entry in entries:
         key = (entry.place if entry.problem else "") or entry.source, entry.label
-        if key not in sizes or sizes[key] != size_of(entry, sizes[key]):
-            sizes[key] = size_of(entry, -1)
+        row = journal.rows.get(key)
+        if key not in seen and (row is None or has_changed(entry, row, since)):
             yield fetched(entry)
+        seen.add(key)
+
+
+def has_changed(entry: Entry, row: IndexRow, since: float) -> bool:
+    """Whether the entry's file, if it is one on this machine, has another size, or was written or moved `since`.
+
+    A hard link changes the time at which its file was moved, so that of a file with several does not count.
+    """
+    if not entry.path:
+        return False
+    try:
+        status = os.stat(entry.path)
+    except OSError:
+        return False
+    last = status.st_mtime if status.st_nlink > 1 else max(status.st_mtime, status.st_ctime)
+    return status.st_size != row.bytes or last > since
+
+
+def time_of_last_call(folder: Path) -> float:
+    """When an earlier call wrote its index or, if it did not come to that, its journal; 0 if there was none."""
+    for name in (INDEX_NAME, JOURNAL_NAME):
+        with suppress(OSError):
+            return os.stat(folder / name).st_mtime
+    return 0
 
 
 def fetched(entry: Entry) -> Entry:
