@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mlflow_resnet.errors import OutputError, listed
 from mlflow_resnet.images.conversion.entries import Entry, name_below
-from mlflow_resnet.images.conversion.journal import Journal, Key
+from mlflow_resnet.images.conversion.journal import Journal, Key, key_of
 from mlflow_resnet.images.index import REFERENCE, IndexRow
 from mlflow_resnet.images.names import path_below
 from mlflow_resnet.images.reasons import os_reason
@@ -171,10 +171,14 @@ def make_unique(name: str, taken: set[str]) -> str:
 
 @dataclass(frozen=True)
 class Changes:
-    """What became of the images of an earlier call: old and new row of those that moved, and those that left."""
+    """What became of the images of an earlier call: old and new row of those that moved, and those that left.
+
+    `added` is the number of the others that are new.
+    """
 
     moved: list[tuple[IndexRow, IndexRow]]
     left: list[IndexRow]
+    added: int
 
     def notes(self) -> Iterator[str]:
         names = [f"{old.name} is {new.name} now" for old, new in self.moved if old.name != new.name]
@@ -197,7 +201,13 @@ def find_changes(before: Mapping[Key, IndexRow], after: Mapping[Key, IndexRow]) 
             moved.append((row, new))
         else:
             left.append(row)
-    return Changes(moved, left)
+    added = after.keys() - before.keys() - {key_of(row) for _, row in moved}
+    return Changes(moved, left, len(added))
+
+
+def describe_result(changes: Changes, kept: list[IndexRow], now: Survey, classes: Iterable[str]) -> list[str]:
+    """What a person may want to know of a conversion, as sentences."""
+    return [*changes.notes(), *describe_kept(kept), *describe_repeated(now.repeated), *describe_alike(classes)]
 
 
 def describe_kept(kept: list[IndexRow]) -> Iterator[str]:

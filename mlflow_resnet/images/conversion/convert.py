@@ -23,9 +23,7 @@ from mlflow_resnet.errors import (
 )
 from mlflow_resnet.images.conversion.changes import (
     Survey,
-    describe_alike,
-    describe_kept,
-    describe_repeated,
+    describe_result,
     find_changes,
     find_names_of_others,
     make_unique,
@@ -110,11 +108,10 @@ def convert(
         InvalidDatasetError: if the source cannot be read or holds no readable image.
         OutputError: if `output_dir` cannot be written, or holds something else.
     """
-    source, ignored, left_out = os.fspath(source), Counter[str](), dict[str, str]()
+    source, ignored, notes = os.fspath(source), Counter[str](), list[str]()
     facts = {SOURCE: without_credentials(encodable(source)), TRANSFER: transfer}
     key = hashlib.sha256("\0".join(facts.values()).encode()).hexdigest()[:8]
     entries = partial(entries_of, source, Columns(image_column, label_column), image_root)
-    notes: list[str] = []
     with (
         resumable_directory(output_dir, key, lambda path: read_index(path)[1] == facts) as folder,
         Journal(folder) as journal,
@@ -125,34 +122,45 @@ def convert(
         before = {key_of(row): row for row in earlier} | journal.rows
         now = survey_entries(entries(Counter(), [])) if before or is_listing(source) else Survey()
         taken = find_names_of_others(output_dir, earlier)
-        if before:
-            update_folder(folder, journal, now, taken, transfer, is_listing(source))
+        update_folder(folder, journal, now, taken, transfer, is_listing(source))
         new = unknown(map(now.check, entries(ignored, notes)), journal, since)
-        for examined in map_ordered(examine, new, threads or default_threads(), weigh=lambda entry: entry.size):
-            if examined.row is None:
-                left_out[examined.entry.place or examined.entry.source] = examined.problem
-                keep_class(folder, examined.entry)
-            else:
-                name = journal.name_of(*key_of(examined.row)) or make_unique(named(examined), taken)
-                write(path_below(folder, name), examined, transfer)
-                journal.add(replace(examined.row, name=name))
-            on_image()
+        found = map_ordered(examine, new, threads or default_threads(), weigh=lambda entry: entry.size)
+        left_out = take_in_all(folder, journal, found, taken, transfer, on_image)
         kept = remove_gone(folder, journal, now) if before else []
         rows = journal.rows.values()
         if not rows:
             raise nothing(source, Ignored(**ignored), left_out)
         complete(folder, rows, facts, left_out, csv_formulas)
-        folders = {entry.name for entry in folder.iterdir() if entry.is_dir()}
-        classes = sorted({row.label for row in rows if row.label} | folders)
+        classes = find_classes(folder, rows)
     changes = find_changes(before, journal.rows)
-    notes += [
-        *changes.notes(),
-        *describe_kept(kept),
-        *describe_repeated(now.repeated),
-        *describe_alike(classes),
-    ]
-    added = len(journal.rows.keys() - before - {key_of(row) for _, row in changes.moved})
-    return Converted(len(rows), added, tuple(classes), left_out, Ignored(**ignored), tuple(notes))
+    notes += describe_result(changes, kept, now, classes)
+    return Converted(len(rows), changes.added, classes, left_out, Ignored(**ignored), tuple(notes))
+
+
+def take_in_all(
+    folder: Path,
+    journal: Journal,
+    found: Iterable[Examined],
+    taken: set[str],
+    transfer: str,
+    on_image: Callable[[], object],
+) -> dict[str, str]:
+    """Writes the images. Returns why others are left out, by where they are."""
+    left_out = {}
+    for examined in found:
+        if examined.row is None:
+            left_out[examined.entry.place or examined.entry.source] = examined.problem
+            keep_class(folder, examined.entry)
+        else:
+            take_in(folder, journal, examined, examined.row, taken, transfer)
+        on_image()
+    return left_out
+
+
+def find_classes(folder: Path, rows: Iterable[IndexRow]) -> tuple[str, ...]:
+    """Those of the images, and those of which all images were left out."""
+    folders = {entry.name for entry in folder.iterdir() if entry.is_dir()}
+    return tuple(sorted({row.label for row in rows if row.label} | folders))
 
 
 def unknown(entries: Iterable[Entry], journal: Journal, since: float) -> Iterator[Entry]:
@@ -231,6 +239,13 @@ def named(examined: Examined) -> str:
     """The entry's name, with a suffix if it has none that images have."""
     name = examined.entry.name
     return name if is_image(name) else name + usual_suffix(examined.content)
+
+
+def take_in(folder: Path, journal: Journal, examined: Examined, row: IndexRow, taken: set[str], transfer: str) -> None:
+    """Writes an image, and then into the journal that it is there."""
+    name = journal.name_of(*key_of(row)) or make_unique(named(examined), taken)
+    write(path_below(folder, name), examined, transfer)
+    journal.add(replace(row, name=name))
 
 
 def write(path: Path, examined: Examined, transfer: str) -> None:
