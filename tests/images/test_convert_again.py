@@ -78,6 +78,13 @@ def test_the_last_image_of_a_class_that_was_a_mistake(photos: Path) -> None:
     assert sorted(list_labeled("out").classes) == ["cat", "dog"]
 
 
+def test_a_class_that_was_a_mistake_and_had_no_image(photos: Path) -> None:
+    Path("t.csv").write_text("filename,label\nphotos/0.png,cat\nphotos/missing.png,catt\n")
+    assert convert("t.csv", "out").classes == ("cat", "catt")
+    Path("t.csv").write_text("filename,label\nphotos/0.png,cat\nphotos/missing.png,dog\n")
+    assert convert("t.csv", "out").classes == ("cat", "dog")
+
+
 def test_a_forgotten_label_column(photos: Path) -> None:
     convert_table("cat", "cat", "dog", header="filename,breed")
     assert found() == {"0.png": 4, "1.png": 5, "2.png": 6}

@@ -85,6 +85,9 @@ def update_folder(
         if row.source in now.labels:
             relabel_image(folder, journal, row, now.labels[row.source], taken, transfer)
     remove_left(folder, journal)
+    for entry in list(folder.iterdir()):
+        with suppress(OSError):  # it is no folder, or not empty
+            entry.rmdir()  # of a class that may have been a mistake
 
 
 def relabel_image(folder: Path, journal: Journal, row: IndexRow, label: str, taken: set[str], transfer: str) -> None:

@@ -45,6 +45,7 @@ class Journal:
 
     def __enter__(self) -> Journal:
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed in __exit__
+        self._file.write("\n")  # behind a line that was not finished
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -77,7 +78,7 @@ class Journal:
 
 
 def read_lines(path: Path) -> Iterator[tuple[IndexRow, bool]]:
-    """The rows in a journal and whether they have left, up to a line that is not one of ours, or was not finished.
+    """The rows in a journal and whether they have left. Lines that are not ours, or were not finished, are passed over.
 
     Raises:
         OutputError: if it is no plain file.
@@ -93,4 +94,4 @@ def read_lines(path: Path) -> Iterator[tuple[IndexRow, bool]]:
                 has_left = isinstance(facts, dict) and facts.keys() == {LEFT}
                 yield checked_row(facts[LEFT] if has_left else facts), has_left
             except (ValueError, InvalidTableError):
-                return
+                continue
