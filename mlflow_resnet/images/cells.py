@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Iterable
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 
 from mlflow_resnet.errors import InvalidTableError, listed
+from mlflow_resnet.images.decode import looks_like_image
 
 MAX_PATH_CHARACTERS = 4096  # what no system takes for a path is something else
+MIN_BASE64_CHARACTERS = 48  # of the smallest images
 
 
 def format_cell(cell: object) -> str:
@@ -30,6 +34,23 @@ def format_cell(cell: object) -> str:
         if math.isfinite(cell) and (whole := int(cell)) == cell and abs(whole) < 2**53:
             return str(whole)
     return str(cell).strip()
+
+
+def unwrap_cell(cell: Any) -> Any:
+    """What is in a list of one, nothing for an empty one; any other cell as it is."""
+    return (cell[0] if cell else None) if isinstance(cell, list) and len(cell) < 2 else cell
+
+
+def decode_base64_cell(text: str) -> bytes | None:
+    """The image that a cell holds in base64, also as a data URI; None if it does not."""
+    encoded = text.partition(";base64,")[2] if text.startswith("data:") else text
+    if len(encoded) < MIN_BASE64_CHARACTERS:
+        return None
+    try:
+        content = base64.b64decode("".join(encoded.split()), validate=True)
+    except ValueError:
+        return None
+    return content if looks_like_image(content) else None
 
 
 def find_column(columns: Iterable[str], wanted: Iterable[str]) -> str:

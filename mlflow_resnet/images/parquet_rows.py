@@ -70,7 +70,12 @@ def read_image_rows(path: Path, columns: Collection[str]) -> Iterator[Row]:
 
 
 def holds_images(kind: pa.DataType) -> bool:
-    """Whether the cells of a column are images: bytes, or Hugging Face's records of bytes and the name of a file."""
+    """Whether the cells of a column are images: bytes, or Hugging Face's records of bytes and the name of a file.
+
+    A cell may be a list of one.
+    """
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        kind = kind.value_type
     if pa.types.is_struct(kind):
         return any(field.name == "bytes" and _is_bytes(field.type) for field in kind)
     return _is_bytes(kind)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidTableError, encodable, listed
-from mlflow_resnet.images.cells import find_column, format_cell, spell_path
+from mlflow_resnet.images.cells import decode_base64_cell, find_column, format_cell, spell_path, unwrap_cell
 from mlflow_resnet.images.decode import MAX_IMAGE_BYTES
 from mlflow_resnet.images.parallel import map_ordered
 from mlflow_resnet.images.parquet_rows import (
@@ -97,6 +97,8 @@ class ImageList:
             return contained_source(f"row {place}", cell, str(place))
         if not cell.strip():
             return failing_source(f"row {place}", "the list names no image here", str(place))
+        if (content := decode_base64_cell(cell)) is not None:
+            return contained_source(f"row {place}", content, str(place))
         text = cell
         uri = self.absolute(text)
         if is_remote(uri):
@@ -157,13 +159,14 @@ def parquet_cells(path: Path) -> Iterator[Cell]:
         if not holds_text(kind):
             raise InvalidDatasetError(path, f"column {name!r} is of type {kind}, which is neither a path nor an image.")
         for row in read_parquet_rows(path, [name]):
-            yield row[name] if isinstance(row[name], str) else format_cell(row[name])
+            cell = unwrap_cell(row[name])
+            yield cell if isinstance(cell, str) else "" if isinstance(cell, list) else format_cell(cell)
         return
     for row in read_image_rows(path, [name]):
-        cell = row[name]
+        cell = unwrap_cell(row[name])
         if isinstance(cell, dict):
             cell = cell["bytes"] if cell["bytes"] is not None else cell.get("path")
-        yield cell if isinstance(cell, bytes) else format_cell(cell)
+        yield cell if isinstance(cell, bytes) else "" if isinstance(cell, list) else format_cell(cell)
 
 
 def column_of(path: Path, header: Iterable[str], others: Sequence[str] = ()) -> str:

@@ -128,7 +128,8 @@ def images_of(dataset: EvaluationDataset) -> ImageDirectoryDataset:
     if wrong := [each for each in paths if not isinstance(each, str | os.PathLike)]:
         problem = f"has {wrong[0]!r:.40} among its images; give paths of files"
         raise InvalidDatasetError(dataset.name, problem)
-    files, labels = tuple(map(os.fspath, paths)), tuple(map(format_cell, dataset.labels_data))
+    files = tuple(map(os.fspath, paths))
+    labels = tuple(each if isinstance(each, str) else format_cell(each) for each in dataset.labels_data)
     if "" in labels:
         raise InvalidDatasetError(dataset.name, f"has no target in row {labels.index('') + 1}; leave that row out")
     classes = tuple(sorted(set(labels)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import tracemalloc
 from collections.abc import Callable
@@ -154,6 +155,45 @@ def test_images_of_hugging_face_that_lie_elsewhere(folder: Path) -> None:
     pq.write_table(as_hugging_face(image=pa.array(cells, kind)), "hf.parquet")
     convert("hf.parquet", "out")
     assert counts() == {"0": 3, "1": 3}
+
+
+KINDS_OF_BYTES = {
+    "list of one": lambda content: pa.array([[each] for each in content]),
+    "list of one record": lambda content: pa.array([[{"bytes": each}] for each in content]),
+    "view": lambda content: pa.array(content, pa.binary_view()),
+    "dictionary": lambda content: pa.array(content).dictionary_encode(),
+    "record without a path": lambda content: pa.array([{"bytes": each} for each in content]),
+    "base64": lambda content: pa.array([base64.b64encode(each).decode() for each in content]),
+    "data URI": lambda content: pa.array(
+        ["data:image/png;base64," + base64.b64encode(each).decode() for each in content]
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_BYTES)
+def test_images_in_a_column_however_they_are_written(folder: Path, kind: str) -> None:
+    pq.write_table(pa.table({"image": KINDS_OF_BYTES[kind](PICTURES), "label": ["cat", "dog"] * 3}), "t.parquet")
+    assert convert("t.parquet", "out").unreadable == {}
+    assert counts() == PER_CLASS
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_images_in_base64_in_text(folder: Path, suffix: str) -> None:
+    table = pd.DataFrame({"image": [base64.b64encode(each).decode() for each in PICTURES], "label": ["cat", "dog"] * 3})
+    WRITERS[f"t.{suffix}"](table)
+    assert convert(f"t.{suffix}", "out").unreadable == {}
+    assert counts() == PER_CLASS
+
+
+def test_lists_of_labels(folder: Path) -> None:
+    labels = pa.array([[0], [1], [0, 1], [], None, [1]])
+    pq.write_table(pa.table({"image": [path for path, _ in ROWS], "label": labels}), "t.parquet")
+    assert list(convert("t.parquet", "out").unreadable.values()) == [
+        "several values in label: [0, 1]",
+        "no label",
+        "no label",
+    ]
+    assert counts() == {"0": 1, "1": 2}
 
 
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])

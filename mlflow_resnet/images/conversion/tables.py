@@ -8,10 +8,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidTableError, listed
-from mlflow_resnet.images.cells import MAX_PATH_CHARACTERS, find_column, format_cell
+from mlflow_resnet.images.cells import MAX_PATH_CHARACTERS, decode_base64_cell, find_column, format_cell, unwrap_cell
 from mlflow_resnet.images.conversion.hugging_face import find_features, read_class_names, read_features
 from mlflow_resnet.images.names import shown
 from mlflow_resnet.images.parquet_rows import (
@@ -188,7 +187,7 @@ def list_row(table: Table, row: Row, number: int) -> Listed:
     label, problem = read_label(table, row) if table.label else ("", "")
     if row.get(MORE):
         problem = "more cells than the header has; put quotation marks around text with a comma"
-    image = unwrap(row.get(table.image))
+    image = unwrap_cell(row.get(table.image))
     content = image.get("bytes") if isinstance(image, dict) and table.has_images else image
     if isinstance(content, bytes) and table.has_images:
         name = image.get("path") if isinstance(image, dict) else ""
@@ -200,6 +199,8 @@ def list_row(table: Table, row: Row, number: int) -> Listed:
     text = image if isinstance(image, str) else format_cell(image)
     if not text.strip():
         problem = problem or f"no {table.image}"
+    elif (encoded := decode_base64_cell(text)) is not None:
+        return Listed("", label, problem, called, encoded)
     elif len(text) > MAX_PATH_CHARACTERS:
         return Listed("", label, problem or f"{len(text)} characters in {table.image}, which are no path", called)
     return Listed(text, label, problem, called)
@@ -207,7 +208,7 @@ def list_row(table: Table, row: Row, number: int) -> Listed:
 
 def read_label(table: Table, row: Row) -> tuple[str, str]:
     """The label in a row, and what is wrong with it."""
-    cell = unwrap(row.get(table.label))
+    cell = unwrap_cell(row.get(table.label))
     if isinstance(cell, list | dict):
         return "", f"several values in {table.label}: {shown(cell)}"
     if table.classes and isinstance(cell, int):
@@ -218,11 +219,6 @@ def read_label(table: Table, row: Row) -> tuple[str, str]:
     if table.has_points:
         label = label.partition(".")[0]
     return label, "" if label else f"no {table.label}"
-
-
-def unwrap(cell: Any) -> Any:
-    """What is in a list of one; any other cell as it is."""
-    return cell[0] if isinstance(cell, list) and len(cell) == 1 else cell
 
 
 @contextmanager
