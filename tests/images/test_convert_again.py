@@ -8,9 +8,10 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from helpers import run_main
+from helpers import run_main, upload
 from made_images import encoded, photo
 
 from mlflow_resnet.images.conversion import convert as converting
@@ -231,6 +232,15 @@ def test_an_archive_with_a_file_in_another_class(photos: Path) -> None:
     os.rename(data / "cat/1.png", data / "dog/1.png")
     shutil.make_archive("data", "zip", data)
     convert("data.zip", "out")
+    assert found() == {"cat/0.png": 4, "dog/1.png": 5, "dog/2.png": 6, "dog/3.png": 7}
+
+
+def test_an_object_in_s3_that_was_moved(photos: Path, s3: Any) -> None:
+    uri = upload(s3, class_folders(photos), "moved-objects")
+    convert(uri, "out")
+    s3.upload_file("data/cat/1.png", "bucket", "moved-objects/dog/1.png")
+    s3.delete_object(Bucket="bucket", Key="moved-objects/cat/1.png")
+    assert convert(uri, "out").images == 4
     assert found() == {"cat/0.png": 4, "dog/1.png": 5, "dog/2.png": 6, "dog/3.png": 7}
 
 
