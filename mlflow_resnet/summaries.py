@@ -194,6 +194,7 @@ def converted(result: Converted, output_dir: str) -> str:
     lines = [f"{result.images} images{classes} in {output_dir}{by_whom}"]
     if ignored := str(result.ignored):
         lines.append(ignored)
+    lines += result.notes
     return in_lines([*lines, *left_out(result.unreadable, f"; {LEFT_OUT_NAME} in that folder has them all")])
 
 

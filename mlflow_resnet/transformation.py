@@ -18,7 +18,7 @@ from typing import Any
 from torchvision.transforms import v2
 
 from mlflow_resnet.errors import InvalidImageError, InvalidOptionsError, listed
-from mlflow_resnet.images.conversion.convert import unique
+from mlflow_resnet.images.conversion.changes import make_unique
 from mlflow_resnet.images.conversion.entries import Entry, folder_entries, stored_entries
 from mlflow_resnet.images.decode import decode
 from mlflow_resnet.images.directories import no_images
@@ -115,7 +115,7 @@ def write_png(folder: Path, name: str, content: bytes, taken: set[str]) -> str:
     Raises:
         OutputError: if it cannot be written.
     """
-    file = unique(f"{name.rpartition('.')[0]}.png", taken)
+    file = make_unique(f"{name.rpartition('.')[0]}.png", taken)
     path = path_below(folder, file)
     with output_errors(path):  # a folder may be called like a file, but for the suffix
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,7 @@ from mlflow_resnet.flavor import FLAVOR_NAME
 from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.options import EvaluateOptions
 from mlflow_resnet.pipeline import evaluate
+from mlflow_resnet.tracking.dataset import images_of
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +147,17 @@ def test_a_table_of_paths_and_labels_is_measured_like_the_folders(result, traine
     assert (logged.dataset.name, logged.dataset.digest) == ("table", data.digest)
     shuffled = evaluated(trained.model_uri, table.iloc[::-1], targets="truth", feature_names=["path"])
     assert shuffled.metrics["top1_accuracy"] == result.metrics["top1_accuracy"]
+
+
+@pytest.mark.parametrize("targets", [[0, 1], [0.0, 1.0], ["0", "1"]])
+def test_targets_are_called_as_the_class_folders_of_such_labels(targets):
+    table = pd.DataFrame({"path": ["a.png", "b.png"], "truth": targets})
+    data = mlflow.data.from_pandas(table, targets="truth").to_evaluation_dataset()
+    assert images_of(data).directory.labels == ("0", "1")
+    table = pd.DataFrame({"path": ["a.png", "b.png"], "truth": [1, None]})
+    data = mlflow.data.from_pandas(table, targets="truth").to_evaluation_dataset()
+    with pytest.raises(InvalidDatasetError, match="has no target in row 2; leave that row out"):
+        images_of(data)
 
 
 def test_a_table_without_a_column_of_paths_is_refused(trained, images):

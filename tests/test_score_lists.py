@@ -13,6 +13,7 @@ from rounding import assert_same_probabilities, of_auto
 from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError
 from mlflow_resnet.options import ScoreOptions
 from mlflow_resnet.pipeline import score
+from mlflow_resnet.scoring.lists import ImageList
 
 MODEL = "models:/colors@champion"
 PROBABILITIES = [f"Scored Probabilities_{name}" for name in COLORS]
@@ -139,6 +140,54 @@ def test_a_list_that_cannot_be_used(name, content, message, trained, tmp_path):
     assert result.stderr.startswith(f"mlflow-resnet: {tmp_path / name}: {message}"), result.stderr
     assert result.stderr.count("\n") == 1
     assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("kind", ["records", "bytes"])
+def test_a_list_that_holds_the_images_themselves(kind, trained, images, tmp_path):
+    paths = sorted((images / "val").glob("*/*.jpg"))[:3]
+    content = [*(path.read_bytes() for path in paths), b"no image", b"", None]
+    cells = pa.array(content, pa.binary())
+    if kind == "records":
+        names = [str(path) for path in paths] + [None, None, str(paths[0])]
+        cells = pa.StructArray.from_arrays([cells, pa.array(names)], ["bytes", "path"])
+    pq.write_table(pa.table({"label": list(range(6)), "picture": cells}), tmp_path / "list.parquet")
+    rows = scored_rows(tmp_path / "list.parquet", tmp_path / "scored.parquet")
+    last = str(paths[0]) if kind == "records" else "row 6"
+    assert list(rows["image"]) == ["row 1", "row 2", "row 3", "row 4", "row 5", last]
+    errors = ["" if kind == "records" else "the list names no image here"]
+    assert list(rows["error"][:3]) + list(rows["error"][4:]) == ["", "", "", "empty file", *errors]
+    assert rows["error"][3].startswith("not an image of a supported format")
+    direct = mlflow_predict(trained, paths)
+    assert_same_probabilities(rows.loc[:2, PROBABILITIES], direct[PROBABILITIES], of_auto())
+
+
+ODD_LISTS = {
+    "utf16.txt": lambda names: "\n".join(names).encode("utf-16"),
+    "blanks.txt": lambda names: "\n".join(f" {name} " for name in names).encode(),
+    "windows.txt": lambda names: "\r\n".join(names).replace("/", "\\").encode(),
+    "semicolons.csv": lambda names: "".join(f"{line};x\n" for line in ["Image", *names]).encode(),
+    "tabs.csv": lambda names: "".join(f"x\t{line}\n" for line in ["path", *names]).encode("utf-8-sig"),
+    "blanks.csv": lambda names: "".join(f"x, {line}\n" for line in ["image", *names]).encode(),
+}
+
+
+@pytest.mark.parametrize("name", ODD_LISTS)
+def test_odd_lists_are_read_as_they_are_meant(name, images, tmp_path):
+    shutil.copytree(images / "val", tmp_path / "val")
+    paths = sorted((tmp_path / "val" / "007").glob("*.jpg"))[:2]
+    (tmp_path / name).write_bytes(ODD_LISTS[name]([f"val/007/{path.name}" for path in paths]))
+    sources = list(ImageList(str(tmp_path / name)).sources(lambda place: True))
+    assert [source.read() for source in sources] == [path.read_bytes() for path in paths]
+
+
+def test_a_list_of_numbers_and_one_of_no_paths(tmp_path):
+    pq.write_table(pa.table({"image": [7, 8]}), tmp_path / "list.parquet")
+    assert list(ImageList(str(tmp_path / "list.parquet")).entries()) == ["7", "8"]
+    pq.write_table(pa.table({"image": [{"a": 1}]}), tmp_path / "list.parquet")
+    with pytest.raises(
+        InvalidDatasetError, match="column 'image' is of type struct<a: int64>, which is neither a path"
+    ):
+        list(ImageList(str(tmp_path / "list.parquet")).entries())
 
 
 def test_a_list_that_is_missing(trained, tmp_path):

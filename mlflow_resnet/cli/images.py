@@ -12,7 +12,8 @@ from mlflow_resnet.cli.group import command
 def convert(given: options.ConvertOptions) -> None:
     """Make an image directory from folders, archives, S3, tables or annotations; unreadable files are left out.
 
-    Repeated, it goes on where it stopped, and adds what is new.
+    Repeated, it goes on where it stopped, adds what is new, moves what has another label, and removes what a table does
+    not name any more.
     """
     from mlflow_resnet import curation
 

@@ -34,6 +34,7 @@ _BYTE_ARRAY, _FIXED_LENGTH = 6, 7
 _BYTES_OF_TYPE = {0: 1, 1: 4, 2: 8, 3: 12, 4: 4, 5: 8, _BYTE_ARRAY: 0}
 _BYTES_BESIDE_VALUE = 16  # offset, validity, levels
 _DATA_PAGES = {0: (5, 2), 3: (8, 4)}  # type of page -> the fields of its header, and of the encoding in that
+_DICTIONARY_PAGE = 2
 _DICTIONARY_ENCODINGS, _DELTA_BYTE_ARRAY = (2, 8), 7
 # The files of parquet-mr before 1.3 (2013) have bytes between their columns, which Arrow reads too.
 _FIRST_WRITERS = re.compile(rb"\s*parquet-mr(?! version (1\.([3-9]|\d\d)|[2-9]))", re.IGNORECASE)
@@ -204,6 +205,8 @@ def _read_page_headers(file: BinaryIO, facts: Struct, size: int, chunk: _Chunk, 
             chunk.encodings.add(header[place][encoding])
             chunk.plain_bytes += unpacked
             _check_page(unpacked, values, limits)
+        elif kind == _DICTIONARY_PAGE:
+            _check_page(unpacked, max(header[7][1], 0), limits)
         _check_page(unpacked, limits.page_bytes, limits)
         chunk.largest_page = max(chunk.largest_page, unpacked)
         position += length + packed

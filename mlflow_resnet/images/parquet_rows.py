@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlflow_resnet.errors import InvalidTableError
+from mlflow_resnet.images.decode import MAX_IMAGE_BYTES
 from mlflow_resnet.images.parquet_limits import ParquetLimits, check_parquet, inspect_parquet, repeated_bytes
 from mlflow_resnet.images.reasons import one_line
 
@@ -17,13 +18,22 @@ ROWS_AT_ONCE = 1000
 MAX_VALUE_BYTES = 2**16  # of a path, a label or a mark
 MAX_BATCH_BYTES = 64 * 2**20
 LIMITS = ParquetLimits(100_000_000, decoded_bytes=32 * 2**30, page_bytes=64 * 2**20, value_bytes=MAX_VALUE_BYTES)
+# Of a table that holds the images themselves. Writers make pages of up to 1,024 values, however large these are.
+IMAGE_LIMITS = ParquetLimits(
+    100_000_000, decoded_bytes=100 * 2**30, page_bytes=512 * 2**20, value_bytes=2 * MAX_IMAGE_BYTES
+)
+BUFFER_BYTES = 2**20
 
 Row = dict[str, Any]
 
 
-def read_parquet_columns(path: Path) -> list[str]:
-    """The names of the columns at the top. Raises as `read_parquet_rows` does."""
-    return check_parquet(path, LIMITS, ()).schema.to_arrow_schema().names
+def read_parquet_schema(path: Path) -> pa.Schema:
+    """The columns, with their types and the metadata of the file. Raises as `read_parquet_rows` does."""
+    facts = check_parquet(path, LIMITS, ())
+    try:
+        return facts.schema.to_arrow_schema().with_metadata(facts.metadata)
+    except (pa.ArrowException, ValueError) as error:
+        raise InvalidTableError(f"damaged ({one_line(error)})") from None
 
 
 def read_parquet_rows(path: Path, columns: Collection[str], limits: ParquetLimits = LIMITS) -> Iterator[Row]:
@@ -41,6 +51,48 @@ def read_parquet_rows(path: Path, columns: Collection[str], limits: ParquetLimit
                     yield dict(zip(batch.schema.names, cells, strict=True))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InvalidTableError(f"damaged ({one_line(error)})") from None
+
+
+def read_image_rows(path: Path, columns: Collection[str]) -> Iterator[Row]:
+    """The same of a table that holds images: there is one row in memory at a time, beside the page that it is in.
+
+    Raises:
+        InvalidTableError: if it cannot be read, or is over the limits for images.
+    """
+    check_parquet(path, IMAGE_LIMITS, columns)
+    try:
+        with pq.ParquetFile(path, buffer_size=BUFFER_BYTES) as file:
+            names = [name for name in file.schema_arrow.names if name in columns]
+            for batch in file.iter_batches(1, columns=names, use_threads=False):
+                yield {name: column[0].as_py() for name, column in zip(batch.schema.names, batch.columns, strict=True)}
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InvalidTableError(f"damaged ({one_line(error)})") from None
+
+
+def holds_images(kind: pa.DataType) -> bool:
+    """Whether the cells of a column are images: bytes, or Hugging Face's records of bytes and the name of a file.
+
+    A cell may be a list of one.
+    """
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        kind = kind.value_type
+    if pa.types.is_struct(kind):
+        return any(field.name == "bytes" and _is_bytes(field.type) for field in kind)
+    return _is_bytes(kind)
+
+
+def holds_text(kind: pa.DataType) -> bool:
+    """Whether each cell of a column says one thing, also in a list of one."""
+    if pa.types.is_dictionary(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        kind = kind.value_type
+    return not pa.types.is_nested(kind)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
+    return any(is_of_type(kind) for is_of_type in tests)
 
 
 def _cells_of(column: pa.Array) -> list[Any]:

@@ -135,7 +135,7 @@ class ConvertOptions(Options):
     output_dir: str = option("image directory to write: new, empty, or from an earlier call with the same source")
     image_root: str = option("folder or s3:// prefix that a table's relative paths begin from; empty: its own", "")
     image_column: str = option("a table's column of paths and URIs; empty: image_url, image, path, …", "")
-    label_column: str = option("a table's column of labels; empty: label, class or category", "")
+    label_column: str = option("a table's column of labels; empty: label, class, category, …", "")
     transfer: str = option(
         "copy the images, hardlink them, or reference: write only an index, and read them where they are",
         "copy",

@@ -19,6 +19,7 @@ from mlflow.data.pyfunc_dataset_mixin import PyFuncConvertibleDatasetMixin, PyFu
 from mlflow.types import ColSpec, DataType, Schema
 
 from mlflow_resnet.errors import InvalidDatasetError, encodable, listed
+from mlflow_resnet.images.cells import format_cell
 from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.images.parallel import default_threads
 from mlflow_resnet.images.rules import Ignored
@@ -127,7 +128,10 @@ def images_of(dataset: EvaluationDataset) -> ImageDirectoryDataset:
     if wrong := [each for each in paths if not isinstance(each, str | os.PathLike)]:
         problem = f"has {wrong[0]!r:.40} among its images; give paths of files"
         raise InvalidDatasetError(dataset.name, problem)
-    files, labels = tuple(map(os.fspath, paths)), tuple(map(str, dataset.labels_data))
+    files = tuple(map(os.fspath, paths))
+    labels = tuple(each if isinstance(each, str) else format_cell(each) for each in dataset.labels_data)
+    if "" in labels:
+        raise InvalidDatasetError(dataset.name, f"has no target in row {labels.index('') + 1}; leave that row out")
     classes = tuple(sorted(set(labels)))
     directory = LabeledDirectory(dataset.name, classes, files, labels, files, Ignored())
     return ImageDirectoryDataset(directory, CodeDatasetSource({}), dataset.name, dataset.digest)

@@ -102,6 +102,13 @@ def repeated_values(rows: int, size: int) -> bytes:
     return buffer.getvalue()
 
 
+def large_value() -> bytes:
+    buffer = io.BytesIO()
+    table = pa.table({"image": pa.array([bytes(150 * 2**20)]), "label": ["a"]})
+    pq.write_table(table, buffer, compression="zstd", use_dictionary=False, write_statistics=False)
+    return buffer.getvalue()
+
+
 def nested_zip() -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -123,6 +130,7 @@ SOURCES: dict[str, Callable[[], bytes]] = {
     "the folder of our index.tar": lambda: plain_tar("index.parquet/1.png"),
     "repeated values.parquet": lambda: repeated_values(20_000, 100_000),
     "repeated paths.parquet": lambda: repeated_values(2000, 2_000_000),
+    "an image of 150 MiB.parquet": large_value,
     "a line without end.csv": lambda: b"image,label\n" + b"a" * 20_000_000,
     "a row without end.csv": lambda: b"image,label\n" + b'"\n",' * 4_000_000,
     "a line without end.jsonl": lambda: b'{"image": "' + b"a" * 20_000_000,

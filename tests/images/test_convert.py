@@ -27,6 +27,7 @@ from mlflow_resnet.images.conversion import convert as converting
 from mlflow_resnet.images.conversion.convert import convert
 from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.images.index import read_index
+from mlflow_resnet.images.names import shown
 from mlflow_resnet.images.rules import Ignored
 from mlflow_resnet.images.sources import directory_sources
 
@@ -389,20 +390,22 @@ def test_a_table_of_paths_and_labels(tmp_path: Path, suffix: str) -> None:
     }
 
 
-@pytest.mark.parametrize("label", ["a/b", "..", ".hidden", " ", "a\\b", "__MACOSX"])
+@pytest.mark.parametrize("label", ["a/b", "..", ".hidden", "a\\b", "__MACOSX", "a" * 256])
 def test_a_label_that_no_folder_can_have_costs_its_row(tmp_path: Path, label: str) -> None:
     as_folder(tmp_path, {"1.png": GOOD, "2.png": GOOD})
     as_jsonl([{"path": "1.png", "label": label}, {"path": "2.png", "label": "cat"}], tmp_path / "table.jsonl")
     result = convert(tmp_path / "table.jsonl", tmp_path / "out")
     assert tree(tmp_path / "out") == {"cat/2.png"}
-    assert result.unreadable == {"1.png": f"label {label!r} cannot be the name of a folder"}
+    assert result.unreadable == {"1.png": f"label {shown(label)} cannot be the name of a folder"}
 
 
-def test_an_image_under_two_labels_is_kept_under_both(tmp_path: Path) -> None:
-    as_folder(tmp_path, {"1.png": GOOD})
-    as_jsonl([{"path": "1.png", "label": label} for label in ("cat", "dog", "cat")], tmp_path / "table.jsonl")
-    assert convert(tmp_path / "table.jsonl", tmp_path / "out").images == 2
-    assert tree(tmp_path / "out") == {"cat/1.png", "dog/1.png"}
+def test_an_image_under_two_labels_is_left_out(tmp_path: Path) -> None:
+    as_folder(tmp_path, {"1.png": GOOD, "2.png": GOOD})
+    rows = [{"path": "1.png", "label": label} for label in ("cat", "dog", "cat")]
+    as_jsonl([*rows, {"path": "2.png", "label": "cat"}], tmp_path / "table.jsonl")
+    result = convert(tmp_path / "table.jsonl", tmp_path / "out")
+    assert result.unreadable == {str(tmp_path / "1.png"): "2 labels (cat, dog)"}
+    assert tree(tmp_path / "out") == {"cat/2.png"}
 
 
 def test_the_lines_of_azures_automated_machine_learning_work_as_they_are(tmp_path: Path) -> None:

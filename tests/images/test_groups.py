@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -16,6 +17,7 @@ from mlflow_resnet.images.audit.facts import pixels_of
 from mlflow_resnet.images.directories import LabeledDirectory, list_labeled
 from mlflow_resnet.images.look_alikes import RADIUS, look_alike_pairs
 from mlflow_resnet.images.splitting.grouped import split_groups
+from mlflow_resnet.images.splitting.groups import groups_of
 from mlflow_resnet.images.splitting.split import split, split_labeled
 
 
@@ -87,6 +89,47 @@ def test_a_group_of_which_the_table_or_the_name_says_nothing(scans: Path, tmp_pa
     with pytest.raises(InvalidOptionsError, match="no regular expression"):
         split(scans, *outputs, group_regex="(")
     assert not any(output.exists() for output in outputs)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_images_without_a_group_in_a_table_are_no_group(scans: Path, tmp_path: Path, suffix: str) -> None:
+    names = list_labeled(scans).names
+    table = pd.DataFrame({"image": names, "patient": [None] * 6 + ["x", *names[7:]]})
+    write = table.to_csv if suffix == ".csv" else table.to_parquet
+    write(tmp_path / f"t{suffix}", index=False)
+    with pytest.raises(InvalidDatasetError, match="6 images of .* have no row, or no patient: ill/p00_0.png"):
+        split(
+            scans,
+            tmp_path / "train",
+            tmp_path / "val",
+            group_table=str(tmp_path / f"t{suffix}"),
+            group_column="patient",
+        )
+
+
+def test_groups_of_a_table_that_excel_and_windows_wrote(scans: Path, tmp_path: Path) -> None:
+    names = list_labeled(scans).names
+    rows = [f"C:\\scans\\{name} ; {name.split('/')[1][:3]}".replace("/", "\\") for name in names]
+    (tmp_path / "t.csv").write_text("\n".join(["Image;Patient", *rows]), encoding="utf-16")
+    outputs = (tmp_path / "train", tmp_path / "val")
+    train, val = split(scans, *outputs, fraction=0.7, group_table=str(tmp_path / "t.csv"), group_column="patient")
+    assert not patients(train) & patients(val)
+
+
+def test_groups_0_and_1_and_their_floats(scans: Path, tmp_path: Path) -> None:
+    directory = list_labeled(scans)
+    groups = [0, 0.0, False, 1, 1.0, "1"] + ["2"] * (len(directory) - 6)
+    lines = [json.dumps({"image": name, "group": group}) for name, group in zip(directory.names, groups, strict=True)]
+    (tmp_path / "t.jsonl").write_text("\n".join(lines))
+    found = groups_of(directory, group_table=str(tmp_path / "t.jsonl"), group_column="group")
+    assert found[0] == found[1] != found[2] != found[3]
+    assert found[3] == found[4] == found[5] != found[6]
+
+
+def test_an_image_in_two_groups(scans: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("image,patient\nill/p00_0.png,a\nill/p00_0.png,b\n")
+    with pytest.raises(InvalidDatasetError, match="ill/p00_0.png is in two groups of patient: a and b"):
+        split(scans, tmp_path / "train", tmp_path / "val", group_table=str(tmp_path / "t.csv"), group_column="patient")
 
 
 def test_groups_that_cannot_be_divided(scans: Path, tmp_path: Path) -> None:

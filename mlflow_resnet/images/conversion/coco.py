@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidTableError
-from mlflow_resnet.images.conversion.tables import Columns, Listed
+from mlflow_resnet.images.cells import format_cell
+from mlflow_resnet.images.conversion.tables import Listed
 from mlflow_resnet.images.memory import available_memory, size_in_words
+from mlflow_resnet.images.names import shown
 from mlflow_resnet.images.reasons import one_line
 
 BYTES_PER_SIGN = {b"{": 232, b"[": 72, b",": 40, b'"': 30}  # what Python takes for what JSON writes so, at most
 
 
-def listed_in_coco(path: Path, columns: Columns) -> Iterator[Listed]:
+def list_coco(path: Path) -> Iterator[Listed]:
     """The file_name of each image and the name of its category, in the order of the file.
 
     Raises:
@@ -23,23 +25,41 @@ def listed_in_coco(path: Path, columns: Columns) -> Iterator[Listed]:
     """
     try:
         content = json.loads(read_affordable(path))
-        categories = {category["id"]: str(category["name"]) for category in content["categories"]}
-        images = {image["id"]: str(image["file_name"]) for image in content["images"]}
+        categories = read_by_id(content, "categories", "name")
+        images = read_by_id(content, "images", "file_name")
         labels: dict[Any, set[str]] = {key: set() for key in images}
         for annotation in content["annotations"]:
-            labels[annotation["image_id"]].add(categories[annotation["category_id"]])
+            image, category = annotation["image_id"], annotation["category_id"]
+            check_id(images, image, "images")
+            check_id(categories, category, "categories")
+            labels[image].add(categories[category])
     except InvalidTableError as error:
         raise InvalidDatasetError(path, error.message) from None
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         reason = f"{type(error).__name__}: {one_line(error)}"
         problem = f"no COCO annotations, with images, annotations and categories ({reason})"
         raise InvalidDatasetError(path, problem) from None
-    for key, found in labels.items():
-        if len(found) == 1:
-            yield Listed(images[key], *found)
-        else:
-            problem = f"{len(found)} categories ({', '.join(sorted(found))})" if found else "no category"
-            yield Listed(images[key], "", problem)
+    for number, (key, found) in enumerate(labels.items(), 1):
+        names = sorted(found - {""})
+        problem = "" if len(names) == 1 else f"{len(names)} categories ({', '.join(names)})" if names else "no category"
+        if not images[key]:
+            problem = "no file_name"
+        yield Listed(images[key], "" if problem else names[0], problem, f"image {number}")
+
+
+def read_by_id(content: Any, part: str, field: str) -> dict[Any, str]:
+    """A field of each image or category, by its id. Raises InvalidTableError if several have one id."""
+    found: dict[Any, str] = {}
+    for each in content[part]:
+        text = format_cell(each[field])
+        if found.setdefault(each["id"], text) != text:
+            raise InvalidTableError(f"several of its {part} have the id {shown(each['id'])}; give each its own")
+    return found
+
+
+def check_id(known: Mapping[Any, str], key: Any, part: str) -> None:
+    if key not in known:
+        raise InvalidTableError(f"an annotation is about id {shown(key)}, which none of its {part} has")
 
 
 def read_affordable(path: Path) -> bytes:

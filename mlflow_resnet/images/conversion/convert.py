@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -20,8 +21,18 @@ from mlflow_resnet.errors import (
     encodable,
     listed,
 )
-from mlflow_resnet.images.conversion.entries import Entry, entries_of, label_problem
-from mlflow_resnet.images.conversion.journal import JOURNAL_NAME, Journal
+from mlflow_resnet.images.conversion.changes import (
+    Survey,
+    describe_result,
+    find_changes,
+    find_names_of_others,
+    make_unique,
+    remove_gone,
+    survey_entries,
+    update_folder,
+)
+from mlflow_resnet.images.conversion.entries import Entry, entries_of, is_listing, label_problem
+from mlflow_resnet.images.conversion.journal import JOURNAL_NAME, Journal, Key, key_of
 from mlflow_resnet.images.conversion.tables import Columns
 from mlflow_resnet.images.decode import MAX_IMAGE_BYTES, decode, usual_suffix
 from mlflow_resnet.images.directories import no_images
@@ -30,9 +41,11 @@ from mlflow_resnet.images.names import path_below
 from mlflow_resnet.images.output import resumable_directory
 from mlflow_resnet.images.parallel import default_threads, map_ordered
 from mlflow_resnet.images.reasons import os_reason
-from mlflow_resnet.images.rules import LEFT_OUT_NAME, Ignored, is_image
+from mlflow_resnet.images.rules import INDEX_NAME, LEFT_OUT_NAME, Ignored, is_image
 from mlflow_resnet.text.credentials import without_credentials
 from mlflow_resnet.text.spreadsheets import QUOTED, write_csv
+
+REASONS = 5  # in the message that no image can be read
 
 
 @dataclass(frozen=True)
@@ -42,6 +55,7 @@ class Converted:
     Attributes:
         images: in the directory; `added` are those that an earlier call had not put there.
         unreadable: source -> why it was left out.
+        notes: sentences about what was understood, moved and removed.
     """
 
     images: int
@@ -49,6 +63,7 @@ class Converted:
     classes: tuple[str, ...]
     unreadable: dict[str, str]
     ignored: Ignored
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,7 +90,8 @@ def convert(
 ) -> Converted:
     """Copies the readable images of a source to `output_dir`, in class folders or flat, and lists them in an index.
 
-    A call that was interrupted is gone on with by the next one; one for a directory that is complete adds what is new.
+    A call that was interrupted is gone on with by the next one. One for a directory that is complete adds what is new,
+    moves what has another label now, and removes what a table does not name any more.
 
     Args:
         source: folder, `s3://` prefix, archive (.zip, .tar, .tar.gz, .tar.bz2), table (.csv, .parquet, .jsonl), or file
@@ -92,47 +108,96 @@ def convert(
         InvalidDatasetError: if the source cannot be read or holds no readable image.
         OutputError: if `output_dir` cannot be written, or holds something else.
     """
-    source, ignored, left_out = os.fspath(source), Counter[str](), dict[str, str]()
+    source, ignored, notes = os.fspath(source), Counter[str](), list[str]()
     facts = {SOURCE: without_credentials(encodable(source)), TRANSFER: transfer}
     key = hashlib.sha256("\0".join(facts.values()).encode()).hexdigest()[:8]
+    entries = partial(entries_of, source, Columns(image_column, label_column), image_root)
     with (
         resumable_directory(output_dir, key, lambda path: read_index(path)[1] == facts) as folder,
         Journal(folder) as journal,
     ):
-        journal.recall(read_index(folder)[0])
-        before = set(journal.rows)
-        taken = {row.name.casefold() for row in journal.rows.values()}
-        entries = entries_of(source, Columns(image_column, label_column), image_root, ignored)
-        new = unknown(entries, journal)
-        for examined in map_ordered(examine, new, threads or default_threads(), weigh=lambda entry: entry.size):
-            if examined.row is None:
-                left_out[examined.entry.source] = examined.problem
-                keep_class(folder, examined.entry)
-            else:
-                name = journal.name_of(examined.entry.source, examined.entry.label) or unique(named(examined), taken)
-                write(path_below(folder, name), examined, transfer)
-                journal.add(replace(examined.row, name=name))
-            on_image()
+        since = time_of_last_call(folder)
+        earlier = read_index(folder)[0]
+        journal.recall(earlier)
+        before = {key_of(row): row for row in earlier} | journal.rows
+        now = survey_entries(entries(Counter(), [])) if before or is_listing(source) else Survey()
+        taken = find_names_of_others(output_dir, earlier)
+        update_folder(folder, journal, now, taken, transfer, is_listing(source))
+        new = unknown(map(now.check, entries(ignored, notes)), journal, since)
+        found = map_ordered(examine, new, threads or default_threads(), weigh=lambda entry: entry.size)
+        left_out = take_in_all(folder, journal, found, taken, transfer, on_image)
+        kept = remove_gone(folder, journal, now) if before else []
         rows = journal.rows.values()
         if not rows:
             raise nothing(source, Ignored(**ignored), left_out)
         complete(folder, rows, facts, left_out, csv_formulas)
-        classes = {row.label for row in rows} | {entry.name for entry in folder.iterdir() if entry.is_dir()}
-    added = len(journal.rows.keys() - before)
-    return Converted(len(rows), added, tuple(sorted(classes - {""})), left_out, Ignored(**ignored))
+        classes = find_classes(folder, rows)
+    changes = find_changes(before, journal.rows)
+    notes += describe_result(changes, kept, now, classes)
+    return Converted(len(rows), changes.added, classes, left_out, Ignored(**ignored), tuple(notes))
 
 
-def unknown(entries: Iterable[Entry], journal: Journal) -> Iterator[Entry]:
-    """The entries that are not in the journal, or have another size, each once.
+def take_in_all(
+    folder: Path,
+    journal: Journal,
+    found: Iterable[Examined],
+    taken: set[str],
+    transfer: str,
+    on_image: Callable[[], object],
+) -> dict[str, str]:
+    """Writes the images. Returns why others are left out, by where they are."""
+    left_out = {}
+    for examined in found:
+        if examined.row is None:
+            left_out[examined.entry.place or examined.entry.source] = examined.problem
+            keep_class(folder, examined.entry)
+        else:
+            take_in(folder, journal, examined, examined.row, taken, transfer)
+        on_image()
+    return left_out
+
+
+def find_classes(folder: Path, rows: Iterable[IndexRow]) -> tuple[str, ...]:
+    """Those of the images, and those of which all images were left out."""
+    folders = {entry.name for entry in folder.iterdir() if entry.is_dir()}
+    return tuple(sorted({row.label for row in rows if row.label} | folders))
+
+
+def unknown(entries: Iterable[Entry], journal: Journal, since: float) -> Iterator[Entry]:
+    """The entries that are not in the journal, or have changed `since`, each once.
 
     Those of an archive are read here, one after the other.
     """
-    sizes = {key: row.bytes for key, row in journal.rows.items()}
+    seen = set[Key]()
     for entry in entries:
-        key = entry.source, entry.label
-        if key not in sizes or sizes[key] != size_of(entry, sizes[key]):
-            sizes[key] = size_of(entry, -1)
+        key = (entry.place if entry.problem else "") or entry.source, entry.label
+        row = journal.rows.get(key)
+        if key not in seen and (row is None or has_changed(entry, row, since)):
             yield fetched(entry)
+        seen.add(key)
+
+
+def has_changed(entry: Entry, row: IndexRow, since: float) -> bool:
+    """Whether the entry's file, if it is one on this machine, has another size, or was written or moved `since`.
+
+    A hard link changes the time at which its file was moved, so that of a file with several does not count.
+    """
+    if not entry.path:
+        return False
+    try:
+        status = os.stat(entry.path)
+    except OSError:
+        return False
+    last = status.st_mtime if status.st_nlink > 1 else max(status.st_mtime, status.st_ctime)
+    return status.st_size != row.bytes or last > since
+
+
+def time_of_last_call(folder: Path) -> float:
+    """When an earlier call wrote its index or, if it did not come to that, its journal; 0 if there was none."""
+    for name in (INDEX_NAME, JOURNAL_NAME):
+        with suppress(OSError):
+            return os.stat(folder / name).st_mtime
+    return 0
 
 
 def fetched(entry: Entry) -> Entry:
@@ -176,15 +241,11 @@ def named(examined: Examined) -> str:
     return name if is_image(name) else name + usual_suffix(examined.content)
 
 
-def unique(name: str, taken: set[str]) -> str:
-    """`name`, with a number before its suffix if it is taken, also in another case. `taken` learns it."""
-    stem, suffix = os.path.splitext(name)
-    number = 1
-    while name.casefold() in taken:
-        number += 1
-        name = f"{stem}-{number}{suffix}"
-    taken.add(name.casefold())
-    return name
+def take_in(folder: Path, journal: Journal, examined: Examined, row: IndexRow, taken: set[str], transfer: str) -> None:
+    """Writes an image, and then into the journal that it is there."""
+    name = journal.name_of(*key_of(row)) or make_unique(named(examined), taken)
+    write(path_below(folder, name), examined, transfer)
+    journal.add(replace(row, name=name))
 
 
 def write(path: Path, examined: Examined, transfer: str) -> None:
@@ -237,5 +298,8 @@ def write_left_out(folder: Path, left_out: dict[str, str], csv_formulas: str) ->
 def nothing(source: str, ignored: Ignored, left_out: dict[str, str]) -> InvalidDatasetError:
     if not left_out:
         return no_images(source, ignored)
-    reasons = listed(f"{name} ({reason})" for name, reason in left_out.items())
+    examples = {reason: name for name, reason in reversed(left_out.items())}
+    others = {reason: count - 1 for reason, count in Counter(left_out.values()).most_common()}
+    more = {reason: f", and {count} more like it" if count else "" for reason, count in others.items()}
+    reasons = listed((f"{examples[reason]} ({reason}{more[reason]})" for reason in others), REASONS)
     return InvalidDatasetError(source, f"none of its {len(left_out)} images can be read: {reasons}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -11,13 +12,15 @@ from functools import partial
 from pathlib import Path
 
 from mlflow_resnet.errors import InvalidDatasetError, encodable, presentable
+from mlflow_resnet.images.cells import spell_path
 from mlflow_resnet.images.conversion.archives import ARCHIVE_SUFFIXES, archive_members
-from mlflow_resnet.images.conversion.coco import listed_in_coco
-from mlflow_resnet.images.conversion.tables import TABLE_SUFFIXES, Columns, Listed, listed_in_table
-from mlflow_resnet.images.decode import read_bytes
+from mlflow_resnet.images.conversion.coco import list_coco
+from mlflow_resnet.images.conversion.tables import TABLE_SUFFIXES, Columns, Listed, list_table, open_table
+from mlflow_resnet.images.decode import MAX_IMAGE_BYTES, read_bytes
 from mlflow_resnet.images.directories import Walk
 from mlflow_resnet.images.names import name_problem, shown, text_problem
 from mlflow_resnet.images.sources import (
+    TOO_LARGE,
     is_remote,
     local_file,
     read_object,
@@ -40,6 +43,7 @@ class Entry:
         path: the file that a link can lead to; empty if there is none.
         problem: why it cannot be used, if that is known already.
         size: bytes, if that is known already.
+        place: where a person finds it, if `source` does not tell.
     """
 
     name: str
@@ -49,6 +53,7 @@ class Entry:
     problem: str = ""
     in_archive: bool = False
     size: int = 0
+    place: str = ""
 
     @property
     def label(self) -> str:
@@ -56,7 +61,14 @@ class Entry:
         return self.name.partition("/")[0] if "/" in self.name else ""
 
 
-def entries_of(source: str, columns: Columns, image_root: str, ignored: Counter[str]) -> Iterator[Entry]:
+def is_listing(source: str) -> bool:
+    """Whether `source` is a table or annotations: a file that says what belongs, by people who correct it."""
+    return source.lower().endswith((*TABLE_SUFFIXES, ANNOTATIONS_SUFFIX))
+
+
+def entries_of(
+    source: str, columns: Columns, image_root: str, ignored: Counter[str], notes: list[str]
+) -> Iterator[Entry]:
     """The images in `source`, in folders named after their classes. Folders that only wrap class folders are dropped.
 
     Args:
@@ -64,18 +76,15 @@ def entries_of(source: str, columns: Columns, image_root: str, ignored: Counter[
         columns: of a table; empty names are found out.
         image_root: what relative paths in a table or in annotations begin from; empty: the folder of that file.
         ignored: counts what else is there, by the fields of `Ignored`.
+        notes: takes sentences about how the source was understood.
 
     Raises:
         InvalidDatasetError: if the source is none of these, or is damaged.
     """
     if not is_remote(source) and not os.path.lexists(source):
         raise InvalidDatasetError(source, "does not exist")
-    suffix = os.path.splitext(source)[1].lower()
-    if suffix in TABLE_SUFFIXES or suffix == ANNOTATIONS_SUFFIX:
-        listed_in = listed_in_table if suffix in TABLE_SUFFIXES else listed_in_coco
-        root = image_root or os.path.dirname(source)
-        with errors_about(source, path := local_file(source)):
-            yield from (listed_entry(each, root) for each in listed_in(path, columns))
+    if is_listing(source) and not os.path.isdir(source):
+        yield from listed_entries(source, columns, image_root, notes)
         return
     if source.lower().endswith(ARCHIVE_SUFFIXES):
         listing: Callable[[Counter[str]], Iterator[Entry]] = partial(archive_entries, source)
@@ -128,18 +137,61 @@ def errors_about(source: str, path: Path) -> Iterator[None]:
         raise InvalidDatasetError(source, error.problem) from error
 
 
+def listed_entries(source: str, columns: Columns, image_root: str, notes: list[str]) -> Iterator[Entry]:
+    root = image_root or os.path.dirname(source)
+    with errors_about(source, path := local_file(source)):
+        if source.lower().endswith(ANNOTATIONS_SUFFIX):
+            listing = list_coco(path)
+        else:
+            table = open_table(path, columns)
+            notes += table.notes()
+            listing = list_table(table)
+        for listed in listing:
+            yield listed_entry(listed, root) if listed.content is None else contained_entry(listed, source)
+
+
 def listed_entry(listed: Listed, root: str) -> Entry:
     """An image that a table or annotations name."""
     if problem := listed.problem or label_problem(listed.label) or path_problem(listed.path):
         called = shown(listed.path) if text_problem(listed.path) else without_credentials(encodable(listed.path))
-        return Entry(called, called, bytes, problem=problem)
-    file = os.path.basename(listed.path.rstrip("/")).lstrip(".") or "image"
-    name = f"{listed.label}/{file}" if listed.label else file
-    where = located_below(root, listed.path)
+        return unusable_entry(listed, called if listed.path.strip() else listed.row, problem)
+    where = find_file(root, listed.path)
+    name = name_below(listed.label, os.path.basename(where.rstrip("/")) or "image")
     if is_remote(where):
         return checked(Entry(name, without_credentials(where), partial(read_object, where)))
     where = os.path.abspath(where)
     return checked(Entry(name, encodable(where), partial(read_bytes, where), where))
+
+
+def contained_entry(listed: Listed, source: str) -> Entry:
+    """An image that is in a table itself. It is known by its content: rows come and go, and names may repeat."""
+    content = listed.content or b""
+    too_large = TOO_LARGE if len(content) > MAX_IMAGE_BYTES else ""
+    if problem := listed.problem or label_problem(listed.label) or too_large:
+        return unusable_entry(listed, listed.row, problem)
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    file = "" if text_problem(listed.path) else os.path.basename(spell_path(listed.path)[-1])
+    name = name_below(listed.label, file or digest)
+    if name_problem(name):
+        name = name_below(listed.label, digest)
+    return Entry(name, f"{encodable(source)}!{digest}", lambda: content, size=len(content), place=listed.row)
+
+
+def unusable_entry(listed: Listed, called: str, problem: str) -> Entry:
+    """A row that gives no image, but whose class is known if its label can be one."""
+    label = "" if label_problem(listed.label) else listed.label
+    return Entry(name_below(label, "image"), called, bytes, problem=problem)
+
+
+def name_below(label: str, file: str) -> str:
+    file = file.lstrip(".") or "image"
+    return f"{label}/{file}" if label else file
+
+
+def find_file(root: str, path: str) -> str:
+    """Where the image is that somebody calls `path`, as a local path or a URI."""
+    places = [located_below(root, spelling) for spelling in spell_path(path)]
+    return next((place for place in places[:-1] if not is_remote(place) and os.path.lexists(place)), places[-1])
 
 
 def located_below(root: str, path: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from mlflow_resnet.errors import InvalidTableError, OutputError
 from mlflow_resnet.images.index import IndexRow, checked_row
@@ -16,17 +17,35 @@ from mlflow_resnet.images.untrusted import parse_json
 
 JOURNAL_NAME = ".journal.jsonl"
 MAX_LINE_CHARACTERS = 2**20
+LEFT = "left"
+Key = tuple[str, str]  # source and label
+
+
+def key_of(row: IndexRow) -> Key:
+    return row.source, row.label
 
 
 class Journal:
-    """Rows by source and label. A row is written after its image is, so what is in the journal is there."""
+    """Rows by source and label. A row is written after its image is, so what is in the journal is there.
+
+    Attributes:
+        left: names of images that do not belong any more, and are removed after it says so.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / JOURNAL_NAME
-        self.rows = {(row.source, row.label): row for row in written(self.path)}
+        self.rows: dict[Key, IndexRow] = {}
+        self.left: set[str] = set()
+        for row, has_left in read_lines(self.path):
+            if has_left:
+                self.rows.pop(key_of(row), None)
+                self.left.add(row.name)
+            else:
+                self.rows[key_of(row)] = row
 
     def __enter__(self) -> Journal:
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed in __exit__
+        self._file.write("\n")  # behind a line that was not finished
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -40,16 +59,26 @@ class Journal:
     def recall(self, rows: Iterable[IndexRow]) -> None:
         """Takes in what an earlier call completed."""
         for row in rows:
-            self.rows.setdefault((row.source, row.label), row)
+            if row.name not in self.left:
+                self.rows.setdefault(key_of(row), row)
 
     def add(self, row: IndexRow) -> None:
-        self.rows[row.source, row.label] = row
-        self._file.write(json.dumps(asdict(row)) + "\n")
+        self.rows[key_of(row)] = row
+        self._write(asdict(row))
+
+    def leave(self, row: IndexRow) -> None:
+        """Forgets an image that does not belong any more, which `left` remembers until it is removed."""
+        self.rows.pop(key_of(row), None)
+        self.left.add(row.name)
+        self._write({LEFT: asdict(row)})
+
+    def _write(self, facts: dict[str, Any]) -> None:
+        self._file.write(json.dumps(facts) + "\n")
         self._file.flush()
 
 
-def written(path: Path) -> Iterator[IndexRow]:
-    """The rows in a journal, up to a line that a killed process did not finish, or that is not one of ours.
+def read_lines(path: Path) -> Iterator[tuple[IndexRow, bool]]:
+    """The rows in a journal and whether they have left. Lines that are not ours, or were not finished, are passed over.
 
     Raises:
         OutputError: if it is no plain file.
@@ -61,6 +90,8 @@ def written(path: Path) -> Iterator[IndexRow]:
     with open(path, encoding="utf-8", errors="replace") as file:
         for line in iter(partial(file.readline, MAX_LINE_CHARACTERS), ""):
             try:
-                yield checked_row(parse_json(line))
+                facts = parse_json(line)
+                has_left = isinstance(facts, dict) and facts.keys() == {LEFT}
+                yield checked_row(facts[LEFT] if has_left else facts), has_left
             except (ValueError, InvalidTableError):
-                return
+                continue

@@ -1,22 +1,40 @@
-"""Tables with an image's path and its label in each row: CSV, Parquet, JSON lines."""
+"""Tables with an image in each row, by its path or itself, and its label: CSV, Parquet, JSON lines."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidTableError, listed
+from mlflow_resnet.images.cells import MAX_PATH_CHARACTERS, decode_base64_cell, find_column, format_cell, unwrap_cell
+from mlflow_resnet.images.conversion.hugging_face import find_features, read_class_names, read_features
 from mlflow_resnet.images.names import shown
-from mlflow_resnet.images.parquet_rows import Row, read_parquet_columns, read_parquet_rows
+from mlflow_resnet.images.parquet_rows import (
+    Row,
+    holds_images,
+    holds_text,
+    read_image_rows,
+    read_parquet_rows,
+    read_parquet_schema,
+)
 from mlflow_resnet.images.reasons import one_line
-from mlflow_resnet.images.text_rows import read_bounded_lines, read_bounded_rows
+from mlflow_resnet.images.rules import is_image
+from mlflow_resnet.images.text_rows import describe_encoding, open_text, read_bounded_lines, read_bounded_rows
 from mlflow_resnet.text.spreadsheets import is_ours, unquote
 
+ReadColumns = Callable[[Path], list[str]]
+ReadRows = Callable[[Path, Collection[str]], Iterator[Row]]
+
 TABLE_SUFFIXES = (".csv", ".parquet", ".jsonl")
-IMAGE_COLUMNS = ("image_url", "image", "path", "image_path", "file", "file_name", "filename", "uri")
-LABEL_COLUMNS = ("label", "class", "category")
+IMAGE_COLUMNS = ("image_url", "image", "path", "image_path", "file", "file_name", "filename", "uri", "img")
+LABEL_COLUMNS = ("label", "class", "category", "labels", "class_name", "category_name")
+MAX_COLUMNS = 1000
+MORE = "cells beyond the header"  # not the name of a column, which has no such
+WHOLE = re.compile(r"-?\d+\.0+")
 
 
 @dataclass(frozen=True)
@@ -28,90 +46,248 @@ class Columns:
 
 
 @dataclass(frozen=True)
+class Table:
+    """A table, and what its columns say.
+
+    Attributes:
+        image, label: the columns of images and labels; `label` is empty if there is none.
+        others: all other columns.
+        has_images: the images themselves are in their column, and not their paths.
+        classes: what the numbers in the column of labels stand for, from 0; empty if they stand for themselves.
+        has_points: every label is a whole number with a point, as pandas writes it if some rows have none.
+    """
+
+    path: Path
+    image: str
+    label: str
+    others: tuple[str, ...] = ()
+    has_images: bool = False
+    classes: tuple[str, ...] = ()
+    has_points: bool = False
+
+    def notes(self) -> Iterator[str]:
+        """What a person may want to know who looks at the result."""
+        if not self.label and self.others:
+            unused = listed(map(repr, self.others))
+            yield f"no column of labels among the usual names; not used: {unused}. Name one with --label-column"
+        if self.has_points:
+            yield f"labels such as 1.0 in column {self.label!r} are taken as whole numbers, such as 1"
+
+
+@dataclass(frozen=True)
 class Listed:
-    """An image that a table or annotations name; `problem` says why it cannot be used, if that shows already."""
+    """An image that a table or annotations name.
+
+    Attributes:
+        problem: why it cannot be used, if that shows already.
+        row: what it is called if it has no path.
+        content: the image itself, if it is in the table; `path` is then what it was called elsewhere, or empty.
+    """
 
     path: str
     label: str
     problem: str = ""
+    row: str = ""
+    content: bytes | None = None
 
 
-def listed_in_table(path: Path, columns: Columns) -> Iterator[Listed]:
-    """Each row's path and label; the label is empty if the table has no such column.
+def open_table(path: Path, columns: Columns) -> Table:
+    """Finds out which columns have the images and the labels.
 
     Raises:
-        InvalidDatasetError: if the table cannot be read or lacks the columns.
+        InvalidDatasetError: if the table cannot be read, or lacks the columns.
     """
-    image = label = ""
-    wanted = {columns.image, columns.label, *IMAGE_COLUMNS, *LABEL_COLUMNS}
-    for number, row in enumerate(rows_of(path, wanted), 1):
-        if not image:
-            image = chosen(path, "image", columns.image, IMAGE_COLUMNS, row)
-            label = chosen(path, "label", columns.label, LABEL_COLUMNS, row, needed=False)
-        yield listed_row(row, number, image, label)
-    if not image:
+    with table_errors(path):
+        if path.suffix.lower() == ".parquet":
+            return open_parquet(path, columns)
+        names = read_columns(path)
+    if not names:
         raise InvalidDatasetError(path, "a table without rows")
+    table = choose_columns(path, columns, names)
+    return replace(table, has_points=has_points(table)) if table.label and path.suffix.lower() == ".csv" else table
 
 
-def rows_of(path: Path, wanted: Collection[str]) -> Iterator[Row]:
-    """The rows of a table, with all of its columns. In those that are not `wanted` there may be nothing.
+def open_parquet(path: Path, columns: Columns) -> Table:
+    schema = read_parquet_schema(path)
+    features = read_features(schema.metadata)
+    images = [field.name for field in schema if holds_images(field.type)]
+    labels = find_features(features, "ClassLabel")
+    more_images = images if len(images) == 1 else ()
+    table = choose_columns(path, columns, schema.names, more_images, labels if len(labels) == 1 else ())
+    kind = schema.field(table.image).type
+    if not holds_images(kind) and not holds_text(kind):
+        problem = f"column {table.image!r} is of type {kind}, which is neither a path nor an image"
+        raise InvalidDatasetError(path, f"{problem}. Name another with --image-column.")
+    if table.label and not holds_text(schema.field(table.label).type):
+        problem = f"column {table.label!r} is of type {schema.field(table.label).type}, which is no label"
+        raise InvalidDatasetError(path, f"{problem}. Name another with --label-column.")
+    classes = read_class_names(features, table.label)
+    return replace(table, has_images=holds_images(kind), classes=classes)
+
+
+def choose_columns(
+    path: Path, columns: Columns, names: Sequence[str], more_images: Sequence[str] = (), more_labels: Sequence[str] = ()
+) -> Table:
+    """Args: more_images, more_labels: other names that the columns may have, after the usual ones."""
+    image = choose_column(path, "image", columns.image, (*IMAGE_COLUMNS, *more_images), names)
+    label = choose_column(path, "label", columns.label, (*LABEL_COLUMNS, *more_labels), names, needed=False)
+    return Table(path, image, label, tuple(name for name in names if name not in (image, label)))
+
+
+def choose_column(
+    path: Path, what: str, wanted: str, usual: Sequence[str], names: Sequence[str], needed: bool = True
+) -> str:
+    """The name of a column: the `wanted` one, or the first of the usual ones.
 
     Raises:
-        InvalidDatasetError: if it cannot be read, or costs too much to read.
+        InvalidDatasetError: if there is none, or several have that name.
     """
-    read = READERS.get(path.suffix.lower())
-    if read is None:
-        raise InvalidDatasetError(path, f"no table of a known kind ({', '.join(READERS)})")
     try:
-        yield from read(path, wanted)
+        found = find_column(names, (wanted,) if wanted else usual)
     except InvalidTableError as error:
-        raise InvalidDatasetError(path, f"cannot be read as a table: {error.message}") from None
-    except (OSError, UnicodeError) as error:
-        raise InvalidDatasetError(path, f"cannot be read as a table ({one_line(error)})") from None
-
-
-def chosen(path: Path, what: str, wanted: str, usual: Iterable[str], row: Row, needed: bool = True) -> str:
-    """The name of a column."""
-    found = next((name for name in ((wanted,) if wanted else usual) if name in row), "")
+        raise InvalidDatasetError(path, error.message) from None
     if not found and (wanted or needed):
+        if not wanted and any(map(is_image, names)):
+            raise InvalidDatasetError(path, "its first line is an image. Add one before it, such as image,label.")
         sought = repr(wanted) if wanted else f"of the usual names ({', '.join(usual)})"
-        problem = f"no {what} column {sought}, but {listed(map(repr, row))}. Name it with --{what}-column."
+        problem = f"no {what} column {sought}, but {listed(map(repr, names))}. Name it with --{what}-column."
         raise InvalidDatasetError(path, problem)
     return found
 
 
-def listed_row(row: Row, number: int, image: str, label: str) -> Listed:
-    """One row: numbers are taken as they are written, so that a label 7 is "7"."""
-    texts, problem = {}, ""
-    for column in filter(None, (label, image)):
-        cell = row.get(column)
-        if isinstance(cell, list) and len(cell) == 1:
-            cell = cell[0]
-        if isinstance(cell, (list, dict)):
-            problem = f"several values in {column}: {shown(cell)}"
-        elif cell is None or cell == "":
-            problem = f"no {column}"
-        texts[column] = str(cell or "")
-    return Listed(texts[image] or f"row {number}", texts.get(label, ""), problem)
+def has_points(table: Table) -> bool:
+    """Whether all labels are like 1.0."""
+    cells = (format_cell(row.get(table.label)) for row in read_rows(table.path, (table.label,)))
+    labels = filter(None, cells)
+    return WHOLE.fullmatch(next(labels, "")) is not None and all(map(WHOLE.fullmatch, labels))
 
 
-def csv_rows(path: Path, wanted: Collection[str]) -> Iterator[Row]:
-    with open(path, encoding="utf-8-sig", newline="") as file:
+def list_table(table: Table) -> Iterator[Listed]:
+    """Each row's image and label; the label is empty if the table has no such column.
+
+    Raises:
+        InvalidDatasetError: if the table cannot be read, or has no rows.
+    """
+    number = 0
+    wanted = {table.image, table.label} - {""}
+    if table.has_images:
+        with table_errors(table.path):
+            for number, row in enumerate(read_image_rows(table.path, wanted), 1):
+                yield list_row(table, row, number)
+    else:
+        for number, row in enumerate(read_rows(table.path, wanted), 1):
+            yield list_row(table, row, number)
+    if not number:
+        raise InvalidDatasetError(table.path, "a table without rows")
+
+
+def list_row(table: Table, row: Row, number: int) -> Listed:
+    """One row as an image with a label."""
+    called = f"row {number}"
+    label, problem = read_label(table, row) if table.label else ("", "")
+    if row.get(MORE):
+        problem = "more cells than the header has; put quotation marks around text with a comma"
+    image = unwrap_cell(row.get(table.image))
+    content = image.get("bytes") if isinstance(image, dict) and table.has_images else image
+    if isinstance(content, bytes) and table.has_images:
+        name = image.get("path") if isinstance(image, dict) else ""
+        return Listed(name or "", label, problem, called, content)
+    if isinstance(image, dict) and table.has_images:
+        image = image.get("path")  # the file is elsewhere
+    if isinstance(image, dict | list):
+        return Listed("", label, problem or f"several values in {table.image}", called)
+    text = image if isinstance(image, str) else format_cell(image)
+    if not text.strip():
+        problem = problem or f"no {table.image}"
+    elif (encoded := decode_base64_cell(text)) is not None:
+        return Listed("", label, problem, called, encoded)
+    elif len(text) > MAX_PATH_CHARACTERS:
+        return Listed("", label, problem or f"{len(text)} characters in {table.image}, which are no path", called)
+    return Listed(text, label, problem, called)
+
+
+def read_label(table: Table, row: Row) -> tuple[str, str]:
+    """The label in a row, and what is wrong with it."""
+    cell = unwrap_cell(row.get(table.label))
+    if isinstance(cell, list | dict):
+        return "", f"several values in {table.label}: {shown(cell)}"
+    if table.classes and isinstance(cell, int):
+        if cell >= len(table.classes):
+            return "", f"{table.label} {cell} is none of the {len(table.classes)} classes of the table"
+        cell = table.classes[cell] if cell >= 0 else None  # -1 says that there is none
+    label = format_cell(cell)
+    if table.has_points:
+        label = label.partition(".")[0]
+    return label, "" if label else f"no {table.label}"
+
+
+@contextmanager
+def table_errors(path: Path) -> Iterator[None]:
+    """Any reason why a table cannot be read is an InvalidDatasetError."""
+    try:
+        yield
+    except InvalidTableError as error:
+        raise InvalidDatasetError(path, f"cannot be read as a table: {error.message}") from None
+    except UnicodeError as error:
+        raise InvalidDatasetError(path, f"cannot be read as a table: {describe_encoding(error)}") from None
+    except OSError as error:
+        raise InvalidDatasetError(path, f"cannot be read as a table ({one_line(error)})") from None
+
+
+def read_columns(path: Path) -> list[str]:
+    """The names of a table's columns. Raises as `read_rows` does."""
+    with table_errors(path):
+        return kind_of(path)[0](path)
+
+
+def read_rows(path: Path, wanted: Collection[str]) -> Iterator[Row]:
+    """The cells of the `wanted` columns in each row; of other columns there may be nothing.
+
+    Raises:
+        InvalidDatasetError: if the table cannot be read, or costs too much to read.
+    """
+    with table_errors(path):
+        yield from kind_of(path)[1](path, wanted)
+
+
+def kind_of(path: Path) -> tuple[ReadColumns, ReadRows]:
+    kind = KINDS.get(path.suffix.lower())
+    if kind is None:
+        raise InvalidDatasetError(path, f"no table of a known kind ({', '.join(KINDS)})")
+    return kind
+
+
+def read_csv_columns(path: Path) -> list[str]:
+    with open_text(path, newline="") as file:
+        return next(filter(None, read_bounded_rows(file)), [])
+
+
+def read_csv_rows(path: Path, wanted: Collection[str]) -> Iterator[Row]:
+    with open_text(path, newline="") as file:
         rows = filter(None, read_bounded_rows(file))
         header = next(rows, [])
         as_meant = unquote if is_ours(header) else str
         for row in rows:
-            yield dict.fromkeys(header) | dict(zip(header, map(as_meant, row), strict=False))
+            cells: Row = dict(zip(header, map(as_meant, row), strict=False))
+            yield cells | {MORE: any(map(str.strip, row[len(header) :]))}
 
 
-def all_parquet_rows(path: Path, wanted: Collection[str]) -> Iterator[Row]:
-    others = dict.fromkeys(read_parquet_columns(path))
-    for row in read_parquet_rows(path, wanted):
-        yield others | row
+def read_parquet_columns(path: Path) -> list[str]:
+    return read_parquet_schema(path).names
 
 
-def jsonl_rows(path: Path, wanted: Collection[str]) -> Iterator[Row]:
-    with open(path, encoding="utf-8-sig") as file:
+def read_jsonl_columns(path: Path) -> list[str]:
+    """Those of all rows: a line need not have all of them."""
+    names: dict[str, None] = {}
+    for row in read_jsonl_rows(path, ()):
+        names |= dict.fromkeys(row)
+        if len(names) > MAX_COLUMNS:
+            raise InvalidTableError(f"over the limit of {MAX_COLUMNS} columns")
+    return list(names)
+
+
+def read_jsonl_rows(path: Path, wanted: Collection[str]) -> Iterator[Row]:
+    with open_text(path) as file:
         for number, line in enumerate(read_bounded_lines(file), 1):
             if not line.strip():
                 continue
@@ -124,4 +300,8 @@ def jsonl_rows(path: Path, wanted: Collection[str]) -> Iterator[Row]:
             yield row
 
 
-READERS = {".csv": csv_rows, ".parquet": all_parquet_rows, ".jsonl": jsonl_rows}
+KINDS: dict[str, tuple[ReadColumns, ReadRows]] = {
+    ".csv": (read_csv_columns, read_csv_rows),
+    ".parquet": (read_parquet_columns, read_parquet_rows),
+    ".jsonl": (read_jsonl_columns, read_jsonl_rows),
+}

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError, listed, printable
-from mlflow_resnet.images.conversion.tables import IMAGE_COLUMNS, chosen, rows_of
+from mlflow_resnet.images.cells import format_cell, spell_path
+from mlflow_resnet.images.conversion.tables import IMAGE_COLUMNS, choose_column, read_columns, read_rows
 from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.images.look_alikes import look_alike_pairs
 from mlflow_resnet.images.scan import scan
@@ -62,15 +63,22 @@ def marks_by_name(directory: LabeledDirectory, regex: str) -> list[str]:
     return [match[1] if pattern.groups else match[0] for match in found if match]
 
 
-def marks_by_table(directory: LabeledDirectory, table: str, column: str) -> list[object]:
-    """The cell of each image's row. A row is an image's if its path ends as the image's name does."""
+def marks_by_table(directory: LabeledDirectory, table: str, column: str) -> list[str | None]:
+    """The cell of each image's row. A row is an image's if its path ends as the image's name does.
+
+    Raises:
+        InvalidDatasetError: if the table cannot be used, or an image has no group, or several.
+    """
     path = Path(table)
-    marks: dict[str, object] = {}
-    image = group = ""
-    for row in rows_of(path, {column, *IMAGE_COLUMNS, "name"}):
-        image = image or chosen(path, "image", "", (*IMAGE_COLUMNS, "name"), row)
-        group = group or chosen(path, "group", column, (), row)
-        marks[str(row.get(image))] = make_hashable(row.get(group))
+    columns = read_columns(path)
+    image = choose_column(path, "image", "", (*IMAGE_COLUMNS, "name"), columns)
+    group = choose_column(path, "group", column, (), columns)
+    marks: dict[str, str] = {}
+    for row in read_rows(path, {image, group}):
+        name, mark = spell_path(format_cell(row.get(image)))[-1], format_group(row.get(group))
+        if name and mark and marks.setdefault(name, mark) != mark:
+            problem = f"{printable(name)} is in two groups of {group}: {printable(marks[name])} and {printable(mark)}"
+            raise InvalidDatasetError(table, f"{problem}. Every image needs one.")
     by_file = unambiguous(marks)
     found = [mark_of(name, marks, by_file) for name in directory.names]
     lost = [printable(name) for name, mark in zip(directory.names, found, strict=True) if mark is None]
@@ -80,22 +88,22 @@ def marks_by_table(directory: LabeledDirectory, table: str, column: str) -> list
     return found
 
 
-def make_hashable(cell: object) -> object:
-    """A cell as a mark, also one that is a list or a record."""
-    return str(cell) if isinstance(cell, (list, dict)) else cell
+def format_group(cell: object) -> str:
+    """A cell as the name of a group; a list or a record is one too, if it is not empty."""
+    return str(cell or "") if isinstance(cell, list | dict) else format_cell(cell)
 
 
-def mark_of(name: str, marks: Mapping[str, object], by_file: Mapping[str, object]) -> object:
+def mark_of(name: str, marks: Mapping[str, str], by_file: Mapping[str, str | None]) -> str | None:
     """The mark of the image `class/…/file`: by that name, by the part below the class, or by the file's name alone."""
     for known in (name, name.partition("/")[2]):
-        if marks.get(known) is not None:
+        if known in marks:
             return marks[known]
     return by_file.get(name.rpartition("/")[2])
 
 
-def unambiguous(marks: Mapping[str, object]) -> dict[str, object]:
+def unambiguous(marks: Mapping[str, str]) -> dict[str, str | None]:
     """By the file's name alone; None for a name that has several marks."""
-    by_file: dict[str, object] = {}
+    by_file: dict[str, str | None] = {}
     for path, mark in marks.items():
         file = path.rpartition("/")[2]
         by_file[file] = mark if by_file.get(file, mark) == mark else None

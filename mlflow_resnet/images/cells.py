@@ -1,0 +1,84 @@
+"""Cells and columns of tables as people write them: the same class, whatever kind of file the table is."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+
+from mlflow_resnet.errors import InvalidTableError, listed
+from mlflow_resnet.images.decode import looks_like_image
+
+MAX_PATH_CHARACTERS = 4096  # what no system takes for a path is something else
+MIN_BASE64_CHARACTERS = 48  # of the smallest images
+
+
+def format_cell(cell: object) -> str:
+    """What a cell says, as text without blanks around it; empty if it says nothing, as null and NaN do.
+
+    Whole numbers have no point, so that labels 0 and 1 stay "0" and "1" where pandas made floats of them.
+    """
+    if isinstance(cell, np.generic):
+        cell = cell.item()
+    if cell is None:
+        return ""
+    if isinstance(cell, bytes):
+        return cell.decode("utf-8", "backslashreplace").strip()  # old programs write text so in Parquet
+    if isinstance(cell, float | Decimal):
+        if math.isnan(cell):
+            return ""
+        if math.isfinite(cell) and (whole := int(cell)) == cell and abs(whole) < 2**53:
+            return str(whole)
+    return str(cell).strip()
+
+
+def unwrap_cell(cell: Any) -> Any:
+    """What is in a list of one, nothing for an empty one; any other cell as it is."""
+    return (cell[0] if cell else None) if isinstance(cell, list) and len(cell) < 2 else cell
+
+
+def decode_base64_cell(text: str) -> bytes | None:
+    """The image that a cell holds in base64, also as a data URI; None if it does not."""
+    encoded = text.partition(";base64,")[2] if text.startswith("data:") else text
+    if len(encoded) < MIN_BASE64_CHARACTERS:
+        return None
+    try:
+        content = base64.b64decode("".join(encoded.split()), validate=True)
+    except ValueError:
+        return None
+    return content if looks_like_image(content) else None
+
+
+def find_column(columns: Iterable[str], wanted: Iterable[str]) -> str:
+    """The column that has the first of the `wanted` names that there is, also in another case or with blanks around it.
+
+    Empty if there is none.
+
+    Raises:
+        InvalidTableError: if several have that name.
+    """
+    columns = list(columns)
+    for name in wanted:
+        alike = [column for column in columns if simplify_name(column) == simplify_name(name)]
+        found = [column for column in alike if column == name] or alike
+        if len(found) > 1:
+            raise InvalidTableError(f"several columns are called {name}: {listed(map(repr, found))}; rename one")
+        if found:
+            return found[0]
+    return ""
+
+
+def simplify_name(name: str) -> str:
+    """A column's name, the same for "File Name" and " file_name"."""
+    return name.strip().casefold().replace(" ", "_").replace("-", "_")
+
+
+def spell_path(text: str) -> list[str]:
+    """What the file that a cell names may be called: as written, without blanks, with Windows' backslashes turned."""
+    trimmed = text.strip()
+    turned = trimmed if "://" in trimmed else trimmed.replace("\\", "/")
+    return list(dict.fromkeys((text, trimmed, turned)))
