@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import uuid
 from collections import Counter
 from dataclasses import asdict, fields
 from typing import Any
@@ -43,7 +44,7 @@ from mlflow_resnet.tracking.recorder import recorder_of
 from mlflow_resnet.tracking.run import attached_run_ends_with, recorded_run, run_of_workers
 from mlflow_resnet.tracking.server import check_servers
 from mlflow_resnet.training import processes
-from mlflow_resnet.training_run import TrainResult, as_saved, train_recorded, trained_at_once
+from mlflow_resnet.training_run import TrainResult, all_params, as_saved, train_recorded, trained_at_once
 
 
 def train(options: TrainOptions) -> TrainResult:
@@ -94,16 +95,16 @@ def train_in_processes(options: TrainOptions) -> TrainResult:
 
 def record_training(options: TrainOptions, training: Training, folder: TrainingFolder | None) -> dict[str, Any]:
     """Trains and records it in a run; returns what a `TrainResult` has besides the classifier."""
-    name = f"{options.architecture} on {training.train_set.name}"
+    name, params = f"{options.architecture} on {training.train_set.name}", all_params(options, training)
     if folder:
         outbox, mirrored = folder.outbox, folder.mirrored(delivers=not options.offline)
-        with mirrored, recorded_by_way_of(outbox, name, options.offline) as known:
+        with mirrored, recorded_by_way_of(outbox, name, params, options.offline) as known:
             best = train_recorded(options, training, outbox, saving_of(folder, options), known)
             folder.finish(best)
         if options.offline:
             say(f"to deliver what was logged: mlflow-resnet sync {shlex.quote(str(folder.path))}")
         return folder.result()
-    with recorded_run(name) as run:
+    with recorded_run(name, params, uuid.uuid4().hex) as run:
         result = trained_at_once(options, training, run)
     return {field.name: getattr(result, field.name) for field in fields(result) if field.name != "classifier"}
 
@@ -220,7 +221,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         predictor = predictor.at_test_time(options.tta, options.resolution)
         dataset = scanned_dataset(options.image_dir, options.on_bad_image, options.num_workers, "evaluation")
         evaluation = evaluate_images(predictor, dataset.directory, options.batch_size)
-        with recorded_run(f"evaluate {options.model_uri}") as run:
+        with recorded_run(f"evaluate {options.model_uri}", asdict(options)) as run:
             recorder = recorder_of(run)
             recorder.ids.note(model_id=predictor.model_id or None)
             record.log_params(recorder, asdict(options))

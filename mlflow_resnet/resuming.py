@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
@@ -154,7 +155,14 @@ class TrainingFolder:
                 self.refuse(changed, "Give these again to go on with it, or --resume force to go on with the new ones,")
             self.refuse({name: text for name, text in changed.items() if name in FIXED}, "Give these again,")
             say(f"going on from the checkpoint in {self.path}")
-        self.notes.note(identity=dict(identity))
+            self.log_changes(changed)
+        self.notes.note(identity=dict(identity), record_id=self.notes.get("record_id") or uuid.uuid4().hex)
+
+    def log_changes(self, changed: Mapping[str, str]) -> None:
+        """Has the run tell what it goes on with, as its params can only say what it began with."""
+        if changed and self.notes.get("begun"):
+            tag = f"mlflow_resnet.changed_at_checkpoint_{max(self.checkpoints.numbers())}"
+            self.outbox.put("tags", tags={tag: listed(changed.values())})
 
     def consult(self, mirror: str, identity: Mapping[str, Any], resume: str, has_changed: bool) -> None:
         """Takes from the mirror what is newer there, unless this machine has, or is to begin, another training."""

@@ -16,6 +16,7 @@ from mlflow_resnet.training.checkpoints import write_file
 
 KINDS = {  # of a training's notes
     "identity": dict[str, Any],
+    "record_id": str,
     "run_id": str,
     "model_id": str | None,
     "version": str,

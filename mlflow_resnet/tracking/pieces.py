@@ -22,8 +22,10 @@ POINT: dict[str, Any] = {
     "dataset": list[str] | None,
     "of_model": bool,
 }
+NEW_RUN: dict[str, Any] = {"name": str, "experiment": str, "experiment_id": str, "time": int, "tags": dict[str, str]}
 FIELDS: dict[str, dict[str, Any]] = {  # by kind, besides kind and id
-    "run": {"name": str, "experiment": str, "experiment_id": str, "time": int, "tags": dict[str, str]},
+    "run": NEW_RUN,
+    "given_run": NEW_RUN | {"run_id": str, "record_id": str, "params": dict[str, str]},
     "params": {"params": dict[str, str]},
     "tags": {"tags": dict[str, str]},
     "metrics": {"points": list[dict[str, Any]]},
