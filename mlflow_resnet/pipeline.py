@@ -41,6 +41,7 @@ from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.data import scanned_dataset
 from mlflow_resnet.tracking.outages import recorded_by_way_of
 from mlflow_resnet.tracking.recorder import recorder_of
+from mlflow_resnet.tracking.remains import find_gone
 from mlflow_resnet.tracking.run import attached_run_ends_with, recorded_run, run_of_workers
 from mlflow_resnet.tracking.server import check_servers
 from mlflow_resnet.training import processes
@@ -65,21 +66,22 @@ def train(options: TrainOptions) -> TrainResult:
             training = prepared(options)
             with processes.agreeing():
                 if folder:
-                    folder.begin(full_identity_of(options, training), options.resume, options.checkpoint_mirror)
+                    identity = full_identity_of(options, training)
+                    folder.begin(identity, options.resume, options.checkpoint_mirror)
+                    if folder.is_finished and not options.offline:
+                        folder.confirm(identity, options.registered_model_name, options.alias)
                     folder.check_room(options, training)
-            if finished := processes.of_first(finished_before(folder, options.offline) if folder else None):
+            if finished := processes.of_first(finished_before(folder) if folder else None):
                 return TrainResult(flavor.load_model(finished["model_uri"]), **finished)
             facts = record_training(options, training, folder) if is_first() else follow_training(options, training)
             facts = processes.of_first(facts)
             return TrainResult(as_saved(training.classifier, facts["metrics"]), **facts)
 
 
-def finished_before(folder: TrainingFolder, offline: bool) -> dict[str, Any]:
+def finished_before(folder: TrainingFolder) -> dict[str, Any]:
     """What an earlier call with the same options and data left; empty if there was none that came to its end."""
     if not folder.is_finished:
         return {}
-    if not offline:
-        folder.deliver()
     result = folder.result()
     where = f"run {result['run_id'] or 'not delivered'}, model {result['model_uri']}"
     say(f"this training is complete: {where}. To repeat: --resume never")
@@ -126,6 +128,8 @@ def sync(directory: str) -> dict[str, Any]:
     with opened_folder(directory) as folder:
         check_servers(registry=any(folder.outbox.of_kind("version")))
         folder.deliver()
+        if folder.is_finished and (gone := find_gone(folder.notes)):
+            say(f"all was delivered, but {gone}")
         return folder.result()
 
 

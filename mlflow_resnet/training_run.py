@@ -189,8 +189,9 @@ def log_card(
     )
     card = training_card(facts)
     record.log_tags(recorder, {"mlflow.note.content": card})
+    tags = headline_tags(evaluations)
+    recorder.ids.note(headline=tags)  # for a version that is registered later
     if name := options.registered_model_name:
-        tags = headline_tags(evaluations)
         recorder.put("version", name=name, alias=options.alias, description=for_version(card), tags=tags)
 
 

@@ -23,6 +23,7 @@ KINDS = {  # of a training's notes
     "alias": str,
     "begun": bool,
     "audit": list[str],
+    "headline": dict[str, str],
     "best_epoch": int,
     "metrics": dict[str, float],
     "status": str,

@@ -12,7 +12,7 @@ from typing import Any
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Run
-from mlflow.environment_variables import MLFLOW_RUN_ID
+from mlflow.environment_variables import MLFLOW_EXPERIMENT_ID, MLFLOW_EXPERIMENT_NAME, MLFLOW_RUN_ID
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
@@ -22,6 +22,7 @@ from mlflow_resnet.tracking.conflicts import RECORD_TAG, find_conflict
 from mlflow_resnet.tracking.server import keep_address_private, patience
 
 SIGNALS = (KeyboardInterrupt, SystemExit)  # Ctrl-C, and SIGTERM, which the command line turns into SystemExit
+DEFAULT_EXPERIMENT, DEFAULT_EXPERIMENT_ID = "Default", "0"  # of every store of MLflow
 CONTINUED_IN = "mlflow_resnet.continued_in"
 UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what MLflow answers to an id that it does not have
 RUN_ID_FILE = "MLFLOW_RESNET_RUN_ID_FILE"  # variable: where a worker process leaves the id of the run it began
@@ -134,6 +135,24 @@ def find_run(run_id: str) -> Run | None:
         if error.error_code in UNKNOWN:
             return None
         raise
+
+
+def chosen_experiment(offline: bool) -> str:
+    """The experiment that a run would be in which is begun now: its name, empty for MLflow's default one.
+
+    Args:
+        offline: then an id, which only a server can name, stays an id.
+    """
+    active, given = mlflow.active_run(), os.environ.get(MLFLOW_RUN_ID.name)
+    run = active or (find_run(given) if given and not offline else None)
+    experiment_id = run.info.experiment_id if run else MLFLOW_EXPERIMENT_ID.get()
+    if not experiment_id:
+        name = MLFLOW_EXPERIMENT_NAME.get() or DEFAULT_EXPERIMENT
+    elif offline:
+        name = DEFAULT_EXPERIMENT if experiment_id == DEFAULT_EXPERIMENT_ID else experiment_id
+    else:
+        name = MlflowClient().get_experiment(experiment_id).name
+    return "" if name == DEFAULT_EXPERIMENT else str(name)
 
 
 def parent_of(run_id: str) -> str:
