@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import (
     Dataset,
@@ -36,6 +38,7 @@ from mlflow_resnet import flavor
 from mlflow_resnet.model.stored import FLAVOR_NAME, MODEL_SHA256, read_model
 from mlflow_resnet.registry import aliases, versions
 from mlflow_resnet.tracking.conflicts import RECORD_TAG, differing_params, find_conflict
+from mlflow_resnet.tracking.dataset import name_for_stores
 from mlflow_resnet.tracking.notes import Notes
 from mlflow_resnet.tracking.run import find_run
 
@@ -110,7 +113,11 @@ def send_tags(client: MlflowClient, piece: Mapping[str, Any], files: Path, ids: 
 
 
 def send_metrics(client: MlflowClient, piece: Mapping[str, Any], files: Path, ids: Notes) -> None:
-    """Metrics of some steps, tied to their data and perhaps to the model. MLflow keeps equal points once."""
+    """Metrics of some steps, tied to their data and perhaps to the model. MLflow keeps equal points once.
+
+    Its store in files forgets the step of a metric that is tied to data, and none would be a curve.
+    """
+    keeps_steps = urlsplit(mlflow.get_tracking_uri()).scheme not in ("", "file")
     client.log_batch(
         ids["run_id"],
         metrics=[
@@ -120,11 +127,12 @@ def send_metrics(client: MlflowClient, piece: Mapping[str, Any], files: Path, id
                 at["time"],
                 at["step"],
                 model_id=ids["model_id"] if at["of_model"] else None,
-                dataset_name=at["dataset"] and at["dataset"][0],
-                dataset_digest=at["dataset"] and at["dataset"][1],
+                dataset_name=name_for_stores(data[0]) if data else None,
+                dataset_digest=data[1] if data else None,
                 run_id=ids["run_id"],
             )
             for at in piece["points"]
+            for data in [at["dataset"] if keeps_steps else None]
             for name, value in at["values"].items()
         ],
     )
@@ -132,7 +140,8 @@ def send_metrics(client: MlflowClient, piece: Mapping[str, Any], files: Path, id
 
 def send_input(client: MlflowClient, piece: Mapping[str, Any], files: Path, ids: Notes) -> None:
     """A dataset as an input of the run, or of the model too."""
-    data = DatasetInput(Dataset(**piece["dataset"]), [InputTag(CONTEXT_TAG, piece["context"])])
+    dataset = Dataset(**{**piece["dataset"], "name": name_for_stores(piece["dataset"]["name"])})
+    data = DatasetInput(dataset, [InputTag(CONTEXT_TAG, piece["context"])])
     models = [LoggedModelInput(ids["model_id"])] if piece["of_model"] else None
     client.log_inputs(ids["run_id"], [data], models)
 
