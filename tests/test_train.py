@@ -107,7 +107,7 @@ def test_validation_classes_that_training_lacks_are_named(workdir, images, tmp_p
 
 
 def test_names_that_are_not_utf8_work_to_the_end(workdir, tmp_path):
-    folder = write_class_folders(tmp_path / "odd", 3)
+    folder = write_class_folders(tmp_path / os.fsdecode(b"dossier \xe9t\xe9"), 3)
     odd = os.fsdecode(b"caf\xe9")
     (folder / "007").rename(folder / odd)
     (folder / odd / "00.jpg").rename(folder / odd / os.fsdecode(b"line\nbreak \xff.jpg"))

@@ -11,7 +11,7 @@ from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_PROJECT_ENTRY_POINT
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
-from mlflow_resnet.errors import listed
+from mlflow_resnet.errors import encodable, listed
 from mlflow_resnet.text.credentials import without_credentials
 
 RECORD_TAG = "mlflow_resnet.record"  # of a run: which training, sweep or test of learning rates it holds
@@ -22,8 +22,8 @@ TRUE, FALSE = (
 
 
 def as_logged(params: Mapping[str, Any]) -> dict[str, str]:
-    """Params as a run gets them: texts without credentials."""
-    return {name: without_credentials(str(value)) for name, value in params.items()}
+    """Params as a run gets them: text that every server takes, without credentials."""
+    return {name: without_credentials(encodable(str(value))) for name, value in params.items()}
 
 
 def find_conflict(run: Run, params: Mapping[str, Any], record_id: str = "") -> str:

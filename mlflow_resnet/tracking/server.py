@@ -58,6 +58,8 @@ def ask(uri: str, question: Callable[[], object]) -> None:
         if is_silence(error):
             raise ServerUnreachableError(uri, one_line(error)) from None
         raise ServerRefusesError(uri, whole_message(error)) from None
+    except UnicodeEncodeError:
+        raise ServerUnreachableError(uri, "its path is not UTF-8") from None
     except Exception as error:  # connections, DNS, TLS, databases: no common base class
         raise ServerUnreachableError(uri, one_line(error)) from None
 

@@ -31,6 +31,7 @@ from mlflow_resnet.images.output import resumable_directory
 from mlflow_resnet.images.parallel import default_threads, map_ordered
 from mlflow_resnet.images.reasons import os_reason
 from mlflow_resnet.images.rules import LEFT_OUT_NAME, Ignored, is_image
+from mlflow_resnet.text.characters import is_utf8
 from mlflow_resnet.text.credentials import without_credentials
 from mlflow_resnet.text.spreadsheets import QUOTED, write_csv
 
@@ -103,7 +104,7 @@ def convert(
         before = set(journal.rows)
         taken = {row.name.casefold() for row in journal.rows.values()}
         entries = entries_of(source, Columns(image_column, label_column), image_root, ignored)
-        new = unknown(entries, journal)
+        new = unknown(map(referable, entries) if transfer == "reference" else entries, journal)
         for examined in map_ordered(examine, new, threads or default_threads(), weigh=lambda entry: entry.size):
             if examined.row is None:
                 left_out[examined.entry.source] = examined.problem
@@ -122,13 +123,22 @@ def convert(
     return Converted(len(rows), added, tuple(sorted(classes - {""})), left_out, Ignored(**ignored))
 
 
+def referable(entry: Entry) -> Entry:
+    """The entry, unusable if an index cannot hold its path."""
+    is_lost = entry.path and not is_utf8(entry.path)
+    return replace(entry, problem="its path is not UTF-8; rename it, or give transfer copy") if is_lost else entry
+
+
 def unknown(entries: Iterable[Entry], journal: Journal) -> Iterator[Entry]:
     """The entries that are not in the journal, or have another size, each once.
 
     Those of an archive are read here, one after the other.
     """
     sizes = {key: row.bytes for key, row in journal.rows.items()}
+    paths: dict[tuple[str, str], str] = {}
     for entry in entries:
+        while paths.setdefault((entry.source, entry.label), entry.path) != entry.path:  # names that are escaped alike
+            entry = replace(entry, source=f"{entry.source}#")
         key = entry.source, entry.label
         if key not in sizes or sizes[key] != size_of(entry, sizes[key]):
             sizes[key] = size_of(entry, -1)
