@@ -115,7 +115,7 @@ def audit(options: AuditOptions) -> Audit:
         parts = {TRAIN: options.train_dir} | ({VAL: options.val_dir} if options.val_dir else {})
         images = [image for part, uri in parts.items() for image in audited_directory(part, uri, options)]
         found = findings(images)
-        with recorded_run(f"audit of {options.train_dir}") as run:
+        with recorded_run(f"audit of {options.train_dir}", asdict(options)) as run:
             recorder = recorder_of(run)
             record.log_params(recorder, asdict(options))
             record.log_tags(recorder, {"mlflow_resnet.version": __version__})

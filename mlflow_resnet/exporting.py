@@ -154,7 +154,7 @@ def refuse_if_worse(parity: Parity, model_uri: str) -> None:
 
 def registered(classifier: ImageClassifier, options: ExportOptions, data: ImageDirectoryDataset, parity: Parity) -> str:
     """Registers a model that predicts with what was exported, in a run with what was measured; returns its URI."""
-    with recorded_run(f"export {options.model_uri}") as run:
+    with recorded_run(f"export {options.model_uri}", asdict(options)) as run:
         recorder = recorder_of(run)
         record.log_params(recorder, asdict(options))
         record.log_metrics(recorder, asdict(parity), data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import uuid
 from collections import Counter
 from dataclasses import asdict, fields
 from typing import Any
@@ -40,10 +41,11 @@ from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.data import scanned_dataset
 from mlflow_resnet.tracking.outages import recorded_by_way_of
 from mlflow_resnet.tracking.recorder import recorder_of
+from mlflow_resnet.tracking.remains import find_gone
 from mlflow_resnet.tracking.run import attached_run_ends_with, recorded_run, run_of_workers
 from mlflow_resnet.tracking.server import check_servers
 from mlflow_resnet.training import processes
-from mlflow_resnet.training_run import TrainResult, as_saved, train_recorded, trained_at_once
+from mlflow_resnet.training_run import TrainResult, all_params, as_saved, train_recorded, trained_at_once
 
 
 def train(options: TrainOptions) -> TrainResult:
@@ -64,21 +66,22 @@ def train(options: TrainOptions) -> TrainResult:
             training = prepared(options)
             with processes.agreeing():
                 if folder:
-                    folder.begin(full_identity_of(options, training), options.resume, options.checkpoint_mirror)
+                    identity = full_identity_of(options, training)
+                    folder.begin(identity, options.resume, options.checkpoint_mirror)
+                    if folder.is_finished and not options.offline:
+                        folder.confirm(identity, options.registered_model_name, options.alias)
                     folder.check_room(options, training)
-            if finished := processes.of_first(finished_before(folder, options.offline) if folder else None):
+            if finished := processes.of_first(finished_before(folder) if folder else None):
                 return TrainResult(flavor.load_model(finished["model_uri"]), **finished)
             facts = record_training(options, training, folder) if is_first() else follow_training(options, training)
             facts = processes.of_first(facts)
             return TrainResult(as_saved(training.classifier, facts["metrics"]), **facts)
 
 
-def finished_before(folder: TrainingFolder, offline: bool) -> dict[str, Any]:
+def finished_before(folder: TrainingFolder) -> dict[str, Any]:
     """What an earlier call with the same options and data left; empty if there was none that came to its end."""
     if not folder.is_finished:
         return {}
-    if not offline:
-        folder.deliver()
     result = folder.result()
     where = f"run {result['run_id'] or 'not delivered'}, model {result['model_uri']}"
     say(f"this training is complete: {where}. To repeat: --resume never")
@@ -94,16 +97,16 @@ def train_in_processes(options: TrainOptions) -> TrainResult:
 
 def record_training(options: TrainOptions, training: Training, folder: TrainingFolder | None) -> dict[str, Any]:
     """Trains and records it in a run; returns what a `TrainResult` has besides the classifier."""
-    name = f"{options.architecture} on {training.train_set.name}"
+    name, params = f"{options.architecture} on {training.train_set.name}", all_params(options, training)
     if folder:
         outbox, mirrored = folder.outbox, folder.mirrored(delivers=not options.offline)
-        with mirrored, recorded_by_way_of(outbox, name, options.offline) as known:
+        with mirrored, recorded_by_way_of(outbox, name, params, options.offline) as known:
             best = train_recorded(options, training, outbox, saving_of(folder, options), known)
             folder.finish(best)
         if options.offline:
             say(f"to deliver what was logged: mlflow-resnet sync {shlex.quote(str(folder.path))}")
         return folder.result()
-    with recorded_run(name) as run:
+    with recorded_run(name, params, uuid.uuid4().hex) as run:
         result = trained_at_once(options, training, run)
     return {field.name: getattr(result, field.name) for field in fields(result) if field.name != "classifier"}
 
@@ -125,6 +128,8 @@ def sync(directory: str) -> dict[str, Any]:
     with opened_folder(directory) as folder:
         check_servers(registry=any(folder.outbox.of_kind("version")))
         folder.deliver()
+        if folder.is_finished and (gone := find_gone(folder.notes)):
+            say(f"all was delivered, but {gone}")
         return folder.result()
 
 
@@ -220,7 +225,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         predictor = predictor.at_test_time(options.tta, options.resolution)
         dataset = scanned_dataset(options.image_dir, options.on_bad_image, options.num_workers, "evaluation")
         evaluation = evaluate_images(predictor, dataset.directory, options.batch_size)
-        with recorded_run(f"evaluate {options.model_uri}") as run:
+        with recorded_run(f"evaluate {options.model_uri}", asdict(options)) as run:
             recorder = recorder_of(run)
             recorder.ids.note(model_id=predictor.model_id or None)
             record.log_params(recorder, asdict(options))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
@@ -28,7 +29,8 @@ from mlflow_resnet.text.credentials import all_without_credentials
 from mlflow_resnet.tracking.delivery import end_run
 from mlflow_resnet.tracking.notes import Notes
 from mlflow_resnet.tracking.recorder import Outbox
-from mlflow_resnet.tracking.run import trying
+from mlflow_resnet.tracking.remains import find_gone, find_unregistered, restore_run
+from mlflow_resnet.tracking.run import chosen_experiment, trying
 from mlflow_resnet.training.checkpoints import KEPT, CheckpointFolder, write_file
 from mlflow_resnet.training.course import EpochResult, Saving, checkpoint_bytes
 from mlflow_resnet.training.recipe import phases
@@ -90,8 +92,9 @@ def default_folder(options: TrainOptions) -> str:
 
 
 def digest_of(identity: Mapping[str, Any]) -> str:
-    """12 hex digits."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+    """12 hex digits. The default experiment adds nothing to them."""
+    facts = {name: value for name, value in identity.items() if value or name != "experiment"}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def identity_of(options: TrainOptions) -> dict[str, Any]:
@@ -108,7 +111,7 @@ def as_given(options: TrainOptions) -> dict[str, Any]:
     for name in DIRECTORIES:
         if chosen[name] and not is_remote(chosen[name]):
             chosen[name] = os.path.realpath(chosen[name])
-    return chosen | {"tracking server": mlflow.get_tracking_uri()}
+    return chosen | {"tracking server": mlflow.get_tracking_uri(), "experiment": chosen_experiment(options.offline)}
 
 
 def full_identity_of(options: TrainOptions, training: Training) -> dict[str, Any]:
@@ -154,7 +157,39 @@ class TrainingFolder:
                 self.refuse(changed, "Give these again to go on with it, or --resume force to go on with the new ones,")
             self.refuse({name: text for name, text in changed.items() if name in FIXED}, "Give these again,")
             say(f"going on from the checkpoint in {self.path}")
-        self.notes.note(identity=dict(identity))
+            self.log_changes(changed)
+        self.note_identity(identity)
+
+    def note_identity(self, identity: Mapping[str, Any]) -> None:
+        self.notes.note(identity=dict(identity), record_id=self.notes.get("record_id") or uuid.uuid4().hex)
+
+    def confirm(self, identity: Mapping[str, Any], name: str, alias: str) -> None:
+        """Delivers what is left of a finished training and sees to it that the server has what the notes say.
+
+        A run in the trash is restored, and a model that is no version of `name` any more is registered again. If run
+        or model are gone, the folder is made ready for the training to be done again.
+
+        Raises:
+            NotDeliveredError: if the server does not take it.
+        """
+        self.deliver()
+        if gone := find_gone(self.notes):
+            say(f"the training in {self.path} was complete, but {gone}, so it is done again")
+            self.begin_anew()
+            if self.mirror:
+                self.mirror.clear()
+            self.note_identity(identity)
+            return
+        restore_run(self.notes["run_id"])
+        if name and (version := find_unregistered(self.notes, name, alias)):
+            self.outbox.put("version", **version)
+            self.deliver()
+
+    def log_changes(self, changed: Mapping[str, str]) -> None:
+        """Has the run tell what it goes on with, as its params can only say what it began with."""
+        if changed and self.notes.get("begun"):
+            tag = f"mlflow_resnet.changed_at_checkpoint_{max(self.checkpoints.numbers())}"
+            self.outbox.put("tags", tags={tag: listed(changed.values())})
 
     def consult(self, mirror: str, identity: Mapping[str, Any], resume: str, has_changed: bool) -> None:
         """Takes from the mirror what is newer there, unless this machine has, or is to begin, another training."""

@@ -102,7 +102,7 @@ def shadow(options: ShadowOptions) -> Shadowed:
                 bar.update()
         if not tally.images:
             raise no_images(options.image_dir, Ignored(**ignored))
-        with recorded_run(f"shadow {options.challenger}") as run:
+        with recorded_run(f"shadow {options.challenger}", asdict(options)) as run:
             recorder = recorder_of(run)
             record.log_params(recorder, asdict(options))
             result = tally.result(run.info.run_id)

@@ -52,13 +52,18 @@ class TrainResult:
 
 def log_beginning(options: TrainOptions, training: Training, recorder: Recorder) -> None:
     """What is known of a training before its first step."""
-    decided = {f"recipe.{name}": value for name, value in asdict(training.recipe).items()}
-    record.log_params(recorder, asdict(options) | decided | environment_params())
+    record.log_params(recorder, all_params(options, training))
     record.log_data(recorder, training.train_set, "training")
     record.log_tags(recorder, {"mlflow_resnet.version": __version__, "mlflow_resnet.start": training.start})
     facts = json.dumps(dict(training.classifier.training), indent=2)
     record.log_files(recorder, lambda folder: (folder / "training.json").write_text(facts))
     record.log_gallery(recorder, training.train_images)
+
+
+def all_params(options: TrainOptions, training: Training) -> dict[str, Any]:
+    """The options, what was decided for those that are "auto", and the environment."""
+    decided = {f"recipe.{name}": value for name, value in asdict(training.recipe).items()}
+    return asdict(options) | decided | environment_params()
 
 
 def train_recorded(
@@ -184,8 +189,9 @@ def log_card(
     )
     card = training_card(facts)
     record.log_tags(recorder, {"mlflow.note.content": card})
+    tags = headline_tags(evaluations)
+    recorder.ids.note(headline=tags)  # for a version that is registered later
     if name := options.registered_model_name:
-        tags = headline_tags(evaluations)
         recorder.put("version", name=name, alias=options.alias, description=for_version(card), tags=tags)
 
 

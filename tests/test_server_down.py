@@ -1,11 +1,13 @@
 import contextlib
 import socket
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import mlflow
 import pytest
 
-from mlflow_resnet.errors import ServerUnreachableError
+from mlflow_resnet.errors import ServerRefusesError, ServerUnreachableError
 from mlflow_resnet.tracking.server import check_servers, within
 
 
@@ -36,6 +38,43 @@ def test_a_database_that_cannot_be_opened(workdir, name):
     mlflow.set_tracking_uri(f"sqlite:///{name}")
     with time_limit(10), pytest.raises(ServerUnreachableError, match="MLflow at sqlite:///"):
         check_servers(registry=False)
+
+
+def test_a_store_in_files_that_mlflow_keeps_closed_is_told_with_what_helps(workdir, monkeypatch):
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
+    mlflow.set_tracking_uri(f"file://{workdir}/mlruns")
+    with pytest.raises(ServerRefusesError, match=r"mlruns answers with: The filesystem") as refused:
+        check_servers(registry=False)
+    assert "mlflow migrate-filestore" in refused.value.message
+    assert "MLFLOW_ALLOW_FILE_STORE=true" in refused.value.message
+
+
+def test_databricks_without_credentials_is_told_with_what_helps(workdir, monkeypatch):
+    monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(workdir / "none"))
+    mlflow.set_tracking_uri("databricks")
+    with time_limit(30), pytest.raises(ServerRefusesError, match="MLflow at databricks answers with: ") as refused:
+        check_servers(registry=False)
+    assert "databricks auth login" in refused.value.message
+    assert "\n" not in refused.value.message
+
+
+def test_a_server_that_wants_a_login(workdir):
+    answering = HTTPServer(("127.0.0.1", 0), NoEntry)
+    threading.Thread(target=answering.serve_forever, daemon=True).start()
+    mlflow.set_tracking_uri(f"http://127.0.0.1:{answering.server_port}")
+    with pytest.raises(ServerRefusesError, match="answers with: .*401") as refused:
+        check_servers(registry=False)
+    answering.shutdown()
+    assert len(refused.value.message) < 2000
+
+
+class NoEntry(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(401)
+        self.end_headers()
+        self.wfile.write(b"<html>please log in</html>" * 1000)
+
+    do_POST = do_GET
 
 
 def test_an_answer_that_takes_too_long():

@@ -26,11 +26,13 @@ from mlflow.exceptions import MlflowException
 from mlflow_resnet.cli import images, models, registry  # noqa: F401 - each adds its commands to the group
 from mlflow_resnet.cli.group import cli
 from mlflow_resnet.console import is_first, make_logs_presentable
-from mlflow_resnet.errors import SIGINT_EXIT_CODE, SIGTERM_EXIT_CODE, MlflowResnetError, presentable
+from mlflow_resnet.errors import SIGINT_EXIT_CODE, SIGTERM_EXIT_CODE, MlflowResnetError, encodable, presentable
 from mlflow_resnet.images.reasons import os_reason
 from mlflow_resnet.text.characters import in_lines
 
 SIGPIPE_EXIT_CODE = 141
+UTF8_MODE = "PYTHONUTF8"  # variable: Python's UTF-8 mode
+MAX_SHOWN = 200  # characters of a text in an error
 
 
 def main() -> NoReturn:
@@ -38,6 +40,7 @@ def main() -> NoReturn:
 
     0: done, 2: bad input, 3: promotion refused, 4: not delivered, 5: diverged, 130, 141 and 143: signals.
     """
+    use_utf8()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(SIGTERM_EXIT_CODE))
     make_logs_presentable()
     try:
@@ -57,9 +60,25 @@ def main() -> NoReturn:
     except BrokenPipeError:  # who read what is printed has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(SIGPIPE_EXIT_CODE)
+    except UnicodeEncodeError as error:  # a path that a library cannot take
+        fail(
+            f"{encodable(error.object)[:MAX_SHOWN]} is not UTF-8; rename the file or folder",
+            MlflowResnetError.exit_code,
+        )
     except OSError as error:  # of the machine, not of this program: a disk, a right, a network
         fail(": ".join(filter(None, [str(error.filename or ""), os_reason(error)])), MlflowResnetError.exit_code)
     sys.exit(0)
+
+
+def use_utf8() -> None:
+    """Names of files are UTF-8 whatever the locale says: where Python thinks otherwise, the command begins again.
+
+    What a terminal cannot show is escaped.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get(UTF8_MODE) != "1":
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {UTF8_MODE: "1"})
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def fail(message: str, exit_code: int) -> NoReturn:

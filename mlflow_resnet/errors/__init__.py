@@ -21,6 +21,7 @@ MlflowResnetError                    exit 2
 │   └── TamperedModelError           it is not what was saved or logged
 │       └── TamperedWeightsError     its weights are not
 ├── ServerUnreachableError           the tracking server or registry does not answer
+├── ServerRefusesError               it answers with a refusal
 ├── ScoringServerError               a server that scores images does not answer, or refuses to
 ├── RefusedBodyError                 the body of a request over HTTP is too much, or damaged
 ├── ServerBusyError                  503: a request over HTTP cannot be answered in time
@@ -75,6 +76,7 @@ from mlflow_resnet.errors.work import (
     RefusedBodyError,
     ScoringServerError,
     ServerBusyError,
+    ServerRefusesError,
     ServerUnreachableError,
     SweepError,
     TrainingDivergedError,
@@ -107,6 +109,7 @@ __all__ = [
     "SIGTERM_EXIT_CODE",
     "ScoringServerError",
     "ServerBusyError",
+    "ServerRefusesError",
     "ServerUnreachableError",
     "StoreUnreachableError",
     "SweepError",

@@ -16,6 +16,13 @@ class ServerUnreachableError(MlflowResnetError):
         )
 
 
+class ServerRefusesError(MlflowResnetError):
+    """The tracking server or the model registry answers, but not as it should: it wants a login, or to be migrated."""
+
+    def __init__(self, uri: str, answer: str) -> None:
+        super().__init__(f"MLflow at {uri} answers with: {answer}")
+
+
 class ScoringServerError(MlflowResnetError):
     """A server that scores images does not answer, or refuses to."""
 

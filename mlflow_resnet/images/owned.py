@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mlflow_resnet.errors import OutputError, PathError
+from mlflow_resnet.text.characters import is_utf8
 
 HANDLES = "/proc/self/fd"  # Linux: names of open folders, which nobody can give to other folders
 MOST_LINKS = 40  # on the way to one file, as Linux has it
@@ -21,7 +22,7 @@ def follow_links(path: str | os.PathLike[str]) -> Path:
 
     Raises:
         OutputError: if the last part of it is a link of another user, or any part is one in a folder for everybody:
-            they could lead to any file of this user.
+            they could lead to any file of this user; or if the path is not UTF-8, as libraries that write need it.
     """
     if os.fspath(path).startswith(HANDLES):
         return Path(path)
@@ -32,7 +33,11 @@ def follow_links(path: str | os.PathLike[str]) -> Path:
         new = status_of_new(link.parent)
         if new is None or new.st_uid != status.st_uid:
             raise OutputError(path, f"leads through {link}, a link of another user; give a path without it")
-    return Path(os.path.realpath(path))
+    found = os.path.realpath(path)
+    if not is_utf8(found):
+        problem = "is not UTF-8, and not every file can be written below such a name; rename it, or give another place"
+        raise OutputError(found, problem)
+    return Path(found)
 
 
 def links_on(path: Path) -> Iterator[tuple[Path, bool]]:

@@ -44,7 +44,7 @@ def read_parquet_rows(path: Path, columns: Collection[str], limits: ParquetLimit
     """
     repeated = inspect_parquet(path, limits, columns)[1]
     try:
-        with pq.ParquetFile(path, read_dictionary=repeated) as file:
+        with open(path, "rb") as opened, pq.ParquetFile(opened, read_dictionary=repeated) as file:
             names = [name for name in file.schema_arrow.names if name in columns]
             for batch in file.iter_batches(ROWS_AT_ONCE, columns=names, use_threads=False):
                 for cells in zip(*map(_cells_of, batch.columns), strict=True):

@@ -21,6 +21,7 @@ from mlflow_resnet.errors import InvalidModelError, WeightsDownloadError, Weight
 from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.images.sources import local_file
 from mlflow_resnet.model.classifier import ImageClassifier
+from mlflow_resnet.text.characters import is_utf8
 
 TRIES = 3
 SECONDS_BETWEEN_TRIES = 2.0
@@ -106,6 +107,8 @@ def read_state_dict(path: Path, name: str) -> dict[str, Tensor]:
     """The tensors of a .safetensors file, or of a .pth file read with `weights_only=True`."""
     try:
         if path.suffix == ".safetensors":
+            if not is_utf8(str(path)):
+                raise WeightsError(name, "its path is not UTF-8; rename it.")
             return load_file(path)
         return unwrap(torch.load(path, map_location="cpu", weights_only=True), name)
     except FileNotFoundError:

@@ -8,6 +8,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 from mlflow_resnet.errors import InvalidOptionsError, listed, presentable
+from mlflow_resnet.text.characters import is_utf8
 
 AUTO: Literal["auto"] = "auto"  # a value that the recipe decides
 MAX_SEED = 2**63  # what torch takes
@@ -117,6 +118,8 @@ def alias_problems(alias: str, registered_model_name: str) -> list[str]:
 
 def model_name_problems(name: str) -> list[str]:
     """Why MLflow would refuse `name` for a registered model."""
+    if not is_utf8(name):
+        return [f"registered_model_name is {presentable(name)}, which is not UTF-8; give another name"]
     if "/" in name or ":" in name or (name and not name.strip()):
         return [f"registered_model_name is {name!r}; MLflow allows no / and no : in it, and not only spaces"]
     return []

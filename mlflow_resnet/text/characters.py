@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from mlflow_resnet.text.credentials import without_credentials
 
@@ -40,13 +41,34 @@ def rows_of(table: pd.DataFrame) -> list[str]:
 
 
 def encodable(text: str | os.PathLike[str]) -> str:
-    """Text that any encoder takes, as files of data need it: bytes of a path that are not UTF-8 become `\\xNN`."""
+    """Text that any encoder takes, as files of data need it: bytes of a path that are not UTF-8 become `\\xNN`.
+
+    Where the locale has another encoding for paths, those that are UTF-8 become what they are.
+    """
     text = os.fsdecode(text)
+    if is_utf8(text):
+        return text
+    with suppress(UnicodeError):
+        return text.encode(errors="surrogateescape").decode()
+    return "".join(escape(each) if unicodedata.category(each) == "Cs" else each for each in text)
+
+
+def all_encodable(facts: Any) -> Any:
+    """Facts that JSON can hold, with every text in them as `encodable` has it."""
+    if isinstance(facts, str):
+        return encodable(facts)
+    if isinstance(facts, Mapping):
+        return {encodable(name): all_encodable(value) for name, value in facts.items()}
+    return [all_encodable(each) for each in facts] if isinstance(facts, list | tuple) else facts
+
+
+def is_utf8(text: str) -> bool:
+    """Whether every encoder takes the text: a path may have bytes that are no UTF-8, and JSON half a character."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        return "".join(escape(each) if unicodedata.category(each) == "Cs" else each for each in text)
-    return text
+        return False
+    return True
 
 
 def is_obeyed(character: str) -> bool:

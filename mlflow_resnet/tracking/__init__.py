@@ -1,6 +1,8 @@
 """What a run records.
 
 server    whether the tracking server and the registry answer
+conflicts whether a run that was given can take a record and stay true
+remains   what a server still has of a training that was recorded completely
 run       attaching to a run or starting one, and how it ends
 data      labeled directories, checked before training, as dataset inputs
 dataset   ImageDirectory as an MLflow dataset input

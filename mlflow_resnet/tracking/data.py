@@ -26,7 +26,7 @@ def scanned_training_data(options: TrainOptions) -> tuple[ImageDirectoryDataset,
         return dataset_of(directory, found), val_set
     pixels = {name: facts.pixels for name, facts in found.facts.items()}
     train, val = split_labeled(directory, 1 - options.val_fraction, options.random_seed, pixels)
-    return dataset_of(train, found, " (training part)"), dataset_of(val, found, " (validation part)")
+    return dataset_of(train, found, "-training"), dataset_of(val, found, "-validation")
 
 
 def scanned_dataset(image_dir: str, on_bad_image: str, num_workers: int, role: str) -> ImageDirectoryDataset:

@@ -35,6 +35,7 @@ class ImageDirectoryDataset(Dataset, PyFuncConvertibleDatasetMixin):
     Args:
         directory: the listed directory.
         source: where it came from, such as `s3://bucket/prefix`.
+        name: white space in it becomes `_`.
         digest: of the content, as `scan` gives it; computed if it is not given.
         found: what a scan found out about each image; empty if none was made.
     """
@@ -51,7 +52,7 @@ class ImageDirectoryDataset(Dataset, PyFuncConvertibleDatasetMixin):
     ) -> None:
         self.directory = directory
         self.found = found or Scan({})
-        super().__init__(source, name or encodable(os.path.basename(os.path.abspath(directory.source))), digest)
+        super().__init__(source, name_for_stores(name or os.path.basename(os.path.abspath(directory.source))), digest)
 
     def _compute_digest(self) -> str:
         self.found = scan(self.directory, default_threads())
@@ -92,6 +93,11 @@ class ImageDirectoryDataset(Dataset, PyFuncConvertibleDatasetMixin):
         """The base class's fields with schema and profile."""
         schema = json.dumps({"mlflow_colspec": self.schema.to_dict()})
         return super().to_dict() | {"schema": schema, "profile": json.dumps(self.profile)}
+
+
+def name_for_stores(name: str) -> str:
+    """A name for a data set that every store of MLflow can read back: the one in files splits its lines at spaces."""
+    return "_".join(encodable(name).split()) or "images"
 
 
 class ImagesToEvaluate(EvaluationDataset):

@@ -13,12 +13,15 @@ from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import (
     Dataset,
     DatasetInput,
     InputTag,
+    LifecycleStage,
     LoggedModel,
     LoggedModelInput,
     LoggedModelOutput,
@@ -29,16 +32,21 @@ from mlflow.entities import (
 )
 from mlflow.models import Model
 from mlflow.tracking.context.registry import resolve_tags
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from mlflow_resnet import flavor
 from mlflow_resnet.model.stored import FLAVOR_NAME, MODEL_SHA256, read_model
 from mlflow_resnet.registry import aliases, versions
+from mlflow_resnet.tracking.conflicts import RECORD_TAG, differing_params, find_conflict
+from mlflow_resnet.tracking.dataset import name_for_stores
 from mlflow_resnet.tracking.notes import Notes
+from mlflow_resnet.tracking.run import find_run
 
 MODEL_NAME = "model"
 PARAMS_AT_ONCE = 100  # the most that MLflow takes
 CONTEXT_TAG = "mlflow.data.context"
 TABLES_TAG = "mlflow.loggedArtifacts"
+PREFIX = "mlflow_resnet."
 PIECE_TAG = "mlflow_resnet.piece"  # by which a run or a model is found again, if its id was lost with the answer
 
 
@@ -62,6 +70,25 @@ def send_run(client: MlflowClient, piece: Mapping[str, Any], files: Path, ids: N
     ids.note(run_id=run.info.run_id)
 
 
+def send_given_run(client: MlflowClient, piece: Mapping[str, Any], files: Path, ids: Notes) -> None:
+    """The run that was given to a training without a server, a child of it if it holds another, a new one if none.
+
+    Only the server can tell which.
+    """
+    if ids.get("run_id"):
+        return
+    given, tags = find_run(piece["run_id"]), {RECORD_TAG: piece["record_id"]}
+    if given is None or given.info.lifecycle_stage != LifecycleStage.ACTIVE:
+        send_run(client, {**piece, "tags": piece["tags"] | tags}, files, ids)
+    elif find_conflict(given, piece["params"], piece["record_id"]):
+        tags[MLFLOW_PARENT_RUN_ID] = piece["run_id"]
+        of_child = {"experiment_id": given.info.experiment_id, "tags": piece["tags"] | tags}
+        send_run(client, {**piece, **of_child}, files, ids)
+    else:
+        client.set_tag(piece["run_id"], RECORD_TAG, piece["record_id"])
+        ids.note(run_id=piece["run_id"])
+
+
 def experiment_called(client: MlflowClient, name: str) -> str:
     """The id of an experiment, which is made if there is none of that name."""
     experiment = client.get_experiment_by_name(name)
@@ -69,9 +96,14 @@ def experiment_called(client: MlflowClient, name: str) -> str:
 
 
 def send_params(client: MlflowClient, piece: Mapping[str, Any], files: Path, ids: Notes) -> None:
-    """The params that the run lacks. `mlflow run` logged its own, as typed, and MLflow lets none be changed."""
-    present = client.get_run(ids["run_id"]).data.params
-    params = iter([Param(name, str(value)) for name, value in piece["params"].items() if name not in present])
+    """The params that the run lacks. `mlflow run` logged its own, as typed, and MLflow lets none be changed.
+
+    One that somebody logged with another value meanwhile is kept beside it, with a prefix.
+    """
+    run = client.get_run(ids["run_id"])
+    differing = differing_params(run, piece["params"])
+    named = {PREFIX + name if name in differing else name: value for name, value in piece["params"].items()}
+    params = iter([Param(name, value) for name, value in named.items() if name not in run.data.params])
     while some := list(islice(params, PARAMS_AT_ONCE)):
         client.log_batch(ids["run_id"], params=some)
 
@@ -81,7 +113,11 @@ def send_tags(client: MlflowClient, piece: Mapping[str, Any], files: Path, ids: 
 
 
 def send_metrics(client: MlflowClient, piece: Mapping[str, Any], files: Path, ids: Notes) -> None:
-    """Metrics of some steps, tied to their data and perhaps to the model. MLflow keeps equal points once."""
+    """Metrics of some steps, tied to their data and perhaps to the model. MLflow keeps equal points once.
+
+    Its store in files forgets the step of a metric that is tied to data, and none would be a curve.
+    """
+    keeps_steps = urlsplit(mlflow.get_tracking_uri()).scheme not in ("", "file")
     client.log_batch(
         ids["run_id"],
         metrics=[
@@ -91,11 +127,12 @@ def send_metrics(client: MlflowClient, piece: Mapping[str, Any], files: Path, id
                 at["time"],
                 at["step"],
                 model_id=ids["model_id"] if at["of_model"] else None,
-                dataset_name=at["dataset"] and at["dataset"][0],
-                dataset_digest=at["dataset"] and at["dataset"][1],
+                dataset_name=name_for_stores(data[0]) if data else None,
+                dataset_digest=data[1] if data else None,
                 run_id=ids["run_id"],
             )
             for at in piece["points"]
+            for data in [at["dataset"] if keeps_steps else None]
             for name, value in at["values"].items()
         ],
     )
@@ -103,7 +140,8 @@ def send_metrics(client: MlflowClient, piece: Mapping[str, Any], files: Path, id
 
 def send_input(client: MlflowClient, piece: Mapping[str, Any], files: Path, ids: Notes) -> None:
     """A dataset as an input of the run, or of the model too."""
-    data = DatasetInput(Dataset(**piece["dataset"]), [InputTag(CONTEXT_TAG, piece["context"])])
+    dataset = Dataset(**{**piece["dataset"], "name": name_for_stores(piece["dataset"]["name"])})
+    data = DatasetInput(dataset, [InputTag(CONTEXT_TAG, piece["context"])])
     models = [LoggedModelInput(ids["model_id"])] if piece["of_model"] else None
     client.log_inputs(ids["run_id"], [data], models)
 
@@ -215,6 +253,7 @@ def now() -> int:
 
 DELIVERIES: dict[str, Callable[[MlflowClient, Mapping[str, Any], Path, Notes], None]] = {
     "run": send_run,
+    "given_run": send_given_run,
     "params": send_params,
     "tags": send_tags,
     "metrics": send_metrics,

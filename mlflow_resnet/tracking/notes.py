@@ -16,12 +16,14 @@ from mlflow_resnet.training.checkpoints import write_file
 
 KINDS = {  # of a training's notes
     "identity": dict[str, Any],
+    "record_id": str,
     "run_id": str,
     "model_id": str | None,
     "version": str,
     "alias": str,
     "begun": bool,
     "audit": list[str],
+    "headline": dict[str, str],
     "best_epoch": int,
     "metrics": dict[str, float],
     "status": str,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
+from typing import Any
 
 from mlflow.environment_variables import MLFLOW_RUN_ID
 
+from mlflow_resnet.tracking.conflicts import as_logged
 from mlflow_resnet.tracking.delivery import now, run_piece
 from mlflow_resnet.tracking.notes import Notes
 from mlflow_resnet.tracking.record import LAST_LOGGED, logged_epochs
@@ -22,29 +24,38 @@ REQUEST_SECONDS = 60  # an artifact store may take so long to keep a large file
 
 
 @contextmanager
-def recorded_by_way_of(outbox: Outbox, name: str, offline: bool) -> Iterator[set[int]]:
+def recorded_by_way_of(outbox: Outbox, name: str, params: Mapping[str, Any], offline: bool) -> Iterator[set[int]]:
     """The run of a training, which is called `name` if it is new. Yields the epochs that its record has already.
+
+    The epochs that a run has count only if the notes of this training say that it began this run.
 
     Raises:
         NotDeliveredError: at the end, if the server has not taken all that was put into the outbox.
     """
     if offline:
-        begin_offline(outbox, name)
+        begin_offline(outbox, name, params)
         with noting_end(outbox.ids):
             yield pending_epochs(outbox)
         return
-    with patience(retries=1, seconds=REQUEST_SECONDS), recorded_run(name, outbox.ids.get("run_id")) as run:
+    begun_in = outbox.ids.get("run_id")
+    run_of_training = recorded_run(name, params, outbox.ids["record_id"], begun_in)
+    with patience(retries=1, seconds=REQUEST_SECONDS), run_of_training as run:
         begin_in(outbox.ids, run.info.run_id)
-        known = pending_epochs(outbox) | logged_epochs(run.info.run_id)
+        known = pending_epochs(outbox)
+        if run.info.run_id == begun_in:
+            known |= logged_epochs(begun_in)
         with outbox.delivering(SECONDS_AT_END, SECONDS_AFTER_ERROR), noting_end(outbox.ids):
             yield known
 
 
-def begin_offline(outbox: Outbox, name: str) -> None:
-    """The run is made when the outbox is delivered, unless there is one already."""
-    if run_id := os.environ.get(MLFLOW_RUN_ID.name) or outbox.ids.get("run_id"):
-        begin_in(outbox.ids, run_id)
-    elif not any(outbox.of_kind("run")):
+def begin_offline(outbox: Outbox, name: str, params: Mapping[str, Any]) -> None:
+    """The run is found or made when the outbox is delivered, unless this training has begun one already."""
+    if outbox.ids.get("run_id") or any(outbox.of_kind("run")) or any(outbox.of_kind("given_run")):
+        return
+    if given := os.environ.get(MLFLOW_RUN_ID.name):
+        facts = {"run_id": given, "record_id": outbox.ids["record_id"], "params": as_logged(params)}
+        outbox.put("given_run", **run_piece(name), **facts)
+    else:
         outbox.put("run", **run_piece(name))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from mlflow_resnet.errors import CheckpointError
 from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.images.untrusted import MOST_JSON, check_fields, parse_fields, read_plain, shorten_value
+from mlflow_resnet.text.characters import all_encodable
 from mlflow_resnet.text.credentials import all_without_credentials
 
 PIECE, FILES = "piece.json", "files"
@@ -22,8 +23,10 @@ POINT: dict[str, Any] = {
     "dataset": list[str] | None,
     "of_model": bool,
 }
+NEW_RUN: dict[str, Any] = {"name": str, "experiment": str, "experiment_id": str, "time": int, "tags": dict[str, str]}
 FIELDS: dict[str, dict[str, Any]] = {  # by kind, besides kind and id
-    "run": {"name": str, "experiment": str, "experiment_id": str, "time": int, "tags": dict[str, str]},
+    "run": NEW_RUN,
+    "given_run": NEW_RUN | {"run_id": str, "record_id": str, "params": dict[str, str]},
     "params": {"params": dict[str, str]},
     "tags": {"tags": dict[str, str]},
     "metrics": {"points": list[dict[str, Any]]},
@@ -38,8 +41,13 @@ FIELDS: dict[str, dict[str, Any]] = {  # by kind, besides kind and id
 
 
 def piece_of(kind: str, facts: dict[str, Any]) -> dict[str, Any]:
-    """What is sent, and kept on disks until then: without credentials, which options and addresses may hold."""
-    return all_without_credentials(facts) | {"kind": kind, "id": uuid.uuid4().hex}
+    """What is sent, and kept on disks until then: text that every server takes, without credentials."""
+    return for_servers(facts) | {"kind": kind, "id": uuid.uuid4().hex}
+
+
+def for_servers(facts: dict[str, Any]) -> dict[str, Any]:
+    """Options and addresses may hold credentials, and names of files any bytes."""
+    return all_without_credentials(all_encodable(facts))
 
 
 def is_leftover(path: Path) -> bool:
@@ -55,7 +63,7 @@ def read_piece(folder: Path) -> dict[str, Any]:
         CheckpointError: if it is damaged.
     """
     try:
-        piece = all_without_credentials(parse_fields(read_plain(folder / PIECE, MOST_JSON)))
+        piece = for_servers(parse_fields(read_plain(folder / PIECE, MOST_JSON)))
         check_piece(piece)
         check_files(folder)
         return piece

@@ -5,56 +5,99 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Run
-from mlflow.environment_variables import MLFLOW_RUN_ID
+from mlflow.environment_variables import MLFLOW_EXPERIMENT_ID, MLFLOW_EXPERIMENT_NAME, MLFLOW_RUN_ID
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from mlflow_resnet.console import is_first
+from mlflow_resnet.console import is_first, say
 from mlflow_resnet.text.characters import presentable
+from mlflow_resnet.tracking.conflicts import RECORD_TAG, find_conflict
 from mlflow_resnet.tracking.server import keep_address_private, patience
 
 SIGNALS = (KeyboardInterrupt, SystemExit)  # Ctrl-C, and SIGTERM, which the command line turns into SystemExit
+DEFAULT_EXPERIMENT, DEFAULT_EXPERIMENT_ID = "Default", "0"  # of every store of MLflow
 CONTINUED_IN = "mlflow_resnet.continued_in"
+UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what MLflow answers to an id that it does not have
 RUN_ID_FILE = "MLFLOW_RESNET_RUN_ID_FILE"  # variable: where a worker process leaves the id of the run it began
 
 
 @contextlib.contextmanager
-def recorded_run(name: str, resumed_id: str | None = None) -> Iterator[Run]:
+def recorded_run(
+    name: str, params: Mapping[str, Any], record_id: str = "", resumed_id: str | None = None
+) -> Iterator[Run]:
     """The run to log to: the caller's active one, the one that `mlflow run` started, or a new one called `name`.
 
-    A run that this function started or attached to ends FINISHED, FAILED after an error, or KILLED after a signal.
+    If one that the caller gave holds another training, or other values of `params`, it gets a child run for this
+    record. A run that this function started or attached to ends FINISHED, FAILED after an error, or KILLED after a
+    signal.
 
     Args:
+        record_id: of a training, sweep or test of learning rates: no two of these share a run.
         resumed_id: of an earlier run to go on with, if it still exists. A run that `mlflow run` started gets only a
             tag that names it.
     """
+    resumed = resumed_id if resumed_id and exists(resumed_id) else None
     if active := mlflow.active_run():
-        yield active
+        with itself_or_child(active, name, params, record_id, resumed) as run:
+            yield run
         return
     keep_address_private()
     attached = MLFLOW_RUN_ID.get()
-    resumed = resumed_id if resumed_id and exists(resumed_id) else None
     run_name = None if attached or resumed else presentable(name)
-    if attached and resumed and attached != resumed:
+    if attached and resumed and attached != resumed and parent_of(resumed) != attached:
         MlflowClient().set_tag(attached, CONTINUED_IN, resumed)
     run = mlflow.start_run(resumed, run_name=run_name, log_system_metrics=True)
-    if file := os.environ.get(RUN_ID_FILE):
-        Path(file).write_text(run.info.run_id)
-    with ending(run):
+    with ending(run), itself_or_child(run, name, params, record_id, resumed) as run:
         yield run
 
 
 @contextlib.contextmanager
-def child_run(name: str, killed_by: tuple[type[BaseException], ...] = ()) -> Iterator[Run]:
-    """A new run below the active one, which ends like those of `recorded_run`, and KILLED after errors `killed_by`."""
+def itself_or_child(
+    given: Run, name: str, params: Mapping[str, Any], record_id: str, resumed: str | None
+) -> Iterator[Run]:
+    """The active run `given`, or a child of it if the record would contradict what it holds."""
+    client, run_id = MlflowClient(), given.info.run_id
+    conflict = "" if run_id == resumed else find_conflict(client.get_run(run_id), params, record_id)
+    if conflict:
+        earlier = resumed if resumed and parent_of(resumed) == run_id else None
+        with child_run(name, resumed_id=earlier) as run:
+            say(f"run {run_id} {conflict}, so this is recorded in run {run.info.run_id}, a child of it")
+            begin_record(run, record_id)
+            yield run
+    else:
+        begin_record(given, record_id)
+        yield given
+
+
+def begin_record(run: Run, record_id: str) -> None:
+    """Notes in the run what it holds from now on, and for the process that started this one, that it is used."""
+    if record_id:
+        MlflowClient().set_tag(run.info.run_id, RECORD_TAG, record_id)
+    if file := os.environ.get(RUN_ID_FILE):
+        Path(file).write_text(run.info.run_id)
+
+
+@contextlib.contextmanager
+def child_run(
+    name: str, killed_by: tuple[type[BaseException], ...] = (), resumed_id: str | None = None
+) -> Iterator[Run]:
+    """A run below the active one, which ends like those of `recorded_run`, and KILLED after errors `killed_by`.
+
+    It is a new one called `name`, unless one is to go on.
+    """
     parent = mlflow.active_run()
     experiment = parent.info.experiment_id if parent else None
-    run = mlflow.start_run(run_name=name, experiment_id=experiment, nested=True, log_system_metrics=True)
+    run_name = None if resumed_id else presentable(name)
+    run = mlflow.start_run(
+        resumed_id, run_name=run_name, experiment_id=experiment, nested=True, log_system_metrics=True
+    )
     with ending(run, killed_by):
         yield run
 
@@ -80,10 +123,41 @@ def trying() -> Iterator[None]:
 
 def exists(run_id: str) -> bool:
     """Whether the tracking server has the run, and not in its trash."""
+    run = find_run(run_id)
+    return run is not None and run.info.lifecycle_stage == LifecycleStage.ACTIVE
+
+
+def find_run(run_id: str) -> Run | None:
+    """The run, which may be in the trash; None if the tracking server has none of this id."""
     try:
-        return MlflowClient().get_run(run_id).info.lifecycle_stage == LifecycleStage.ACTIVE
-    except MlflowException:
-        return False
+        return MlflowClient().get_run(run_id)
+    except MlflowException as error:
+        if error.error_code in UNKNOWN:
+            return None
+        raise
+
+
+def chosen_experiment(offline: bool) -> str:
+    """The experiment that a run would be in which is begun now: its name, empty for MLflow's default one.
+
+    Args:
+        offline: then an id, which only a server can name, stays an id.
+    """
+    active, given = mlflow.active_run(), os.environ.get(MLFLOW_RUN_ID.name)
+    run = active or (find_run(given) if given and not offline else None)
+    experiment_id = run.info.experiment_id if run else MLFLOW_EXPERIMENT_ID.get()
+    if not experiment_id:
+        name = MLFLOW_EXPERIMENT_NAME.get() or DEFAULT_EXPERIMENT
+    elif offline:
+        name = DEFAULT_EXPERIMENT if experiment_id == DEFAULT_EXPERIMENT_ID else experiment_id
+    else:
+        name = MlflowClient().get_experiment(experiment_id).name
+    return "" if name == DEFAULT_EXPERIMENT else str(name)
+
+
+def parent_of(run_id: str) -> str:
+    """The id of the run that this one is a child of; empty if it is none."""
+    return str(MlflowClient().get_run(run_id).data.tags.get(MLFLOW_PARENT_RUN_ID, ""))
 
 
 @contextlib.contextmanager

@@ -11,13 +11,17 @@ from urllib.parse import unquote
 import mlflow
 from mlflow import MlflowClient
 from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
+from requests import RequestException
 
-from mlflow_resnet.errors import ServerUnreachableError
+from mlflow_resnet.errors import ServerRefusesError, ServerUnreachableError
 from mlflow_resnet.images.parallel import within
 from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.text.credentials import without_credentials
 
 SECONDS = 25.0
+MAX_MESSAGE = 1500  # characters; a server that is not MLflow may answer with a whole page
 SQLITE = "sqlite:///"
 
 
@@ -26,6 +30,7 @@ def check_servers(registry: bool) -> None:
 
     Raises:
         ServerUnreachableError: if one of them does not answer within 25 seconds.
+        ServerRefusesError: if its answer is an error.
     """
     keep_address_private()
     with patience(retries=1, seconds=5):
@@ -42,15 +47,33 @@ def keep_address_private() -> None:
 
 
 def ask(uri: str, question: Callable[[], object]) -> None:
-    """Asks, and turns silence or any error into one sentence."""
+    """Asks, and turns silence or any error into one line."""
     try:
         if uri.startswith(SQLITE):
             open_sqlite(uri)
             question()  # a new database takes as long as it takes: its tables are being made
         else:
             within(SECONDS, question)
+    except MlflowException as error:
+        if is_silence(error):
+            raise ServerUnreachableError(uri, one_line(error)) from None
+        raise ServerRefusesError(uri, whole_message(error)) from None
+    except UnicodeEncodeError:
+        raise ServerUnreachableError(uri, "its path is not UTF-8") from None
     except Exception as error:  # connections, DNS, TLS, databases: no common base class
         raise ServerUnreachableError(uri, one_line(error)) from None
+
+
+def is_silence(error: MlflowException) -> bool:
+    """Whether the error means that no server was reached, or none that works."""
+    is_temporary = error.error_code == ErrorCode.Name(TEMPORARILY_UNAVAILABLE)
+    return is_temporary or isinstance(error.__cause__ or error.__context__, RequestException)
+
+
+def whole_message(error: MlflowException) -> str:
+    """What MLflow says, on one line: its remedies come last."""
+    text = " ".join(str(error).split()).removeprefix(f"{error.error_code}: ")
+    return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}…"
 
 
 def open_sqlite(uri: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -18,7 +19,7 @@ from mlflow_resnet.tracking.recorder import recorder_of
 from mlflow_resnet.tracking.run import attached_run_ends_with, recorded_run
 from mlflow_resnet.training.rate_test import RatePoint, Suggestion, rate_points, suggest
 from mlflow_resnet.training.recipe import phases
-from mlflow_resnet.training_run import log_beginning
+from mlflow_resnet.training_run import all_params, log_beginning
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def find_lr(options: FindLrOptions) -> LearningRateTest:
         name = f"learning rates of {options.architecture} on {training.train_set.name}"
         strategy = phases(training.recipe)[-1].strategy
         say(f"testing learning rates of the phase {strategy}")
-        with recorded_run(name) as run:
+        with recorded_run(name, all_params(options, training), uuid.uuid4().hex) as run:
             log_beginning(options, training, recorder_of(run))
             mlflow.set_tag("mlflow_resnet.phase", strategy)
             measured = rate_points(

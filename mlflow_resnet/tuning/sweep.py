@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import uuid
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import mlflow
@@ -77,7 +78,7 @@ def sweep(options: SweepOptions) -> SweepResult:
         digests = {"training images": train_set.digest, "validation images": val_set.digest}
         study = open_study(options, space, digests, recipe.probe_epochs)
         name, resumed_id = f"sweep of {options.architecture} on {train_set.name}", study.user_attrs.get("run_id")
-        with recorded_run(name, resumed_id) as run:
+        with recorded_run(name, asdict(options), uuid.uuid4().hex, resumed_id) as run:
             all_trials = Sweep(options, space, study, train_set, val_set, test_set, budget)
             all_trials.begin(run, own_values(space, recipe, options))
             try:

@@ -14,7 +14,7 @@ from helpers import run_main, write_picture
 from mlflow_resnet import console
 from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError
 from mlflow_resnet.images.reasons import one_line
-from mlflow_resnet.text.characters import encodable, presentable, printable
+from mlflow_resnet.text.characters import all_encodable, encodable, presentable, printable
 
 ORDERS = {
     "\x1b[2J": r"\x1b[2J",  # clears the screen
@@ -49,6 +49,13 @@ def test_words_of_all_languages_are_shown_as_they_are(text: str) -> None:
 
 def test_data_keep_all_that_can_be_encoded() -> None:
     assert encodable("a\x1b\nb\udce9\ud800") == "a\x1b\nb\\xe9\\ud800"
+    assert encodable("gr\udcc3\udcbcn") == "grün"  # as Python has it where the locale has no encoding
+
+
+def test_facts_that_json_can_hold_become_encodable():
+    assert all_encodable({"a\udce9": ["\udce9", 1, None, {"b": ("c",)}]}) == {
+        r"a\xe9": [r"\xe9", 1, None, {"b": ["c"]}]
+    }
     assert encodable(Path(os.fsdecode(b"gr\xfcn"))) == r"gr\xfcn"
 
 

@@ -21,7 +21,7 @@ class FactsJournal:
     """Facts by file, written as they are found, so that an audit that was interrupted goes on."""
 
     def __init__(self, folder: Path, source: str) -> None:
-        self.path = folder / "audit" / f"{hashlib.sha256(os.path.abspath(source).encode()).hexdigest()[:16]}.jsonl"
+        self.path = folder / "audit" / f"{hashlib.sha256(os.fsencode(os.path.abspath(source))).hexdigest()[:16]}.jsonl"
         self.known: dict[Key, ImageFacts] = {}
         self._lock = Lock()
 

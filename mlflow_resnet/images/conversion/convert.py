@@ -36,12 +36,13 @@ from mlflow_resnet.images.conversion.journal import JOURNAL_NAME, Journal, Key, 
 from mlflow_resnet.images.conversion.tables import Columns
 from mlflow_resnet.images.decode import MAX_IMAGE_BYTES, decode, usual_suffix
 from mlflow_resnet.images.directories import no_images
-from mlflow_resnet.images.index import SOURCE, TRANSFER, IndexRow, read_index, write_index
+from mlflow_resnet.images.index import REFERENCE, SOURCE, TRANSFER, IndexRow, read_index, write_index
 from mlflow_resnet.images.names import path_below
 from mlflow_resnet.images.output import resumable_directory
 from mlflow_resnet.images.parallel import default_threads, map_ordered
 from mlflow_resnet.images.reasons import os_reason
 from mlflow_resnet.images.rules import INDEX_NAME, LEFT_OUT_NAME, Ignored, is_image
+from mlflow_resnet.text.characters import is_utf8
 from mlflow_resnet.text.credentials import without_credentials
 from mlflow_resnet.text.spreadsheets import QUOTED, write_csv
 
@@ -111,7 +112,7 @@ def convert(
     source, ignored, notes = os.fspath(source), Counter[str](), list[str]()
     facts = {SOURCE: without_credentials(encodable(source)), TRANSFER: transfer}
     key = hashlib.sha256("\0".join(facts.values()).encode()).hexdigest()[:8]
-    entries = partial(entries_of, source, Columns(image_column, label_column), image_root)
+    entries = partial(list_entries, source, Columns(image_column, label_column), image_root, transfer)
     with (
         resumable_directory(output_dir, key, lambda path: read_index(path)[1] == facts) as folder,
         Journal(folder) as journal,
@@ -135,6 +136,29 @@ def convert(
     changes = find_changes(before, journal.rows)
     notes += describe_result(changes, kept, now, classes)
     return Converted(len(rows), changes.added, classes, left_out, Ignored(**ignored), tuple(notes))
+
+
+def list_entries(
+    source: str, columns: Columns, image_root: str, transfer: str, ignored: Counter[str], notes: list[str]
+) -> Iterator[Entry]:
+    """The entries of a source, each with a `source` and label of its own but for those that come twice."""
+    entries = tell_apart(entries_of(source, columns, image_root, ignored, notes))
+    return map(referable, entries) if transfer == REFERENCE else entries
+
+
+def tell_apart(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """The entries; of files whose names are escaped alike, each has another `source`."""
+    paths: dict[Key, str] = {}
+    for entry in entries:
+        while "\\x" in entry.source and paths.setdefault((entry.source, entry.label), entry.path) != entry.path:
+            entry = replace(entry, source=f"{entry.source}#")
+        yield entry
+
+
+def referable(entry: Entry) -> Entry:
+    """The entry, unusable if an index cannot hold its path."""
+    is_lost = entry.path and not is_utf8(entry.path)
+    return replace(entry, problem="its path is not UTF-8; rename it, or give transfer copy") if is_lost else entry
 
 
 def take_in_all(

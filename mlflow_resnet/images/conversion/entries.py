@@ -101,9 +101,10 @@ def entries_of(
 
 
 def checked(entry: Entry) -> Entry:
-    """The entry, which cannot be used if its name cannot be that of a file in an image directory."""
-    problem = name_problem(entry.name)
-    return replace(entry, problem=f"its name {problem}") if problem else entry
+    """The entry, with a name that every table can hold, or unusable if it can be none in an image directory."""
+    name = encodable(entry.name)
+    problem = name_problem(name)
+    return replace(entry, name=name, problem=f"its name {problem}" if problem else entry.problem)
 
 
 def folder_entries(source: str, ignored: Counter[str]) -> Iterator[Entry]:

@@ -1,0 +1,75 @@
+"""What a server still has of a training that was recorded there completely."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import LifecycleStage, LoggedModel
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
+
+from mlflow_resnet.console import say
+from mlflow_resnet.registry.versions import version_of
+from mlflow_resnet.tracking.card import for_version
+from mlflow_resnet.tracking.notes import Notes
+from mlflow_resnet.tracking.run import UNKNOWN, find_run
+
+
+def find_gone(ids: Notes) -> str:
+    """What the server no longer has of run and model, in words; empty if it has both. A run in the trash is there."""
+    where = f"is no longer on MLflow at {mlflow.get_tracking_uri()}"
+    run_id, model_id = ids.get("run_id") or "", ids.get("model_id") or ""
+    run = find_run(run_id)
+    if run is None or not is_active_experiment(run.info.experiment_id):
+        return f"its run {run_id} {where}"
+    return "" if find_model(model_id) else f"its model {model_id} {where}"
+
+
+def is_active_experiment(experiment_id: str) -> bool:
+    return bool(MlflowClient().get_experiment(experiment_id).lifecycle_stage == LifecycleStage.ACTIVE)
+
+
+def find_model(model_id: str) -> LoggedModel | None:
+    """The logged model; None if the tracking server has none of this id."""
+    try:
+        return MlflowClient().get_logged_model(model_id)
+    except MlflowException as error:
+        if error.error_code in UNKNOWN:
+            return None
+        raise
+
+
+def restore_run(run_id: str) -> None:
+    """Takes the run out of the trash, if it is there."""
+    if MlflowClient().get_run(run_id).info.lifecycle_stage == LifecycleStage.DELETED:
+        MlflowClient().restore_run(run_id)
+        say(f"run {run_id} was in the trash of MLflow, and is restored")
+
+
+def find_unregistered(ids: Notes, name: str, alias: str) -> dict[str, Any] | None:
+    """What is to be sent so that the model is a version of `name`, and has the alias if no other version has it.
+
+    None if that is so; `ids` then say which version it is, and whether it has the alias.
+    """
+    version = version_of(f"models:/{ids['model_id']}", name)
+    holder = find_holder(name, alias) if alias else ""
+    if holder and (version is None or holder != str(version.version)):
+        say(f"alias {alias} of {name} leads to version {holder} by now, and stays there")
+        alias = ""
+    if version is None or (alias and not holder):
+        note = MlflowClient().get_run(ids["run_id"]).data.tags.get(MLFLOW_RUN_NOTE, "")
+        return {"name": name, "alias": alias, "description": for_version(note), "tags": ids.get("headline", {})}
+    ids.note(version=str(version.version), alias=alias)
+    return None
+
+
+def find_holder(name: str, alias: str) -> str:
+    """The version that has the alias; empty if none has."""
+    try:
+        return str(MlflowClient().get_registered_model(name).aliases.get(alias, ""))
+    except MlflowException as error:
+        if error.error_code in UNKNOWN:
+            return ""
+        raise
