@@ -2,15 +2,18 @@
 
 import base64
 import io
+import json
 import os
 import shutil
 from pathlib import Path
 
 import mlflow
+import mlflow.cli
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from click.testing import CliRunner
 from helpers import COLORS, upload
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
@@ -338,3 +341,31 @@ def test_another_server_can_have_paths_refused_too(native, files, monkeypatch):
     monkeypatch.setenv("MLFLOW_RESNET_SERVING", "true")
     scored = native.predict([str(files[0]), files[0].read_bytes()])
     assert scored["error"].tolist() == [REFUSED_OVER_HTTP, ""]
+
+
+def predict_by_command(model_uri, table, folder):
+    """The rows of `mlflow models predict -m URI -i table.csv -t csv --env-manager local`."""
+    table.to_csv(folder / "table.csv", index=False)
+    command = ["models", "predict", "-m", model_uri, "-i", str(folder / "table.csv"), "-t", "csv"]
+    done = CliRunner().invoke(
+        mlflow.cli.cli, [*command, "-o", str(folder / "scored.json"), "--env-manager", "local"], catch_exceptions=False
+    )
+    assert done.exit_code == 0, done.output
+    return pd.DataFrame(json.loads((folder / "scored.json").read_text())["predictions"])
+
+
+def test_a_table_for_mlflow_models_predict(trained, images, files, tmp_path, monkeypatch):
+    labels = [file.parent.name for file in files]
+    paths = [str(file.relative_to(images)) for file in files]
+    table = pd.DataFrame({"label": labels, "image": paths})
+    scored = predict_by_command(trained.model_uri, table, tmp_path)
+    assert set(scored["error"]) == {
+        f"{REFUSED_OVER_HTTP}; for files of your own, set MLFLOW_RESNET_ALLOWED_ROOT to their folder, "
+        "or use `mlflow-resnet score`"
+    }
+    monkeypatch.setenv("MLFLOW_RESNET_ALLOWED_ROOT", str(images))
+    scored = predict_by_command(trained.model_uri, table, tmp_path)
+    assert list(scored["Scored Labels"]) == labels
+    table["image"] = [encoded(file) for file in files]
+    monkeypatch.delenv("MLFLOW_RESNET_ALLOWED_ROOT")
+    assert list(predict_by_command(trained.model_uri, table, tmp_path)["Scored Labels"]) == labels

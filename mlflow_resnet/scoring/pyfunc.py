@@ -87,7 +87,8 @@ class ScoringModel:
         options = predict_options(params, tell_values=not is_serving())
         predictor = self._predictor.at_test_time(options.tta, options.resolution)
         growth = self._growth(options)
-        guard = current_guard(at_least_one(self._max_images / growth / (2 if options.tta else 1)))
+        max_images = at_least_one(self._max_images / growth / (2 if options.tta else 1))
+        guard = current_guard(max_images, is_request=call is not None)
         usual = at_least_one(self._batch_size / growth)
         batch_size = options.batch_size or usual
         predict = partial(explained, predictor) if options.explain else predictor.predict
