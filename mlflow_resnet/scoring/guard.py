@@ -82,7 +82,7 @@ def current_guard(max_images: int, is_request: bool = True) -> Guard:
     """The rules that hold in this process now.
 
     Args:
-        is_request: whether a server is known to ask. Who runs `mlflow models predict`, which imitates one, is told more.
+        is_request: whether a server is known to ask. `mlflow models predict` imitates one; its user is told more.
     """
     root = os.environ.get(ALLOWED_ROOT)
     is_command = not is_request and not root and os.environ.get(SERVING, "").lower() != "true"
