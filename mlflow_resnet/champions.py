@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from mlflow_resnet.errors import InvalidModelError, PromotionRefusedError
+from mlflow_resnet.errors import ClassMismatchError, InvalidModelError, PromotionRefusedError
 from mlflow_resnet.evaluation.evaluate import Evaluation
 from mlflow_resnet.evaluation.evaluate import evaluate as evaluate_images
 from mlflow_resnet.evaluation.pairing import hits_paired
@@ -81,9 +81,7 @@ def promote(options: PromoteOptions) -> promotion.Comparison:
         champion = aliases.version_with(model, options.alias)
         dataset = scanned_dataset(options.image_dir, options.on_bad_image, options.num_workers, "evaluation")
         measured = measure(options, candidate, dataset)
-        against = (
-            measure(options, versions.resolve(f"models:/{candidate.name}/{champion}"), dataset) if champion else None
-        )
+        against = measure_champion(options, candidate, champion, dataset) if champion else None
         proof = signed_if_possible(evidence_of(measured, against, dataset, options.alias))
         is_guarded = aliases.is_guarded(MlflowClient(), model, options.alias)
         comparison = promotion.Comparison(candidate, options.metric, proof, is_guarded)
@@ -98,9 +96,26 @@ def measure(options: PromoteOptions, version: ModelVersion, dataset: ImageDirect
     """What a registered version makes of the images."""
     uri = versions.uri_of(version)
     predictor = load_predictor(uri, options)
-    evaluation = evaluate_images(predictor, dataset.directory, options.batch_size)
+    evaluation = evaluate_images(predictor, dataset.directory, options.batch_size, uri)
     promotion.value_of(evaluation.metrics, options.metric)
     return Measured(version, predictor.model_id, predictor.model_sha256, evaluation)
+
+
+def measure_champion(
+    options: PromoteOptions, candidate: ModelVersion, champion: int, dataset: ImageDirectoryDataset
+) -> Measured:
+    """What the version that has the alias makes of the images, which the candidate knows the classes of."""
+    uri = f"models:/{candidate.name}/{champion}"
+    try:
+        return measure(options, versions.resolve(uri), dataset)
+    except ClassMismatchError as error:
+        owner = f"the present @{options.alias}, {uri}"
+        advice = (
+            f"{versions.uri_of(candidate)} knows them, so the two cannot be compared on these images. Give images of "
+            f"classes that both know; or, to replace @{options.alias} without a comparison, take the alias away first: "
+            f"mlflow.MlflowClient().delete_registered_model_alias({candidate.name!r}, {options.alias!r})"
+        )
+        raise ClassMismatchError(dataset.directory.source, error.extra, error.known, owner, advice) from None
 
 
 def evidence_of(measured: Measured, against: Measured | None, dataset: ImageDirectoryDataset, alias: str) -> Evidence:

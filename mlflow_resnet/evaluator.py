@@ -1,10 +1,16 @@
 """MLflow's own door to `evaluate`: `mlflow.models.evaluate(…, model_type="classifier", evaluators="resnet")`.
 
+Where the caller names no evaluator, MLflow (3.17) asks all that there are, and its own fail on a model of ours: they
+want one column of labels, and it gives a table. MLflow has no way to tell them, so what they do is replaced: they leave
+models of ours to this one.
+
 A plugin entry point loads this module: it must not import torch.
 """
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -17,6 +23,7 @@ from mlflow.models.evaluation.artifacts import (
     JsonEvaluationArtifact,
     ParquetEvaluationArtifact,
 )
+from mlflow.models.evaluation.default_evaluator import BuiltInEvaluator
 
 from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError
 from mlflow_resnet.options import EvaluateOptions
@@ -32,6 +39,9 @@ ARTIFACTS: dict[str, Callable[[str], EvaluationArtifact]] = {
     ".parquet": ParquetEvaluationArtifact,
     ".png": ImageEvaluationArtifact,
 }
+
+
+logger = logging.getLogger(__name__)
 
 
 class ResnetEvaluator(ModelEvaluator):
@@ -110,6 +120,19 @@ def measured(
     return EvaluationResult(evaluation.metrics | evaluation.details, artifacts, run_id)
 
 
+def leave_to_resnet(evaluate: Callable[..., EvaluationResult | None]) -> Callable[..., EvaluationResult | None]:
+    """How MLflow's own evaluators `evaluate`, but for classifiers of ours, of which they say nothing."""
+
+    @functools.wraps(evaluate)
+    def evaluate_others(self: BuiltInEvaluator, **given: Any) -> EvaluationResult | None:
+        if given.get("model_type") != "classifier" or FLAVOR not in flavors_of(given.get("model")):
+            return evaluate(self, **given)
+        logger.warning("MLflow's evaluator %s leaves this model to evaluators=%r", getattr(self, "name", ""), NAME)
+        return None
+
+    return evaluate_others
+
+
 def flavors_of(model: Any) -> list[str]:
     """The flavors of a model that MLflow has loaded; none of a function, or of predictions without a model."""
     return list(model.metadata.flavors) if getattr(model, "metadata", None) else []
@@ -160,3 +183,7 @@ def artifacts_in(folder: Path, uri: str) -> dict[str, EvaluationArtifact]:
             artifacts[path.stem] = kind(f"{uri}/{path.name}")
             artifacts[path.stem]._load(path)
     return artifacts
+
+
+if not hasattr(BuiltInEvaluator.evaluate, "__wrapped__"):
+    setattr(BuiltInEvaluator, "evaluate", leave_to_resnet(BuiltInEvaluator.evaluate))  # noqa: B010

@@ -1,5 +1,6 @@
 """`mlflow.models.evaluate` with the evaluator `resnet`, and the datasets that it is given."""
 
+import logging
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 from helpers import REPORT_OF_HITS, upload, write_picture
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from mlflow.models import EvaluationResult, MetricThreshold
 from mlflow.models.evaluation.validation import ModelValidationFailedException
 
@@ -243,6 +245,26 @@ def test_anothers_model_is_measured_by_mlflows_evaluators_as_before(val, evaluat
     result = evaluated(anothers, val, evaluators=evaluators, evaluator_config=config)
     assert result.metrics["accuracy_score"] == 1.0
     assert "top1_accuracy" not in result.metrics
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"predictions": "Scored Labels"}, {"evaluator_config": {"resnet": {"batch_size": 12}}}]
+)
+def test_without_a_named_evaluator_a_model_of_ours_is_measured_as_with_it(result, trained, images, val, changes):
+    folders = list_labeled(images / "val")
+    table = pd.DataFrame({"path": folders.paths, "label": folders.labels})
+    of_table = evaluated(trained.model_uri, table, targets="label", evaluators=None, **changes)
+    assert of_table.metrics == pytest.approx(result.metrics)
+    assert set(of_table.artifacts) == set(result.artifacts)
+    if not changes:
+        assert evaluated(trained.model_uri, val, evaluators=None).metrics == result.metrics
+
+
+def test_mlflows_own_evaluators_say_that_they_leave_it(trained, val, monkeypatch, caplog):
+    monkeypatch.setattr(logging.getLogger("mlflow_resnet"), "propagate", True)
+    with pytest.raises(MlflowException, match="could not be evaluated by any of the registered evaluators"):
+        evaluated(trained.model_uri, val, evaluators="default")
+    assert "MLflow's evaluator classifier leaves this model to evaluators='resnet'" in caplog.text
 
 
 def test_anothers_model_is_measured_without_torch(workdir):

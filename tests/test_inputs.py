@@ -2,22 +2,28 @@
 
 import base64
 import io
+import json
 import os
 import shutil
 from pathlib import Path
 
 import mlflow
+import mlflow.cli
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from click.testing import CliRunner
 from helpers import COLORS, upload
 from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, Schema
 from PIL import Image
 from rounding import assert_same_probabilities
 
 import mlflow_resnet
 from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError
+from mlflow_resnet.flavor import default_signature, save_model
 from mlflow_resnet.images.decode import MAX_IMAGE_BYTES
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.scoring.guard import REFUSED as REFUSED_OVER_HTTP
@@ -163,11 +169,89 @@ def test_a_prefix_and_an_object_in_s3(model, images, files, expect, s3):
     assert "s3://bucket/val/nothing-here" in scored["error"][2]
 
 
-def test_of_several_columns_mlflow_passes_on_the_first(model, native, files, expect):
-    frame = pd.DataFrame({"image": list(map(str, files)), "comment": "nice"})
-    expect(model.predict(frame), files)
-    with pytest.raises(InvalidOptionsError, match="columns 'image', 'comment'; pass the one with the images alone"):
-        native.predict(frame)
+TABLES_WITH_OTHER_COLUMNS = {
+    "id before the image": lambda values: pd.DataFrame({"id": range(len(values)), "image": values}),
+    "label before the path": lambda values: pd.DataFrame({"label": "cat", "Image Path": values}),
+    "Spark's binary files": lambda values: pd.DataFrame({"path": "a.jpg", "length": 7, "content": values}),
+    "image_id and file_name": lambda values: pd.DataFrame({"image": range(len(values)), "file_name": values}),
+    "comment after the image": lambda values: pd.DataFrame({"image": values, "comment": "nice"}),
+    "two columns of images": lambda values: pd.DataFrame({"filename": "a.jpg", "img": values}),
+    "dict": lambda values: {"id": list(range(len(values))), "image": values},
+    "records": lambda values: [{"id": number, "image": value} for number, value in enumerate(values)],
+    "Arrow types": lambda values: pd.DataFrame({"id": "x", "image": values}).convert_dtypes(dtype_backend="pyarrow"),
+    "categories": lambda values: pd.DataFrame({"id": "x", "path": pd.Categorical(values)}),
+}
+
+
+@pytest.mark.parametrize("table", TABLES_WITH_OTHER_COLUMNS)
+def test_the_column_of_images_is_found_by_its_name_wherever_it_stands(table, model, native, files, expect):
+    for form in (str, Path.read_bytes, encoded):
+        values = TABLES_WITH_OTHER_COLUMNS[table]([form(file) for file in files])
+        expect(model.predict(values), files)
+    expect(native.predict(values), files)
+
+
+@pytest.mark.parametrize(
+    ("table", "named"),
+    [
+        (pd.DataFrame({"left": ["a"], "right": ["b"]}), "columns 'left', 'right'"),
+        (pd.DataFrame({"image": [1, 2], "id": ["a", "b"]}), "columns 'image', 'id'"),
+        (pd.DataFrame([["a", "b"]], columns=["image", "Image"]), "columns 'image', 'Image'"),
+        (pd.DataFrame(index=[1, 2]), "a table without columns"),
+        ([["7", "a.jpg"], ["8", "b.jpg"]], "rows of several values without names"),
+        (np.array([["7", "a.jpg"]]), "rows of several values without names"),
+    ],
+)
+def test_a_table_that_does_not_say_where_its_images_are_is_refused_in_one_line(table, named, model, native):
+    for predict in (model.predict, native.predict):
+        with pytest.raises(InvalidOptionsError, match=f"^{named}; pass the ") as caught:
+            predict(table)
+        assert "\n" not in caught.value.message
+
+
+def test_each_row_of_a_table_is_one_row_also_where_a_cell_is_a_folder(model, native, files, expect, monkeypatch):
+    monkeypatch.chdir(files[0].parent.parent)
+    labels = [file.parent.name for file in files]
+    table = pd.DataFrame({"label": labels, "image": list(map(str, files))})
+    expect(model.predict(table), files)
+    for folders in (table["label"], table[["label"]], {"image": labels}, [{"image": label} for label in labels]):
+        for predict in (model.predict, native.predict):
+            scored = predict(folders)
+            assert set(scored["error"]) == {
+                "a folder; each row of a table is one image, so pass folders alone or in a list"
+            }
+            assert list(scored["image"]) == labels
+
+
+def test_each_row_of_a_table_is_one_object_in_s3(model, images, files, expect, s3):
+    uri = upload(s3, images / "val", "val")
+    table = pd.DataFrame({"id": [1, 2, 3], "uri": [f"{uri}/grün/02.jpg", f"{uri}/grün", f"{uri}/nothing"]})
+    scored = model.predict(table)
+    expect(scored, [files[10], None, None])
+    assert list(scored["image"]) == list(table["uri"])
+
+
+def test_rows_of_a_hugging_face_data_set(model, files, expect):
+    rows = [{"label": 0, "image": {"bytes": file.read_bytes(), "path": file.name}} for file in files[:2]]
+    rows += [{"label": 1, "image": {"bytes": None, "path": str(files[2])}}, {"label": 1, "image": None}]
+    expect(model.predict(pd.DataFrame(rows)), [*files[:3], None])
+    expect(model.predict(rows), [*files[:3], None])
+
+
+def test_a_table_of_numbers_is_refused_and_one_of_nothing_has_rows(model, native):
+    for predict in (model.predict, native.predict):
+        with pytest.raises(InvalidOptionsError, match="^a column of int64 numbers; pass encoded image files as bytes"):
+            predict(pd.DataFrame({"image": [1, 2]}))
+        scored = predict(pd.DataFrame({"id": [1, 2], "image": [None, float("nan")]}))
+        assert list(scored["error"]) == ["no value; expected bytes, base64 or a path"] * 2
+
+
+def test_a_signature_of_the_users_own_says_which_column(classifier, files, expect, tmp_path):
+    signature = ModelSignature(Schema([ColSpec("binary", "picture_of_it")]), default_signature(tuple(CLASSES)).outputs)
+    table = pd.DataFrame({"image": "other.jpg", "picture_of_it": [file.read_bytes() for file in files]})
+    save_model(classifier, tmp_path / "model", signature=signature, input_example=table[:1])
+    loaded = mlflow.pyfunc.load_model(str(tmp_path / "model"), model_config={"precision": "fp32"})
+    expect(loaded.predict(table), files)
 
 
 def too_many_pixels():
@@ -212,7 +296,6 @@ def test_an_empty_directory_is_a_row_in_a_list_and_an_error_alone(model, native,
 REFUSED = [
     (np.zeros((2, 8, 8, 3), np.uint8), "an array of uint8 numbers; pass encoded image files as bytes, or their paths"),
     (np.zeros((2, 2)), "an array of float64 numbers"),
-    (pd.DataFrame({"left": ["a"], "right": ["b"]}), "columns 'left', 'right'; pass the one with the images alone"),
 ]
 
 
@@ -220,9 +303,8 @@ REFUSED = [
 def test_what_has_no_form_is_refused_as_a_whole(value, message, model, native):
     with pytest.raises(InvalidOptionsError, match=message):
         native.predict(value)
-    if isinstance(value, np.ndarray):  # of the two columns, MLflow silently passes on the first
-        with pytest.raises(MlflowException, match="schema"):
-            model.predict(value)
+    with pytest.raises(MlflowException, match="schema"):
+        model.predict(value)
 
 
 @pytest.mark.parametrize("nothing", [np.array([], dtype=str), pd.DataFrame({"image": pd.Series([], dtype=object)})])
@@ -259,3 +341,31 @@ def test_another_server_can_have_paths_refused_too(native, files, monkeypatch):
     monkeypatch.setenv("MLFLOW_RESNET_SERVING", "true")
     scored = native.predict([str(files[0]), files[0].read_bytes()])
     assert scored["error"].tolist() == [REFUSED_OVER_HTTP, ""]
+
+
+def predict_by_command(model_uri, table, folder):
+    """The rows of `mlflow models predict -m URI -i table.csv -t csv --env-manager local`."""
+    table.to_csv(folder / "table.csv", index=False)
+    command = ["models", "predict", "-m", model_uri, "-i", str(folder / "table.csv"), "-t", "csv"]
+    done = CliRunner().invoke(
+        mlflow.cli.cli, [*command, "-o", str(folder / "scored.json"), "--env-manager", "local"], catch_exceptions=False
+    )
+    assert done.exit_code == 0, done.output
+    return pd.DataFrame(json.loads((folder / "scored.json").read_text())["predictions"])
+
+
+def test_a_table_for_mlflow_models_predict(trained, images, files, tmp_path, monkeypatch):
+    labels = [file.parent.name for file in files]
+    paths = [str(file.relative_to(images)) for file in files]
+    table = pd.DataFrame({"label": labels, "image": paths})
+    scored = predict_by_command(trained.model_uri, table, tmp_path)
+    assert set(scored["error"]) == {
+        f"{REFUSED_OVER_HTTP}; for files of your own, set MLFLOW_RESNET_ALLOWED_ROOT to their folder, "
+        "or use `mlflow-resnet score`"
+    }
+    monkeypatch.setenv("MLFLOW_RESNET_ALLOWED_ROOT", str(images))
+    scored = predict_by_command(trained.model_uri, table, tmp_path)
+    assert list(scored["Scored Labels"]) == labels
+    table["image"] = [encoded(file) for file in files]
+    monkeypatch.delenv("MLFLOW_RESNET_ALLOWED_ROOT")
+    assert list(predict_by_command(trained.model_uri, table, tmp_path)["Scored Labels"]) == labels

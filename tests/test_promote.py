@@ -1,9 +1,10 @@
 import dataclasses
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import mlflow
 import pytest
-from helpers import how_it_ends, run_main
+from helpers import how_it_ends, run_main, write_picture
 from mlflow import MlflowClient
 
 import mlflow_resnet
@@ -92,6 +93,24 @@ def test_a_better_version_is_promoted_and_tagged(versions, images):
     tags = versions.get_model_version(NAME, "1").tags
     assert (tags["mlflow_resnet.promotion.result"], tags["mlflow_resnet.promotion.value"]) == ("promoted", "1.0")
     assert len(tags["mlflow_resnet.promotion.dataset_digest"]) == 16
+
+
+def test_a_class_that_only_the_candidate_knows_is_told_of_the_champion(versions, trained, images, tmp_path):
+    promote(options(images, 1))
+    classes = [*trained.classifier.classes, "owl"]
+    wider = mlflow_resnet.new_classifier("resnet18", classes, trained.classifier.preprocessing)
+    with mlflow.start_run():
+        mlflow_resnet.log_model(wider, registered_model_name=NAME)
+    write_picture(shutil.copytree(images / "val", tmp_path / "test") / "owl" / "1.png", (0, 0, 0), 1)
+    result = run_main("promote", "--model-uri", f"models:/{NAME}/3", "--image-dir", tmp_path / "test")
+    assert result.returncode == 2
+    last_line = result.stderr.splitlines()[-1]
+    assert f"class folders 'owl' are unknown to the present @champion, models:/{NAME}/1, which has" in last_line
+    assert f"models:/{NAME}/3 knows them, so the two cannot be compared on these images. Give images of" in last_line
+    assert f"delete_registered_model_alias('{NAME}', 'champion')" in last_line
+    assert champion() == "1"
+    result = run_main("promote", "--model-uri", f"models:/{NAME}/2", "--image-dir", tmp_path / "test")
+    assert f"class folders 'owl' are unknown to models:/{NAME}/2, which has" in result.stderr.splitlines()[-1]
 
 
 def test_the_champion_itself_stays_champion(versions, images):

@@ -90,6 +90,21 @@ def test_mlflows_own_function_has_the_documented_schema(trained, spark, files, e
     assert list(rows.loc[expected.index, "error"]) == list(expected["error"])
 
 
+def test_mlflows_own_function_finds_the_images_and_gives_labels_as_text(trained, spark, images):
+    from pyspark.sql import functions
+
+    files = sorted((images / "val").rglob("*.jpg"))
+    rows = [(number, str(file.parent), file.parent.name, str(file)) for number, file in enumerate(files)]
+    table = spark.createDataFrame(rows, ["id", "folder", "label", "path"])
+    text = mlflow.pyfunc.spark_udf(spark, trained.model_uri, env_manager="local", result_type="string")
+    found, alone = text(functions.struct("id", "folder", "path")).alias("found"), text("path").alias("alone")
+    for row in table.select("label", found, alone).collect():
+        assert row.found == row.alone == row.label
+    struct = mlflow.pyfunc.spark_udf(spark, trained.model_uri, env_manager="local")
+    errors = table.select(struct("folder", "path").alias("scored")).select("scored.error").collect()
+    assert [row.error.partition(";")[0] for row in errors] == ["a folder"] * len(files)  # spark_udf drops the path
+
+
 def test_ray_gives_the_rows_of_score(trained, folder, engine):
     ray = pytest.importorskip("ray", reason=needs("ray", "pip install '.[ray]'"))
     from ray.data import read_binary_files

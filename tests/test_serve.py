@@ -30,6 +30,7 @@ from mlflow_resnet.errors import ScoringServerError
 REFUSED = "not an image: send the bytes of an image file, base64-encoded; paths and URLs are not opened here"
 PROBABILITIES = [f"Scored Probabilities_{name}" for name in COLORS]
 PARQUET = "application/vnd.apache.parquet"
+CSV_HEADERS = {"Content-Type": "text/csv"}
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +93,9 @@ def encoded(file, prefix=""):
     return prefix + base64.b64encode(file.read_bytes()).decode()
 
 
-def parquet(column):
+def parquet(column, **others):
     file = io.BytesIO()
-    pd.DataFrame({"image": column}).to_parquet(file)
+    pd.DataFrame({**others, "image": column}).to_parquet(file)
     return {"data": file.getvalue(), "headers": {"Content-Type": PARQUET}}
 
 
@@ -116,6 +117,31 @@ def test_ping_says_that_the_model_is_there(served):
 def test_every_body_is_answered_as_offline(form, prefix, served, offline, files):
     answered = rows(post(served, BODIES[form]([encoded(file, prefix) for file in files])))
     assert_as_offline(answered, offline, files)
+
+
+WITH_AN_ID_FIRST = {
+    "split": lambda v: {"json": {"dataframe_split": {"columns": ["id", "image"], "data": [[7, each] for each in v]}}},
+    "records": lambda v: {"json": {"dataframe_records": [{"id": "7", "image": each} for each in v]}},
+    "instances": lambda v: {"json": {"instances": [{"id": 7, "image": each} for each in v]}},
+    "inputs": lambda v: {"json": {"inputs": [{"id": "7", "Image": each} for each in v]}},
+    "CSV": lambda v: {"data": pd.DataFrame({"id": "7", "image": v}).to_csv(index=False), "headers": CSV_HEADERS},
+    "CSV with an index": lambda v: {"data": pd.DataFrame({"photo": v}).to_csv(), "headers": CSV_HEADERS},
+    "Parquet": lambda v: parquet(v, label="x"),
+}
+
+
+@pytest.mark.parametrize("form", WITH_AN_ID_FIRST)
+def test_the_image_is_found_behind_an_id(form, served, offline, files):
+    answer = requests.post(
+        f"{served}/invocations", timeout=60, **WITH_AN_ID_FIRST[form]([encoded(each) for each in files])
+    )
+    assert_as_offline(rows(answer), offline, files)
+
+
+def test_columns_none_of_which_is_named_so_are_refused_and_not_repeated(served):
+    answer = post(served, {"dataframe_records": [{"SECRET": "x", "other": "y"}]})
+    assert answer.status_code == 400
+    assert answer.json()["message"] == "the input cannot be used: of several columns, one must be named image"
 
 
 def test_raw_bytes_in_parquet_are_answered_as_offline(served, offline, files):

@@ -1,5 +1,12 @@
+import argparse
+import enum
+import io
+import pydoc
+from datetime import datetime
 from functools import partial
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -140,6 +147,113 @@ def test_start_from_a_training_checkpoint_of_data_parallel(tmp_path, donor):
     assert body_equal(model.network, donor.state_dict())
 
 
+class Progress(dict):
+    """An object of somebody's training script."""
+
+
+class Kind(enum.Enum):
+    BEST = "best"
+
+
+def prefixed(prefix, state):
+    return {prefix + key: value for key, value in state.items()}
+
+
+ARGUMENTS = argparse.Namespace(lr=0.1, data_path=Path("imagenet"), model="resnet18", kind=Kind.BEST)
+CHECKPOINTS = {
+    "model_best.pth.tar": lambda state: {"epoch": 3, "arch": "resnet18", "state_dict": prefixed("module.", state)},
+    "checkpoint.pth": lambda state: {  # as torchvision's references/classification/train.py has it
+        **{"model": state, "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]}, "epoch": 3, "args": ARGUMENTS},
+        "model_ema": {"n_averaged": torch.tensor(7), **prefixed("module.", half(state))},
+    },
+    "lightning.ckpt": lambda state: {
+        "state_dict": {**prefixed("model.", state), "loss.weight": torch.ones(3)},
+        "hyper_parameters": Progress(lr=0.1, best=np.float64(0.7), since=datetime.now()),
+        "callbacks": {"EarlyStopping": {"best_score": torch.tensor(1.0), "history": Progress()}},
+    },
+    "compiled.pt": lambda state: prefixed("_orig_mod.", state),
+    "compiled and parallel.pth": lambda state: {"model": prefixed("_orig_mod.module.", state)},
+    "pytorch_model.bin": lambda state: state,
+    "tutorial.tar": lambda state: {"epoch": 3, "model_state_dict": state, "optimizer_state_dict": {}, "loss": 0.4},
+    "a teacher.pth": lambda state: {"teacher": prefixed("backbone.", state), "student_head": {"weight": torch.ones(2)}},
+    "no suffix": lambda state: {"net": state, "acc": np.float32(93.1), "best": {"same": state}},
+}
+
+
+def half(state):
+    return {key: value / 2 for key, value in state.items()}
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_start_from_the_checkpoints_that_people_have(workdir, donor, name, legacy):
+    torch.save(CHECKPOINTS[name](donor.state_dict()), name, _use_new_zipfile_serialization=not legacy)
+    model = classifier()
+    assert "its head for 1000 classes was dropped" in load_starting_weights(model, name)
+    assert body_equal(model.network, donor.state_dict())
+
+
+def test_start_from_safetensors_of_any_name_and_from_a_file_uri(workdir, donor):
+    save_file(prefixed("model.", donor.state_dict()), "weights.bin")
+    for name in ("weights.bin", (workdir / "weights.bin").as_uri()):
+        model = classifier()
+        load_starting_weights(model, name)
+        assert body_equal(model.network, donor.state_dict())
+
+
+def test_start_from_the_folder_of_a_saved_model(trained, tmp_path):
+    folder = tmp_path / "model"
+    mlflow_resnet.save_model(trained.classifier, folder)
+    for name in (str(folder), folder.as_uri()):
+        model = classifier(classes=trained.classifier.classes)
+        assert "head included" in load_starting_weights(model, name)
+        assert torch.equal(model.network.fc.weight, trained.classifier.network.fc.weight)
+
+
+def test_weights_with_nan_are_refused_when_they_are_read(workdir, donor):
+    state = donor.state_dict()
+    state["layer1.0.conv1.weight"][0] = float("nan")
+    state["bn1.running_var"][0] = float("inf")
+    torch.save(state, "nan.pth")
+    with pytest.raises(
+        WeightsError, match=r"nan.pth: NaN or infinity in bn1.running_var, layer1.0.conv1.weight\. Name"
+    ):
+        load_starting_weights(classifier(), "nan.pth")
+
+
+UNREADABLE = {
+    "whole.pth": (lambda net: net, "holds a pickled object (torchvision.models.resnet.ResNet) and no state_dict"),
+    "in model.pth": (lambda net: {"model": net}, "holds a pickled object (torchvision.models.resnet.ResNet)"),
+    "arguments.pth": (lambda net: {"args": ARGUMENTS}, "holds a pickled object (argparse.Namespace)"),
+    "numbers.pth": (lambda net: {"epoch": 3}, "holds no state_dict"),
+    "two.pth": (
+        lambda net: {"teacher": net.state_dict(), "student": net.state_dict()},
+        "holds several networks: teacher, student. Save one of them as a state_dict",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_holds_no_state_dict_says_what_it_holds(workdir, donor, name):
+    make, problem = UNREADABLE[name]
+    torch.save(make(donor), name)
+    with pytest.raises(WeightsError) as caught:
+        load_starting_weights(classifier(), name)
+    assert problem in caught.value.message
+    assert "\x1b" not in caught.value.message
+
+
+def test_files_that_are_no_weights(workdir):
+    Path("pointer.pth").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), "script.pt")
+    for name, problem in (
+        ("pointer.pth", "neither a file of torch.save nor of safetensors"),
+        ("script.pt", "torchscript"),
+    ):
+        with pytest.raises(WeightsError, match=f"not a readable state_dict .*{problem}"):
+            load_starting_weights(classifier(), name)
+
+
 def test_start_from_s3(tmp_path, donor, s3):
     torch.save(donor.state_dict(), tmp_path / "mine.pth")
     s3.upload_file(str(tmp_path / "mine.pth"), "bucket", "weights/mine.pth")
@@ -172,15 +286,32 @@ def test_weights_of_another_architecture_list_the_keys(tmp_path, donor):
     assert "of another shape: layer1.0.conv1.weight" in caught.value.message
 
 
-def test_a_pickle_is_not_run(tmp_path):
-    class Trap:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "trapped"), "w"))
+class Trap:
+    def __init__(self, function, *arguments):
+        self.called = (function, arguments)
 
-    torch.save({"fc.weight": Trap()}, tmp_path / "evil.pth")
-    with pytest.raises(WeightsError, match="not a readable state_dict"):
-        load_starting_weights(classifier(), str(tmp_path / "evil.pth"))
-    assert not (tmp_path / "trapped").exists()
+    def __reduce__(self):
+        return self.called
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("function", ["io.open", "builtins.exec", "posix.system", "subprocess.call"])
+def test_a_pickle_is_not_run(workdir, donor, function, legacy):
+    argument = "open('trapped', 'w')" if function == "builtins.exec" else "trapped"
+    trap = Trap(pydoc.locate(function), argument, *["w"] * (function == "io.open"))
+    torch.save({**donor.state_dict(), "trap": trap}, "evil.pth", _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(WeightsError, match=r"not a readable state_dict \(it would call \S+, which no weights need"):
+        load_starting_weights(classifier(), "evil.pth")
+    assert not Path("trapped").exists()
+
+
+def test_objects_of_others_are_not_even_imported(workdir, donor):
+    Path("evil_module.py").write_text("open('trapped', 'w')\nclass Settings: pass\n")
+    content = io.BytesIO()
+    torch.save({"model": donor.state_dict(), "settings": Progress()}, content)
+    Path("evil.pth").write_bytes(content.getvalue().replace(b"test_weights\nProgress", b"evil_module_\nSettings"))
+    load_starting_weights(classifier(), "evil.pth")
+    assert not Path("trapped").exists()
 
 
 @pytest.mark.parametrize(

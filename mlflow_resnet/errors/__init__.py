@@ -32,6 +32,7 @@ MlflowResnetError                    exit 2
 ├── AuditFailedError                 an audit found what it was told to fail on
 ├── PromotionRefusedError            exit 3
 └── TrainingDivergedError            exit 5
+    └── PredictionsDivergedError     only what it predicts for the validation images is not finite
 
 All of them are MlflowExceptions, with INVALID_PARAMETER_VALUE unless it says otherwise above, as MLflow's own flavors
 raise, so a scoring server answers 400 with the sentence and without a stack trace.
@@ -71,6 +72,7 @@ from mlflow_resnet.errors.work import (
     NotDeliveredError,
     OutOfMemoryError,
     OutputError,
+    PredictionsDivergedError,
     ProcessEndedError,
     PromotionRefusedError,
     RefusedBodyError,
@@ -103,6 +105,7 @@ __all__ = [
     "OutputError",
     "PathError",
     "ProcessEndedError",
+    "PredictionsDivergedError",
     "PromotionRefusedError",
     "RefusedBodyError",
     "SIGINT_EXIT_CODE",

@@ -46,12 +46,19 @@ class StoreUnreachableError(InvalidDatasetError):
 class ClassMismatchError(InvalidDatasetError):
     """`path` holds class folders that are not among the known classes."""
 
-    def __init__(self, path: str | os.PathLike[str], extra: Sequence[str], known: Sequence[str], owner: str) -> None:
-        self.extra = tuple(extra)
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        extra: Sequence[str],
+        known: Sequence[str],
+        owner: str,
+        advice: str = "Rename or remove them.",
+    ) -> None:
+        self.extra, self.known = tuple(extra), tuple(known)
         super().__init__(
             path,
             f"class folders {listed(map(repr, extra))} are unknown to {owner}, "
-            f"which has {listed(map(repr, known))}. Rename or remove them.",
+            f"which has {listed(map(repr, known))}. {advice}",
         )
 
 

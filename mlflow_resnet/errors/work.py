@@ -101,12 +101,22 @@ class PromotionRefusedError(MlflowResnetError):
 
 
 class TrainingDivergedError(MlflowResnetError):
-    """The training loss became NaN or infinite."""
+    """The training loss, a weight or what the network predicts became NaN or infinite."""
 
     exit_code = 5
+    advice = "Try a lower --learning-rate or some --warmup-epochs."
 
-    def __init__(self, loss: float, epoch: int, iteration: int, learning_rate: float) -> None:
+    def __init__(self, what: str, epoch: int, iteration: int, learning_rate: float) -> None:
         super().__init__(
-            f"the training loss became {loss} in epoch {epoch}, iteration {iteration}, at learning rate "
-            f"{learning_rate:g}. Nothing was registered. Try a lower --learning-rate or some --warmup-epochs."
+            f"{what} in epoch {epoch}, iteration {iteration}, at learning rate {learning_rate:g}. Nothing was "
+            f"registered. {self.advice}"
         )
+
+
+class PredictionsDivergedError(TrainingDivergedError):
+    """Training went well, but what the network predicts for the validation images is not finite."""
+
+    advice = (
+        "The statistics of batch normalization cannot be used, as with few images or small pictures: give more images, "
+        "a larger --crop-size or --batch-size, or a lower --learning-rate."
+    )

@@ -144,14 +144,19 @@ def targets_of(directory: LabeledDirectory, classes: tuple[str, ...], owner: str
     return np.array([targets[label] for label in directory.labels], dtype=np.int64)
 
 
-def evaluate(predictor: Predictor, directory: LabeledDirectory, batch_size: int = 32) -> Evaluation:
+def evaluate(
+    predictor: Predictor, directory: LabeledDirectory, batch_size: int = 32, called: str = "the model"
+) -> Evaluation:
     """Predicts every image of `directory`.
+
+    Args:
+        called: what an error calls the model.
 
     Raises:
         ClassMismatchError: if it has classes that the predictor lacks.
         BadImagesError: if an image cannot be read; leave such images out before.
     """
-    targets = targets_of(directory, predictor.classes, "the model")
+    targets = targets_of(directory, predictor.classes, called)
     probabilities = np.empty((len(targets), len(predictor.classes)), dtype=np.float32)
     bad = {}
     for i, prediction in enumerate(predictor.predict(map(file_source, directory.paths), batch_size)):

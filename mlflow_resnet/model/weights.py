@@ -10,25 +10,23 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from mlflow.utils.file_utils import local_file_uri_to_path
 from torch import Tensor
 from torchvision.models import WeightsEnum, get_model_weights
 
 from mlflow_resnet.errors import InvalidModelError, WeightsDownloadError, WeightsError, WeightsMismatchError, listed
 from mlflow_resnet.images.reasons import one_line
-from mlflow_resnet.images.sources import local_file
+from mlflow_resnet.images.sources import is_remote, local_file
 from mlflow_resnet.model.classifier import ImageClassifier
-from mlflow_resnet.text.characters import is_utf8
+from mlflow_resnet.model.state_dicts import SUFFIXES, read_state_dict
 
 TRIES = 3
 SECONDS_BETWEEN_TRIES = 2.0
 DOWNLOAD_TIMEOUT_SECONDS = 30.0
 HEAD = "fc."  # prefix of the last layer's keys in torchvision's ResNets
 MODEL_SCHEMES = ("models:/", "runs:/", "mlflow-artifacts:/")
-CHECKPOINT_KEYS = ("model", "state_dict")  # where training scripts nest the state_dict
 
 
 def load_starting_weights(
@@ -37,19 +35,22 @@ def load_starting_weights(
     """Copies `weights` into the classifier's network and returns a sentence that says what was done.
 
     Args:
-        weights: `DEFAULT` or another name of torchvision's weights for the architecture, a .pth or .safetensors
-            file (local or s3://), or a model URI. The head is kept only if it was made for the same classes.
+        weights: `DEFAULT` or another name of torchvision's weights for the architecture, a file with weights (local or
+            s3://), or a model's URI or folder. The head is kept only if it was made for the same classes.
         load_model: what loads the model of a URI.
 
     Raises:
         WeightsError: if they cannot be had or do not fit.
     """
-    if weights.startswith(MODEL_SCHEMES):
-        return start_from_model(classifier, weights, load_model)
-    if weights.endswith((".pth", ".pt", ".safetensors")):
-        return copy_into(classifier, read_state_dict(local_file(weights), weights), weights, same_head=True)
-    member = imagenet_weights(classifier.architecture, weights)
-    return copy_into(classifier, download(member), str(member), same_head=False)
+    if weights in get_model_weights(classifier.architecture).__members__:
+        member = imagenet_weights(classifier.architecture, weights)
+        return copy_into(classifier, download(member), str(member), same_head=False)
+    place = local_file_uri_to_path(weights) if weights.startswith("file:") else weights
+    if weights.startswith(MODEL_SCHEMES) or os.path.isdir(place):
+        return start_from_model(classifier, place, load_model)
+    if os.path.isfile(place) or is_remote(place) or place.lower().endswith(SUFFIXES) or os.sep in place:
+        return copy_into(classifier, read_state_dict(local_file(place), weights), weights, same_head=True)
+    raise unknown_name(classifier.architecture, weights)
 
 
 def start_from_model(classifier: ImageClassifier, model_uri: str, load_model: Callable[[str], ImageClassifier]) -> str:
@@ -67,10 +68,15 @@ def imagenet_weights(architecture: str, name: str) -> WeightsEnum:
     known = get_model_weights(architecture)
     if name in known.__members__:
         return known[name]
-    raise WeightsError(
+    raise unknown_name(architecture, name)
+
+
+def unknown_name(architecture: str, name: str) -> WeightsError:
+    return WeightsError(
         name,
-        f"{architecture} has {listed(known.__members__)}; "
-        "otherwise name a .pth or .safetensors file, or a model URI such as models:/digits/1.",
+        f"{architecture} has {listed(get_model_weights(architecture).__members__)}; otherwise name a .pth or "
+        ".safetensors file or another checkpoint, or a model's URI or folder, such as models:/digits/1. There is no "
+        "file of this name.",
     )
 
 
@@ -103,35 +109,6 @@ def socket_timeout(seconds: float) -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def read_state_dict(path: Path, name: str) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file, or of a .pth file read with `weights_only=True`."""
-    try:
-        if path.suffix == ".safetensors":
-            if not is_utf8(str(path)):
-                raise WeightsError(name, "its path is not UTF-8; rename it.")
-            return load_file(path)
-        return unwrap(torch.load(path, map_location="cpu", weights_only=True), name)
-    except FileNotFoundError:
-        raise WeightsError(name, "no such file.") from None
-    except WeightsError:
-        raise
-    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError and others for damaged files
-        reason = one_line(error)
-        raise WeightsError(
-            name, f"not a readable state_dict ({reason}). Save it with torch.save(net.state_dict())."
-        ) from None
-
-
-def unwrap(loaded: Any, name: str) -> dict[str, Tensor]:
-    """The state_dict inside a training checkpoint, without the prefix that DataParallel adds."""
-    for key in CHECKPOINT_KEYS:
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise WeightsError(name, "holds no state_dict. Save it with torch.save(network.state_dict(), path).")
-    return {key.removeprefix("module."): value for key, value in loaded.items()}
-
-
 def copy_into(classifier: ImageClassifier, state: dict[str, Tensor], name: str, *, same_head: bool) -> str:
     """Loads `state` into the network. A head of other classes is dropped; any other difference is an error."""
     network = classifier.network
@@ -145,6 +122,8 @@ def copy_into(classifier: ImageClassifier, state: dict[str, Tensor], name: str, 
     if missing or unexpected or reshaped:
         wrong = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
         raise WeightsMismatchError(name, classifier.architecture, wrong)
+    if broken := [key for key in sorted(wanted & set(body)) if not torch.isfinite(body[key].to(own[key].dtype)).all()]:
+        raise WeightsError(name, f"NaN or infinity in {listed(broken, 5)}. Name weights from before they diverged.")
     network.load_state_dict(body, strict=False)
     if keep_head:
         return f"starting from {name}, head included"

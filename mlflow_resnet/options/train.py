@@ -64,8 +64,8 @@ class TrainOptions(Options):
     architecture: str = option("network", "resnext101_32x8d", choices=ARCHITECTURES)
     pretrained: bool = option("start from torchvision's default ImageNet weights", True)
     weights: str = option(
-        "start from these instead: IMAGENET1K_V1, IMAGENET1K_V2, a .pth or .safetensors file (local or s3://), "
-        "or a model URI",
+        "start from these instead: IMAGENET1K_V1, IMAGENET1K_V2, a .pth, .ckpt, .bin or .safetensors file (local or "
+        "s3://), or a model's URI or folder",
         "",
     )
     zero_init_residual: bool = option("start each residual branch at zero (without pretrained weights)", False)

@@ -13,8 +13,8 @@ from mlflow_resnet.model.backends.forwards import TORCH, prepared_forward, usabl
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.stored import StoredModel
 from mlflow_resnet.scoring import hosting
+from mlflow_resnet.scoring.mlflows_checks import check_models_of_ours
 from mlflow_resnet.scoring.pyfunc import ScoringModel
-from mlflow_resnet.scoring.unknown import refuse_unknown_params
 
 DEFAULT_MODEL_CONFIG: dict[str, Any] = {
     "device": "auto",
@@ -38,7 +38,7 @@ def configured_model(stored: StoredModel, given: Mapping[str, Any]) -> ScoringMo
     Args:
         given: what differs from `DEFAULT_MODEL_CONFIG`.
     """
-    refuse_unknown_params()
+    check_models_of_ours()
     config = DEFAULT_MODEL_CONFIG | dict(given)
     hosted = hosting.is_hosted()
     if hosted:

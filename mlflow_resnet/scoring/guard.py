@@ -20,6 +20,8 @@ SERVING = "MLFLOW_RESNET_SERVING"
 SERVING_SWITCHES = ("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", SERVING)  # MLflow's is private: ours too
 REFUSED = "not an image: send the bytes of an image file, base64-encoded; paths and URLs are not opened here"
 
+TO_OPERATOR = f"{REFUSED}; for files of your own, set {ALLOWED_ROOT} to their folder, or use `mlflow-resnet score`"
+
 
 def is_serving() -> bool:
     """Whether this process answers HTTP requests."""
@@ -34,11 +36,13 @@ class Guard:
         serving: whether the request came over HTTP.
         max_images: images per request over HTTP.
         root: the folder whose files an HTTP caller may name.
+        refusal: what is said of any other path.
     """
 
     serving: bool = False
     max_images: int = 256
     root: Path | None = None
+    refusal: str = REFUSED
 
     def file(self, text: str) -> ImageSource:
         """The image file that an HTTP caller names, which is opened only when it is read.
@@ -48,7 +52,7 @@ class Guard:
         """
         place = self.place_in_root(text)
         if self.root is None or place is None:
-            raise InvalidImageError(REFUSED)
+            raise InvalidImageError(self.refusal)
         return ImageSource(printable(text), partial(read_beneath, self.root, place))
 
     def place_in_root(self, text: str) -> Path | None:
@@ -74,10 +78,17 @@ class Guard:
             raise InvalidOptionsError([problem])
 
 
-def current_guard(max_images: int) -> Guard:
-    """The rules that hold in this process now."""
+def current_guard(max_images: int, is_request: bool = True) -> Guard:
+    """The rules that hold in this process now.
+
+    Args:
+        is_request: whether a server is known to ask. `mlflow models predict` imitates one; its user is told more.
+    """
     root = os.environ.get(ALLOWED_ROOT)
-    return Guard(is_serving(), max_images, Path(root).resolve() if root else None)
+    is_command = not is_request and not root and os.environ.get(SERVING, "").lower() != "true"
+    return Guard(
+        is_serving(), max_images, Path(root).resolve() if root else None, TO_OPERATOR if is_command else REFUSED
+    )
 
 
 def read_beneath(root: Path, place: Path) -> bytes:

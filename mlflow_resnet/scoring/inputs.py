@@ -1,7 +1,8 @@
 """The forms of input that predict takes, turned into image sources.
 
-A directory, a file, `s3://…`, bytes, base64 (with or without a data-URI prefix), a list or array or Series of these,
-a dict with one list, or a DataFrame with one column of these.
+A directory, a file, `s3://…`, bytes, base64 (with or without a data-URI prefix), a list or array of these; or a table:
+a DataFrame, a Series, a dict of lists, or a list of dicts. In a list a directory stands for every image in it. Each row
+of a table is one image, and of several columns the one with the images is found by its name.
 """
 
 from __future__ import annotations
@@ -12,21 +13,39 @@ import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError, InvalidOptionsError, listed
+from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError, InvalidOptionsError, encodable, listed
 from mlflow_resnet.images.decode import MAX_IMAGE_BYTES, looks_like_image
-from mlflow_resnet.images.sources import ImageSource, directory_sources, failing_source, file_source, is_remote
+from mlflow_resnet.images.s3.client import connected
+from mlflow_resnet.images.sources import (
+    ImageSource,
+    directory_sources,
+    failing_source,
+    file_source,
+    is_remote,
+    object_source,
+)
 from mlflow_resnet.scoring.guard import Guard, is_serving
+from mlflow_resnet.scoring.sentences import COLUMNS_CANNOT_BE_USED, NUMBERS_CANNOT_BE_USED
 
 DATA_URI = re.compile(rb"data:[^,]{0,100};base64,")
 MAX_ENCODED_BYTES = MAX_IMAGE_BYTES * 4 // 3 * 79 // 76 + 1024  # base64 with line breaks and a prefix
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 NO_URLS = "URLs are not opened; download the image and pass its path or bytes"
+A_FOLDER = "a folder; each row of a table is one image, so pass folders alone or in a list"
+# What a table's column of images is called, in lower case, letters and digits only: content goes before paths.
+COLUMN_NAMES = (
+    *("image", "images", "img", "picture", "photo", "content", "bytes"),
+    *("imagebytes", "imagecontent", "imagedata", "imagebase64", "imageb64", "base64", "b64"),
+    *("imagepath", "imagefile", "imagefilename", "path", "filepath", "file", "filename"),
+    *("imageuri", "imageurl", "uri", "url"),
+)
+LONGEST_COLUMN_NAME = 50
 
 
 def image_sources(model_input: Any, guard: Guard) -> Iterator[ImageSource]:
@@ -38,14 +57,19 @@ def image_sources(model_input: Any, guard: Guard) -> Iterator[ImageSource]:
     """
     single = isinstance(model_input, (str, os.PathLike))
     only_a_row = (InvalidImageError,) if single else (InvalidImageError, InvalidDatasetError)
+    table = as_table(model_input)
+    cells = cells_of(model_input if table is None else table)
     if guard.serving:
-        cells = list(itertools.islice(cells_of(model_input), guard.max_images + 1))
-        guard.check_number(len(cells))
-        model_input = cells
-    for position, cell in enumerate(cells_of(model_input)):
+        first = list(itertools.islice(cells, guard.max_images + 1))
+        guard.check_number(len(first))
+        cells = iter(first)
+    for position, cell in enumerate(cells):
         name = f"image[{position}]"
         try:
-            yield from sources_of_cell(cell, name, guard)
+            if table is None:
+                yield from sources_of_cell(cell, name, guard)
+            else:
+                yield source_of_row(cell, name, guard)
         except only_a_row as error:
             yield failing_source(name, error.message)
 
@@ -55,39 +79,124 @@ def number_of_images(model_input: Any) -> int:
     return sum(1 for _ in cells_of(model_input))
 
 
+def as_table(model_input: Any) -> pd.DataFrame | None:
+    """A table in any of its forms, with all of its columns; None for what is no table.
+
+    Raises:
+        InvalidOptionsError: for rows of several values whose columns have no names.
+    """
+    if isinstance(model_input, pd.DataFrame):
+        return model_input
+    if isinstance(model_input, pd.Series):
+        return model_input.to_frame()
+    if isinstance(model_input, dict):
+        return pd.DataFrame({name: pd.Series(as_column(value), dtype=object) for name, value in model_input.items()})
+    if isinstance(model_input, (list, tuple)) and model_input:
+        if all(isinstance(row, dict) for row in model_input):
+            return pd.DataFrame(list(model_input))
+        if any(isinstance(row, (list, tuple)) and len(row) > 1 for row in model_input):
+            raise several_values()
+    is_array = isinstance(model_input, np.ndarray) and model_input.dtype.kind not in "biufc"
+    if is_array and model_input.ndim > 1 and model_input.shape[-1] > 1:
+        raise several_values()
+    return None
+
+
+def several_values() -> InvalidOptionsError:
+    return InvalidOptionsError(["rows of several values without names; pass the images alone, or a table with names"])
+
+
+def as_column(value: Any) -> list[Any]:
+    """What a dict has under one name: a list, or one value."""
+    if isinstance(value, np.ndarray):
+        return list(np.ravel(value))
+    return list(value) if isinstance(value, (list, tuple, pd.Series)) else [value]
+
+
 def cells_of(model_input: Any) -> Iterator[Any]:
     """The single values in `model_input`."""
-    if isinstance(model_input, pd.DataFrame):
-        model_input = image_column(model_input)
-    elif isinstance(model_input, dict):
-        model_input = image_column(pd.DataFrame({key: pd.Series([value]) for key, value in model_input.items()}))
+    if (table := as_table(model_input)) is not None:
+        yield from image_column(table)
+        return
     if isinstance(model_input, np.ndarray) and model_input.dtype.kind in "biufc":
         problem = f"an array of {model_input.dtype} numbers; pass encoded image files as bytes, or their paths"
         raise InvalidOptionsError([problem])
-    if isinstance(model_input, (list, tuple, pd.Series, np.ndarray)):
+    if isinstance(model_input, (list, tuple, np.ndarray)):
         for cell in np.ravel(model_input) if isinstance(model_input, np.ndarray) else model_input:
             yield from cells_of(cell)
     else:
         yield model_input
 
 
-def image_column(frame: pd.DataFrame) -> pd.Series:
-    """The only column."""
-    if frame.shape[1] == 1:
-        return frame.iloc[:, 0]
-    names = f"{frame.shape[1]} columns" if is_serving() else f"columns {listed(map(repr, frame.columns))}"
-    raise InvalidOptionsError([f"{names}; pass the one with the images alone"])
+def image_column(table: pd.DataFrame) -> pd.Series:
+    """The column with the images, as Python objects: the only one, or the one whose name says so.
+
+    Raises:
+        InvalidOptionsError: if none does, or several do equally, or it holds numbers.
+    """
+    column = table.iloc[:, position_of_images(table)]
+    if holds_numbers(column):
+        problem = f"a column of {column.dtype} numbers; pass encoded image files as bytes, or their paths"
+        raise InvalidOptionsError([NUMBERS_CANNOT_BE_USED if is_serving() else problem])
+    return column.astype(object)
+
+
+def position_of_images(table: pd.DataFrame) -> int:
+    """Which column has the images. Columns of numbers have none, whatever they are called."""
+    if table.shape[1] == 1:
+        return 0
+    names = [spell(name) for name in table.columns]
+    usual = [place for place, name in enumerate(names) if name in COLUMN_NAMES]
+    usual = [place for place in usual if not holds_numbers(table.iloc[:, place])]
+    best = min(usual, key=lambda place: COLUMN_NAMES.index(names[place]), default=None)
+    if best is not None and [names[place] for place in usual].count(names[best]) == 1:
+        return best
+    columns = f"columns {listed(map(repr, table.columns))}" if table.shape[1] else "a table without columns"
+    problem = f"{columns}; pass the one with the images alone, or name it 'image'"
+    raise InvalidOptionsError([COLUMNS_CANNOT_BE_USED if is_serving() else problem])
+
+
+def spell(name: object) -> str:
+    """A column's name without what people write differently: "Image Path" is "imagepath"."""
+    return re.sub(r"[^a-z0-9]", "", str(name)[:LONGEST_COLUMN_NAME].casefold())
+
+
+def holds_numbers(column: pd.Series) -> bool:
+    """Whether a column has a type of numbers, and is not merely empty."""
+    return bool(pd.api.types.is_numeric_dtype(column.dtype) and column.notna().any())
 
 
 def sources_of_cell(cell: Any, name: str, guard: Guard) -> Iterator[ImageSource]:
     """The sources that one value stands for. Raises InvalidImageError or InvalidDatasetError if it stands for none."""
+    if isinstance(cell, (str, os.PathLike)) and not guard.serving:
+        text = os.fspath(cell)
+        if is_remote(text):
+            yield from directory_sources(text, Counter())
+            return
+        if not URL.match(text) and os.path.isdir(text):
+            yield from directory_sources(text, Counter())
+            return
+    yield source_of_row(cell, name, guard)
+
+
+def source_of_row(cell: Any, name: str, guard: Guard) -> ImageSource:
+    """The one image that a value stands for. Raises InvalidImageError or InvalidDatasetError if it stands for none."""
+    if isinstance(cell, np.ndarray) and cell.ndim == 0:
+        cell = cell.item()
+    if isinstance(cell, Mapping):
+        cell = content_of_struct(cell)
     if isinstance(cell, (bytes, bytearray, memoryview)):
-        yield bytes_source(name, bytes(cell))
-    elif isinstance(cell, (str, os.PathLike)):
-        yield from sources_of_text(os.fspath(cell), name, guard)
-    else:
-        what = "no value" if is_missing(cell) else f"a value of type {type(cell).__name__}"
-        raise InvalidImageError(f"{what}; expected bytes, base64 or a path")
+        return bytes_source(name, bytes(cell))
+    if isinstance(cell, (str, os.PathLike)):
+        return source_of_text(os.fspath(cell), name, guard)
+    what = "no value" if is_missing(cell) else f"a value of type {type(cell).__name__}"
+    raise InvalidImageError(f"{what}; expected bytes, base64 or a path")
+
+
+def content_of_struct(struct: Mapping[str, Any]) -> Any:
+    """What a cell with fields holds, as Hugging Face's data sets have them: the image's `bytes`, or else its `path`."""
+    content = struct.get("bytes")
+    return struct.get("path") if content is None else content
 
 
 def is_missing(cell: Any) -> bool:
@@ -103,19 +212,20 @@ def bytes_source(name: str, content: bytes) -> ImageSource:
     return ImageSource(name, lambda: content)
 
 
-def sources_of_text(text: str, name: str, guard: Guard) -> Iterator[ImageSource]:
+def source_of_text(text: str, name: str, guard: Guard) -> ImageSource:
     """Base64 of an image is an image; anything else is a path, and the guard says whether it may be opened."""
     content = decoded_image(text.encode("ascii", "replace"))
     if content is not None:
-        yield bytes_source(name, content)
-    elif guard.serving:
-        yield guard.file(text)
-    elif not URL.match(text):
-        yield from path_sources(text)
-    elif is_remote(text):
-        yield from directory_sources(text, Counter())
-    else:
+        return bytes_source(name, content)
+    if guard.serving:
+        return guard.file(text)
+    if is_remote(text):
+        return object_source(connected(text), text, text, "")
+    if URL.match(text):
         raise InvalidImageError(NO_URLS)
+    if os.path.isdir(text):
+        return failing_source(encodable(text), A_FOLDER)
+    return file_source(text)
 
 
 def decoded_image(encoded: bytes) -> bytes | None:
@@ -142,11 +252,3 @@ def check_size(content: bytes, limit: int) -> None:
     """Raises InvalidImageError for more bytes than one image may have, before anything is decoded."""
     if len(content) > limit:
         raise InvalidImageError(f"over the limit of {MAX_IMAGE_BYTES // 2**20} MiB for one image")
-
-
-def path_sources(path: str) -> Iterator[ImageSource]:
-    """A file, or every image below a directory."""
-    if os.path.isdir(path):
-        yield from directory_sources(path, Counter())
-    else:
-        yield file_source(path)

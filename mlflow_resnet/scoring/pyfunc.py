@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -15,7 +16,7 @@ import torch
 from mlflow_resnet.evaluation.explanations import explained
 from mlflow_resnet.images.sources import ImageSource
 from mlflow_resnet.model.classifier import ImageClassifier
-from mlflow_resnet.model.prediction import Prediction, Predictor
+from mlflow_resnet.model.prediction import LABEL, Prediction, Predictor
 from mlflow_resnet.options import PredictOptions, predict_options
 from mlflow_resnet.scoring.admission import CALL, Admission
 from mlflow_resnet.scoring.frame import ERROR, EXPLANATION, scored_frame
@@ -87,7 +88,8 @@ class ScoringModel:
         options = predict_options(params, tell_values=not is_serving())
         predictor = self._predictor.at_test_time(options.tta, options.resolution)
         growth = self._growth(options)
-        guard = current_guard(at_least_one(self._max_images / growth / (2 if options.tta else 1)))
+        max_images = at_least_one(self._max_images / growth / (2 if options.tta else 1))
+        guard = current_guard(max_images, is_request=call is not None)
         usual = at_least_one(self._batch_size / growth)
         batch_size = options.batch_size or usual
         predict = partial(explained, predictor) if options.explain else predictor.predict
@@ -99,6 +101,8 @@ class ScoringModel:
         frame = scored_frame(predictions, predictor.classes, options.top_k, options.min_confidence)
         if options.explain:
             frame.insert(len(frame.columns) - 1, EXPLANATION, explanations_of(predictions))
+        if is_spark_task():
+            frame.insert(0, LABEL, frame.pop(LABEL))
         return without_nan(frame) if guard.serving and any(frame[ERROR]) else frame
 
     def _answered_in_time(self, predict: Predict, model_input: Any, batch_size: int, guard: Guard) -> list[Prediction]:
@@ -126,6 +130,13 @@ class ScoringModel:
     def get_raw_model(self) -> ImageClassifier:
         """The classifier itself."""
         return self._predictor.classifier
+
+
+def is_spark_task() -> bool:
+    """Whether Spark runs this. Of a table spark_udf takes the first column if a `result_type` such as "string" asks for
+    one, and that is to be the label; where more are asked for, it takes them by their names."""
+    pyspark = sys.modules.get("pyspark")
+    return pyspark is not None and pyspark.TaskContext.get() is not None
 
 
 def at_least_one(number: float) -> int:

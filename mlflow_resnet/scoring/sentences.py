@@ -9,6 +9,8 @@ import re
 
 LONGEST_REASON = 500  # characters
 CANNOT_BE_USED = "the input cannot be used; send images in base64 as inputs, or a table with one column of them"
+COLUMNS_CANNOT_BE_USED = "the input cannot be used: of several columns, one must be named image"
+NUMBERS_CANNOT_BE_USED = "the input cannot be used: its column of images holds numbers"
 FAILED = "the images could not be scored; the server's log says why"
 PLACE = re.compile(r"JSONDecodeError\(.{0,80}(line \d+ column \d+ \(char \d+\))")
 # What MLflow says in its refusals -> what is said instead.

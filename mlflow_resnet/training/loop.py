@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from mlflow_resnet.console import say
-from mlflow_resnet.errors import CheckpointError, TrainingDivergedError
+from mlflow_resnet.errors import CheckpointError, PredictionsDivergedError, TrainingDivergedError
 from mlflow_resnet.evaluation.evaluate import Evaluation, named
 from mlflow_resnet.images.parallel import default_threads
 from mlflow_resnet.images.reasons import one_line
@@ -223,7 +223,9 @@ def validate(trainer: Trainer, epoch: int) -> Evaluation:
     trainer.check_weights(module, epoch)
     evaluation = trainer.work.evaluate(module, EVALUATION_BATCH_SIZE)
     if not np.isfinite(evaluation.probabilities).all():
-        raise trainer.divergence(math.nan, epoch)
+        loss = trainer.epoch.metrics["train_loss"]
+        what = f"the outputs for the validation images became nan, although the training loss was {loss:.4f},"
+        raise trainer.divergence(PredictionsDivergedError, what, epoch)
     trainer.validation_seconds = perf_counter() - started
     return evaluation
 

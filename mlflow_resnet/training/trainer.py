@@ -138,15 +138,15 @@ class Trainer:
 
     def check(self, loss: float, epoch: int) -> None:
         if not math.isfinite(loss):
-            raise self.divergence(loss, epoch)
+            raise self.divergence(TrainingDivergedError, f"the training loss became {loss}", epoch)
 
     def check_weights(self, module: torch.nn.Module, epoch: int) -> None:
         """Raises TrainingDivergedError if a weight or statistic is not finite."""
         if not is_finite(module):
-            raise self.divergence(math.nan, epoch)
+            raise self.divergence(TrainingDivergedError, "a weight or a statistic became nan or infinite", epoch)
 
-    def divergence(self, loss: float, epoch: int) -> MlflowResnetError:
-        return processes.alike(TrainingDivergedError(loss, epoch, self.epoch.iterations, self.epoch.learning_rate))
+    def divergence(self, kind: type[TrainingDivergedError], what: str, epoch: int) -> MlflowResnetError:
+        return processes.alike(kind(what, epoch, self.epoch.iterations, self.epoch.learning_rate))
 
     def step(self, images: Tensor, targets: Tensor) -> Tensor:
         """One update of the weights. Returns the batch's sums of loss and hits, and adds them to the epoch's."""

@@ -72,6 +72,13 @@ REFUSALS = {
     "unknown fields": (json.dumps({TEXT: 1}), JSON, "the JSON must be an object with exactly one of inputs"),
     "another schema": (json.dumps({"messages": [1], "x": {"a": TEXT}}), JSON, "the input cannot be used"),
     "columns": (json.dumps({"inputs": {TEXT: ["x"], "b": ["x"]}}), JSON, "the input cannot be used"),
+    "records with other columns": (
+        json.dumps({"dataframe_records": [{TEXT: "x", "b": "x"}]}),
+        JSON,
+        "the input cannot be used: of several columns, one must be named image",
+    ),
+    "rows without names": (json.dumps({"inputs": [[TEXT, "b"]]}), JSON, "rows of several values without names"),
+    "numbers as images": (parquet([123321]), PARQUET, "the input cannot be used: its column of images holds numbers"),
     "unknown params": (body_with({TEXT: 3}), JSON, "unknown params; predict takes batch_size, explain"),
     "params of another type": (body_with({"top_k": TEXT}), JSON, "a value in params has another type"),
     "a list for a param": (body_with({"top_k": [TEXT]}), JSON, "a value in params has another type"),
@@ -99,6 +106,12 @@ def test_a_refusal_says_why_and_repeats_no_input(name, attacked):
     for secret in ("stack_trace", TEXT, TEXT.lower(), "123321", "\\x1f\\x8b"):
         assert secret not in answer.text
     assert answer.headers["X-Model-Name"] == "colors"
+
+
+@pytest.mark.parametrize("form", [{"dataframe_records": [{"id": "7", "image": text_of(PICTURE)}]}, "id,image"])
+def test_the_image_is_found_behind_an_id(form, attacked):
+    content, kind = (json.dumps(form), JSON) if isinstance(form, dict) else (f"{form}\n7,{text_of(PICTURE)}\n", CSV)
+    assert [row["error"] for row in post(attacked[0], content, kind).json()["predictions"]] == [""]
 
 
 def test_a_lone_surrogate_costs_its_row_and_no_other(attacked):

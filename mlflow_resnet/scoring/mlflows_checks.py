@@ -1,0 +1,58 @@
+"""What MLflow checks before it calls a model, for models of ours.
+
+MLflow (3.17, `_validate_prediction_input` in mlflow/pyfunc/__init__.py) compares what a caller gives with the model's
+signature. Of the one unnamed column of our signature, which alone takes texts, bytes, lists and tables, it makes "the
+first column", whatever is in it; and it drops params that it does not know. It has no hook for either, so that function
+is replaced in a process that loads a model of ours. It is told whose model it is. If it ever changes its name, loading
+a model fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+import pandas as pd
+
+from mlflow_resnet.options import unknown_params
+from mlflow_resnet.scoring.guard import is_serving
+from mlflow_resnet.scoring.inputs import as_table, image_column
+
+LOADER = "mlflow_resnet.flavor"  # `flavor.__name__`, by which MLflow tells whose model it is
+
+
+def check_models_of_ours() -> None:
+    """From now on in this process, models of ours get the column of images, and unknown params are refused."""
+    pyfunc: Any = import_module("mlflow.pyfunc")
+    original = getattr(pyfunc._validate_prediction_input, "args", (pyfunc._validate_prediction_input,))[0]
+    pyfunc._validate_prediction_input = partial(check_input, original)
+
+
+def check_input(
+    original: Callable[..., Any], data: Any, params: Any, input_schema: Any, params_schema: Any, flavor: Any = None
+) -> tuple[Any, Any]:
+    """What `original` gives; for a model of ours a table with one column, or a list, which may have directories.
+
+    Raises:
+        InvalidOptionsError: if a table has no column of images, or a param is unknown.
+    """
+    if flavor != LOADER:
+        return original(data, params, input_schema, params_schema, flavor)
+    if params_schema is not None and isinstance(params, dict):
+        refuse_unknown(params, [param.name for param in params_schema.params])
+    if input_schema is None or input_schema.is_tensor_spec() or input_schema.has_input_names():
+        return original(data, params, input_schema, params_schema, flavor)  # a signature of the caller's own
+    table = as_table(data)
+    given = data if table is None else image_column(table).to_frame()
+    checked, params = original(given, params, input_schema, params_schema, flavor)
+    if table is None and isinstance(checked, pd.DataFrame):
+        checked = checked.iloc[:, 0].tolist()
+    return checked, params
+
+
+def refuse_unknown(params: dict[str, Any], known: list[str]) -> None:
+    """Raises InvalidOptionsError for params that the model does not take."""
+    if unknown := [name for name in params if name not in known]:
+        raise unknown_params(() if is_serving() else unknown, known)
