@@ -22,6 +22,7 @@ from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError, Invalid
 from mlflow_resnet.images.decode import MAX_IMAGE_BYTES, looks_like_image
 from mlflow_resnet.images.sources import ImageSource, directory_sources, failing_source, file_source, is_remote
 from mlflow_resnet.scoring.guard import Guard, is_serving
+from mlflow_resnet.text.places import local_path
 
 DATA_URI = re.compile(rb"data:[^,]{0,100};base64,")
 MAX_ENCODED_BYTES = MAX_IMAGE_BYTES * 4 // 3 * 79 // 76 + 1024  # base64 with line breaks and a prefix
@@ -110,8 +111,8 @@ def sources_of_text(text: str, name: str, guard: Guard) -> Iterator[ImageSource]
         yield bytes_source(name, content)
     elif guard.serving:
         yield guard.file(text)
-    elif not URL.match(text):
-        yield from path_sources(text)
+    elif not URL.match(local_path(text)):
+        yield from path_sources(local_path(text))
     elif is_remote(text):
         yield from directory_sources(text, Counter())
     else:

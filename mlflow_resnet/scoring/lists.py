@@ -20,6 +20,7 @@ from mlflow_resnet.images.sources import ImageSource, failing_source, file_sourc
 from mlflow_resnet.images.text_rows import read_bounded_lines, read_bounded_rows
 from mlflow_resnet.scoring.inputs import NO_URLS, URL
 from mlflow_resnet.text.credentials import without_credentials
+from mlflow_resnet.text.places import local_path
 from mlflow_resnet.text.spreadsheets import is_ours, unquote
 
 COLUMNS = ("image", "path")
@@ -84,6 +85,7 @@ class ImageList:
 
     def absolute(self, text: str) -> str:
         """What `text` means where the list is."""
+        text = local_path(text)
         if URL.match(text):
             return text
         if is_remote(self.uri) and not os.path.isabs(text):

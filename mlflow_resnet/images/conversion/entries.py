@@ -24,6 +24,7 @@ from mlflow_resnet.images.sources import (
     stored_images,
 )
 from mlflow_resnet.text.credentials import without_credentials
+from mlflow_resnet.text.places import place_problem
 
 AZURE_SCHEMES = ("azureml://", "AmlDatastore://")
 ANNOTATIONS_SUFFIX = ".json"
@@ -69,7 +70,7 @@ def entries_of(source: str, columns: Columns, image_root: str, ignored: Counter[
         InvalidDatasetError: if the source is none of these, or is damaged.
     """
     if not is_remote(source) and not os.path.lexists(source):
-        raise InvalidDatasetError(source, "does not exist")
+        raise InvalidDatasetError(source, place_problem(source) or "does not exist")
     suffix = os.path.splitext(source)[1].lower()
     if suffix in TABLE_SUFFIXES or suffix == ANNOTATIONS_SUFFIX:
         listed_in = listed_in_table if suffix in TABLE_SUFFIXES else listed_in_coco
