@@ -4,11 +4,21 @@ import os
 from pathlib import Path
 
 import pytest
+from helpers import write_picture
 
-from mlflow_resnet.errors import InvalidOptionsError, OutputError
+from mlflow_resnet import flavor
+from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError, InvalidOptionsError, OutputError
+from mlflow_resnet.images.cache_folder import private_cache
+from mlflow_resnet.images.conversion.convert import convert
 from mlflow_resnet.images.output import new_directory, new_file
+from mlflow_resnet.images.sources import check_directories, local_file
 from mlflow_resnet.options import AuditOptions, ConvertOptions, DemoOptions, ScoreOptions, SplitOptions, TrainOptions
+from mlflow_resnet.resuming import opened_folder
+from mlflow_resnet.scoring.guard import Guard
+from mlflow_resnet.scoring.inputs import image_sources
+from mlflow_resnet.scoring.lists import ImageList
 from mlflow_resnet.text.places import local_path, place_problem, result_place
+from mlflow_resnet.tracking.dataset import from_image_directory
 
 
 @pytest.mark.parametrize(
@@ -110,3 +120,59 @@ def test_an_output_of_a_file_uri(tmp_path):
     with new_directory(f"file://{tmp_path}/my%20out") as folder:
         (folder / "x").touch()
     assert os.listdir(tmp_path / "my out") == ["x"]
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A picture in a class folder, and the URI of its file."""
+    path = write_picture(tmp_path / "my photos" / "cat" / "1.png", (200, 60, 40), 1)
+    return path, path.as_uri()
+
+
+def test_a_file_uri_in_predict(photo):
+    path, uri = photo
+    one, folder = image_sources([uri, path.parent.as_uri()], Guard())
+    assert one.read() == folder.read() == path.read_bytes()
+
+
+def test_a_file_uri_over_http_is_refused_as_any_path(photo):
+    (source,) = image_sources([photo[1]], Guard(serving=True))
+    with pytest.raises(InvalidImageError, match="paths and URLs are not opened here"):
+        source.read()
+
+
+def test_file_uris_in_lists_and_tables(photo, tmp_path):
+    path, uri = photo
+    (tmp_path / "list.txt").write_text(f"{uri}\ngs://bucket/1.png\n")
+    found, other = ImageList(str(tmp_path / "list.txt")).sources(lambda place: True)
+    assert (found.name, found.read()) == (uri, path.read_bytes())
+    with pytest.raises(InvalidImageError, match="URLs are not opened"):
+        other.read()
+    (tmp_path / "table.csv").write_text(f"image,label\n{uri},cat\ngs://bucket/1.png,cat\n")
+    converted = convert(tmp_path / "table.csv", tmp_path / "out")
+    assert (converted.images, list(converted.unreadable)) == (1, ["gs://bucket/1.png"])
+    assert (tmp_path / "out" / "cat" / "1.png").read_bytes() == path.read_bytes()
+
+
+def test_a_data_set_of_a_file_uri(photo):
+    dataset = from_image_directory(photo[0].parent.parent.as_uri())
+    assert dataset.directory.names == ("cat/1.png",)
+    assert dataset.source.uri == str(photo[0].parent.parent)
+
+
+@pytest.mark.parametrize("read", [from_image_directory, check_directories, local_file, lambda uri: convert(uri, "out")])
+def test_data_of_another_scheme_does_not_just_not_exist(read):
+    with pytest.raises(InvalidDatasetError, match="gs://bucket/x: has the scheme gs:, which is not supported"):
+        read("gs://bucket/x")
+
+
+def test_folders_that_are_on_this_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_RESNET_CACHE", f"file://{tmp_path}/a%20cache")
+    assert private_cache() == tmp_path / "a cache"
+    monkeypatch.setenv("MLFLOW_RESNET_CACHE", "s3://bucket/cache")
+    with pytest.raises(OutputError, match="s3://bucket/cache: cannot be the cache.*set MLFLOW_RESNET_CACHE to a path"):
+        private_cache()
+    with pytest.raises(OutputError, match="s3://bucket/x: is not on this machine"):
+        flavor.save_model(None, "s3://bucket/x")
+    with pytest.raises(OutputError, match="s3://bucket/x: is not on this machine"), opened_folder("s3://bucket/x"):
+        pass

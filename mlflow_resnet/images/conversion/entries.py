@@ -24,7 +24,7 @@ from mlflow_resnet.images.sources import (
     stored_images,
 )
 from mlflow_resnet.text.credentials import without_credentials
-from mlflow_resnet.text.places import place_problem
+from mlflow_resnet.text.places import S3, local_path, place_problem
 
 AZURE_SCHEMES = ("azureml://", "AmlDatastore://")
 ANNOTATIONS_SUFFIX = ".json"
@@ -134,9 +134,10 @@ def listed_entry(listed: Listed, root: str) -> Entry:
     if problem := listed.problem or label_problem(listed.label) or path_problem(listed.path):
         called = shown(listed.path) if text_problem(listed.path) else without_credentials(encodable(listed.path))
         return Entry(called, called, bytes, problem=problem)
-    file = os.path.basename(listed.path.rstrip("/")).lstrip(".") or "image"
+    path = local_path(listed.path)
+    file = os.path.basename(path.rstrip("/")).lstrip(".") or "image"
     name = f"{listed.label}/{file}" if listed.label else file
-    where = located_below(root, listed.path)
+    where = located_below(root, path)
     if is_remote(where):
         return checked(Entry(name, without_credentials(where), partial(read_object, where)))
     where = os.path.abspath(where)
@@ -159,7 +160,7 @@ def located_below(root: str, path: str) -> str:
 def path_problem(path: str) -> str:
     if problem := text_problem(path):
         return f"its path {problem}"
-    if "://" in path and not path.startswith(("s3://", *AZURE_SCHEMES)):
+    if "://" in local_path(path) and not path.startswith((S3, *AZURE_SCHEMES)):
         return "URLs are not opened; download the image, and name its path"
     return ""
 
