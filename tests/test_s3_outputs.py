@@ -2,11 +2,12 @@
 
 import io
 import os
+import signal
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from helpers import run_main, upload
+from helpers import run_main, start_cli, upload
 from proxy import faulty
 
 from mlflow_resnet.errors import InvalidDatasetError
@@ -60,9 +61,9 @@ def stages(cache):
 def test_score_to_s3(trained, images, s3, prefix, cache, tmp_path, suffix):
     command = ("score", "--model-uri", MODEL, "--image-dir", images / "val", "--output")
     assert run_main(*command, tmp_path / f"here{suffix}").returncode == 0
-    for _ in range(2):  # a file that is there is replaced, as on a disk
-        done = run_main(*command, f"s3://bucket/{prefix}/scored{suffix}")
-        assert (done.returncode, done.stdout) == (0, f"12 images scored to s3://bucket/{prefix}/scored{suffix}\n")
+    s3.put_object(Bucket="bucket", Key=f"{prefix}/scored{suffix}", Body=b"an old one, which is replaced as on a disk")
+    done = run_main(*command, f"s3://bucket/{prefix}/scored{suffix}")
+    assert (done.returncode, done.stdout) == (0, f"12 images scored to s3://bucket/{prefix}/scored{suffix}\n")
     assert content(s3, f"{prefix}/scored{suffix}") == (tmp_path / f"here{suffix}").read_bytes()
     assert stages(cache) == []
 
@@ -259,6 +260,50 @@ def test_a_call_that_was_killed_while_it_sent(s3, prefix, cache, key):
         folder.mkdir(exist_ok=True)
         (folder / "c").touch()
     assert keys(s3, prefix) == ({"a", "c"} if key else {"c"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["convert", "split"])
+def test_kill_9_while_files_are_sent(images, s3, prefix, cache, monkeypatch, verb):
+    uri, sent = f"s3://bucket/{prefix}", []
+    places = ["--source", images / "train", "--output-dir", uri]
+    if verb == "split":
+        places = ["--image-dir", images / "train", "--train-dir", f"{uri}/train", "--val-dir", f"{uri}/val"]
+
+    def spoil(method, path):
+        if method == "PUT" and UNFINISHED not in path:
+            sent.append(path)
+            if len(sent) == 10:
+                process.kill()
+        return ""
+
+    with faulty(os.environ["MLFLOW_S3_ENDPOINT_URL"], spoil) as server:
+        monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", server.url)
+        with start_cli(verb, *map(str, places)) as process:
+            process.communicate(timeout=120)
+        assert process.returncode == -signal.SIGKILL
+        with pytest.raises(InvalidDatasetError, match="is not whole"):
+            labeled_directory(uri if verb == "convert" else f"{uri}/train")
+        assert run_main(verb, *places).returncode == 0
+    found = keys(s3, prefix) - {"index.parquet"}
+    assert {name.removeprefix("train/").removeprefix("val/") for name in found} == names(images / "train")
+    assert len(found) == 24
+    assert stages(cache) == []
+
+
+def test_a_call_that_fails_after_one_that_was_killed_leaves_nothing(s3, prefix, cache):
+    uri = f"s3://bucket/{prefix}"
+    with pytest.raises(KeyboardInterrupt), destination(uri, "same") as folder:  # noqa: PT012
+        folder.mkdir()
+        token = folder.with_name("token").read_text()
+        raise KeyboardInterrupt
+    for name in ("a", UNFINISHED):
+        s3.put_object(Bucket="bucket", Key=f"{prefix}/{name}", Body=token.encode())
+    with pytest.raises(ValueError, match="the work failed"), destination(uri, "same") as folder:  # noqa: PT012
+        folder.rmdir()
+        raise ValueError("the work failed")
+    assert keys(s3, prefix) == set()
+    assert stages(cache) == []
 
 
 def test_the_index_comes_last(s3, prefix, monkeypatch):

@@ -54,7 +54,7 @@ class UploadedFolder:
     def __init__(self, uri: str) -> None:
         self.uri, self.token, self.location = uri, b"", locate_output(uri)
         self.marker = self.location.prefix + UNFINISHED
-        self.sent: list[str] = []
+        self.sent: list[str] = []  # keys, those that an earlier call left among them
         self.is_marked = False
         with write_errors(uri):
             self.client = connected(uri, ATTEMPTS)
@@ -63,7 +63,8 @@ class UploadedFolder:
         """Raises OutputError if the prefix is not empty, or nothing can be written to it or removed from it."""
         self.token = token.encode()
         with write_errors(self.uri):
-            if not self.find_leftovers():
+            self.sent = self.find_leftovers()
+            if not self.sent:
                 self.mark()
                 self.unmark()
 
@@ -112,6 +113,7 @@ class UploadedFolder:
         if token != self.token:
             problem = "is being written by another call, or one was killed while it wrote. If so, remove what is there"
             raise OutputError(self.uri, problem)
+        self.is_marked = True
         return [each.key for each in (first, *found) if each.key != self.marker]
 
     def read_marker(self) -> bytes | None:
