@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from tqdm import tqdm
 
@@ -42,7 +42,7 @@ def convert(options: ConvertOptions) -> Converted:
     """
     with (
         attached_run_ends_with(),
-        destination(options.output_dir, key=options.source) as place,
+        destination(options.output_dir, key=repr(replace(options, num_workers=0))) as place,
         tqdm(desc="converting", unit="img", leave=False, disable=None) as bar,
     ):
         return convert_images(

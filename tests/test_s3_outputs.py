@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from helpers import run_main, start_cli, upload
-from proxy import faulty
+from proxy import faulty, half
 
 from mlflow_resnet.errors import InvalidDatasetError
 from mlflow_resnet.images.destinations import destination
@@ -304,6 +304,21 @@ def test_a_call_that_fails_after_one_that_was_killed_leaves_nothing(s3, prefix, 
         raise ValueError("the work failed")
     assert keys(s3, prefix) == set()
     assert stages(cache) == []
+
+
+@pytest.mark.slow
+def test_half_of_all_answers_are_spoiled(s3, prefix, monkeypatch):
+    monkeypatch.setattr("mlflow_resnet.images.s3.client.LONGEST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr("mlflow_resnet.images.s3.upload.ATTEMPTS", 2)
+    contents = {name: os.urandom(1000) for name in ("a", "b", "c/d", "c/e")} | {"large": os.urandom(9 * 2**20)}
+    with faulty(os.environ["MLFLOW_S3_ENDPOINT_URL"], half(1, "503")) as server:
+        monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", server.url)
+        with destination(f"s3://bucket/{prefix}") as folder:
+            (folder / "c").mkdir(parents=True)
+            for name, written in contents.items():
+                (folder / name).write_bytes(written)
+    assert {name: content(s3, f"{prefix}/{name}") for name in keys(s3, prefix)} == contents
+    assert any("uploadId" in path for _, path, _ in server.requests)  # the large one came in parts
 
 
 def test_the_index_comes_last(s3, prefix, monkeypatch):

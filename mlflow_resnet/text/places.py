@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 S3 = "s3://"
-SCHEME = re.compile("([A-Za-z][A-Za-z0-9+.-]+):/")  # two letters at least: C:/ is a drive
+SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]+):/")  # two letters at least: C:/ is a drive
 FILE_URI = re.compile("file:(?://(?:localhost)?)?(/(?!/).*)", re.IGNORECASE | re.DOTALL)
 
 

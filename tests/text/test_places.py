@@ -52,7 +52,7 @@ def test_a_file_uri_of_another_machine_is_no_path(text):
 @pytest.mark.parametrize(
     "text",
     ["gs://bucket/x", "dbfs:/FileStore/x", "abfss://c@a.dfs.core.windows.net/x", "s3a://b/x", "S3://b/x", "s3:/b/x"]
-    + ["hdfs://n/x", "https://example.com/x", "runs:/1/x", "az://c/x", "wasbs://c@a/x"],
+    + ["hdfs://n/x", "https://example.com/x", "runs:/1/x", "az://c/x", "wasbs://c@a/x", " s3://bucket/x"],
 )
 def test_only_these_schemes_are_supported(text):
     assert place_problem(text).endswith("which is not supported; give a path, file:///path or s3://bucket/prefix")
@@ -158,6 +158,7 @@ def test_a_data_set_of_a_file_uri(photo):
     dataset = from_image_directory(photo[0].parent.parent.as_uri())
     assert dataset.directory.names == ("cat/1.png",)
     assert dataset.source.uri == str(photo[0].parent.parent)
+    assert local_file(photo[1]) == photo[0]  # as weights are found
 
 
 @pytest.mark.parametrize("read", [from_image_directory, check_directories, local_file, lambda uri: convert(uri, "out")])
