@@ -30,7 +30,7 @@ INDEXES = (INDEX_NAME, "index.csv")  # what says that all the others are there
 def destinations(*outputs: str, key: str = "") -> Iterator[list[Path]]:
     """Yields where to make a directory for each output: there or, for one in S3, in a folder from which it is sent.
 
-    They are sent when the block ends. Nobody sees a part of them as a whole, and either all of them come or none.
+    Those in S3 are sent when the block ends. Nobody sees a part of one as the whole, and either all come or none.
 
     Args:
         key: the next call with the same outputs and key finds the folder as this one left it, if it was interrupted,

@@ -16,7 +16,7 @@ from mlflow_resnet.images.s3.listing import UNFINISHED, StoredObject, listing
 from mlflow_resnet.images.s3.location import Location, located
 from mlflow_resnet.images.s3.transfer import THREADS, content_of
 
-ATTEMPTS = 8  # at one part of a file: a large one would take too long to be sent anew
+ATTEMPTS = 5  # at one part of a file: a large one would take too long to be sent anew
 MAX_KEY_BYTES = 1024
 
 
