@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from tqdm import tqdm
 
@@ -16,6 +16,7 @@ from mlflow_resnet.images.audit.journal import FactsJournal
 from mlflow_resnet.images.cache_folder import private_cache
 from mlflow_resnet.images.conversion.convert import Converted
 from mlflow_resnet.images.conversion.convert import convert as convert_images
+from mlflow_resnet.images.destinations import destination
 from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.images.parallel import default_threads
 from mlflow_resnet.images.scan import Scan, scan
@@ -34,13 +35,19 @@ from mlflow_resnet.transformation import transform as transform_images
 def convert(options: ConvertOptions) -> Converted:
     """Makes an image directory from folders, archives, S3, tables or annotations.
 
+    One that is complete gets what is new, unless it is in S3, where it must be empty.
+
     Raises:
         MlflowResnetError: for anything a user can cause. A bad image is only left out.
     """
-    with attached_run_ends_with(), tqdm(desc="converting", unit="img", leave=False, disable=None) as bar:
+    with (
+        attached_run_ends_with(),
+        destination(options.output_dir, key=repr(replace(options, num_workers=0))) as place,
+        tqdm(desc="converting", unit="img", leave=False, disable=None) as bar,
+    ):
         return convert_images(
             options.source,
-            options.output_dir,
+            place,
             image_root=options.image_root,
             image_column=options.image_column,
             label_column=options.label_column,

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from mlflow_resnet.errors import encodable
 from mlflow_resnet.evaluation.explanations import check_captum, explained
+from mlflow_resnet.images.destinations import destination
 from mlflow_resnet.images.directories import no_images
 from mlflow_resnet.images.names import name_problem
 from mlflow_resnet.images.output import new_directory
@@ -22,6 +23,7 @@ from mlflow_resnet.model.prediction import Prediction
 from mlflow_resnet.options import ExplainOptions
 from mlflow_resnet.pipeline import check_servers_of, load_predictor
 from mlflow_resnet.scoring.frame import ERROR, IMAGE, LABEL
+from mlflow_resnet.text.places import result_place
 from mlflow_resnet.text.spreadsheets import write_csv
 from mlflow_resnet.tracking.run import attached_run_ends_with
 from mlflow_resnet.transformation import write_png
@@ -32,11 +34,15 @@ INDEX_NAME = "index.csv"
 
 @dataclass(frozen=True)
 class Explained:
-    """How many images there were, how many of them could not be read, and the table of all."""
+    """How many images there were, how many of them could not be read, and where the table of all is.
+
+    Attributes:
+        index: text if it is in S3.
+    """
 
     images: int
     unreadable: int
-    index: Path
+    index: Path | str
 
 
 def explain(options: ExplainOptions) -> Explained:
@@ -51,7 +57,7 @@ def explain(options: ExplainOptions) -> Explained:
         check_captum("explain")
         check_directories(options.image_dir)
         check_servers_of(options.model_uri)
-        with new_directory(options.output_dir) as folder:
+        with destination(options.output_dir) as place, new_directory(place) as folder:
             predictor = load_predictor(options.model_uri, options)
             ignored = Counter[str]()
             sources = islice(directory_sources(options.image_dir, ignored), options.max_images or None)
@@ -62,7 +68,7 @@ def explain(options: ExplainOptions) -> Explained:
                 raise no_images(options.image_dir, Ignored(**ignored))
             table = pd.DataFrame(rows, columns=COLUMNS)
             write_csv(table, folder / INDEX_NAME, options.csv_formulas)
-    return Explained(len(table), int((table[ERROR] != "").sum()), Path(options.output_dir, INDEX_NAME))
+    return Explained(len(table), int((table[ERROR] != "").sum()), result_place(options.output_dir, INDEX_NAME))
 
 
 def written(

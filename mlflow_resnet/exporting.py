@@ -13,6 +13,7 @@ from mlflow_resnet.console import say
 from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError, InvalidModelError
 from mlflow_resnet.evaluation.calibration import log_probabilities
 from mlflow_resnet.evaluation.evaluate import evaluate
+from mlflow_resnet.images.destinations import destination
 from mlflow_resnet.images.directories import evenly_spread
 from mlflow_resnet.images.output import new_directory
 from mlflow_resnet.images.parallel import default_threads, map_ordered
@@ -27,6 +28,7 @@ from mlflow_resnet.model.preprocessing import Preprocessing
 from mlflow_resnet.model.storage import digest_of, write_description
 from mlflow_resnet.options import ExportOptions
 from mlflow_resnet.pipeline import check_servers_of
+from mlflow_resnet.text.places import result_place
 from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.data import scanned_dataset
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
@@ -56,9 +58,13 @@ class Parity:
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, how it compares, and the registered version; empty if none was asked for."""
+    """What was written, how it compares, and the registered version; empty if none was asked for.
 
-    path: Path
+    Attributes:
+        path: text if it is in S3.
+    """
+
+    path: Path | str
     parity: Parity
     model_uri: str
 
@@ -76,16 +82,17 @@ def export(options: ExportOptions) -> Exported:
         check_servers_of(options.model_uri)
         if options.registered_model_name:
             check_servers(registry=True)
-        with new_directory(options.output_dir) as folder:
-            classifier = flavor.load_model(options.model_uri)
-            data = scanned_dataset(options.image_dir, options.on_bad_image, options.num_workers, "evaluation")
-            write_model(classifier, options, folder)
-            parity = compared(classifier, options, folder, data)
-            if options.precision == "int8":
-                refuse_if_worse(parity, options.model_uri)
-            write_description(classifier, folder)
-        model_uri = registered(classifier, options, data, parity) if options.registered_model_name else ""
-    return Exported(Path(options.output_dir), parity, model_uri)
+        with destination(options.output_dir) as place:
+            with new_directory(place) as folder:
+                classifier = flavor.load_model(options.model_uri)
+                data = scanned_dataset(options.image_dir, options.on_bad_image, options.num_workers, "evaluation")
+                write_model(classifier, options, folder)
+                parity = compared(classifier, options, folder, data)
+                if options.precision == "int8":
+                    refuse_if_worse(parity, options.model_uri)
+                write_description(classifier, folder)
+            model_uri = registered(classifier, options, place, data, parity) if options.registered_model_name else ""
+    return Exported(result_place(options.output_dir), parity, model_uri)
 
 
 def write_model(classifier: ImageClassifier, options: ExportOptions, folder: Path) -> None:
@@ -152,15 +159,17 @@ def refuse_if_worse(parity: Parity, model_uri: str) -> None:
         )
 
 
-def registered(classifier: ImageClassifier, options: ExportOptions, data: ImageDirectoryDataset, parity: Parity) -> str:
-    """Registers a model that predicts with what was exported, in a run with what was measured; returns its URI."""
+def registered(
+    classifier: ImageClassifier, options: ExportOptions, folder: Path, data: ImageDirectoryDataset, parity: Parity
+) -> str:
+    """Registers a model that predicts with what is in `folder`, in a run with what was measured; returns its URI."""
     with recorded_run(f"export {options.model_uri}", asdict(options)) as run:
         recorder = recorder_of(run)
         record.log_params(recorder, asdict(options))
         record.log_metrics(recorder, asdict(parity), data)
         info = flavor.log_model(
             classifier,
-            exports=[options.output_dir],
+            exports=[folder],
             model_config={"backend": options.format, "precision": options.precision},
             registered_model_name=options.registered_model_name,
         )

@@ -32,7 +32,7 @@ from mlflow.utils.environment import _mlflow_conda_env
 from PIL import Image
 
 from mlflow_resnet._version import __version__
-from mlflow_resnet.errors import InvalidModelError, TamperedModelError
+from mlflow_resnet.errors import InvalidModelError, OutputError, TamperedModelError
 from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.model.backends.exported import copy_export, read_exports
 from mlflow_resnet.model.backends.forwards import TORCH, packages_of
@@ -52,6 +52,7 @@ from mlflow_resnet.scoring.configuration import DEFAULT_MODEL_CONFIG, configured
 from mlflow_resnet.scoring.frame import ERROR, IMAGE, LABEL, probability_columns
 from mlflow_resnet.scoring.loading import read_verified, verified_model
 from mlflow_resnet.scoring.pyfunc import ScoringModel
+from mlflow_resnet.text.places import local_path, place_problem
 
 PARAM_TYPES = {int: DataType.long, float: DataType.double, str: DataType.string, bool: DataType.boolean}
 PACKAGE = Path(__file__).parent
@@ -119,7 +120,9 @@ def save_model(
 
     The other arguments are those of `mlflow.pyfunc.save_model`.
     """
-    path = os.fspath(path)
+    path = local_path(os.fspath(path))
+    if problem := place_problem(path, in_s3=False):
+        raise OutputError(path, problem)
     config = DEFAULT_MODEL_CONFIG | (model_config or {})
     mlflow_model = mlflow_model or Model()
     mlflow_model.add_flavor(

@@ -14,8 +14,8 @@ from mlflow_resnet._version import __version__
 from mlflow_resnet.console import is_first, say
 from mlflow_resnet.evaluation.evaluate import Evaluation
 from mlflow_resnet.evaluation.evaluate import evaluate as evaluate_images
+from mlflow_resnet.images.destinations import resumable_destination
 from mlflow_resnet.images.directories import no_images
-from mlflow_resnet.images.output import resumable_file
 from mlflow_resnet.images.rules import Ignored
 from mlflow_resnet.images.sources import check_directories
 from mlflow_resnet.launch import in_processes
@@ -136,10 +136,11 @@ def sync(directory: str) -> dict[str, Any]:
 def score(options: ScoreOptions) -> ScoredFile:
     """Scores every image below a directory or in a list, or a part, to a file that appears complete or not at all.
 
-    Rows are kept in a hidden folder beside the file every few seconds. If a call is killed or fails, the next one with
-    the same model, images and options goes on after the last of them, in the order of `directory_sources`, and gives
-    the rows that one call without interruption gives. Of images that were added, changed or removed meanwhile, it sees
-    those that come after that place; rows that were kept stay as they are, and their images are not read again.
+    Rows are kept in a hidden folder beside the file, or in the cache if it is in S3, every few seconds. If a call is
+    killed or fails, the next one with the same model, images and options goes on after the last of them, in the order
+    of `directory_sources`, and gives the rows that one call without interruption gives. Of images that were added,
+    changed or removed meanwhile, it sees those that come after that place; rows that were kept stay as they are, and
+    their images are not read again.
 
     Raises:
         MlflowResnetError: for anything a user can cause. A bad image is only a row.
@@ -150,7 +151,7 @@ def score(options: ScoreOptions) -> ScoredFile:
         images.check()
         check_servers_of(options.model_uri)
         ignored: Counter[str] = Counter()
-        with resumable_file(options.output) as path:
+        with resumable_destination(options.output) as path:
             identity = images.identity()
             predictor = load_predictor(options.model_uri, options, options.precision, options.backend)
             predictor = predictor.at_test_time(options.tta, options.resolution)

@@ -21,6 +21,7 @@ from mlflow_resnet.errors import InvalidImageError, InvalidOptionsError, listed
 from mlflow_resnet.images.conversion.changes import make_unique
 from mlflow_resnet.images.conversion.entries import Entry, folder_entries, stored_entries
 from mlflow_resnet.images.decode import decode
+from mlflow_resnet.images.destinations import destination
 from mlflow_resnet.images.directories import no_images
 from mlflow_resnet.images.encode import png_of
 from mlflow_resnet.images.names import name_problem, path_below
@@ -82,7 +83,7 @@ def transform(options: TransformOptions, on_image: Callable[[], object] = lambda
     apply = partial(transformed, composed(steps), options.random_seed)
     ignored, unreadable, taken = Counter[str](), dict[str, str](), set[str]()
     entries = (stored_entries if is_remote(options.image_dir) else folder_entries)(options.image_dir, ignored)
-    with new_directory(options.output_dir) as folder:
+    with destination(options.output_dir) as place, new_directory(place) as folder:
         for entry, result in map_ordered(apply, entries, options.num_workers or default_threads()):
             if isinstance(result, str):
                 unreadable[entry.source] = result

@@ -10,6 +10,7 @@ MlflowResnetError                    exit 2
 │   │   ├── StoreUnreachableError    S3 does not answer, or is too busy
 │   │   └── ClassMismatchError       it holds classes that training or the model lacks
 │   ├── OutputError                  an output path cannot be written
+│   │   └── NotSentError             S3 does not take a finished output, which is kept
 │   ├── CheckpointError              a training cannot go on from what a folder holds
 │   └── NotDeliveredError            exit 4: a record waits in a folder, not on the tracking server
 ├── InvalidImageError                one image cannot be read
@@ -70,6 +71,7 @@ from mlflow_resnet.errors.work import (
     CheckpointError,
     MissingPackageError,
     NotDeliveredError,
+    NotSentError,
     OutOfMemoryError,
     OutputError,
     PredictionsDivergedError,
@@ -100,6 +102,7 @@ __all__ = [
     "MlflowResnetError",
     "NotDeliveredError",
     "NotLabeledDatasetError",
+    "NotSentError",
     "ObjectUnreadableError",
     "OutOfMemoryError",
     "OutputError",

@@ -51,6 +51,12 @@ class OutputError(PathError):
     """An output path cannot be written."""
 
 
+class NotSentError(OutputError):
+    """An output is finished, but S3 does not take it, so it stays on this machine."""
+
+    is_passing = True
+
+
 class CheckpointError(PathError):
     """A training cannot go on from what is at `path`."""
 

@@ -17,5 +17,6 @@
 - `cache`: images decoded and resized once; in memory, or on disk by `packed`, or not kept at all
 - `memory`: how much memory is to be had
 - `output`: files and directories that appear whole or not at all
+- `destinations`: the same where the output is in S3
 - `digits`: the demo data set
 """

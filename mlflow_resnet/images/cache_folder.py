@@ -6,15 +6,24 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from mlflow_resnet.errors import OutputError
 from mlflow_resnet.images.owned import follow_links, make_private
+from mlflow_resnet.text.places import local_path, place_problem
 
 CACHE_DIR_VARIABLE = "MLFLOW_RESNET_CACHE"
 
 
 def cache_folder(cache_dir: str | os.PathLike[str] = "") -> Path:
-    """`cache_dir`, else $MLFLOW_RESNET_CACHE, else `mlflow_resnet` in the user's cache directory."""
+    """`cache_dir`, else $MLFLOW_RESNET_CACHE, else `mlflow_resnet` in the user's cache directory.
+
+    Raises:
+        OutputError: if that is not on this machine.
+    """
     if chosen := os.fspath(cache_dir) or os.environ.get(CACHE_DIR_VARIABLE):
-        return Path(chosen)
+        if place_problem(chosen, in_s3=False):
+            problem = f"cannot be the cache, which is on this machine; set {CACHE_DIR_VARIABLE} to a path"
+            raise OutputError(chosen, problem)
+        return Path(local_path(chosen))
     return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "mlflow_resnet")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from mlflow_resnet.errors import InvalidTableError, listed
 from mlflow_resnet.images.decode import looks_like_image
+from mlflow_resnet.text.places import local_path
 
 MAX_PATH_CHARACTERS = 4096  # what no system takes for a path is something else
 MIN_BASE64_CHARACTERS = 48  # of the smallest images
@@ -78,7 +79,9 @@ def simplify_name(name: str) -> str:
 
 
 def spell_path(text: str) -> list[str]:
-    """What the file that a cell names may be called: as written, without blanks, with Windows' backslashes turned."""
+    """What the file that a cell names may be called: as written, without blanks, with Windows' backslashes turned; or a file:// URI's path."""
     trimmed = text.strip()
+    if (path := local_path(trimmed)) != trimmed:
+        return [path]
     turned = trimmed if "://" in trimmed else trimmed.replace("\\", "/")
     return list(dict.fromkeys((text, trimmed, turned)))

@@ -17,6 +17,7 @@ from mlflow_resnet.images.reasons import os_reason
 from mlflow_resnet.images.rules import BOOKKEEPING, Ignored, is_hidden, is_image
 from mlflow_resnet.images.s3.listing import StoredObject
 from mlflow_resnet.images.sorting import sorted_names
+from mlflow_resnet.text.places import place_problem
 
 
 def evenly_spread(count: int, most: int) -> np.ndarray:
@@ -144,7 +145,8 @@ class Walk:
         self.real_root = os.path.realpath(self.root)
         self.ignored = Counter() if ignored is None else ignored
         if not os.path.isdir(self.root):
-            raise InvalidDatasetError(root, "not a directory" if os.path.lexists(self.root) else "does not exist")
+            missing = place_problem(self.root) or "does not exist"
+            raise InvalidDatasetError(root, "not a directory" if os.path.lexists(self.root) else missing)
         with _listing_errors(self.root), os.scandir(self.root) as entries:
             if not any(entries):
                 raise InvalidDatasetError(root, "empty directory")

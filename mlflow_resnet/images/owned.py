@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mlflow_resnet.errors import OutputError, PathError
 from mlflow_resnet.text.characters import is_utf8
+from mlflow_resnet.text.places import local_path, place_problem
 
 HANDLES = "/proc/self/fd"  # Linux: names of open folders, which nobody can give to other folders
 MOST_LINKS = 40  # on the way to one file, as Linux has it
@@ -22,9 +23,13 @@ def follow_links(path: str | os.PathLike[str]) -> Path:
 
     Raises:
         OutputError: if the last part of it is a link of another user, or any part is one in a folder for everybody:
-            they could lead to any file of this user; or if the path is not UTF-8, as libraries that write need it.
+            they could lead to any file of this user. Also if it is no path, but a URI: no folder is called "s3:"; or if
+            it is not UTF-8, as libraries that write need it.
     """
-    if os.fspath(path).startswith(HANDLES):
+    path = local_path(os.fspath(path))
+    if problem := place_problem(path, in_s3=False):
+        raise OutputError(path, problem)
+    if path.startswith(HANDLES):
         return Path(path)
     for link, is_last in links_on(Path(path).absolute()):
         status = os.lstat(link)
@@ -115,7 +120,7 @@ def is_trusted(status: os.stat_result) -> bool:
 
 
 @contextmanager
-def locked(directory: Path, final: Path, kind: type[PathError] = OutputError) -> Iterator[Path]:
+def locked(directory: Path, final: str | os.PathLike[str], kind: type[PathError] = OutputError) -> Iterator[Path]:
     """Keeps other processes out of `directory`; the system opens the lock when this one ends, however that may be.
 
     Yields a name of the folder that stays its name, also if somebody moves it away and puts another one there.

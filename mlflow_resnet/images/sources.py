@@ -20,8 +20,9 @@ from mlflow_resnet.images.names import leads_out
 from mlflow_resnet.images.parallel import map_ordered
 from mlflow_resnet.images.s3.client import MEANINGS, connected
 from mlflow_resnet.images.s3.listing import StoredObject, check_names, images_among, objects
-from mlflow_resnet.images.s3.location import SCHEME, Location, located
+from mlflow_resnet.images.s3.location import Location, located
 from mlflow_resnet.images.s3.transfer import THREADS, content_of, copied
+from mlflow_resnet.text.places import S3, local_path, place_problem
 
 TOO_LARGE = f"over the limit of {MAX_IMAGE_BYTES // 2**20} MiB for one image"
 SIZE_UNKNOWN = -1
@@ -42,7 +43,7 @@ class ImageSource:
 
 def is_remote(uri: str) -> bool:
     """Whether `uri` is in S3."""
-    return uri.startswith(SCHEME)
+    return uri.startswith(S3)
 
 
 def check_directories(*uris: str) -> None:
@@ -201,8 +202,11 @@ def local_file(uri: str) -> Path:
     """Where the file `uri` is, after it was copied to the cache if it is in S3.
 
     Raises:
-        InvalidDatasetError: if there is no object `uri`, or it cannot be copied.
+        InvalidDatasetError: if there can be no such place, if there is no object `uri`, or it cannot be copied.
     """
+    uri = local_path(uri)
+    if problem := place_problem(uri):
+        raise InvalidDatasetError(uri, problem)
     if not is_remote(uri):
         return Path(uri)
     client, location = connected(uri), located(uri)

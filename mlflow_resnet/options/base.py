@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields
@@ -9,9 +10,13 @@ from typing import Any, ClassVar, Literal
 
 from mlflow_resnet.errors import InvalidOptionsError, listed, presentable
 from mlflow_resnet.text.characters import is_utf8
+from mlflow_resnet.text.places import local_path, place_problem
 
 AUTO: Literal["auto"] = "auto"  # a value that the recipe decides
 MAX_SEED = 2**63  # what torch takes
+HERE: Literal["here"] = "here"  # of a place: on this machine
+HERE_OR_IN_S3: Literal["here or in S3"] = "here or in S3"
+Place = Literal["", "here", "here or in S3"]
 LINE_LENGTH = 100  # characters of a command that MLflow's pages show without scrolling
 RESERVED_ALIASES = ("latest",)  # MLflow also reserves v<number>
 
@@ -49,13 +54,18 @@ def option(
     below: float | None = None,
     at_most: float | None = None,
     is_argument: bool = False,
+    place: Place = "",
 ) -> Any:
     """A dataclass field that knows its help text and the values it may take. `auto` is not checked.
 
-    On the command line an argument is known by its place, and has no name.
+    On the command line an argument is known by its position, and has no name. The text of a `place` names a file or
+    folder, which may be there.
     """
     limits = {"at_least": at_least, "above": above, "below": below, "at_most": at_most}
-    return field(default=default, metadata={"help": help, "choices": choices, "is_argument": is_argument} | limits)
+    return field(
+        default=default,
+        metadata={"help": help, "choices": choices, "is_argument": is_argument, "place": place} | limits,
+    )
 
 
 def problems_of(name: str, value: Any, metadata: Any) -> Iterator[str]:
@@ -63,6 +73,8 @@ def problems_of(name: str, value: Any, metadata: Any) -> Iterator[str]:
     if metadata["choices"] and value not in metadata["choices"]:
         choices = [choice or "empty" for choice in metadata["choices"]]
         yield f"{name} is {presentable(repr(value)):.60}; choose one of {listed(choices)}"
+    if metadata["place"] and (problem := place_problem(value, in_s3=metadata["place"] == HERE_OR_IN_S3)):
+        yield f"{name} {presentable(repr(value)):.300} {problem}"
     if value == AUTO:
         return
     if metadata["at_least"] is not None and not value >= metadata["at_least"]:
@@ -77,11 +89,17 @@ def problems_of(name: str, value: Any, metadata: Any) -> Iterator[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Base: checks every field and then `combinations()`, and raises one error that names all problems."""
+    """Base: checks every field and then `combinations()`, and raises one error that names all problems.
+
+    Places on this machine are paths from then on, also where `file:///path` was given.
+    """
 
     verb: ClassVar[str]
 
     def __post_init__(self) -> None:
+        for each in fields(self):
+            if each.metadata["place"]:
+                object.__setattr__(self, each.name, local_path(os.fspath(getattr(self, each.name))))
         found = [p for f in fields(self) for p in problems_of(f.name, getattr(self, f.name), f.metadata)]
         found += self.combinations()
         if found:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mlflow_resnet.options.base import (
     BATCH_SIZE,
+    HERE_OR_IN_S3,
     IMAGE_DIR_LABELED,
     NUM_WORKERS,
     ON_BAD_IMAGE,
@@ -29,11 +30,15 @@ class ExportOptions(Options):
 
     model_uri: str = option("model to export, such as models:/digits@champion")
     format: str = option("what to write", choices=tuple(EXPORTED_PRECISIONS))
-    output_dir: str = option("directory to write to; must not exist or be empty")
-    image_dir: str = option(IMAGE_DIR_LABELED + ", to compare on: images that the model was not trained on")
+    output_dir: str = option("directory to write to, local or s3://; must not exist or be empty", place=HERE_OR_IN_S3)
+    image_dir: str = option(
+        IMAGE_DIR_LABELED + ", to compare on: images that the model was not trained on", place=HERE_OR_IN_S3
+    )
     precision: str = option("of the convolutions", "fp32", choices=("fp32", "bf16", "int8"))
     calibration_dir: str = option(
-        "for int8: training images, at any depth below this directory; their labels play no part", ""
+        "for int8: training images, at any depth below this directory; their labels play no part",
+        "",
+        place=HERE_OR_IN_S3,
     )
     registered_model_name: str = option(
         "name to register a model under that predicts with what was exported; empty: none", ""

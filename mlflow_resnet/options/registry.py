@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from mlflow_resnet.options.base import (
     BATCH_SIZE,
     DEVICE,
+    HERE_OR_IN_S3,
     IMAGE_DIR_LABELED,
     METRICS,
     NUM_WORKERS,
@@ -27,7 +28,7 @@ class PromoteOptions(Options):
     verb = "promote"
 
     model_uri: str = option("candidate version, such as models:/digits/2")
-    image_dir: str = option(IMAGE_DIR_LABELED + "; candidate and champion are both measured on it")
+    image_dir: str = option(IMAGE_DIR_LABELED + "; candidate and champion are both measured on it", place=HERE_OR_IN_S3)
     alias: str = option(ALIAS, "champion")
     metric: str = option("metric to compare", "top1_accuracy", choices=METRICS)
     max_drop: float = option("how much worse than the champion it may be, in the metric's unit", 0.0, at_least=0)
@@ -62,7 +63,9 @@ class ShadowOptions(Options):
 
     champion: str = option("the model that answers now, such as models:/digits@champion")
     challenger: str = option("the model to compare with it, such as models:/digits@challenger")
-    image_dir: str = option("images at any depth below this directory, local or s3://; they need no labels")
+    image_dir: str = option(
+        "images at any depth below this directory, local or s3://; they need no labels", place=HERE_OR_IN_S3
+    )
     batch_size: int = option(BATCH_SIZE, 32, at_least=1)
     device: str = option(DEVICE, "auto")
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)

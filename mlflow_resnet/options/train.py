@@ -8,6 +8,8 @@ from typing import Literal
 from mlflow_resnet.options.base import (
     AUTO,
     DEVICE,
+    HERE,
+    HERE_OR_IN_S3,
     MAX_SEED,
     METRICS,
     NUM_WORKERS,
@@ -18,6 +20,7 @@ from mlflow_resnet.options.base import (
     model_name_problems,
     option,
 )
+from mlflow_resnet.text.places import S3
 
 ARCHITECTURES = (
     "resnet18",
@@ -53,9 +56,13 @@ class TrainOptions(Options):
     verb = "train"
 
     # data
-    train_dir: str = option("directory of class folders to train on, local or s3://")
-    val_dir: str = option("directory of class folders to validate on; empty: split off val_fraction", "")
-    test_dir: str = option("directory of class folders that the finished model is measured on; empty: none", "")
+    train_dir: str = option("directory of class folders to train on, local or s3://", place=HERE_OR_IN_S3)
+    val_dir: str = option(
+        "directory of class folders to validate on; empty: split off val_fraction", "", place=HERE_OR_IN_S3
+    )
+    test_dir: str = option(
+        "directory of class folders that the finished model is measured on; empty: none", "", place=HERE_OR_IN_S3
+    )
     val_fraction: float = option("fraction of train_dir held out, if val_dir is empty", 0.2, above=0, below=1)
     on_bad_image: str = option(ON_BAD_IMAGE, "error", choices=("error", "skip"))
     audit: bool = option("look for leaks, conflicting labels and bad pictures first, and log what was found", True)
@@ -152,7 +159,7 @@ class TrainOptions(Options):
         "auto",
         choices=("auto", "ram", "disk", "none"),
     )
-    cache_dir: str = option("folder of that file; empty: the user's cache folder", "")
+    cache_dir: str = option("folder of that file; empty: the user's cache folder", "", place=HERE)
     feature_views: int = option(
         "augmented views of each image that a linear probe keeps the features of; 0: 1 without augmentation, else 4",
         0,
@@ -164,7 +171,9 @@ class TrainOptions(Options):
     print_frequency: int = option("iterations between progress lines", 10, at_least=1)
 
     # going on after an interruption
-    checkpoint_dir: str = option("folder for the checkpoints of this training; empty: one below checkpoints/", "")
+    checkpoint_dir: str = option(
+        "folder for the checkpoints of this training; empty: one below checkpoints/", "", place=HERE
+    )
     checkpoint_minutes: float = option(
         "write a checkpoint this often, and after epochs where that takes little time; 0: none", 5.0, at_least=0
     )
@@ -205,8 +214,10 @@ class TrainOptions(Options):
 
     def mirror_problems(self) -> list[str]:
         problems, mirror = [], self.checkpoint_mirror
-        if mirror not in ("", "artifacts") and not mirror.startswith("s3://"):
+        if mirror not in ("", "artifacts") and not mirror.startswith(S3):
             problems.append(f"checkpoint_mirror is {mirror!r}; give artifacts or s3://bucket/prefix")
+        if self.checkpoint_dir.startswith(S3):
+            problems.append("for copies of checkpoints in S3, give checkpoint_mirror as s3://bucket/prefix")
         if mirror and not self.checkpoint_minutes:
             problems.append(
                 f"checkpoint_mirror is {mirror!r}, but checkpoint_minutes is 0; there would be no checkpoints"

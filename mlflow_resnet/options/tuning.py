@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlflow_resnet.options.base import AUTO, option
+from mlflow_resnet.options.base import AUTO, HERE, option
 from mlflow_resnet.options.train import TrainOptions
 
 
@@ -49,6 +49,7 @@ class SweepOptions(TrainOptions):
         "YAML file that maps options of train to values: a list, or {low, high} with log: true or step; "
         "empty: learning rate, weight decay and others around the strategy's defaults",
         "",
+        place=HERE,
     )
     trials: int = option("trials in all, those of earlier calls included", 20, at_least=1)
     sweep_minutes: float = option(

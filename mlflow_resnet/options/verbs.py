@@ -11,6 +11,8 @@ from mlflow_resnet.options.base import (
     BATCH_SIZE,
     CSV_FORMULAS,
     DEVICE,
+    HERE,
+    HERE_OR_IN_S3,
     IMAGE_DIR_LABELED,
     MAX_SEED,
     NUM_WORKERS,
@@ -26,6 +28,7 @@ from mlflow_resnet.options.base import (
     option,
     resolution_problems,
 )
+from mlflow_resnet.text.places import S3
 
 FINDINGS = (
     "unreadable",
@@ -56,9 +59,10 @@ class ScoreOptions(Options):
     model_uri: str = option("model to score with, such as models:/digits@champion")
     image_dir: str = option(
         "images at any depth below this directory, local or s3://; or a list of them: .txt, or .csv or .parquet with a "
-        "column image or path"
+        "column image or path",
+        place=HERE_OR_IN_S3,
     )
-    output: str = option("file to write: .parquet, .csv or .jsonl")
+    output: str = option("file to write, local or s3://: .parquet, .csv or .jsonl", place=HERE_OR_IN_S3)
     shard: str = option("score only part i of n, i/n such as 2/8, on each of n machines another; empty: all", "")
     top_k: int = option("write the k most probable classes instead of all; 0: all", 0, at_least=0)
     min_confidence: float = option(
@@ -93,8 +97,10 @@ class ExplainOptions(Options):
     verb = "explain"
 
     model_uri: str = option("model to explain, such as models:/digits@champion")
-    image_dir: str = option("images at any depth below this directory, local or s3://")
-    output_dir: str = option("directory to write PNGs and index.csv to; must not exist or be empty")
+    image_dir: str = option("images at any depth below this directory, local or s3://", place=HERE_OR_IN_S3)
+    output_dir: str = option(
+        "directory to write PNGs and index.csv to, local or s3://; must not exist or be empty", place=HERE_OR_IN_S3
+    )
     max_images: int = option("explain only so many images, the first ones; 0: all", 0, at_least=0)
     csv_formulas: str = option(CSV_FORMULAS, "quoted", choices=("quoted", "raw"))
     batch_size: int = option(BATCH_SIZE, 32, at_least=1)
@@ -109,7 +115,7 @@ class EvaluateOptions(Options):
     verb = "evaluate"
 
     model_uri: str = option("model to evaluate, such as models:/digits/1")
-    image_dir: str = option(IMAGE_DIR_LABELED)
+    image_dir: str = option(IMAGE_DIR_LABELED, place=HERE_OR_IN_S3)
     tta: str = option(TTA, "", choices=TTAS)
     resolution: int = option(RESOLUTION, 0)
     batch_size: int = option(BATCH_SIZE, 32, at_least=1)
@@ -130,10 +136,16 @@ class ConvertOptions(Options):
     verb = "convert"
 
     source: str = option(
-        "folder, s3:// prefix, .zip, .tar[.gz|.bz2], table (.csv, .parquet, .jsonl) or COCO annotations (.json)"
+        "folder, s3:// prefix, .zip, .tar[.gz|.bz2], table (.csv, .parquet, .jsonl) or COCO annotations (.json)",
+        place=HERE_OR_IN_S3,
     )
-    output_dir: str = option("image directory to write: new, empty, or from an earlier call with the same source")
-    image_root: str = option("folder or s3:// prefix that a table's relative paths begin from; empty: its own", "")
+    output_dir: str = option(
+        "image directory to write, local or s3://: new, empty, or, if local, from an earlier call with the same source",
+        place=HERE_OR_IN_S3,
+    )
+    image_root: str = option(
+        "folder or s3:// prefix that a table's relative paths begin from; empty: its own", "", place=HERE_OR_IN_S3
+    )
     image_column: str = option("a table's column of paths and URIs; empty: image_url, image, path, …", "")
     label_column: str = option("a table's column of labels; empty: label, class, category, …", "")
     transfer: str = option(
@@ -144,6 +156,11 @@ class ConvertOptions(Options):
     csv_formulas: str = option(CSV_FORMULAS, "quoted", choices=("quoted", "raw"))
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
 
+    def combinations(self) -> list[str]:
+        if self.output_dir.startswith(S3) and self.transfer != "copy":
+            return [f"transfer is {self.transfer!r}, but output_dir is in S3, where only copies go; give copy"]
+        return []
+
 
 @dataclass(frozen=True, kw_only=True)
 class SplitOptions(Options):
@@ -151,10 +168,12 @@ class SplitOptions(Options):
 
     verb = "split"
 
-    image_dir: str = option(IMAGE_DIR_LABELED)
-    train_dir: str = option("directory to write the first part to; must not exist or be empty")
-    val_dir: str = option("directory to write the second part to; must not exist or be empty")
-    test_dir: str = option("directory to write a third part to; empty: two parts", "")
+    image_dir: str = option(IMAGE_DIR_LABELED, place=HERE_OR_IN_S3)
+    train_dir: str = option(
+        "directory to write the first part to, local or s3://; must not exist or be empty", place=HERE_OR_IN_S3
+    )
+    val_dir: str = option("the same for the second part", place=HERE_OR_IN_S3)
+    test_dir: str = option("the same for a third part; empty: two parts", "", place=HERE_OR_IN_S3)
     fraction: float = option("fraction of the images that goes to train_dir", 0.9, above=0, below=1)
     test_fraction: float = option("fraction of the images that goes to test_dir", 0.0, at_least=0, below=1)
     train_count: int = option("images for train_dir, instead of fraction; 0: by fraction", 0, at_least=0)
@@ -162,7 +181,7 @@ class SplitOptions(Options):
     test_count: int = option("images for test_dir, instead of test_fraction; 0: by fraction", 0, at_least=0)
     random_seed: int = option("seed of the split", 1, at_least=0, below=MAX_SEED)
     group_regex: str = option("images stay together in whose names this finds the same, such as ^[^_]+", "")
-    group_table: str = option("table (.csv, .parquet, .jsonl) that says which images stay together", "")
+    group_table: str = option("table (.csv, .parquet, .jsonl) that says which images stay together", "", place=HERE)
     group_column: str = option("its column of groups, such as patient", "")
     duplicates: str = option(
         "keep together pictures with the same pixels (exact), or that look alike too (near)",
@@ -188,12 +207,15 @@ class TransformOptions(Options):
 
     verb = "transform"
 
-    image_dir: str = option("images at any depth below this directory, local or s3://")
-    output_dir: str = option("directory to write PNGs to; must not exist or be empty")
+    image_dir: str = option("images at any depth below this directory, local or s3://", place=HERE_OR_IN_S3)
+    output_dir: str = option(
+        "directory to write PNGs to, local or s3://; must not exist or be empty", place=HERE_OR_IN_S3
+    )
     transformation: str = option(
         'JSON file: a list such as [{"name": "Resize", "size": 256}], or a run\'s training.json; '
         "empty: the designer's defaults",
         "",
+        place=HERE,
     )
     mode: str = option(
         "training: all of it, drawn once; inference: without what is random",
@@ -210,8 +232,8 @@ class AuditOptions(Options):
 
     verb = "audit"
 
-    train_dir: str = option(IMAGE_DIR_LABELED)
-    val_dir: str = option("the same for validation; empty: audit train_dir alone", "")
+    train_dir: str = option(IMAGE_DIR_LABELED, place=HERE_OR_IN_S3)
+    val_dir: str = option("the same for validation; empty: audit train_dir alone", "", place=HERE_OR_IN_S3)
     near_duplicates: bool = option("look for pictures that look alike too (needs imagehash)", True)
     fail_on: str = option(f"exit with 2 if there are any of these, with commas between: {', '.join(FINDINGS)}", "")
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
@@ -232,7 +254,7 @@ class DemoOptions(Options):
 
     verb = "demo"
 
-    output_dir: str = option("directory for the images and the scored file", "digits-demo")
+    output_dir: str = option("directory for the images and the scored file", "digits-demo", place=HERE)
     random_seed: int = option("seed of the split and the training", 1, at_least=0, below=MAX_SEED)
     registered_model_name: str = option("name to register the model under", "digits")
     alias: str = option("alias to set on the registered version", "champion")

@@ -20,6 +20,7 @@ from mlflow_resnet.model.prediction import Prediction, Predictor
 from mlflow_resnet.scoring.frame import LABEL, scored_frame, text_columns
 from mlflow_resnet.scoring.parts import ROWS_PER_PART, Parts
 from mlflow_resnet.scoring.reasons import Reason, Reasons
+from mlflow_resnet.text.places import result_place
 from mlflow_resnet.text.spreadsheets import QUOTED, write_csv
 
 SECONDS_PER_PART = 5.0
@@ -32,10 +33,11 @@ class ScoredFile:
     """What was written: the number of rows, of unreadable and of unsure ones among them, and the first rows.
 
     Attributes:
+        path: text if it is in S3.
         reasons: why images could not be read, the most frequent first.
     """
 
-    path: Path
+    path: Path | str
     rows: int
     unreadable: int
     unsure: int
@@ -116,7 +118,7 @@ def join(
             reasons.add(table)
             on_rows(len(table))
     head, done = first.slice(0, 5).to_pandas(), parts.progress
-    return ScoredFile(Path(output), done.rows, done.unreadable, done.unsure, head, reasons.by_count())
+    return ScoredFile(result_place(output), done.rows, done.unreadable, done.unsure, head, reasons.by_count())
 
 
 def check_suffix(output: str) -> None:

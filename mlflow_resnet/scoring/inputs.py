@@ -32,6 +32,7 @@ from mlflow_resnet.images.sources import (
 )
 from mlflow_resnet.scoring.guard import Guard, is_serving
 from mlflow_resnet.scoring.sentences import COLUMNS_CANNOT_BE_USED, NUMBERS_CANNOT_BE_USED
+from mlflow_resnet.text.places import local_path
 
 DATA_URI = re.compile(rb"data:[^,]{0,100};base64,")
 MAX_ENCODED_BYTES = MAX_IMAGE_BYTES * 4 // 3 * 79 // 76 + 1024  # base64 with line breaks and a prefix
@@ -169,7 +170,7 @@ def holds_numbers(column: pd.Series) -> bool:
 def sources_of_cell(cell: Any, name: str, guard: Guard) -> Iterator[ImageSource]:
     """The sources that one value stands for. Raises InvalidImageError or InvalidDatasetError if it stands for none."""
     if isinstance(cell, (str, os.PathLike)) and not guard.serving:
-        text = os.fspath(cell)
+        text = local_path(os.fspath(cell))
         if is_remote(text):
             yield from directory_sources(text, Counter())
             return
@@ -221,6 +222,7 @@ def source_of_text(text: str, name: str, guard: Guard) -> ImageSource:
         return guard.file(text)
     if is_remote(text):
         return object_source(connected(text), text, text, "")
+    text = local_path(text)
     if URL.match(text):
         raise InvalidImageError(NO_URLS)
     if os.path.isdir(text):

@@ -25,6 +25,7 @@ from mlflow_resnet.images.parallel import default_threads
 from mlflow_resnet.images.rules import Ignored
 from mlflow_resnet.images.scan import Scan, digest_of, scan
 from mlflow_resnet.images.sources import is_remote, labeled_directory
+from mlflow_resnet.text.places import local_path
 
 IMAGE, LABEL = "image", "label"
 
@@ -161,4 +162,5 @@ def from_image_directory(path: str, name: str | None = None, digest: str | None 
     Raises:
         InvalidDatasetError: if `path` is no directory of class folders with images.
     """
-    return ImageDirectoryDataset(labeled_directory(os.fspath(path)), source_of(os.fspath(path)), name, digest)
+    uri = local_path(os.fspath(path))
+    return ImageDirectoryDataset(labeled_directory(uri), source_of(uri), name, digest)

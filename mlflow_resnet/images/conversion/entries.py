@@ -27,6 +27,7 @@ from mlflow_resnet.images.sources import (
     stored_images,
 )
 from mlflow_resnet.text.credentials import without_credentials
+from mlflow_resnet.text.places import S3, local_path, place_problem
 
 AZURE_SCHEMES = ("azureml://", "AmlDatastore://")
 ANNOTATIONS_SUFFIX = ".json"
@@ -82,7 +83,7 @@ def entries_of(
         InvalidDatasetError: if the source is none of these, or is damaged.
     """
     if not is_remote(source) and not os.path.lexists(source):
-        raise InvalidDatasetError(source, "does not exist")
+        raise InvalidDatasetError(source, place_problem(source) or "does not exist")
     if is_listing(source) and not os.path.isdir(source):
         yield from listed_entries(source, columns, image_root, notes)
         return
@@ -211,7 +212,7 @@ def located_below(root: str, path: str) -> str:
 def path_problem(path: str) -> str:
     if problem := text_problem(path):
         return f"its path {problem}"
-    if "://" in path and not path.startswith(("s3://", *AZURE_SCHEMES)):
+    if "://" in local_path(path) and not path.startswith((S3, *AZURE_SCHEMES)):
         return "URLs are not opened; download the image, and name its path"
     return ""
 

@@ -48,8 +48,10 @@ CODES = {
 }
 
 
-def connected(uri: str) -> Any:
+def connected(uri: str, attempts: int = 1) -> Any:
     """A client for `uri`, which any number of threads may use, with the usual AWS configuration.
+
+    It makes so many attempts at a request itself; `patiently` makes more.
 
     The endpoint is $MLFLOW_S3_ENDPOINT_URL, as for MLflow's artifacts, else what AWS's own variables and files say.
 
@@ -64,7 +66,7 @@ def connected(uri: str) -> Any:
         raise MissingPackageError("s3://", "boto3>=1.35") from None
 
     config = Config(
-        retries={"total_max_attempts": 1},  # `patiently` has more of them
+        retries={"total_max_attempts": attempts},
         connect_timeout=CONNECT_SECONDS,
         read_timeout=READ_SECONDS,
         max_pool_connections=CONNECTIONS,

@@ -16,6 +16,7 @@ from mlflow_resnet.images.s3.client import patiently
 from mlflow_resnet.images.s3.location import Location
 
 KEYS_PER_PAGE = 1000  # the most that S3 gives
+UNFINISHED = ".mlflow-resnet-unfinished"  # an object in a prefix that is being written; its name comes early in a list
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,11 @@ def objects(client: Any, location: Location) -> Iterator[StoredObject]:
 
     If the key is that of a single object, and nothing lies below it, it is that object, with the last part of its key
     as name. Markers of folders, empty and with a "/" at the end, are left out.
+
+    Raises:
+        InvalidDatasetError: as soon as it shows that a call of ours has not written all of it.
     """
-    below = listing(client, location, location.prefix)
+    below = check_finished(location, listing(client, location, location.prefix))
     first = next(below, None)
     if first is None and location.key and not location.key.endswith("/"):
         exact = (found for found in listing(client, location, location.key) if found.key == location.key)
@@ -42,6 +46,14 @@ def objects(client: Any, location: Location) -> Iterator[StoredObject]:
     if first is not None:
         yield first
         yield from below
+
+
+def check_finished(location: Location, found: Iterable[StoredObject]) -> Iterator[StoredObject]:
+    for each in found:
+        if each.name == UNFINISHED:
+            problem = "is not whole: a call is writing to it, or was killed while it wrote. Give that command again"
+            raise InvalidDatasetError(location.uri_of(location.prefix), problem)
+        yield each
 
 
 def listing(client: Any, location: Location, prefix: str) -> Iterator[StoredObject]:

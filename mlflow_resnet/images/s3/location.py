@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from mlflow_resnet.errors import InvalidDatasetError
 from mlflow_resnet.text.credentials import without_credentials
+from mlflow_resnet.text.places import S3
 
-SCHEME = "s3://"
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
@@ -26,7 +26,7 @@ class Location:
 
     def uri_of(self, key: str) -> str:
         """The URI of a key in the same bucket."""
-        return f"{SCHEME}{self.bucket}/{key}"
+        return f"{S3}{self.bucket}/{key}"
 
 
 def located(uri: str) -> Location:
@@ -35,9 +35,9 @@ def located(uri: str) -> Location:
     Raises:
         InvalidDatasetError: if there can be no such place.
     """
-    bucket, _, key = uri.removeprefix(SCHEME).partition("/")
+    bucket, _, key = uri.removeprefix(S3).partition("/")
     if not BUCKET.fullmatch(bucket):
-        name = without_credentials(SCHEME + bucket).removeprefix(SCHEME)
+        name = without_credentials(S3 + bucket).removeprefix(S3)
         problem = f"{name!r} is no name of a bucket: 3 to 63 lowercase letters, digits, dots and hyphens"
         raise InvalidDatasetError(uri, f"{problem}. Write s3://bucket/prefix.")
     if "\0" in key:

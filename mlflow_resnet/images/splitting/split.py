@@ -18,12 +18,13 @@ from mlflow_resnet.errors import (
     printable,
 )
 from mlflow_resnet.images.decode import decode, read_bytes
+from mlflow_resnet.images.destinations import destinations
 from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.images.names import path_below
 from mlflow_resnet.images.output import new_directory, output_errors
 from mlflow_resnet.images.parallel import default_threads
 from mlflow_resnet.images.reasons import os_reason
-from mlflow_resnet.images.sources import labeled_directory
+from mlflow_resnet.images.sources import is_remote, labeled_directory
 from mlflow_resnet.images.splitting.connected import connected, equal_pairs
 from mlflow_resnet.images.splitting.grouped import split_groups
 from mlflow_resnet.images.splitting.groups import groups_of
@@ -70,20 +71,20 @@ def split(
     """
     outputs = [os.fspath(output) for output in (train_dir, val_dir, test_dir) if output]
     check_apart(os.fspath(image_dir), outputs)
-    directory = labeled_directory(os.fspath(image_dir))
     sizes = Sizes(fraction, test_fraction if test_dir else 0, train_count, val_count, test_count if test_dir else 0)
-    groups = groups_of(
-        directory,
-        group_regex=group_regex,
-        group_table=group_table,
-        group_column=group_column,
-        duplicates=duplicates,
-        threads=threads or default_threads(),
-    )
-    parts = [directory.subset(indices) for indices in drawn(directory, groups, sizes, len(outputs), seed)]
-    with ExitStack() as stack:
-        for part, output in zip(parts, outputs, strict=True):
-            copy(part, stack.enter_context(new_directory(output)))
+    with destinations(*outputs) as places, ExitStack() as stack:
+        directory = labeled_directory(os.fspath(image_dir))
+        groups = groups_of(
+            directory,
+            group_regex=group_regex,
+            group_table=group_table,
+            group_column=group_column,
+            duplicates=duplicates,
+            threads=threads or default_threads(),
+        )
+        parts = [directory.subset(indices) for indices in drawn(directory, groups, sizes, len(outputs), seed)]
+        for part, place in zip(parts, places, strict=True):
+            copy(part, stack.enter_context(new_directory(place)))
     return [moved(part, output) for part, output in zip(parts, outputs, strict=True)]
 
 
@@ -154,18 +155,23 @@ def check_parts(directory: LabeledDirectory, parts: Sequence[Sequence[int]], gro
 
 
 def moved(directory: LabeledDirectory, output: str) -> LabeledDirectory:
-    """The same images, as copies in `output`."""
+    """The same images, as copies in `output`. If that is in S3, the paths are URIs."""
     paths = tuple(os.path.join(output, name) for name in directory.names)
     return replace(directory, source=output, paths=paths, objects=(), references=False)
 
 
 def check_apart(source: str, outputs: Sequence[str]) -> None:
     """Raises OutputError if one of the directories is in another one."""
-    paths = [os.path.realpath(path) for path in (source, *outputs)]
+    paths = [path.rstrip("/") if is_remote(path) else os.path.realpath(path) for path in (source, *outputs)]
     for number, output in enumerate(paths[1:], 1):
         for other in paths[:number] + paths[number + 1 :]:
-            if os.path.commonpath([output, other]) in (output, other):
+            if is_within(output, other) or is_within(other, output):
                 raise OutputError(output, f"is {other}, in it or around it; give a directory apart from it")
+
+
+def is_within(path: str, other: str) -> bool:
+    """Whether a place is in another one, or is that."""
+    return f"{path}/".startswith(f"{other.rstrip('/')}/")
 
 
 def copy(directory: LabeledDirectory, output: Path) -> None:
