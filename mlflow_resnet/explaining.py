@@ -16,6 +16,7 @@ from mlflow_resnet.evaluation.explanations import check_captum, explained
 from mlflow_resnet.images.directories import no_images
 from mlflow_resnet.images.names import name_problem
 from mlflow_resnet.images.output import new_directory
+from mlflow_resnet.images.own_folders import mark_own
 from mlflow_resnet.images.rules import Ignored
 from mlflow_resnet.images.sources import ImageSource, check_directories, directory_sources, failing_source
 from mlflow_resnet.model.prediction import Prediction
@@ -52,6 +53,7 @@ def explain(options: ExplainOptions) -> Explained:
         check_directories(options.image_dir)
         check_servers_of(options.model_uri)
         with new_directory(options.output_dir) as folder:
+            mark_own(folder)
             predictor = load_predictor(options.model_uri, options)
             ignored = Counter[str]()
             sources = islice(directory_sources(options.image_dir, ignored), options.max_images or None)

@@ -15,6 +15,7 @@ from mlflow_resnet.evaluation.calibration import log_probabilities
 from mlflow_resnet.evaluation.evaluate import evaluate
 from mlflow_resnet.images.directories import evenly_spread
 from mlflow_resnet.images.output import new_directory
+from mlflow_resnet.images.own_folders import mark_own
 from mlflow_resnet.images.parallel import default_threads, map_ordered
 from mlflow_resnet.images.sources import check_directories, file_source, labeled_directory
 from mlflow_resnet.model.backends.exported import write_export
@@ -77,6 +78,7 @@ def export(options: ExportOptions) -> Exported:
         if options.registered_model_name:
             check_servers(registry=True)
         with new_directory(options.output_dir) as folder:
+            mark_own(folder)
             classifier = flavor.load_model(options.model_uri)
             data = scanned_dataset(options.image_dir, options.on_bad_image, options.num_workers, "evaluation")
             write_model(classifier, options, folder)

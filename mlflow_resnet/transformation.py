@@ -24,7 +24,7 @@ from mlflow_resnet.images.decode import decode
 from mlflow_resnet.images.directories import no_images
 from mlflow_resnet.images.encode import png_of
 from mlflow_resnet.images.names import name_problem, path_below
-from mlflow_resnet.images.output import new_directory, output_errors
+from mlflow_resnet.images.output import check_apart, new_directory, output_errors
 from mlflow_resnet.images.parallel import default_threads, map_ordered
 from mlflow_resnet.images.reasons import one_line, os_reason
 from mlflow_resnet.images.rules import Ignored
@@ -80,6 +80,8 @@ def transform(options: TransformOptions, on_image: Callable[[], object] = lambda
     if options.mode == "inference":
         steps = [step for step in steps if step[0] in FIXED]
     apply = partial(transformed, composed(steps), options.random_seed)
+    if not is_remote(options.image_dir):
+        check_apart(options.image_dir, [options.output_dir])  # the next listing would take it for a class
     ignored, unreadable, taken = Counter[str](), dict[str, str](), set[str]()
     entries = (stored_entries if is_remote(options.image_dir) else folder_entries)(options.image_dir, ignored)
     with new_directory(options.output_dir) as folder:

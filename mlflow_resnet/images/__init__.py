@@ -7,6 +7,7 @@
 - `sources`: an image's bytes, wherever they are
 - `s3`: the wherever that is not this machine
 - `rules`: what belongs to a data set, by its name
+- `own_folders`: what mlflow_resnet and MLflow write, which never does
 - `directories`: lists labeled and unlabeled directories
 - `conversion`: folders, archives, S3, tables and annotations to an image directory
 - `index`: the table of its images that a conversion writes

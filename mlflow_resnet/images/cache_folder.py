@@ -6,6 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from mlflow_resnet.images.own_folders import mark_own
 from mlflow_resnet.images.owned import follow_links, make_private
 
 CACHE_DIR_VARIABLE = "MLFLOW_RESNET_CACHE"
@@ -27,4 +28,5 @@ def private_cache(cache_dir: str | os.PathLike[str] = "") -> Path:
     folder = follow_links(cache_folder(cache_dir))
     with suppress(OSError):  # whoever writes to it tells
         make_private(folder)
+        mark_own(folder)
     return folder

@@ -13,6 +13,7 @@ import numpy as np
 from mlflow_resnet.errors import InvalidDatasetError, NotLabeledDatasetError, encodable
 from mlflow_resnet.images.decode import IMAGE_EXTENSIONS
 from mlflow_resnet.images.index import IndexRow, referenced_rows
+from mlflow_resnet.images.own_folders import STORES, is_artifact, is_own_folder
 from mlflow_resnet.images.reasons import os_reason
 from mlflow_resnet.images.rules import BOOKKEEPING, Ignored, is_hidden, is_image
 from mlflow_resnet.images.s3.listing import StoredObject
@@ -81,7 +82,13 @@ def list_labeled(root: str | os.PathLike[str]) -> LabeledDirectory:
     classes: list[str] = []
     walk.ignored["beside_classes"] = sum(1 for _ in walk.images_in("", classes))
     classes.sort()
-    names = [name for label in classes for name in walk.images(label)]
+    names: list[str] = []
+    for label in tuple(classes):
+        own, count = walk.ignored["own"], len(names)
+        names += walk.images(label)
+        if len(names) == count and (walk.ignored["own"] > own or label in STORES):
+            classes.remove(label)  # it holds nothing but what we wrote
+            walk.ignored["own"] = own + 1
     return labeled(root, names, [os.path.join(root, name) for name in names], walk.ignored, classes)
 
 
@@ -185,15 +192,18 @@ class Walk:
         with _listing_errors(path), os.scandir(path) as entries:
             for entry in entries:
                 if folder or entry.name not in BOOKKEEPING:
-                    yield self._kind(entry), f"{folder}/{entry.name}" if folder else entry.name
+                    name = f"{folder}/{entry.name}" if folder else entry.name
+                    yield self._kind(entry, name), name
 
-    def _kind(self, entry: os.DirEntry[str]) -> str:
+    def _kind(self, entry: os.DirEntry[str], name: str) -> str:
         if is_hidden(entry.name):
             return "hidden"
         if entry.is_symlink() and not self._leads_inside(entry.path):
             return "outside_links"
         if entry.is_dir():
-            return "folder"
+            return "own" if is_own_folder(name, entry.path) else "folder"
+        if is_artifact(name):
+            return "own"
         return "image" if is_image(entry.name) and entry.is_file() else "not_images"
 
     def _leads_inside(self, link: str) -> bool:

@@ -10,7 +10,7 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -129,6 +129,15 @@ def resumable_file(path: str | os.PathLike[str]) -> Iterator[Path]:
                 partial.unlink(missing_ok=True)
                 folder.rmdir()  # if there is nothing to go on with
             raise
+
+
+def check_apart(source: str, outputs: Sequence[str]) -> None:
+    """Raises OutputError if one of the directories is in another one."""
+    paths = [os.path.realpath(path) for path in (source, *outputs)]
+    for number, output in enumerate(paths[1:], 1):
+        for other in paths[:number] + paths[number + 1 :]:
+            if os.path.commonpath([output, other]) in (output, other):
+                raise OutputError(output, f"is {other}, in it or around it; give a directory apart from it")
 
 
 def synced(path: Path) -> None:

@@ -6,19 +6,25 @@ import os
 from dataclasses import dataclass
 
 from mlflow_resnet.images.decode import IMAGE_EXTENSIONS
+from mlflow_resnet.images.own_folders import MARKER
 
 INDEX_NAME, LEFT_OUT_NAME = "index.parquet", "left_out.csv"  # what `convert` writes beside the images
-BOOKKEEPING = (INDEX_NAME, LEFT_OUT_NAME)
+BOOKKEEPING = (INDEX_NAME, LEFT_OUT_NAME, MARKER)
 
 
 @dataclass(frozen=True)
 class Ignored:
-    """How many entries a listing left out, and why. A hidden folder counts once, whatever it holds."""
+    """How many entries a listing left out, and why. A folder counts once, whatever it holds.
+
+    Attributes:
+        own: what mlflow_resnet or MLflow wrote, see `own_folders`.
+    """
 
     hidden: int = 0
     not_images: int = 0
     outside_links: int = 0
     beside_classes: int = 0
+    own: int = 0
 
     def __str__(self) -> str:
         """A clause for a message, empty if nothing was left out."""
@@ -27,6 +33,7 @@ class Ignored:
             "without an image's extension": self.not_images,
             "behind links that lead outside or in a circle": self.outside_links,
             "beside the class folders": self.beside_classes,
+            "written by mlflow_resnet or MLflow": self.own,
         }
         clauses = [f"{count} {what}" for what, count in facts.items() if count]
         return "ignored " + ", ".join(clauses) if clauses else ""

@@ -17,6 +17,7 @@ from typing import IO, BinaryIO, cast
 
 from mlflow_resnet.errors import InvalidDatasetError, printable
 from mlflow_resnet.images.decode import MAX_IMAGE_BYTES
+from mlflow_resnet.images.own_folders import is_artifact
 from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.images.rules import is_hidden, is_image
 
@@ -44,6 +45,8 @@ def archive_members(source: Source, ignored: Counter[str]) -> Iterator[tuple[str
             name = _relative(source, raw_name)
             if any(map(is_hidden, name.split("/"))):
                 ignored["hidden"] += 1
+            elif is_artifact(name):
+                ignored["own"] += 1
             elif not is_image(name):
                 ignored["not_images"] += 1
             else:

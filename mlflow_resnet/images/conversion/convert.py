@@ -27,7 +27,7 @@ from mlflow_resnet.images.decode import MAX_IMAGE_BYTES, decode, usual_suffix
 from mlflow_resnet.images.directories import no_images
 from mlflow_resnet.images.index import SOURCE, TRANSFER, IndexRow, read_index, write_index
 from mlflow_resnet.images.names import path_below
-from mlflow_resnet.images.output import resumable_directory
+from mlflow_resnet.images.output import check_apart, resumable_directory
 from mlflow_resnet.images.parallel import default_threads, map_ordered
 from mlflow_resnet.images.reasons import os_reason
 from mlflow_resnet.images.rules import LEFT_OUT_NAME, Ignored, is_image
@@ -93,6 +93,8 @@ def convert(
         OutputError: if `output_dir` cannot be written, or holds something else.
     """
     source, ignored, left_out = os.fspath(source), Counter[str](), dict[str, str]()
+    if os.path.isdir(source):
+        check_apart(source, [os.fspath(output_dir)])  # the next call would take it for a class
     facts = {SOURCE: without_credentials(encodable(source)), TRANSFER: transfer}
     key = hashlib.sha256("\0".join(facts.values()).encode()).hexdigest()[:8]
     with (

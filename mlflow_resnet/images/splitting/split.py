@@ -20,7 +20,7 @@ from mlflow_resnet.errors import (
 from mlflow_resnet.images.decode import decode, read_bytes
 from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.images.names import path_below
-from mlflow_resnet.images.output import new_directory, output_errors
+from mlflow_resnet.images.output import check_apart, new_directory, output_errors
 from mlflow_resnet.images.parallel import default_threads
 from mlflow_resnet.images.reasons import os_reason
 from mlflow_resnet.images.sources import labeled_directory
@@ -157,15 +157,6 @@ def moved(directory: LabeledDirectory, output: str) -> LabeledDirectory:
     """The same images, as copies in `output`."""
     paths = tuple(os.path.join(output, name) for name in directory.names)
     return replace(directory, source=output, paths=paths, objects=(), references=False)
-
-
-def check_apart(source: str, outputs: Sequence[str]) -> None:
-    """Raises OutputError if one of the directories is in another one."""
-    paths = [os.path.realpath(path) for path in (source, *outputs)]
-    for number, output in enumerate(paths[1:], 1):
-        for other in paths[:number] + paths[number + 1 :]:
-            if os.path.commonpath([output, other]) in (output, other):
-                raise OutputError(output, f"is {other}, in it or around it; give a directory apart from it")
 
 
 def copy(directory: LabeledDirectory, output: Path) -> None:
