@@ -129,6 +129,8 @@ def audit(options: AuditOptions) -> Audit:
 def audited_directory(part: str, uri: str, options: AuditOptions) -> list[AuditedImage]:
     """Every image of a labeled directory, with what is found out about it."""
     directory = labeled_directory(uri)
+    if directory.advice:
+        say(f"{part}: {directory.advice}")
     threads = options.num_workers or default_threads()
     with (
         FactsJournal(private_cache(), uri) as journal,

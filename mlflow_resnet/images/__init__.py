@@ -8,6 +8,7 @@
 - `s3`: the wherever that is not this machine
 - `rules`: what belongs to a data set, by its name
 - `own_folders`: what mlflow_resnet and MLflow write, which never does
+- `layout`: what folders are: classes, parts of a data set, wrappers
 - `directories`: lists labeled and unlabeled directories
 - `conversion`: folders, archives, S3, tables and annotations to an image directory
 - `index`: the table of its images that a conversion writes

@@ -13,6 +13,7 @@ import numpy as np
 from mlflow_resnet.errors import InvalidDatasetError, NotLabeledDatasetError, encodable
 from mlflow_resnet.images.decode import IMAGE_EXTENSIONS
 from mlflow_resnet.images.index import IndexRow, referenced_rows
+from mlflow_resnet.images.layout import Layout
 from mlflow_resnet.images.own_folders import STORES, is_artifact, is_own_folder
 from mlflow_resnet.images.reasons import os_reason
 from mlflow_resnet.images.rules import BOOKKEEPING, Ignored, is_hidden, is_image
@@ -34,6 +35,7 @@ class LabeledDirectory:
         names: relative to the source, with "/" between their parts.
         objects: what was copied from an object store, with key, size and ETag; empty for a local directory.
         references: whether an index says where the images are, which anybody may have written.
+        advice: what looks unusual about the folders, in a clause for a message; empty if nothing does.
     """
 
     source: str
@@ -44,6 +46,7 @@ class LabeledDirectory:
     ignored: Ignored
     objects: tuple[StoredObject, ...] = ()
     references: bool = False
+    advice: str = ""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -116,7 +119,7 @@ def labeled(
 
     Raises:
         NotLabeledDatasetError: if no image is in a class folder, but there are images.
-        InvalidDatasetError: if there are none.
+        InvalidDatasetError: if there are none, or the folders are no classes.
     """
     labels = tuple(name.partition("/")[0] for name in names)
     classes = tuple(classes) or tuple(dict.fromkeys(labels))
@@ -125,7 +128,12 @@ def labeled(
         raise NotLabeledDatasetError(source)
     if not names:
         raise no_images(source, left_out)
-    return LabeledDirectory(os.fspath(source), classes, tuple(names), labels, tuple(paths), left_out, tuple(objects))
+    layout = Layout(names)
+    if problem := layout.problem(os.fspath(source)):
+        raise InvalidDatasetError(source, problem)
+    advice = layout.advice(os.fspath(source))
+    columns = tuple(names), labels, tuple(paths)
+    return LabeledDirectory(os.fspath(source), classes, *columns, left_out, tuple(objects), advice=advice)
 
 
 def walk_order(name: str) -> list[tuple[bool, str]]:

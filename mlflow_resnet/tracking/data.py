@@ -50,6 +50,7 @@ def scanned(image_dir: str, on_bad_image: str, num_workers: int, role: str) -> t
     say(
         f"{role}: {len(kept)} images of {len(kept.classes)} classes in {image_dir}",
         str(kept.ignored),
+        kept.advice,
         left_out(found.bad),
     )
     return kept, found

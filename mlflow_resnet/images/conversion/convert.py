@@ -25,7 +25,8 @@ from mlflow_resnet.images.conversion.journal import JOURNAL_NAME, Journal
 from mlflow_resnet.images.conversion.tables import Columns
 from mlflow_resnet.images.decode import MAX_IMAGE_BYTES, decode, usual_suffix
 from mlflow_resnet.images.directories import no_images
-from mlflow_resnet.images.index import SOURCE, TRANSFER, IndexRow, read_index, write_index
+from mlflow_resnet.images.index import REFERENCE, SOURCE, TRANSFER, IndexRow, read_index, write_index
+from mlflow_resnet.images.layout import Layout
 from mlflow_resnet.images.names import path_below
 from mlflow_resnet.images.output import check_apart, resumable_directory
 from mlflow_resnet.images.parallel import default_threads, map_ordered
@@ -41,7 +42,9 @@ class Converted:
 
     Attributes:
         images: in the directory; `added` are those that an earlier call had not put there.
+        classes: also those in the parts of a data set, such as train and valid, if the source has these.
         unreadable: source -> why it was left out.
+        advice: what is unusual about the folders, and how to train on them; empty if nothing is.
     """
 
     images: int
@@ -49,6 +52,8 @@ class Converted:
     classes: tuple[str, ...]
     unreadable: dict[str, str]
     ignored: Ignored
+    parts: tuple[str, ...] = ()
+    advice: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,9 +97,9 @@ def convert(
         InvalidDatasetError: if the source cannot be read or holds no readable image.
         OutputError: if `output_dir` cannot be written, or holds something else.
     """
-    source, ignored, left_out = os.fspath(source), Counter[str](), dict[str, str]()
+    source, output, ignored, left_out = os.fspath(source), os.fspath(output_dir), Counter[str](), dict[str, str]()
     if os.path.isdir(source):
-        check_apart(source, [os.fspath(output_dir)])  # the next call would take it for a class
+        check_apart(source, [output])  # the next call would take it for a class
     facts = {SOURCE: without_credentials(encodable(source)), TRANSFER: transfer}
     key = hashlib.sha256("\0".join(facts.values()).encode()).hexdigest()[:8]
     with (
@@ -118,10 +123,18 @@ def convert(
         rows = journal.rows.values()
         if not rows:
             raise nothing(source, Ignored(**ignored), left_out)
+        layout = Layout(row.name for row in rows)
+        parts = layout.parts()
+        if parts and transfer == REFERENCE:
+            raise parts_by_reference(source, tuple(parts))
         complete(folder, rows, facts, left_out, csv_formulas)
         classes = {row.label for row in rows} | {entry.name for entry in folder.iterdir() if entry.is_dir()}
+    if parts:
+        classes = {label for part in parts for label in layout.labels(part)}
     added = len(journal.rows.keys() - before)
-    return Converted(len(rows), added, tuple(sorted(classes - {""})), left_out, Ignored(**ignored))
+    found = tuple(sorted(classes - {""}))
+    advice = "; ".join(filter(None, [beside_classes(layout), layout.problem(output) or layout.advice(output)]))
+    return Converted(len(rows), added, found, left_out, Ignored(**ignored), tuple(parts), advice)
 
 
 def unknown(entries: Iterable[Entry], journal: Journal) -> Iterator[Entry]:
@@ -234,6 +247,16 @@ def write_left_out(folder: Path, left_out: dict[str, str], csv_formulas: str) ->
         rows = [(encodable(source), reason) for source, reason in left_out.items()]
         table = pd.DataFrame(rows, columns=["source", "reason"])
         write_csv(table, folder / LEFT_OUT_NAME, csv_formulas)
+
+
+def beside_classes(layout: Layout) -> str:
+    count = layout.images[""] if layout.folders[""] else 0
+    return f"{count} of them beside the class folders" if count else ""
+
+
+def parts_by_reference(source: str, parts: tuple[str, ...]) -> InvalidDatasetError:
+    problem = f"its folders {listed(map(repr, parts))} are parts of a data set, and no classes"
+    return InvalidDatasetError(source, f"{problem}. Convert each of them alone, or give --transfer copy")
 
 
 def nothing(source: str, ignored: Ignored, left_out: dict[str, str]) -> InvalidDatasetError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,6 +16,7 @@ from mlflow_resnet.images.conversion.coco import listed_in_coco
 from mlflow_resnet.images.conversion.tables import TABLE_SUFFIXES, Columns, Listed, listed_in_table
 from mlflow_resnet.images.decode import read_bytes
 from mlflow_resnet.images.directories import Walk
+from mlflow_resnet.images.layout import Layout
 from mlflow_resnet.images.names import name_problem, shown, text_problem
 from mlflow_resnet.images.sources import (
     is_remote,
@@ -86,9 +87,9 @@ def entries_of(source: str, columns: Columns, image_root: str, ignored: Counter[
         raise InvalidDatasetError(source, f"not a directory, nor a file of a known kind ({kinds})")
     else:
         listing = partial(folder_entries, source)
-    depth = wrapper_depth(entry.name for entry in listing(Counter()))
+    wrapper = Layout(entry.name for entry in listing(Counter())).unwrapped()
     for entry in listing(ignored):
-        yield checked(replace(entry, name=entry.name.split("/", depth)[depth]))
+        yield checked(replace(entry, name=name_without(wrapper, entry.name)))
 
 
 def checked(entry: Entry) -> Entry:
@@ -169,14 +170,8 @@ def label_problem(label: str) -> str:
     return f"label {shown(label)} cannot be the name of a folder" if bad else ""
 
 
-def wrapper_depth(names: Iterable[str]) -> int:
-    """How many folders all `names` have in common and can lose: all but the last one if no other folder is in it."""
-    common: list[str] | None = None
-    deepest = 0
-    for name in names:
-        folders = name.split("/")[:-1]
-        common = folders if common is None else list(os.path.commonprefix([common, folders]))
-        deepest = max(deepest, len(folders))
-    if not common:
-        return 0
-    return len(common) if deepest > len(common) else len(common) - 1
+def name_without(wrapper: str, name: str) -> str:
+    """`name` without the folders that wrap the class folders. A stray image beside these loses its folders."""
+    if not wrapper or name.startswith(f"{wrapper}/"):
+        return name.removeprefix(f"{wrapper}/")
+    return name.rpartition("/")[2]
