@@ -1,6 +1,7 @@
 """Folders of images, and what is in them. Knows neither torch nor MLflow's tracking.
 
 - `decode`: bytes to pictures; the only module that opens an image
+- `kinds`: what a file is that is not read as an image
 - `encode`: pixels to the bytes of a file
 - `colors`: stored values to what a person sees
 - `parallel`: an ordered map over threads

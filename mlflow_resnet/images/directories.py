@@ -16,7 +16,7 @@ from mlflow_resnet.images.index import IndexRow, referenced_rows
 from mlflow_resnet.images.layout import Layout
 from mlflow_resnet.images.own_folders import STORES, is_artifact, is_own_folder
 from mlflow_resnet.images.reasons import os_reason
-from mlflow_resnet.images.rules import BOOKKEEPING, Ignored, is_hidden, is_image
+from mlflow_resnet.images.rules import BOOKKEEPING, Ignored, file_kind, is_hidden
 from mlflow_resnet.images.s3.listing import StoredObject
 from mlflow_resnet.images.sorting import sorted_names
 
@@ -212,7 +212,7 @@ class Walk:
             return "own" if is_own_folder(name, entry.path) else "folder"
         if is_artifact(name):
             return "own"
-        return "image" if is_image(entry.name) and entry.is_file() else "not_images"
+        return file_kind(entry.name) if entry.is_file() else "not_images"
 
     def _leads_inside(self, link: str) -> bool:
         """Whether `link` has a target, inside the root and not a folder around the link itself.

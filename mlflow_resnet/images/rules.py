@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 from mlflow_resnet.images.decode import IMAGE_EXTENSIONS
+from mlflow_resnet.images.kinds import is_unread
 from mlflow_resnet.images.own_folders import MARKER
 
 INDEX_NAME, LEFT_OUT_NAME = "index.parquet", "left_out.csv"  # what `convert` writes beside the images
@@ -17,11 +18,13 @@ class Ignored:
     """How many entries a listing left out, and why. A folder counts once, whatever it holds.
 
     Attributes:
+        unread: pictures, by their extension, in a format that is not read.
         own: what mlflow_resnet or MLflow wrote, see `own_folders`.
     """
 
     hidden: int = 0
     not_images: int = 0
+    unread: int = 0
     outside_links: int = 0
     beside_classes: int = 0
     own: int = 0
@@ -31,6 +34,7 @@ class Ignored:
         facts = {
             "hidden": self.hidden,
             "without an image's extension": self.not_images,
+            "in a format that is not read, such as HEIC (save them as JPEG or PNG)": self.unread,
             "behind links that lead outside or in a circle": self.outside_links,
             "beside the class folders": self.beside_classes,
             "written by mlflow_resnet or MLflow": self.own,
@@ -42,6 +46,13 @@ class Ignored:
 def is_hidden(name: str) -> bool:
     """Whether the name of a file or folder says that it is not part of a data set."""
     return name.startswith(".") or name == "__MACOSX"
+
+
+def file_kind(name: str) -> str:
+    """What a file is by its name: "image", or how `Ignored` calls it."""
+    if is_image(name):
+        return "image"
+    return "unread" if is_unread(name) else "not_images"
 
 
 def is_image(name: str) -> bool:

@@ -62,6 +62,15 @@ def test_ignores_what_is_not_part_of_the_data_and_says_how_much(tmp_path: Path, 
     assert str(found.ignored) == "ignored 4 hidden, 3 without an image's extension, 1 beside the class folders"
 
 
+def test_pictures_of_a_phone_that_are_not_read_are_told(tmp_path: Path, write_image: Write) -> None:
+    write_image("cat/1.png")
+    for name in ("cat/IMG_1.HEIC", "cat/2.avif", "cat/notes.txt"):
+        (tmp_path / name).touch()
+    found = list_labeled(tmp_path).ignored
+    assert found == Ignored(not_images=1, unread=2)
+    assert "2 in a format that is not read, such as HEIC (save them as JPEG or PNG)" in str(found)
+
+
 def test_links_that_loop_or_lead_outside_are_not_followed(tmp_path: Path, write_image: Write) -> None:
     root = tmp_path / "data"
     for name in ("data/cat/1.png", "data/cat/in/2.png", "data/dog/3.png", "secret/s.png"):

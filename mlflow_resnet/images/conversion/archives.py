@@ -19,7 +19,7 @@ from mlflow_resnet.errors import InvalidDatasetError, printable
 from mlflow_resnet.images.decode import MAX_IMAGE_BYTES
 from mlflow_resnet.images.own_folders import is_artifact
 from mlflow_resnet.images.reasons import one_line
-from mlflow_resnet.images.rules import is_hidden, is_image
+from mlflow_resnet.images.rules import file_kind, is_hidden
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2")
 MAX_ARCHIVE_BYTES = 100 * 2**30  # of all members, unpacked
@@ -47,8 +47,8 @@ def archive_members(source: Source, ignored: Counter[str]) -> Iterator[tuple[str
                 ignored["hidden"] += 1
             elif is_artifact(name):
                 ignored["own"] += 1
-            elif not is_image(name):
-                ignored["not_images"] += 1
+            elif (kind := file_kind(name)) != "image":
+                ignored[kind] += 1
             else:
                 yield name, partial(_read, source, open_member)
 
