@@ -47,6 +47,7 @@ def convert(options: ConvertOptions) -> Converted:
             transfer=options.transfer,
             threads=options.num_workers,
             csv_formulas=options.csv_formulas,
+            follow_links=options.follow_links,
             on_image=bar.update,
         )
 
@@ -86,6 +87,7 @@ def split(options: SplitOptions) -> list[LabeledDirectory]:
             group_column=options.group_column,
             duplicates=options.duplicates,
             threads=options.num_workers,
+            follow_links=options.follow_links,
         )
 
 
@@ -128,7 +130,7 @@ def audit(options: AuditOptions) -> Audit:
 
 def audited_directory(part: str, uri: str, options: AuditOptions) -> list[AuditedImage]:
     """Every image of a labeled directory, with what is found out about it."""
-    directory = labeled_directory(uri)
+    directory = labeled_directory(uri, follow_links=options.follow_links)
     if directory.advice:
         say(f"{part}: {directory.advice}")
     threads = options.num_workers or default_threads()

@@ -56,7 +56,8 @@ def explain(options: ExplainOptions) -> Explained:
             mark_own(folder)
             predictor = load_predictor(options.model_uri, options)
             ignored = Counter[str]()
-            sources = islice(directory_sources(options.image_dir, ignored), options.max_images or None)
+            listing = directory_sources(options.image_dir, ignored, follow_links=options.follow_links)
+            sources = islice(listing, options.max_images or None)
             with tqdm(desc="explaining", unit="img", leave=False, disable=None) as bar:
                 found = explained(predictor, map(staying_inside, sources), options.batch_size)
                 rows = list(written(found, predictor.classes, folder, bar.update))

@@ -80,7 +80,7 @@ def export(options: ExportOptions) -> Exported:
         with new_directory(options.output_dir) as folder:
             mark_own(folder)
             classifier = flavor.load_model(options.model_uri)
-            data = scanned_dataset(options.image_dir, options.on_bad_image, options.num_workers, "evaluation")
+            data = scanned_dataset(options.image_dir, options, "evaluation")
             write_model(classifier, options, folder)
             parity = compared(classifier, options, folder, data)
             if options.precision == "int8":
@@ -108,7 +108,7 @@ def calibration_pictures(classifier: ImageClassifier, options: ExportOptions) ->
 
     Those that cannot be read are left out.
     """
-    directory = labeled_directory(options.calibration_dir)
+    directory = labeled_directory(options.calibration_dir, follow_links=options.follow_links)
     chosen = evenly_spread(len(directory), CALIBRATION_IMAGES)
     load = partial(picture_at, classifier.preprocessing)
     paths = [directory.paths[index] for index in chosen]

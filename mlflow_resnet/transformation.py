@@ -83,7 +83,10 @@ def transform(options: TransformOptions, on_image: Callable[[], object] = lambda
     if not is_remote(options.image_dir):
         check_apart(options.image_dir, [options.output_dir])  # the next listing would take it for a class
     ignored, unreadable, taken = Counter[str](), dict[str, str](), set[str]()
-    entries = (stored_entries if is_remote(options.image_dir) else folder_entries)(options.image_dir, ignored)
+    if is_remote(options.image_dir):
+        entries = stored_entries(options.image_dir, ignored)
+    else:
+        entries = folder_entries(options.image_dir, ignored, options.follow_links)
     with new_directory(options.output_dir) as folder:
         for entry, result in map_ordered(apply, entries, options.num_workers or default_threads()):
             if isinstance(result, str):

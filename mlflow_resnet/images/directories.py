@@ -34,7 +34,7 @@ class LabeledDirectory:
         source: path or URI, as the user gave it.
         names: relative to the source, with "/" between their parts.
         objects: what was copied from an object store, with key, size and ETag; empty for a local directory.
-        references: whether an index says where the images are, which anybody may have written.
+        references: whether an index or links lead to the images, which anybody may have made.
         advice: what looks unusual about the folders, in a clause for a message; empty if nothing does.
     """
 
@@ -73,15 +73,18 @@ class LabeledDirectory:
         return self.subset([index for index, name in enumerate(self.names) if name not in unwanted])
 
 
-def list_labeled(root: str | os.PathLike[str]) -> LabeledDirectory:
+def list_labeled(root: str | os.PathLike[str], follow_links: bool = False) -> LabeledDirectory:
     """The images of a directory with one folder per class. A class's images lie at any depth in its folder.
 
-    Sorted by class, then within each folder by name, files before folders. Raises NotLabeledDatasetError if there are
-    images but no class folders, InvalidDatasetError if there are no images or `root` cannot be listed.
+    Sorted by class, then within each folder by name, files before folders. `follow_links`: see `Walk`.
+
+    Raises:
+        NotLabeledDatasetError: if there are images but no class folders.
+        InvalidDatasetError: if there are no images, the folders are no classes, or `root` cannot be listed.
     """
     if rows := referenced_rows(root):
         return labeled_references(root, rows)
-    walk = Walk(root)
+    walk = Walk(root, follow_links=follow_links)
     classes: list[str] = []
     walk.ignored["beside_classes"] = sum(1 for _ in walk.images_in("", classes))
     classes.sort()
@@ -92,7 +95,8 @@ def list_labeled(root: str | os.PathLike[str]) -> LabeledDirectory:
         if len(names) == count and (walk.ignored["own"] > own or label in STORES):
             classes.remove(label)  # it holds nothing but what we wrote
             walk.ignored["own"] = own + 1
-    return labeled(root, names, [os.path.join(root, name) for name in names], walk.ignored, classes)
+    found = labeled(root, names, [os.path.join(root, name) for name in names], walk.ignored, classes)
+    return replace(found, references=follow_links)
 
 
 def labeled_references(root: str | os.PathLike[str], rows: Sequence[IndexRow]) -> LabeledDirectory:
@@ -151,13 +155,17 @@ def no_images(root: str | os.PathLike[str], ignored: Ignored) -> InvalidDatasetE
 class Walk:
     """Walks a directory by our rules; `ignored` counts what they leave out.
 
-    Holds the names of one folder's folders, and of its images no more than `sorted_names` does.
+    Holds the names of one folder's folders, and of its images no more than `sorted_names` does. With `follow_links` it
+    follows those that lead out of the directory too, as DVC, git-annex and the cache of Hugging Face have them.
     """
 
-    def __init__(self, root: str | os.PathLike[str], ignored: Counter[str] | None = None) -> None:
+    def __init__(
+        self, root: str | os.PathLike[str], ignored: Counter[str] | None = None, follow_links: bool = False
+    ) -> None:
         self.root = os.fspath(root)
         self.real_root = os.path.realpath(self.root)
         self.ignored = Counter() if ignored is None else ignored
+        self.follow_links = follow_links
         if not os.path.isdir(self.root):
             raise InvalidDatasetError(root, "not a directory" if os.path.lexists(self.root) else "does not exist")
         with _listing_errors(self.root), os.scandir(self.root) as entries:
@@ -206,21 +214,23 @@ class Walk:
     def _kind(self, entry: os.DirEntry[str], name: str) -> str:
         if is_hidden(entry.name):
             return "hidden"
-        if entry.is_symlink() and not self._leads_inside(entry.path):
-            return "outside_links"
+        if entry.is_symlink() and (problem := self._problem_of_link(entry.path)):
+            return problem
         if entry.is_dir():
             return "own" if is_own_folder(name, entry.path) else "folder"
         if is_artifact(name):
             return "own"
         return file_kind(entry.name) if entry.is_file() else "not_images"
 
-    def _leads_inside(self, link: str) -> bool:
-        """Whether `link` has a target, inside the root and not a folder around the link itself.
+    def _problem_of_link(self, link: str) -> str:
+        """Why a link is not followed, as `Ignored` calls it; empty if it is.
 
-        A link in one class to the root would give it the images of all classes.
+        A link in one class to the root, or to another folder around it, would give it the images of all classes.
         """
         target, around = os.path.realpath(link), os.path.realpath(os.path.dirname(link))
-        return os.path.exists(link) and _contains(self.real_root, target) and not _contains(target, around)
+        if not os.path.exists(link) or _contains(target, around):
+            return "broken_links"
+        return "" if self.follow_links or _contains(self.real_root, target) else "outside_links"
 
 
 def _contains(folder: str, path: str) -> bool:

@@ -26,6 +26,8 @@ class Ignored:
     not_images: int = 0
     unread: int = 0
     outside_links: int = 0
+    broken_links: int = 0
+    archived_links: int = 0
     beside_classes: int = 0
     own: int = 0
 
@@ -35,7 +37,9 @@ class Ignored:
             "hidden": self.hidden,
             "without an image's extension": self.not_images,
             "in a format that is not read, such as HEIC (save them as JPEG or PNG)": self.unread,
-            "behind links that lead outside or in a circle": self.outside_links,
+            "behind links that lead outside (--follow-links follows them)": self.outside_links,
+            "behind links that lead nowhere or in a circle": self.broken_links,
+            "links in the archive, which are not followed (unpack it, and give the folder)": self.archived_links,
             "beside the class folders": self.beside_classes,
             "written by mlflow_resnet or MLflow": self.own,
         }

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mlflow_resnet.options.base import (
     BATCH_SIZE,
+    FOLLOW_LINKS,
     IMAGE_DIR_LABELED,
     NUM_WORKERS,
     ON_BAD_IMAGE,
@@ -40,6 +41,7 @@ class ExportOptions(Options):
     )
     batch_size: int = option(BATCH_SIZE, 32, at_least=1)
     on_bad_image: str = option(ON_BAD_IMAGE, "error", choices=("error", "skip"))
+    follow_links: bool = option(FOLLOW_LINKS, False)
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
 
     def combinations(self) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from mlflow_resnet.options.base import (
     BATCH_SIZE,
     DEVICE,
+    FOLLOW_LINKS,
     IMAGE_DIR_LABELED,
     METRICS,
     NUM_WORKERS,
@@ -35,6 +36,7 @@ class PromoteOptions(Options):
     batch_size: int = option(BATCH_SIZE, 32, at_least=1)
     on_bad_image: str = option(ON_BAD_IMAGE, "error", choices=("error", "skip"))
     device: str = option(DEVICE, "auto")
+    follow_links: bool = option(FOLLOW_LINKS, False)
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
 
     def combinations(self) -> list[str]:
@@ -65,6 +67,7 @@ class ShadowOptions(Options):
     image_dir: str = option("images at any depth below this directory, local or s3://; they need no labels")
     batch_size: int = option(BATCH_SIZE, 32, at_least=1)
     device: str = option(DEVICE, "auto")
+    follow_links: bool = option(FOLLOW_LINKS, False)
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
 
 

@@ -11,6 +11,7 @@ from mlflow_resnet.options.base import (
     BATCH_SIZE,
     CSV_FORMULAS,
     DEVICE,
+    FOLLOW_LINKS,
     IMAGE_DIR_LABELED,
     MAX_SEED,
     NUM_WORKERS,
@@ -71,6 +72,7 @@ class ScoreOptions(Options):
     device: str = option(DEVICE, "auto")
     backend: str = option(BACKEND, "auto", choices=BACKENDS)
     precision: str = option(SCORING_PRECISION, "auto", choices=(*PRECISIONS, "int8"))
+    follow_links: bool = option(FOLLOW_LINKS, False)
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
 
     @property
@@ -99,6 +101,7 @@ class ExplainOptions(Options):
     csv_formulas: str = option(CSV_FORMULAS, "quoted", choices=("quoted", "raw"))
     batch_size: int = option(BATCH_SIZE, 32, at_least=1)
     device: str = option(DEVICE, "auto")
+    follow_links: bool = option(FOLLOW_LINKS, False)
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
 
 
@@ -117,6 +120,7 @@ class EvaluateOptions(Options):
     device: str = option(DEVICE, "auto")
     backend: str = option(BACKEND, "auto", choices=BACKENDS)
     precision: str = option(SCORING_PRECISION, "auto", choices=(*PRECISIONS, "int8"))
+    follow_links: bool = option(FOLLOW_LINKS, False)
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
 
     def combinations(self) -> list[str]:
@@ -142,6 +146,7 @@ class ConvertOptions(Options):
         choices=TRANSFERS,
     )
     csv_formulas: str = option(CSV_FORMULAS, "quoted", choices=("quoted", "raw"))
+    follow_links: bool = option(FOLLOW_LINKS, False)
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
 
 
@@ -169,6 +174,7 @@ class SplitOptions(Options):
         "exact",
         choices=DUPLICATES,
     )
+    follow_links: bool = option(FOLLOW_LINKS, False)
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
 
     def combinations(self) -> list[str]:
@@ -201,6 +207,7 @@ class TransformOptions(Options):
         choices=("training", "inference"),
     )
     random_seed: int = option("seed of what is random", 1, at_least=0, below=MAX_SEED)
+    follow_links: bool = option(FOLLOW_LINKS, False)
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
 
 
@@ -214,6 +221,7 @@ class AuditOptions(Options):
     val_dir: str = option("the same for validation; empty: audit train_dir alone", "")
     near_duplicates: bool = option("look for pictures that look alike too (needs imagehash)", True)
     fail_on: str = option(f"exit with 2 if there are any of these, with commas between: {', '.join(FINDINGS)}", "")
+    follow_links: bool = option(FOLLOW_LINKS, False)
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
 
     @property

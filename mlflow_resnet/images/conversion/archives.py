@@ -60,7 +60,7 @@ def _zip_members(source: Source, ignored: Counter[str]) -> Members:
         _check_apart(source, members)
         for member in members:
             if stat.S_ISLNK(member.external_attr >> 16):
-                ignored["outside_links"] += 1
+                ignored["archived_links"] += 1
             elif not member.is_dir():
                 yield member.filename, partial(archive.open, member)
 
@@ -85,7 +85,7 @@ def _tar_members(source: Source, ignored: Counter[str]) -> Members:
             if member.isfile():
                 yield member.name, partial(archive.extractfile, member)
             elif not member.isdir():
-                ignored["outside_links" if member.issym() or member.islnk() else "not_images"] += 1
+                ignored["archived_links" if member.issym() or member.islnk() else "not_images"] += 1
         _check_end(archive)
 
 

@@ -76,6 +76,7 @@ def convert(
     transfer: str = "copy",
     threads: int = 0,
     csv_formulas: str = QUOTED,
+    follow_links: bool = False,
     on_image: Callable[[], object] = lambda: None,
 ) -> Converted:
     """Copies the readable images of a source to `output_dir`, in class folders or flat, and lists them in an index.
@@ -91,6 +92,7 @@ def convert(
             index alone: the images stay where they are.
         threads: that read and check images; 0: one per core.
         csv_formulas: in the table of what was left out, see `text.spreadsheets`.
+        follow_links: in a folder, also those that lead out of it.
         on_image: called for each image, in this thread.
 
     Raises:
@@ -109,7 +111,7 @@ def convert(
         journal.recall(read_index(folder)[0])
         before = set(journal.rows)
         taken = {row.name.casefold() for row in journal.rows.values()}
-        entries = entries_of(source, Columns(image_column, label_column), image_root, ignored)
+        entries = entries_of(source, Columns(image_column, label_column), image_root, ignored, follow_links)
         new = unknown(entries, journal)
         for examined in map_ordered(examine, new, threads or default_threads(), weigh=lambda entry: entry.size):
             if examined.row is None:

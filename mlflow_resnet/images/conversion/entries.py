@@ -57,7 +57,9 @@ class Entry:
         return self.name.partition("/")[0] if "/" in self.name else ""
 
 
-def entries_of(source: str, columns: Columns, image_root: str, ignored: Counter[str]) -> Iterator[Entry]:
+def entries_of(
+    source: str, columns: Columns, image_root: str, ignored: Counter[str], follow_links: bool = False
+) -> Iterator[Entry]:
     """The images in `source`, in folders named after their classes. Folders that only wrap class folders are dropped.
 
     Args:
@@ -65,6 +67,7 @@ def entries_of(source: str, columns: Columns, image_root: str, ignored: Counter[
         columns: of a table; empty names are found out.
         image_root: what relative paths in a table or in annotations begin from; empty: the folder of that file.
         ignored: counts what else is there, by the fields of `Ignored`.
+        follow_links: in a folder, see `Walk`.
 
     Raises:
         InvalidDatasetError: if the source is none of these, or is damaged.
@@ -86,7 +89,7 @@ def entries_of(source: str, columns: Columns, image_root: str, ignored: Counter[
         kinds = ", ".join((*ARCHIVE_SUFFIXES, *TABLE_SUFFIXES, ANNOTATIONS_SUFFIX))
         raise InvalidDatasetError(source, f"not a directory, nor a file of a known kind ({kinds})")
     else:
-        listing = partial(folder_entries, source)
+        listing = partial(folder_entries, source, follow_links=follow_links)
     wrapper = Layout(entry.name for entry in listing(Counter())).unwrapped()
     for entry in listing(ignored):
         yield checked(replace(entry, name=name_without(wrapper, entry.name)))
@@ -98,8 +101,8 @@ def checked(entry: Entry) -> Entry:
     return replace(entry, problem=f"its name {problem}") if problem else entry
 
 
-def folder_entries(source: str, ignored: Counter[str]) -> Iterator[Entry]:
-    for name in Walk(source, ignored).images(""):
+def folder_entries(source: str, ignored: Counter[str], follow_links: bool = False) -> Iterator[Entry]:
+    for name in Walk(source, ignored, follow_links).images(""):
         path = os.path.abspath(os.path.join(source, name))
         yield Entry(name, encodable(path), partial(read_bytes, path), path)
 

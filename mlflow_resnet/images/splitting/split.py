@@ -48,6 +48,7 @@ def split(
     group_column: str = "",
     duplicates: str = "ignore",
     threads: int = 0,
+    follow_links: bool = False,
 ) -> list[LabeledDirectory]:
     """Copies a labeled directory, local or in S3, into two new ones, or three. Names stay, and all class folders.
 
@@ -60,7 +61,7 @@ def split(
     """
     outputs = [os.fspath(output) for output in (train_dir, val_dir, test_dir) if output]
     check_apart(os.fspath(image_dir), outputs)
-    directory = labeled_directory(os.fspath(image_dir))
+    directory = labeled_directory(os.fspath(image_dir), follow_links=follow_links)
     sizes = Sizes(fraction, test_fraction if test_dir else 0, train_count, val_count, test_count if test_dir else 0)
     groups = groups_of(
         directory,
