@@ -103,40 +103,34 @@ def convert(
     if os.path.isdir(source):
         check_apart(source, [output])  # the next call would take it for a class
     facts = {SOURCE: without_credentials(encodable(source)), TRANSFER: transfer}
-    key = hashlib.sha256("\0".join(facts.values()).encode()).hexdigest()[:8]
     with (
-        resumable_directory(output_dir, key, lambda path: read_index(path)[1] == facts) as folder,
+        resumable_directory(output_dir, key_of(facts), lambda path: read_index(path)[1] == facts) as folder,
         Journal(folder) as journal,
     ):
         journal.recall(read_index(folder)[0])
         before = set(journal.rows)
         taken = {row.name.casefold() for row in journal.rows.values()}
-        entries = entries_of(source, Columns(image_column, label_column), image_root, ignored, follow_links)
-        new = unknown(entries, journal)
+        columns = Columns(image_column, label_column)
+        new = unknown(entries_of(source, columns, image_root, ignored, follow_links), journal)
         for examined in map_ordered(examine, new, threads or default_threads(), weigh=lambda entry: entry.size):
             if examined.row is None:
                 left_out[examined.entry.source] = examined.problem
                 keep_class(folder, examined.entry)
             else:
-                name = journal.name_of(examined.entry.source, examined.entry.label) or unique(named(examined), taken)
-                write(path_below(folder, name), examined, transfer)
-                journal.add(replace(examined.row, name=name))
+                store(examined, examined.row, folder, journal, taken, transfer)
             on_image()
         rows = journal.rows.values()
         if not rows:
             raise nothing(source, Ignored(**ignored), left_out)
-        layout = Layout(row.name for row in rows)
-        parts = layout.parts()
-        if parts and transfer == REFERENCE:
-            raise parts_by_reference(source, tuple(parts))
-        complete(folder, rows, facts, left_out, csv_formulas)
-        classes = {row.label for row in rows} | {entry.name for entry in folder.iterdir() if entry.is_dir()}
-    if parts:
-        classes = {label for part in parts for label in layout.labels(part)}
-    added = len(journal.rows.keys() - before)
-    found = tuple(sorted(classes - {""}))
-    advice = "; ".join(filter(None, [beside_classes(layout), layout.problem(output) or layout.advice(output)]))
-    return Converted(len(rows), added, found, left_out, Ignored(**ignored), tuple(parts), advice)
+        layout = complete(folder, rows, facts, left_out, csv_formulas)
+        classes = classes_in(folder, layout)
+    added, parts, advice = len(journal.rows.keys() - before), tuple(layout.parts()), advice_on(layout, output)
+    return Converted(len(rows), added, classes, left_out, Ignored(**ignored), parts, advice)
+
+
+def key_of(facts: dict[str, str]) -> str:
+    """8 hex digits that identify a conversion."""
+    return hashlib.sha256("\0".join(facts.values()).encode()).hexdigest()[:8]
 
 
 def unknown(entries: Iterable[Entry], journal: Journal) -> Iterator[Entry]:
@@ -204,6 +198,13 @@ def unique(name: str, taken: set[str]) -> str:
     return name
 
 
+def store(examined: Examined, row: IndexRow, folder: Path, journal: Journal, taken: set[str], transfer: str) -> None:
+    """Puts an image below `folder`, where an earlier call had it, or under a name that is not taken."""
+    name = journal.name_of(examined.entry.source, examined.entry.label) or unique(named(examined), taken)
+    write(path_below(folder, name), examined, transfer)
+    journal.add(replace(row, name=name))
+
+
 def write(path: Path, examined: Examined, transfer: str) -> None:
     """Puts an image at `path`."""
     if transfer != "copy" and not examined.entry.path:
@@ -235,11 +236,19 @@ def no_file(entry: Entry, transfer: str) -> InvalidOptionsError:
 
 def complete(
     folder: Path, rows: Iterable[IndexRow], facts: dict[str, str], left_out: dict[str, str], csv_formulas: str
-) -> None:
-    """Writes the index and the table of what was left out; the journal has no more to say."""
+) -> Layout:
+    """Writes the index and the table of what was left out; the journal has no more to say. Returns how the folders lie.
+
+    Raises:
+        InvalidDatasetError: if they are parts of a data set, which an index of references cannot tell apart.
+    """
+    layout = Layout(row.name for row in rows)
+    if layout.parts() and facts[TRANSFER] == REFERENCE:
+        raise parts_by_reference(facts[SOURCE], layout)
     write_index(folder, rows, facts)
     write_left_out(folder, left_out, csv_formulas)
     (folder / JOURNAL_NAME).unlink()
+    return layout
 
 
 def write_left_out(folder: Path, left_out: dict[str, str], csv_formulas: str) -> None:
@@ -251,13 +260,22 @@ def write_left_out(folder: Path, left_out: dict[str, str], csv_formulas: str) ->
         write_csv(table, folder / LEFT_OUT_NAME, csv_formulas)
 
 
-def beside_classes(layout: Layout) -> str:
-    count = layout.images[""] if layout.folders[""] else 0
-    return f"{count} of them beside the class folders" if count else ""
+def classes_in(folder: Path, layout: Layout) -> tuple[str, ...]:
+    """What the class folders are called, of parts of a data set those in them. One may have no readable image."""
+    if parts := layout.parts():
+        return tuple(sorted({label for part in parts for label in layout.labels(part)}))
+    return tuple(sorted({*layout.folders[""], *(entry.name for entry in folder.iterdir() if entry.is_dir())}))
 
 
-def parts_by_reference(source: str, parts: tuple[str, ...]) -> InvalidDatasetError:
-    problem = f"its folders {listed(map(repr, parts))} are parts of a data set, and no classes"
+def advice_on(layout: Layout, output: str) -> str:
+    """What is unusual about the folders, in a line."""
+    loose = layout.images[""] if layout.folders[""] else 0
+    beside = f"{loose} of them beside the class folders" if loose else ""
+    return "; ".join(filter(None, [beside, layout.problem(output) or layout.advice(output)]))
+
+
+def parts_by_reference(source: str, layout: Layout) -> InvalidDatasetError:
+    problem = f"its folders {listed(map(repr, layout.parts()))} are parts of a data set, and no classes"
     return InvalidDatasetError(source, f"{problem}. Convert each of them alone, or give --transfer copy")
 
 
