@@ -24,7 +24,7 @@ from mlflow_resnet.images.decode import decode
 from mlflow_resnet.images.directories import no_images
 from mlflow_resnet.images.encode import png_of
 from mlflow_resnet.images.names import name_problem, path_below
-from mlflow_resnet.images.output import check_apart, new_directory, output_errors
+from mlflow_resnet.images.output import check_outside, new_directory, output_errors
 from mlflow_resnet.images.parallel import default_threads, map_ordered
 from mlflow_resnet.images.reasons import one_line, os_reason
 from mlflow_resnet.images.rules import Ignored
@@ -81,7 +81,7 @@ def transform(options: TransformOptions, on_image: Callable[[], object] = lambda
         steps = [step for step in steps if step[0] in FIXED]
     apply = partial(transformed, composed(steps), options.random_seed)
     if not is_remote(options.image_dir):
-        check_apart(options.image_dir, [options.output_dir])  # the next listing would take it for a class
+        check_outside(options.image_dir, options.output_dir)
     ignored, unreadable, taken = Counter[str](), dict[str, str](), set[str]()
     if is_remote(options.image_dir):
         entries = stored_entries(options.image_dir, ignored)

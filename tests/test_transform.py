@@ -110,7 +110,7 @@ def test_a_random_crop_larger_than_the_image_costs_the_image(folder):
 def test_files_and_folders_that_cannot_be_used(folder, tmp_path):
     with pytest.raises(InvalidOptionsError, match="missing.json: no such file"):
         transform(given(folder, transformation=str(tmp_path / "missing.json")))
-    with pytest.raises(OutputError, match="give a directory apart from it"):
+    with pytest.raises(OutputError, match="is not empty"):
         transform(given(folder, output="images"))
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "x.txt").touch()

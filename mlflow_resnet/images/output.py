@@ -140,6 +140,14 @@ def check_apart(source: str, outputs: Sequence[str]) -> None:
                 raise OutputError(output, f"is {other}, in it or around it; give a directory apart from it")
 
 
+def check_outside(source: str, output: str | os.PathLike[str]) -> None:
+    """Raises OutputError if a directory would be written inside the one that it is made of."""
+    around, inside = os.path.realpath(source), os.path.realpath(output)
+    if inside != around and Path(inside).is_relative_to(around):
+        problem = f"is in {around}, whose next listing would take it for a class; give a directory apart from it"
+        raise OutputError(output, problem)
+
+
 def synced(path: Path) -> None:
     """Has the system write a file, or a folder's list of names, to the disk."""
     handle = os.open(path, os.O_RDONLY)

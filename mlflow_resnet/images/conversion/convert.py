@@ -28,7 +28,7 @@ from mlflow_resnet.images.directories import no_images
 from mlflow_resnet.images.index import REFERENCE, SOURCE, TRANSFER, IndexRow, read_index, write_index
 from mlflow_resnet.images.layout import Layout
 from mlflow_resnet.images.names import path_below
-from mlflow_resnet.images.output import check_apart, resumable_directory
+from mlflow_resnet.images.output import check_outside, resumable_directory
 from mlflow_resnet.images.parallel import default_threads, map_ordered
 from mlflow_resnet.images.reasons import os_reason
 from mlflow_resnet.images.rules import LEFT_OUT_NAME, Ignored, is_image
@@ -101,7 +101,7 @@ def convert(
     """
     source, output, ignored, left_out = os.fspath(source), os.fspath(output_dir), Counter[str](), dict[str, str]()
     if os.path.isdir(source):
-        check_apart(source, [output])  # the next call would take it for a class
+        check_outside(source, output)
     facts = {SOURCE: without_credentials(encodable(source)), TRANSFER: transfer}
     with (
         resumable_directory(output_dir, key_of(facts), lambda path: read_index(path)[1] == facts) as folder,
