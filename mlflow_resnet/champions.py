@@ -79,7 +79,7 @@ def promote(options: PromoteOptions) -> promotion.Comparison:
         candidate = versions.resolve(options.model_uri)
         model = versions.registered_model(candidate.name)
         champion = aliases.version_with(model, options.alias)
-        dataset = scanned_dataset(options.image_dir, options.on_bad_image, options.num_workers, "evaluation")
+        dataset = scanned_dataset(options.image_dir, options, "evaluation")
         measured = measure(options, candidate, dataset)
         against = measure_champion(options, candidate, champion, dataset) if champion else None
         proof = signed_if_possible(evidence_of(measured, against, dataset, options.alias))

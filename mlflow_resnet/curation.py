@@ -54,6 +54,8 @@ def convert(options: ConvertOptions) -> Converted:
             transfer=options.transfer,
             threads=options.num_workers,
             csv_formulas=options.csv_formulas,
+            follow_links=options.follow_links,
+            called=options.output_dir,
             on_image=bar.update,
         )
 
@@ -93,6 +95,7 @@ def split(options: SplitOptions) -> list[LabeledDirectory]:
             group_column=options.group_column,
             duplicates=options.duplicates,
             threads=options.num_workers,
+            follow_links=options.follow_links,
         )
 
 
@@ -135,7 +138,9 @@ def audit(options: AuditOptions) -> Audit:
 
 def audited_directory(part: str, uri: str, options: AuditOptions) -> list[AuditedImage]:
     """Every image of a labeled directory, with what is found out about it."""
-    directory = labeled_directory(uri)
+    directory = labeled_directory(uri, follow_links=options.follow_links)
+    if directory.advice:
+        say(f"{part}: {directory.advice}")
     threads = options.num_workers or default_threads()
     with (
         FactsJournal(private_cache(), uri) as journal,

@@ -17,6 +17,7 @@ from mlflow_resnet.images.destinations import destination
 from mlflow_resnet.images.directories import no_images
 from mlflow_resnet.images.names import name_problem
 from mlflow_resnet.images.output import new_directory
+from mlflow_resnet.images.own_folders import mark_own
 from mlflow_resnet.images.rules import Ignored
 from mlflow_resnet.images.sources import ImageSource, check_directories, directory_sources, failing_source
 from mlflow_resnet.model.prediction import Prediction
@@ -58,9 +59,11 @@ def explain(options: ExplainOptions) -> Explained:
         check_directories(options.image_dir)
         check_servers_of(options.model_uri)
         with destination(options.output_dir) as place, new_directory(place) as folder:
+            mark_own(folder)
             predictor = load_predictor(options.model_uri, options)
             ignored = Counter[str]()
-            sources = islice(directory_sources(options.image_dir, ignored), options.max_images or None)
+            listing = directory_sources(options.image_dir, ignored, follow_links=options.follow_links)
+            sources = islice(listing, options.max_images or None)
             with tqdm(desc="explaining", unit="img", leave=False, disable=None) as bar:
                 found = explained(predictor, map(staying_inside, sources), options.batch_size)
                 rows = list(written(found, predictor.classes, folder, bar.update))

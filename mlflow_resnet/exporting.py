@@ -16,6 +16,7 @@ from mlflow_resnet.evaluation.evaluate import evaluate
 from mlflow_resnet.images.destinations import destination
 from mlflow_resnet.images.directories import evenly_spread
 from mlflow_resnet.images.output import new_directory
+from mlflow_resnet.images.own_folders import mark_own
 from mlflow_resnet.images.parallel import default_threads, map_ordered
 from mlflow_resnet.images.sources import check_directories, file_source, labeled_directory
 from mlflow_resnet.model.backends.exported import write_export
@@ -84,8 +85,9 @@ def export(options: ExportOptions) -> Exported:
             check_servers(registry=True)
         with destination(options.output_dir) as place:
             with new_directory(place) as folder:
+                mark_own(folder)
                 classifier = flavor.load_model(options.model_uri)
-                data = scanned_dataset(options.image_dir, options.on_bad_image, options.num_workers, "evaluation")
+                data = scanned_dataset(options.image_dir, options, "evaluation")
                 write_model(classifier, options, folder)
                 parity = compared(classifier, options, folder, data)
                 if options.precision == "int8":
@@ -113,7 +115,7 @@ def calibration_pictures(classifier: ImageClassifier, options: ExportOptions) ->
 
     Those that cannot be read are left out.
     """
-    directory = labeled_directory(options.calibration_dir)
+    directory = labeled_directory(options.calibration_dir, follow_links=options.follow_links)
     chosen = evenly_spread(len(directory), CALIBRATION_IMAGES)
     load = partial(picture_at, classifier.preprocessing)
     paths = [directory.paths[index] for index in chosen]

@@ -147,7 +147,7 @@ def score(options: ScoreOptions) -> ScoredFile:
     """
     with attached_run_ends_with():
         check_suffix(options.output)
-        images = Selection(options.image_dir, *options.part)
+        images = Selection(options.image_dir, *options.part, options.follow_links)
         images.check()
         check_servers_of(options.model_uri)
         ignored: Counter[str] = Counter()
@@ -224,7 +224,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         check_servers(registry=options.model_uri.startswith("models:/"))
         predictor = load_predictor(options.model_uri, options, options.precision, options.backend)
         predictor = predictor.at_test_time(options.tta, options.resolution)
-        dataset = scanned_dataset(options.image_dir, options.on_bad_image, options.num_workers, "evaluation")
+        dataset = scanned_dataset(options.image_dir, options, "evaluation")
         evaluation = evaluate_images(predictor, dataset.directory, options.batch_size)
         with recorded_run(f"evaluate {options.model_uri}", asdict(options)) as run:
             recorder = recorder_of(run)

@@ -80,7 +80,7 @@ def scanned_test_data(options: TrainOptions, train_set: ImageDirectoryDataset) -
     """The images to measure the finished model on, if there are any."""
     if not options.test_dir:
         return None
-    test_set = scanned_dataset(options.test_dir, options.on_bad_image, options.num_workers, "test")
+    test_set = scanned_dataset(options.test_dir, options, "test")
     targets_of(test_set.directory, train_set.directory.class_names, "the training images")
     return test_set
 

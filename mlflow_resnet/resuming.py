@@ -18,6 +18,7 @@ import torch
 from mlflow_resnet.console import say
 from mlflow_resnet.errors import CheckpointError, OutputError, listed
 from mlflow_resnet.images.output import output_errors
+from mlflow_resnet.images.own_folders import mark_own
 from mlflow_resnet.images.owned import follow_links, locked, make_private
 from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.images.sources import is_remote
@@ -60,6 +61,7 @@ def training_folder(options: TrainOptions) -> Iterator[TrainingFolder | None]:
         if not options.checkpoint_dir:
             make_private(path.parent)
         make_private(path)
+        mark_own(path)
         write_file(path / ".writable", b"")
         (path / ".writable").unlink()
     with locked(path, path, CheckpointError):

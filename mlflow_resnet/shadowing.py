@@ -95,7 +95,7 @@ def shadow(options: ShadowOptions) -> Shadowed:
         check_same_classes(champion, challenger)
         ignored = Counter[str]()
         tally = Tally()
-        sources = directory_sources(options.image_dir, ignored)
+        sources = directory_sources(options.image_dir, ignored, follow_links=options.follow_links)
         with tqdm(desc="shadowing", unit="img", leave=False, disable=None) as bar:
             for answer in answers(champion, challenger, sources, options.batch_size):
                 tally.add(answer)

@@ -191,10 +191,9 @@ def converted(result: Converted, output_dir: str) -> str:
     classes = f" of {len(result.classes)} classes" if result.classes else ", without class folders"
     earlier = result.images - result.added
     by_whom = f", {earlier} by an earlier call" if earlier else ""
-    lines = [f"{result.images} images{classes} in {output_dir}{by_whom}"]
-    if ignored := str(result.ignored):
-        lines.append(ignored)
-    lines += result.notes
+    parts = f"{len(result.parts)} parts in " if result.parts else ""
+    lines = [f"{result.images} images{classes} in {parts}{output_dir}{by_whom}"]
+    lines += filter(None, (str(result.ignored), *result.notes, result.advice))
     return in_lines([*lines, *left_out(result.unreadable, f"; {LEFT_OUT_NAME} in that folder has them all")])
 
 
@@ -223,7 +222,8 @@ def audited(result: Audit) -> str:
 
 
 def divided(parts: Sequence[LabeledDirectory]) -> str:
-    return in_lines(f"{len(part)} images of {len(part.classes)} classes in {part.source}" for part in parts)
+    lines = [f"{len(part)} images of {len(part.classes)} classes in {part.source}" for part in parts]
+    return in_lines([*lines, *filter(None, [parts[0].advice])])
 
 
 def exported(result: Exported) -> str:

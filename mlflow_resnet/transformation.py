@@ -25,7 +25,7 @@ from mlflow_resnet.images.destinations import destination
 from mlflow_resnet.images.directories import no_images
 from mlflow_resnet.images.encode import png_of
 from mlflow_resnet.images.names import name_problem, path_below
-from mlflow_resnet.images.output import new_directory, output_errors
+from mlflow_resnet.images.output import check_outside, new_directory, output_errors
 from mlflow_resnet.images.parallel import default_threads, map_ordered
 from mlflow_resnet.images.reasons import one_line, os_reason
 from mlflow_resnet.images.rules import Ignored
@@ -81,8 +81,13 @@ def transform(options: TransformOptions, on_image: Callable[[], object] = lambda
     if options.mode == "inference":
         steps = [step for step in steps if step[0] in FIXED]
     apply = partial(transformed, composed(steps), options.random_seed)
+    if not is_remote(options.image_dir) and not is_remote(options.output_dir):
+        check_outside(options.image_dir, options.output_dir)
     ignored, unreadable, taken = Counter[str](), dict[str, str](), set[str]()
-    entries = (stored_entries if is_remote(options.image_dir) else folder_entries)(options.image_dir, ignored)
+    if is_remote(options.image_dir):
+        entries = stored_entries(options.image_dir, ignored)
+    else:
+        entries = folder_entries(options.image_dir, ignored, options.follow_links)
     with destination(options.output_dir) as place, new_directory(place) as folder:
         for entry, result in map_ordered(apply, entries, options.num_workers or default_threads()):
             if isinstance(result, str):

@@ -68,7 +68,7 @@ def test_every_image_gets_a_picture_and_a_row_that_says_what_the_model_says(trai
     assert list(index["file"]) == names
     assert [error != "" for error in index["error"]] == [name == "" for name in names]
     assert "not an image" in index["error"][2]
-    files = {path.relative_to(folder.parent / "out").as_posix() for path in (folder.parent / "out").rglob("*.*")}
+    files = {path.relative_to(folder.parent / "out").as_posix() for path in (folder.parent / "out").rglob("[!.]*.*")}
     assert files == {"index.csv", *filter(None, names)}
     for image, name in zip(index["image"], names, strict=True):
         if name:

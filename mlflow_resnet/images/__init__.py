@@ -1,12 +1,15 @@
 """Folders of images, and what is in them. Knows neither torch nor MLflow's tracking.
 
 - `decode`: bytes to pictures; the only module that opens an image
+- `kinds`: what a file is that is not read as an image
 - `encode`: pixels to the bytes of a file
 - `colors`: stored values to what a person sees
 - `parallel`: an ordered map over threads
 - `sources`: an image's bytes, wherever they are
 - `s3`: the wherever that is not this machine
 - `rules`: what belongs to a data set, by its name
+- `own_folders`: what mlflow_resnet and MLflow write, which never does
+- `layout`: what folders are: classes, parts of a data set, wrappers
 - `directories`: lists labeled and unlabeled directories
 - `conversion`: folders, archives, S3, tables and annotations to an image directory
 - `index`: the table of its images that a conversion writes

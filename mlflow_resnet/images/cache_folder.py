@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mlflow_resnet.errors import OutputError
+from mlflow_resnet.images.own_folders import mark_own
 from mlflow_resnet.images.owned import follow_links, make_private
 from mlflow_resnet.text.places import local_path, place_problem
 
@@ -36,4 +37,5 @@ def private_cache(cache_dir: str | os.PathLike[str] = "") -> Path:
     folder = follow_links(cache_folder(cache_dir))
     with suppress(OSError):  # whoever writes to it tells
         make_private(folder)
+        mark_own(folder)
     return folder

@@ -79,7 +79,10 @@ def simplify_name(name: str) -> str:
 
 
 def spell_path(text: str) -> list[str]:
-    """What the file that a cell names may be called: as written, without blanks, with Windows' backslashes turned; or a file:// URI's path."""
+    """What the file that a cell names may be called: as written, without blanks, with Windows' backslashes turned.
+
+    A file:// URI names one path.
+    """
     trimmed = text.strip()
     if (path := local_path(trimmed)) != trimmed:
         return [path]

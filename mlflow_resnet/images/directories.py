@@ -13,8 +13,10 @@ import numpy as np
 from mlflow_resnet.errors import InvalidDatasetError, NotLabeledDatasetError, encodable
 from mlflow_resnet.images.decode import IMAGE_EXTENSIONS
 from mlflow_resnet.images.index import IndexRow, referenced_rows
+from mlflow_resnet.images.layout import Layout
+from mlflow_resnet.images.own_folders import STORES, is_artifact, is_own_folder
 from mlflow_resnet.images.reasons import os_reason
-from mlflow_resnet.images.rules import BOOKKEEPING, Ignored, is_hidden, is_image
+from mlflow_resnet.images.rules import BOOKKEEPING, Ignored, file_kind, is_hidden
 from mlflow_resnet.images.s3.listing import StoredObject
 from mlflow_resnet.images.sorting import sorted_names
 from mlflow_resnet.text.places import place_problem
@@ -33,7 +35,8 @@ class LabeledDirectory:
         source: path or URI, as the user gave it.
         names: relative to the source, with "/" between their parts.
         objects: what was copied from an object store, with key, size and ETag; empty for a local directory.
-        references: whether an index says where the images are, which anybody may have written.
+        references: whether an index or links lead to the images, which anybody may have made.
+        advice: what looks unusual about the folders, in a clause for a message; empty if nothing does.
     """
 
     source: str
@@ -44,6 +47,7 @@ class LabeledDirectory:
     ignored: Ignored
     objects: tuple[StoredObject, ...] = ()
     references: bool = False
+    advice: str = ""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -70,20 +74,30 @@ class LabeledDirectory:
         return self.subset([index for index, name in enumerate(self.names) if name not in unwanted])
 
 
-def list_labeled(root: str | os.PathLike[str]) -> LabeledDirectory:
+def list_labeled(root: str | os.PathLike[str], follow_links: bool = False) -> LabeledDirectory:
     """The images of a directory with one folder per class. A class's images lie at any depth in its folder.
 
-    Sorted by class, then within each folder by name, files before folders. Raises NotLabeledDatasetError if there are
-    images but no class folders, InvalidDatasetError if there are no images or `root` cannot be listed.
+    Sorted by class, then within each folder by name, files before folders. `follow_links`: see `Walk`.
+
+    Raises:
+        NotLabeledDatasetError: if there are images but no class folders.
+        InvalidDatasetError: if there are no images, the folders are no classes, or `root` cannot be listed.
     """
     if rows := referenced_rows(root):
         return labeled_references(root, rows)
-    walk = Walk(root)
+    walk = Walk(root, follow_links=follow_links)
     classes: list[str] = []
     walk.ignored["beside_classes"] = sum(1 for _ in walk.images_in("", classes))
     classes.sort()
-    names = [name for label in classes for name in walk.images(label)]
-    return labeled(root, names, [os.path.join(root, name) for name in names], walk.ignored, classes)
+    names: list[str] = []
+    for label in tuple(classes):
+        own, count = walk.ignored["own"], len(names)
+        names += walk.images(label)
+        if len(names) == count and (walk.ignored["own"] > own or label in STORES):
+            classes.remove(label)  # it holds nothing but what we wrote
+            walk.ignored["own"] = own + 1
+    found = labeled(root, names, [os.path.join(root, name) for name in names], walk.ignored, classes)
+    return replace(found, references=follow_links)
 
 
 def labeled_references(root: str | os.PathLike[str], rows: Sequence[IndexRow]) -> LabeledDirectory:
@@ -110,7 +124,7 @@ def labeled(
 
     Raises:
         NotLabeledDatasetError: if no image is in a class folder, but there are images.
-        InvalidDatasetError: if there are none.
+        InvalidDatasetError: if there are none, or the folders are no classes.
     """
     labels = tuple(name.partition("/")[0] for name in names)
     classes = tuple(classes) or tuple(dict.fromkeys(labels))
@@ -119,7 +133,12 @@ def labeled(
         raise NotLabeledDatasetError(source)
     if not names:
         raise no_images(source, left_out)
-    return LabeledDirectory(os.fspath(source), classes, tuple(names), labels, tuple(paths), left_out, tuple(objects))
+    layout = Layout(names)
+    if problem := layout.problem(os.fspath(source)):
+        raise InvalidDatasetError(source, problem)
+    advice = layout.advice(os.fspath(source))
+    columns = tuple(names), labels, tuple(paths)
+    return LabeledDirectory(os.fspath(source), classes, *columns, left_out, tuple(objects), advice=advice)
 
 
 def walk_order(name: str) -> list[tuple[bool, str]]:
@@ -137,13 +156,17 @@ def no_images(root: str | os.PathLike[str], ignored: Ignored) -> InvalidDatasetE
 class Walk:
     """Walks a directory by our rules; `ignored` counts what they leave out.
 
-    Holds the names of one folder's folders, and of its images no more than `sorted_names` does.
+    Holds the names of one folder's folders, and of its images no more than `sorted_names` does. With `follow_links` it
+    follows those that lead out of the directory too, as DVC, git-annex and the cache of Hugging Face have them.
     """
 
-    def __init__(self, root: str | os.PathLike[str], ignored: Counter[str] | None = None) -> None:
+    def __init__(
+        self, root: str | os.PathLike[str], ignored: Counter[str] | None = None, follow_links: bool = False
+    ) -> None:
         self.root = os.fspath(root)
         self.real_root = os.path.realpath(self.root)
         self.ignored = Counter() if ignored is None else ignored
+        self.follow_links = follow_links
         if not os.path.isdir(self.root):
             missing = place_problem(self.root) or "does not exist"
             raise InvalidDatasetError(root, "not a directory" if os.path.lexists(self.root) else missing)
@@ -187,24 +210,29 @@ class Walk:
         with _listing_errors(path), os.scandir(path) as entries:
             for entry in entries:
                 if folder or entry.name not in BOOKKEEPING:
-                    yield self._kind(entry), f"{folder}/{entry.name}" if folder else entry.name
+                    name = f"{folder}/{entry.name}" if folder else entry.name
+                    yield self._kind(entry, name), name
 
-    def _kind(self, entry: os.DirEntry[str]) -> str:
+    def _kind(self, entry: os.DirEntry[str], name: str) -> str:
         if is_hidden(entry.name):
             return "hidden"
-        if entry.is_symlink() and not self._leads_inside(entry.path):
-            return "outside_links"
+        if entry.is_symlink() and (problem := self._problem_of_link(entry.path)):
+            return problem
         if entry.is_dir():
-            return "folder"
-        return "image" if is_image(entry.name) and entry.is_file() else "not_images"
+            return "own" if is_own_folder(name, entry.path) else "folder"
+        if is_artifact(name):
+            return "own"
+        return file_kind(entry.name) if entry.is_file() else "not_images"
 
-    def _leads_inside(self, link: str) -> bool:
-        """Whether `link` has a target, inside the root and not a folder around the link itself.
+    def _problem_of_link(self, link: str) -> str:
+        """Why a link is not followed, as `Ignored` calls it; empty if it is.
 
-        A link in one class to the root would give it the images of all classes.
+        A link in one class to the root, or to another folder around it, would give it the images of all classes.
         """
         target, around = os.path.realpath(link), os.path.realpath(os.path.dirname(link))
-        return os.path.exists(link) and _contains(self.real_root, target) and not _contains(target, around)
+        if not os.path.exists(link) or _contains(target, around):
+            return "broken_links"
+        return "" if self.follow_links or _contains(self.real_root, target) else "outside_links"
 
 
 def _contains(folder: str, path: str) -> bool:

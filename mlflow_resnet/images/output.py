@@ -10,13 +10,14 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mlflow_resnet.errors import MlflowResnetError, OutputError
 from mlflow_resnet.images.owned import can_be_exchanged, follow_links, is_same, locked, make_private, open_to_others
 from mlflow_resnet.images.reasons import os_reason
+from mlflow_resnet.text.places import S3
 
 # Errors of the file system written to, whatever was being written.
 _WRITE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
@@ -129,6 +130,28 @@ def resumable_file(path: str | os.PathLike[str]) -> Iterator[Path]:
                 partial.unlink(missing_ok=True)
                 folder.rmdir()  # if there is nothing to go on with
             raise
+
+
+def check_apart(source: str, outputs: Sequence[str]) -> None:
+    """Raises OutputError if one of the directories is in another one."""
+    paths = [path.rstrip("/") if path.startswith(S3) else os.path.realpath(path) for path in (source, *outputs)]
+    for number, output in enumerate(paths[1:], 1):
+        for other in paths[:number] + paths[number + 1 :]:
+            if is_within(output, other) or is_within(other, output):
+                raise OutputError(output, f"is {other}, in it or around it; give a directory apart from it")
+
+
+def is_within(path: str, other: str) -> bool:
+    """Whether a place is in another one, or is that."""
+    return f"{path}/".startswith(f"{other.rstrip('/')}/")
+
+
+def check_outside(source: str, output: str | os.PathLike[str]) -> None:
+    """Raises OutputError if a directory would be written inside the one that it is made of."""
+    around, inside = os.path.realpath(source), os.path.realpath(output)
+    if inside != around and Path(inside).is_relative_to(around):
+        problem = f"is in {around}, whose next listing would take it for a class; give a directory apart from it"
+        raise OutputError(output, problem)
 
 
 def synced(path: Path) -> None:

@@ -8,6 +8,8 @@ import re
 
 from mlflow_resnet.text.characters import presentable
 
+MOST = 600  # characters of a reason: MLflow and its like need so many to say what is wrong and what helps
+SENTENCE_END = re.compile(r"(?<=[.!?;]) (?=[^a-z])")
 COLORS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # as some libraries have them in their messages
 
 
@@ -19,11 +21,24 @@ def os_reason(error: OSError) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """The message of any exception, or its type's name, on one line of at most 120 characters that can be shown.
+    """The message of any exception, or its type's name, on one line that can be shown, without what is not needed.
 
     Messages about HTTP begin with the address and end with what happened.
     """
     text = presentable(" ".join(COLORS.sub("", str(error)).split()))
     for introduction in ("failed with exception ", "Caused by "):
         text = text.rpartition(introduction)[2]
-    return text[:120] or type(error).__name__
+    return shortened(text) or type(error).__name__
+
+
+def shortened(text: str, most: int = MOST) -> str:
+    """At most so many characters: whole sentences, the first one and then the last ones, which say what helps."""
+    if len(text) <= most:
+        return text
+    first, *sentences = SENTENCE_END.split(text)
+    if len(first) > most - 2:
+        return f"{first[: most - 2].rpartition(' ')[0] or first[: most - 2]} …"
+    last = ""
+    while sentences and len(first) + len(longer := f" {sentences.pop()}{last}") <= most - 2:
+        last = longer
+    return f"{first} …{last}"

@@ -6,27 +6,42 @@ import os
 from dataclasses import dataclass
 
 from mlflow_resnet.images.decode import IMAGE_EXTENSIONS
+from mlflow_resnet.images.kinds import is_unread
+from mlflow_resnet.images.own_folders import MARKER
 
 INDEX_NAME, LEFT_OUT_NAME = "index.parquet", "left_out.csv"  # what `convert` writes beside the images
-BOOKKEEPING = (INDEX_NAME, LEFT_OUT_NAME)
+BOOKKEEPING = (INDEX_NAME, LEFT_OUT_NAME, MARKER)
 
 
 @dataclass(frozen=True)
 class Ignored:
-    """How many entries a listing left out, and why. A hidden folder counts once, whatever it holds."""
+    """How many entries a listing left out, and why. A folder counts once, whatever it holds.
+
+    Attributes:
+        unread: pictures, by their extension, in a format that is not read.
+        own: what mlflow_resnet or MLflow wrote, see `own_folders`.
+    """
 
     hidden: int = 0
     not_images: int = 0
+    unread: int = 0
     outside_links: int = 0
+    broken_links: int = 0
+    archived_links: int = 0
     beside_classes: int = 0
+    own: int = 0
 
     def __str__(self) -> str:
         """A clause for a message, empty if nothing was left out."""
         facts = {
             "hidden": self.hidden,
             "without an image's extension": self.not_images,
-            "behind links that lead outside or in a circle": self.outside_links,
+            "in a format that is not read, such as HEIC (save them as JPEG or PNG)": self.unread,
+            "behind links that lead outside (--follow-links follows them)": self.outside_links,
+            "behind links that lead nowhere or in a circle": self.broken_links,
+            "links in the archive, which are not followed (unpack it, and give the folder)": self.archived_links,
             "beside the class folders": self.beside_classes,
+            "written by mlflow_resnet or MLflow": self.own,
         }
         clauses = [f"{count} {what}" for what, count in facts.items() if count]
         return "ignored " + ", ".join(clauses) if clauses else ""
@@ -35,6 +50,13 @@ class Ignored:
 def is_hidden(name: str) -> bool:
     """Whether the name of a file or folder says that it is not part of a data set."""
     return name.startswith(".") or name == "__MACOSX"
+
+
+def file_kind(name: str) -> str:
+    """What a file is by its name: "image", or how `Ignored` calls it."""
+    if is_image(name):
+        return "image"
+    return "unread" if is_unread(name) else "not_images"
 
 
 def is_image(name: str) -> bool:

@@ -72,7 +72,11 @@ def failing_source(name: str, reason: str, place: str = "") -> ImageSource:
 
 
 def directory_sources(
-    uri: str, ignored: Counter[str], after: str = "", wanted: Callable[[str], bool] = lambda place: True
+    uri: str,
+    ignored: Counter[str],
+    after: str = "",
+    wanted: Callable[[str], bool] = lambda place: True,
+    follow_links: bool = False,
 ) -> Iterator[ImageSource]:
     """Every image below a directory or prefix, called by its path or URI; `ignored` counts what else is there.
 
@@ -82,6 +86,7 @@ def directory_sources(
     Args:
         after: only those whose places come after this one, which need not exist any more.
         wanted: only those at whose places this is true.
+        follow_links: see `Walk`.
 
     Raises:
         InvalidDatasetError: if `uri` cannot be listed, or holds nothing.
@@ -96,17 +101,18 @@ def directory_sources(
                 yield file_source(row.source, place=row.name)
         return
     last = walk_order(after)
-    for name in filter(wanted, dropwhile(lambda name: walk_order(name) <= last, Walk(uri, ignored).images(""))):
+    found = Walk(uri, ignored, follow_links).images("")
+    for name in filter(wanted, dropwhile(lambda name: walk_order(name) <= last, found)):
         yield file_source(os.path.join(uri, name), place=name)
 
 
-def places(uri: str, ignored: Counter[str]) -> Iterator[str]:
+def places(uri: str, ignored: Counter[str], follow_links: bool = False) -> Iterator[str]:
     """Those of the images that `directory_sources` gives. Raises as it does."""
     if is_remote(uri):
         return (image.object.name for image in stored_images(uri, ignored))
     if rows := referenced_rows(uri):
         return (row.name for row in rows)
-    return Walk(uri, ignored).images("")
+    return Walk(uri, ignored, follow_links).images("")
 
 
 @dataclass(frozen=True)
@@ -177,17 +183,20 @@ def read_object(uri: str) -> bytes:
         raise InvalidImageError(error.problem) from None
 
 
-def labeled_directory(uri: str, on_object: Callable[[], object] = lambda: None) -> LabeledDirectory:
+def labeled_directory(
+    uri: str, on_object: Callable[[], object] = lambda: None, follow_links: bool = False
+) -> LabeledDirectory:
     """The class folders at `uri`, a path or a prefix in S3, whose images are copied to the cache.
 
     Args:
         on_object: called after each image that is in the cache.
+        follow_links: see `Walk`.
 
     Raises:
         InvalidDatasetError: if there are none, or they cannot be listed or copied.
     """
     if not is_remote(uri):
-        return list_labeled(uri)
+        return list_labeled(uri, follow_links)
     client, location, ignored = connected(uri), located(uri), Counter[str]()
     images = images_among(something(uri, objects(client, location)), ignored)
     found = sorted(images, key=lambda each: walk_order(each.name))

@@ -41,6 +41,7 @@ RESOLUTION = "crop_size to look at images with, in pixels, resize_size in propor
 SMALLEST_RESOLUTION, LARGEST_RESOLUTION = 32, 1024
 CSV_FORMULAS = "text in CSV files that a spreadsheet would run: with an apostrophe in front (quoted), or as it is (raw)"
 ON_BAD_IMAGE = "error: list unreadable images and stop; skip: leave them out"
+FOLLOW_LINKS = "follow links that lead out of the directory, as DVC, git-annex and Hugging Face's cache have them"
 IMAGE_DIR_LABELED = "directory of class folders, local or s3://"
 
 

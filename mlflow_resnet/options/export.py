@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mlflow_resnet.options.base import (
     BATCH_SIZE,
+    FOLLOW_LINKS,
     HERE_OR_IN_S3,
     IMAGE_DIR_LABELED,
     NUM_WORKERS,
@@ -45,6 +46,7 @@ class ExportOptions(Options):
     )
     batch_size: int = option(BATCH_SIZE, 32, at_least=1)
     on_bad_image: str = option(ON_BAD_IMAGE, "error", choices=("error", "skip"))
+    follow_links: bool = option(FOLLOW_LINKS, False)
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
 
     def combinations(self) -> list[str]:

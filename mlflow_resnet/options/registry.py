@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from mlflow_resnet.options.base import (
     BATCH_SIZE,
     DEVICE,
+    FOLLOW_LINKS,
     HERE_OR_IN_S3,
     IMAGE_DIR_LABELED,
     METRICS,
@@ -36,6 +37,7 @@ class PromoteOptions(Options):
     batch_size: int = option(BATCH_SIZE, 32, at_least=1)
     on_bad_image: str = option(ON_BAD_IMAGE, "error", choices=("error", "skip"))
     device: str = option(DEVICE, "auto")
+    follow_links: bool = option(FOLLOW_LINKS, False)
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
 
     def combinations(self) -> list[str]:
@@ -68,6 +70,7 @@ class ShadowOptions(Options):
     )
     batch_size: int = option(BATCH_SIZE, 32, at_least=1)
     device: str = option(DEVICE, "auto")
+    follow_links: bool = option(FOLLOW_LINKS, False)
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 from mlflow_resnet.options.base import (
     AUTO,
     DEVICE,
+    FOLLOW_LINKS,
     HERE,
     HERE_OR_IN_S3,
     MAX_SEED,
@@ -65,6 +66,7 @@ class TrainOptions(Options):
     )
     val_fraction: float = option("fraction of train_dir held out, if val_dir is empty", 0.2, above=0, below=1)
     on_bad_image: str = option(ON_BAD_IMAGE, "error", choices=("error", "skip"))
+    follow_links: bool = option(FOLLOW_LINKS, False)
     audit: bool = option("look for leaks, conflicting labels and bad pictures first, and log what was found", True)
 
     # network

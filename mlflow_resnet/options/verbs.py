@@ -11,6 +11,7 @@ from mlflow_resnet.options.base import (
     BATCH_SIZE,
     CSV_FORMULAS,
     DEVICE,
+    FOLLOW_LINKS,
     HERE,
     HERE_OR_IN_S3,
     IMAGE_DIR_LABELED,
@@ -75,6 +76,7 @@ class ScoreOptions(Options):
     device: str = option(DEVICE, "auto")
     backend: str = option(BACKEND, "auto", choices=BACKENDS)
     precision: str = option(SCORING_PRECISION, "auto", choices=(*PRECISIONS, "int8"))
+    follow_links: bool = option(FOLLOW_LINKS, False)
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
 
     @property
@@ -105,6 +107,7 @@ class ExplainOptions(Options):
     csv_formulas: str = option(CSV_FORMULAS, "quoted", choices=("quoted", "raw"))
     batch_size: int = option(BATCH_SIZE, 32, at_least=1)
     device: str = option(DEVICE, "auto")
+    follow_links: bool = option(FOLLOW_LINKS, False)
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
 
 
@@ -123,6 +126,7 @@ class EvaluateOptions(Options):
     device: str = option(DEVICE, "auto")
     backend: str = option(BACKEND, "auto", choices=BACKENDS)
     precision: str = option(SCORING_PRECISION, "auto", choices=(*PRECISIONS, "int8"))
+    follow_links: bool = option(FOLLOW_LINKS, False)
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
 
     def combinations(self) -> list[str]:
@@ -154,6 +158,7 @@ class ConvertOptions(Options):
         choices=TRANSFERS,
     )
     csv_formulas: str = option(CSV_FORMULAS, "quoted", choices=("quoted", "raw"))
+    follow_links: bool = option(FOLLOW_LINKS, False)
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
 
     def combinations(self) -> list[str]:
@@ -188,6 +193,7 @@ class SplitOptions(Options):
         "exact",
         choices=DUPLICATES,
     )
+    follow_links: bool = option(FOLLOW_LINKS, False)
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
 
     def combinations(self) -> list[str]:
@@ -223,6 +229,7 @@ class TransformOptions(Options):
         choices=("training", "inference"),
     )
     random_seed: int = option("seed of what is random", 1, at_least=0, below=MAX_SEED)
+    follow_links: bool = option(FOLLOW_LINKS, False)
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
 
 
@@ -236,6 +243,7 @@ class AuditOptions(Options):
     val_dir: str = option("the same for validation; empty: audit train_dir alone", "", place=HERE_OR_IN_S3)
     near_duplicates: bool = option("look for pictures that look alike too (needs imagehash)", True)
     fail_on: str = option(f"exit with 2 if there are any of these, with commas between: {', '.join(FINDINGS)}", "")
+    follow_links: bool = option(FOLLOW_LINKS, False)
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
 
     @property

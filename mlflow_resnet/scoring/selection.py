@@ -25,6 +25,7 @@ class Selection:
     uri: str
     number: int = 1
     parts: int = 1
+    follow_links: bool = False
 
     def check(self) -> None:
         """Raises InvalidDatasetError if there can be no such place, or it is a list that cannot be used."""
@@ -42,14 +43,14 @@ class Selection:
         if is_list(self.uri):
             done = int(after or 0)
             return ImageList(self.uri).sources(lambda place: place > done and self.has_line(place))
-        return directory_sources(self.uri, ignored, after, self.has_place)
+        return directory_sources(self.uri, ignored, after, self.has_place, self.follow_links)
 
     def chosen(self) -> Iterator[object]:
         """As many items as there are images; opens none of them, but takes as long as a listing."""
         if is_list(self.uri):
             yield from (line for line, _ in enumerate(ImageList(self.uri).entries(), 1) if self.has_line(line))
         else:
-            yield from filter(self.has_place, places(self.uri, Counter()))
+            yield from filter(self.has_place, places(self.uri, Counter(), self.follow_links))
 
     def has_line(self, line: int) -> bool:
         return line % self.parts == self.number % self.parts
@@ -64,5 +65,6 @@ class Selection:
             "image_dir": self.uri,
             "folder of images": "" if is_remote(self.uri) else os.path.realpath(self.uri),
             "list of images": sha256_of(ImageList(self.uri).path) if is_list(self.uri) else "",
+            "links that are followed": "all" if self.follow_links else "inside",
             "shard": f"{self.number}/{self.parts}",
         }

@@ -13,25 +13,27 @@ from mlflow_resnet.images.parallel import default_threads
 from mlflow_resnet.images.scan import Scan, apply_policy, digest_of, scan
 from mlflow_resnet.images.sources import is_remote, labeled_directory
 from mlflow_resnet.images.splitting.split import split_labeled
-from mlflow_resnet.options import TrainOptions
+from mlflow_resnet.options import EvaluateOptions, ExportOptions, PromoteOptions, TrainOptions
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset, source_of
 from mlflow_resnet.training import processes
+
+ScanOptions = EvaluateOptions | ExportOptions | PromoteOptions | TrainOptions
 
 
 def scanned_training_data(options: TrainOptions) -> tuple[ImageDirectoryDataset, ImageDirectoryDataset]:
     """Training and validation images, listed and decoded once; unreadable ones are all reported before epoch 1."""
-    directory, found = scanned(options.train_dir, options.on_bad_image, options.num_workers, "train")
+    directory, found = scanned(options.train_dir, options, "train")
     if options.val_dir:
-        val_set = scanned_dataset(options.val_dir, options.on_bad_image, options.num_workers, "validation")
+        val_set = scanned_dataset(options.val_dir, options, "validation")
         return dataset_of(directory, found), val_set
     pixels = {name: facts.pixels for name, facts in found.facts.items()}
     train, val = split_labeled(directory, 1 - options.val_fraction, options.random_seed, pixels)
     return dataset_of(train, found, "-training"), dataset_of(val, found, "-validation")
 
 
-def scanned_dataset(image_dir: str, on_bad_image: str, num_workers: int, role: str) -> ImageDirectoryDataset:
+def scanned_dataset(image_dir: str, options: ScanOptions, role: str) -> ImageDirectoryDataset:
     """A labeled directory, listed and decoded once, as a dataset."""
-    return dataset_of(*scanned(image_dir, on_bad_image, num_workers, role))
+    return dataset_of(*scanned(image_dir, options, role))
 
 
 def checked(data: ImageDirectoryDataset, on_bad_image: str, num_workers: int) -> ImageDirectoryDataset:
@@ -42,23 +44,24 @@ def checked(data: ImageDirectoryDataset, on_bad_image: str, num_workers: int) ->
     return ImageDirectoryDataset(directory, data.source, data.name, data.digest, found)
 
 
-def scanned(image_dir: str, on_bad_image: str, num_workers: int, role: str) -> tuple[LabeledDirectory, Scan]:
+def scanned(image_dir: str, options: ScanOptions, role: str) -> tuple[LabeledDirectory, Scan]:
     """A labeled directory without what the policy leaves out, and what was found out about all of it."""
-    directory = listed_here(image_dir, role)
-    found = scan_together(directory, num_workers or default_threads(), f"checking {role} images")
-    kept = apply_policy(directory, found, on_bad_image)
+    directory = listed_here(image_dir, role, options.follow_links)
+    found = scan_together(directory, options.num_workers or default_threads(), f"checking {role} images")
+    kept = apply_policy(directory, found, options.on_bad_image)
     say(
         f"{role}: {len(kept)} images of {len(kept.classes)} classes in {image_dir}",
         str(kept.ignored),
+        kept.advice,
         left_out(found.bad),
     )
     return kept, found
 
 
-def listed_here(image_dir: str, role: str) -> LabeledDirectory:
+def listed_here(image_dir: str, role: str, follow_links: bool) -> LabeledDirectory:
     """The directory, copied from S3 if it is there."""
     with progress(None, f"copying {role} images", is_remote(image_dir)) as bar:
-        return processes.first_alone(lambda: labeled_directory(image_dir, bar.update))
+        return processes.first_alone(lambda: labeled_directory(image_dir, bar.update, follow_links))
 
 
 def scan_together(directory: LabeledDirectory, threads: int, title: str) -> Scan:

@@ -29,7 +29,8 @@ HALF = (0.5, 0.5, 0.5)
 def check_training_data(recipe: Recipe, train_dir: LabeledDirectory, val_dir: LabeledDirectory) -> None:
     """Raises an error for data that cannot be trained on or validated with."""
     if len(train_dir.classes) < 2:
-        raise InvalidDatasetError(train_dir.source, f"one class, {train_dir.classes[0]!r}; training needs two or more.")
+        problem = f"one class, {train_dir.classes[0]!r}; training needs two or more."
+        raise InvalidDatasetError(train_dir.source, " ".join(filter(None, [problem, train_dir.advice])))
     empty = [name for name, count in train_dir.counts().items() if count == 0]
     if empty:
         raise InvalidDatasetError(train_dir.source, f"no images of class {empty[0]!r}; add some or remove the folder.")

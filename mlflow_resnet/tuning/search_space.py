@@ -23,6 +23,7 @@ NOT_SWEPT = INDIFFERENT | {
     "test_dir",
     "val_fraction",
     "on_bad_image",
+    "follow_links",
     "random_seed",
     "best_metric",
 }

@@ -137,14 +137,14 @@ def test_links_and_devices_in_archives_are_not_made(tmp_path: Path) -> None:
         links.append(link)
     result = convert(as_tar(tmp_path / "data.tar", TWO_CLASSES, *links), tmp_path / "out")
     assert tree(tmp_path / "out") == set(TWO_CLASSES)
-    assert result.ignored == Ignored(outside_links=2, not_images=1)
+    assert result.ignored == Ignored(archived_links=2, not_images=1)
 
     source = as_zip(tmp_path / "data.zip", TWO_CLASSES)
     with zipfile.ZipFile(source, "a") as archive:
         info = zipfile.ZipInfo("cat/s.png")
         info.external_attr = 0o120777 << 16
         archive.writestr(info, "/etc/hostname")
-    assert convert(source, tmp_path / "out2").ignored == Ignored(outside_links=1)
+    assert convert(source, tmp_path / "out2").ignored == Ignored(archived_links=1)
 
 
 def test_names_that_clash_get_a_number(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -226,3 +227,24 @@ def test_a_fingerprint_is_of_the_pixels() -> None:
     assert pixels_of(picture) == pixels_of(picture.copy())
     assert pixels_of(picture) != pixels_of(picture.transpose(Image.Transpose.ROTATE_180))
     assert pixels_of(smooth(1, 20, 30)) != pixels_of(picture)
+
+
+def test_groups_that_leave_a_part_empty_name_the_fraction_that_is_enough(
+    tmp_path: Path, write_image: Callable[..., Path]
+) -> None:
+    for number in range(20):
+        write_image(f"walks/{'cat' if number % 2 else 'dog'}/{number // 4}_{number}.png")
+    outputs = tmp_path / "train", tmp_path / "val"
+    with pytest.raises(
+        InvalidDatasetError, match=r"5 groups that stay whole, and a part is empty. Give --fraction 0.85\."
+    ):
+        split(tmp_path / "walks", *outputs, group_regex="^[^_]+")
+    assert [len(part) for part in split(tmp_path / "walks", *outputs, group_regex="^[^_]+", fraction=0.85)] == [16, 4]
+
+
+def test_copies_of_one_picture_that_leave_nothing_to_validate_on_name_trainings_option(pets: Path) -> None:
+    directory = list_labeled(pets)
+    same = {name: str(index // 5) for index, name in enumerate(directory.names)}
+    with pytest.raises(InvalidDatasetError, match=r"in 3 groups that stay whole, and .*Give --val-fraction 0\.25\."):
+        split_labeled(directory, 0.9, 1, same)
+    assert [len(part) for part in split_labeled(directory, 0.75, 1, same)] == [10, 5]

@@ -3,11 +3,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from helpers import run_main
 from tiers import needs
 
 from mlflow_resnet.errors import InvalidDatasetError, NotLabeledDatasetError
@@ -15,6 +17,7 @@ from mlflow_resnet.images.decode import read_bytes
 from mlflow_resnet.images.directories import Walk, list_labeled
 from mlflow_resnet.images.rules import Ignored
 from mlflow_resnet.images.sorting import sorted_names
+from mlflow_resnet.images.sources import directory_sources, places
 
 Write = Callable[..., Path]
 
@@ -62,6 +65,15 @@ def test_ignores_what_is_not_part_of_the_data_and_says_how_much(tmp_path: Path, 
     assert str(found.ignored) == "ignored 4 hidden, 3 without an image's extension, 1 beside the class folders"
 
 
+def test_pictures_of_a_phone_that_are_not_read_are_told(tmp_path: Path, write_image: Write) -> None:
+    write_image("cat/1.png")
+    for name in ("cat/IMG_1.HEIC", "cat/2.avif", "cat/notes.txt"):
+        (tmp_path / name).touch()
+    found = list_labeled(tmp_path).ignored
+    assert found == Ignored(not_images=1, unread=2)
+    assert "2 in a format that is not read, such as HEIC (save them as JPEG or PNG)" in str(found)
+
+
 def test_links_that_loop_or_lead_outside_are_not_followed(tmp_path: Path, write_image: Write) -> None:
     root = tmp_path / "data"
     for name in ("data/cat/1.png", "data/cat/in/2.png", "data/dog/3.png", "secret/s.png"):
@@ -77,8 +89,57 @@ def test_links_that_loop_or_lead_outside_are_not_followed(tmp_path: Path, write_
     found = list_labeled(root)
     assert found.names == ("cat/1.png", "cat/in/2.png", "dog/3.png")
     assert found.classes == ("cat", "dog")
-    assert found.ignored == Ignored(outside_links=7)
-    assert "7 behind links" in str(found.ignored)
+    assert found.ignored == Ignored(outside_links=3, broken_links=4)
+    assert "3 behind links that lead outside (--follow-links follows them)" in str(found.ignored)
+    followed = list_labeled(root, follow_links=True)
+    assert followed.names == ("cat/1.png", "cat/host.png", "cat/s.png", "cat/in/2.png", "dog/3.png", "secret/s.png")
+    assert followed.ignored == Ignored(broken_links=4)
+
+
+@pytest.fixture
+def snapshot(tmp_path: Path, write_image: Write) -> Path:
+    """Images as Hugging Face's cache keeps them, and a class folder on another disk, as people have it."""
+    for number in range(12):
+        write_image(f"blobs/{number}", number)
+        link = tmp_path / "snapshot" / ("cat" if number % 2 else "dog") / f"{number}.png"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(f"../../blobs/{number}")
+    write_image("disk/bird/1.png", 20)
+    write_image("disk/bird/2.png", 21)
+    (tmp_path / "snapshot" / "bird").symlink_to(tmp_path / "disk" / "bird")
+    return tmp_path / "snapshot"
+
+
+def test_links_to_another_disk_can_be_followed_and_the_message_says_how(snapshot: Path) -> None:
+    with pytest.raises(InvalidDatasetError, match=r"ignored 13 behind links .*--follow-links follows them"):
+        list_labeled(snapshot)
+    found = list_labeled(snapshot, follow_links=True)
+    assert found.counts() == {"bird": 2, "cat": 6, "dog": 6}
+    assert found.ignored == Ignored()
+    sources = list(directory_sources(str(snapshot), Counter(), follow_links=True))
+    assert [source.place for source in sources] == list(places(str(snapshot), Counter(), follow_links=True))
+    assert len([source.read() for source in sources]) == 14
+
+
+@pytest.mark.parametrize("flag", [["--follow-links"], ["--follow-links", "true"]])
+def test_commands_follow_links_if_they_are_told_to(snapshot: Path, tmp_path: Path, flag: list[str]) -> None:
+    parts = ("--train-dir", tmp_path / "train", "--val-dir", tmp_path / "val")
+    told = run_main("split", "--image-dir", snapshot, *parts, "--fraction", 0.5, *flag)
+    assert (told.returncode, told.stdout.count("7 images of 3 classes")) == (0, 2), told.stderr
+    assert not any(path.is_symlink() for path in (tmp_path / "train").rglob("*"))
+    told = run_main("convert", "--source", snapshot, "--output-dir", tmp_path / "out", *flag)
+    assert told.stdout.startswith("14 images of 3 classes"), told.stderr
+    told = run_main("transform", "--image-dir", snapshot, "--output-dir", tmp_path / "small", *flag)
+    assert told.stdout.startswith("14 images"), told.stderr
+
+
+def test_a_link_that_is_followed_leads_to_images_only(snapshot: Path, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("private")
+    (snapshot / "cat" / "key.png").symlink_to(tmp_path / "key")
+    parts = ("--train-dir", tmp_path / "train", "--val-dir", tmp_path / "val", "--fraction", 0.5)
+    told = run_main("split", "--image-dir", snapshot, *parts, "--follow-links")
+    assert (told.returncode, (tmp_path / "train").exists()) == (2, False)
+    assert "cat/key.png is not copied" in told.stderr
 
 
 def test_links_inside_are_followed(tmp_path: Path, write_image: Write) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -177,3 +178,31 @@ def test_if_one_output_fails_there_is_no_other(pets: Path, tmp_path: Path) -> No
     with pytest.raises(OutputError, match="/proc/val: cannot be written"):
         split(pets, tmp_path / "train", "/proc/val")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pets", "val"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "each", "option"), [(30, 4, "--val-fraction 0.25"), (2, 2, "--val-fraction 0.5"), (7, 3, "0.34")]
+)
+def test_few_images_per_class_name_the_option_that_helps(
+    tmp_path: Path, write_image: Callable[..., Path], classes: int, each: int, option: str
+) -> None:
+    for number in range(classes * each):
+        write_image(f"few/{number % classes}/{number}.png")
+    directory = list_labeled(tmp_path / "few")
+    with pytest.raises(InvalidOptionsError, match=f"cannot both hold all {classes} classes.*{option}"):
+        split_labeled(directory, 0.9, seed=1)
+    parts = split_labeled(directory, 1 - float(option.split()[-1]), seed=1)
+    assert [len(set(part.labels)) for part in parts] == [classes, classes]
+
+
+def test_an_option_that_is_named_works_for_split_too(pets: Path, tmp_path: Path) -> None:
+    for sizes, option in (
+        ({"fraction": 0.95}, "with --fraction 0.86$"),
+        ({"train_count": 14}, "with --train-count 13 --val-count 2$"),
+    ):
+        with pytest.raises(InvalidOptionsError, match=option):
+            split(pets, tmp_path / "train", tmp_path / "val", **sizes)
+    outputs = [tmp_path / name for name in ("train", "val", "test")]
+    with pytest.raises(InvalidOptionsError, match=r"with --fraction 0.72 --test-fraction 0.14$"):
+        split(pets, *outputs, fraction=0.6, test_fraction=0.05)
+    assert [len(part) for part in split(pets, *outputs, fraction=0.72, test_fraction=0.14)] == [10, 3, 2]

@@ -13,7 +13,7 @@ from helpers import run_main, write_picture
 
 from mlflow_resnet import console
 from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError
-from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.images.reasons import MOST, one_line
 from mlflow_resnet.text.characters import all_encodable, encodable, presentable, printable
 
 ORDERS = {
@@ -66,6 +66,21 @@ def test_messages_are_one_line_that_shows_everything() -> None:
     assert (
         one_line(ValueError("load \x1b[1mfailed\x1b[0m\nhere\x1b]0;title\x07")) == r"load failed here\x1b]0;title\x07"
     )
+
+
+def test_a_long_reason_keeps_its_first_sentence_and_the_remedy_at_its_end() -> None:
+    """MLflow's about its file store, and Databricks', were cut in the middle of a word, before what helps."""
+    store = f"The store (e.g., './mlruns') is frozen. {'Please migrate it soon. ' * 14}Set A=true to opt out."
+    assert one_line(ValueError(store)) == store
+    long = one_line(
+        ValueError(f"It failed, for a reason. {'Much else is to be said about this. ' * 40}Log in.\nSee x.")
+    )
+    assert long.startswith("It failed, for a reason. … Much else")
+    assert long.endswith(" Log in. See x.")
+    assert len(long) <= MOST
+    one = one_line(ValueError("words without an end " * 100))
+    assert (one[-8:], len(one) <= MOST) == (" words …", True)
+    assert len(one_line(ValueError("x" * 1000))) == MOST
 
 
 def test_what_is_said_and_logged_is_shown_the_same_way(

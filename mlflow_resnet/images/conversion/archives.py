@@ -17,8 +17,9 @@ from typing import IO, BinaryIO, cast
 
 from mlflow_resnet.errors import InvalidDatasetError, printable
 from mlflow_resnet.images.decode import MAX_IMAGE_BYTES
+from mlflow_resnet.images.own_folders import is_artifact
 from mlflow_resnet.images.reasons import one_line
-from mlflow_resnet.images.rules import is_hidden, is_image
+from mlflow_resnet.images.rules import file_kind, is_hidden
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2")
 MAX_ARCHIVE_BYTES = 100 * 2**30  # of all members, unpacked
@@ -44,8 +45,10 @@ def archive_members(source: Source, ignored: Counter[str]) -> Iterator[tuple[str
             name = _relative(source, raw_name)
             if any(map(is_hidden, name.split("/"))):
                 ignored["hidden"] += 1
-            elif not is_image(name):
-                ignored["not_images"] += 1
+            elif is_artifact(name):
+                ignored["own"] += 1
+            elif (kind := file_kind(name)) != "image":
+                ignored[kind] += 1
             else:
                 yield name, partial(_read, source, open_member)
 
@@ -57,7 +60,7 @@ def _zip_members(source: Source, ignored: Counter[str]) -> Members:
         _check_apart(source, members)
         for member in members:
             if stat.S_ISLNK(member.external_attr >> 16):
-                ignored["outside_links"] += 1
+                ignored["archived_links"] += 1
             elif not member.is_dir():
                 yield member.filename, partial(archive.open, member)
 
@@ -82,7 +85,7 @@ def _tar_members(source: Source, ignored: Counter[str]) -> Members:
             if member.isfile():
                 yield member.name, partial(archive.extractfile, member)
             elif not member.isdir():
-                ignored["outside_links" if member.issym() or member.islnk() else "not_images"] += 1
+                ignored["archived_links" if member.issym() or member.islnk() else "not_images"] += 1
         _check_end(archive)
 
 

@@ -37,8 +37,9 @@ from mlflow_resnet.images.conversion.tables import Columns
 from mlflow_resnet.images.decode import MAX_IMAGE_BYTES, decode, usual_suffix
 from mlflow_resnet.images.directories import no_images
 from mlflow_resnet.images.index import REFERENCE, SOURCE, TRANSFER, IndexRow, read_index, write_index
+from mlflow_resnet.images.layout import Layout
 from mlflow_resnet.images.names import path_below
-from mlflow_resnet.images.output import resumable_directory
+from mlflow_resnet.images.output import check_outside, resumable_directory
 from mlflow_resnet.images.parallel import default_threads, map_ordered
 from mlflow_resnet.images.reasons import os_reason
 from mlflow_resnet.images.rules import INDEX_NAME, LEFT_OUT_NAME, Ignored, is_image
@@ -55,8 +56,10 @@ class Converted:
 
     Attributes:
         images: in the directory; `added` are those that an earlier call had not put there.
+        classes: also those in the parts of a data set, such as train and valid, if the source has these.
         unreadable: source -> why it was left out.
         notes: sentences about what was understood, moved and removed.
+        advice: what is unusual about the folders, and how to train on them; empty if nothing is.
     """
 
     images: int
@@ -65,6 +68,8 @@ class Converted:
     unreadable: dict[str, str]
     ignored: Ignored
     notes: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    advice: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,8 @@ def convert(
     transfer: str = "copy",
     threads: int = 0,
     csv_formulas: str = QUOTED,
+    follow_links: bool = False,
+    called: str = "",
     on_image: Callable[[], object] = lambda: None,
 ) -> Converted:
     """Copies the readable images of a source to `output_dir`, in class folders or flat, and lists them in an index.
@@ -103,6 +110,8 @@ def convert(
             index alone: the images stay where they are.
         threads: that read and check images; 0: one per core.
         csv_formulas: in the table of what was left out, see `text.spreadsheets`.
+        follow_links: in a folder, also those that lead out of it.
+        called: what sentences call `output_dir`; empty: as it is.
         on_image: called for each image, in this thread.
 
     Raises:
@@ -110,9 +119,11 @@ def convert(
         OutputError: if `output_dir` cannot be written, or holds something else.
     """
     source, ignored, notes = os.fspath(source), Counter[str](), list[str]()
+    if os.path.isdir(source):
+        check_outside(source, output_dir)
     facts = {SOURCE: without_credentials(encodable(source)), TRANSFER: transfer}
     key = hashlib.sha256("\0".join(facts.values()).encode()).hexdigest()[:8]
-    entries = partial(list_entries, source, Columns(image_column, label_column), image_root, transfer)
+    entries = partial(list_entries, source, Columns(image_column, label_column), image_root, transfer, follow_links)
     with (
         resumable_directory(output_dir, key, lambda path: read_index(path)[1] == facts) as folder,
         Journal(folder) as journal,
@@ -131,18 +142,33 @@ def convert(
         rows = journal.rows.values()
         if not rows:
             raise nothing(source, Ignored(**ignored), left_out)
-        complete(folder, rows, facts, left_out, csv_formulas)
-        classes = find_classes(folder, rows)
+        layout = complete(folder, rows, facts, left_out, csv_formulas)
+        classes = classes_in(folder, layout)
     changes = find_changes(before, journal.rows)
     notes += describe_result(changes, kept, now, classes)
-    return Converted(len(rows), changes.added, classes, left_out, Ignored(**ignored), tuple(notes))
+    return Converted(
+        images=len(rows),
+        added=changes.added,
+        classes=classes,
+        unreadable=left_out,
+        ignored=Ignored(**ignored),
+        notes=tuple(notes),
+        parts=tuple(layout.parts()),
+        advice=advice_on(layout, called or os.fspath(output_dir)),
+    )
 
 
 def list_entries(
-    source: str, columns: Columns, image_root: str, transfer: str, ignored: Counter[str], notes: list[str]
+    source: str,
+    columns: Columns,
+    image_root: str,
+    transfer: str,
+    follow_links: bool,
+    ignored: Counter[str],
+    notes: list[str],
 ) -> Iterator[Entry]:
     """The entries of a source, each with a `source` and label of its own but for those that come twice."""
-    entries = tell_apart(entries_of(source, columns, image_root, ignored, notes))
+    entries = tell_apart(entries_of(source, columns, image_root, ignored, notes, follow_links))
     return map(referable, entries) if transfer == REFERENCE else entries
 
 
@@ -179,12 +205,6 @@ def take_in_all(
             take_in(folder, journal, examined, examined.row, taken, transfer)
         on_image()
     return left_out
-
-
-def find_classes(folder: Path, rows: Iterable[IndexRow]) -> tuple[str, ...]:
-    """Those of the images, and those of which all images were left out."""
-    folders = {entry.name for entry in folder.iterdir() if entry.is_dir()}
-    return tuple(sorted({row.label for row in rows if row.label} | folders))
 
 
 def unknown(entries: Iterable[Entry], journal: Journal, since: float) -> Iterator[Entry]:
@@ -303,11 +323,19 @@ def no_file(entry: Entry, transfer: str) -> InvalidOptionsError:
 
 def complete(
     folder: Path, rows: Iterable[IndexRow], facts: dict[str, str], left_out: dict[str, str], csv_formulas: str
-) -> None:
-    """Writes the index and the table of what was left out; the journal has no more to say."""
+) -> Layout:
+    """Writes the index and the table of what was left out; the journal has no more to say. Returns how the folders lie.
+
+    Raises:
+        InvalidDatasetError: if they are parts of a data set, which an index of references cannot tell apart.
+    """
+    layout = Layout(row.name for row in rows)
+    if layout.parts() and facts[TRANSFER] == REFERENCE:
+        raise parts_by_reference(facts[SOURCE], layout)
     write_index(folder, rows, facts)
     write_left_out(folder, left_out, csv_formulas)
     (folder / JOURNAL_NAME).unlink()
+    return layout
 
 
 def write_left_out(folder: Path, left_out: dict[str, str], csv_formulas: str) -> None:
@@ -317,6 +345,25 @@ def write_left_out(folder: Path, left_out: dict[str, str], csv_formulas: str) ->
         rows = [(encodable(source), reason) for source, reason in left_out.items()]
         table = pd.DataFrame(rows, columns=["source", "reason"])
         write_csv(table, folder / LEFT_OUT_NAME, csv_formulas)
+
+
+def classes_in(folder: Path, layout: Layout) -> tuple[str, ...]:
+    """What the class folders are called, of parts of a data set those in them. One may have no readable image."""
+    if parts := layout.parts():
+        return tuple(sorted({label for part in parts for label in layout.labels(part)}))
+    return tuple(sorted({*layout.folders[""], *(entry.name for entry in folder.iterdir() if entry.is_dir())}))
+
+
+def advice_on(layout: Layout, output: str) -> str:
+    """What is unusual about the folders, in a line."""
+    loose = layout.images[""] if layout.folders[""] else 0
+    beside = f"{loose} of them beside the class folders" if loose else ""
+    return "; ".join(filter(None, [beside, layout.problem(output) or layout.advice(output)]))
+
+
+def parts_by_reference(source: str, layout: Layout) -> InvalidDatasetError:
+    problem = f"its folders {listed(map(repr, layout.parts()))} are parts of a data set, and no classes"
+    return InvalidDatasetError(source, f"{problem}. Convert each of them alone, or give --transfer copy")
 
 
 def nothing(source: str, ignored: Ignored, left_out: dict[str, str]) -> InvalidDatasetError:

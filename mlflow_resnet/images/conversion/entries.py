@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +18,7 @@ from mlflow_resnet.images.conversion.coco import list_coco
 from mlflow_resnet.images.conversion.tables import TABLE_SUFFIXES, Columns, Listed, list_table, open_table
 from mlflow_resnet.images.decode import MAX_IMAGE_BYTES, read_bytes
 from mlflow_resnet.images.directories import Walk
+from mlflow_resnet.images.layout import Layout
 from mlflow_resnet.images.names import name_problem, shown, text_problem
 from mlflow_resnet.images.sources import (
     TOO_LARGE,
@@ -68,7 +69,12 @@ def is_listing(source: str) -> bool:
 
 
 def entries_of(
-    source: str, columns: Columns, image_root: str, ignored: Counter[str], notes: list[str]
+    source: str,
+    columns: Columns,
+    image_root: str,
+    ignored: Counter[str],
+    notes: list[str],
+    follow_links: bool = False,
 ) -> Iterator[Entry]:
     """The images in `source`, in folders named after their classes. Folders that only wrap class folders are dropped.
 
@@ -78,6 +84,7 @@ def entries_of(
         image_root: what relative paths in a table or in annotations begin from; empty: the folder of that file.
         ignored: counts what else is there, by the fields of `Ignored`.
         notes: takes sentences about how the source was understood.
+        follow_links: in a folder, see `Walk`.
 
     Raises:
         InvalidDatasetError: if the source is none of these, or is damaged.
@@ -95,10 +102,10 @@ def entries_of(
         kinds = ", ".join((*ARCHIVE_SUFFIXES, *TABLE_SUFFIXES, ANNOTATIONS_SUFFIX))
         raise InvalidDatasetError(source, f"not a directory, nor a file of a known kind ({kinds})")
     else:
-        listing = partial(folder_entries, source)
-    depth = wrapper_depth(entry.name for entry in listing(Counter()))
+        listing = partial(folder_entries, source, follow_links=follow_links)
+    wrapper = Layout(entry.name for entry in listing(Counter())).unwrapped()
     for entry in listing(ignored):
-        yield checked(replace(entry, name=entry.name.split("/", depth)[depth]))
+        yield checked(replace(entry, name=name_without(wrapper, entry.name)))
 
 
 def checked(entry: Entry) -> Entry:
@@ -108,8 +115,8 @@ def checked(entry: Entry) -> Entry:
     return replace(entry, name=name, problem=f"its name {problem}" if problem else entry.problem)
 
 
-def folder_entries(source: str, ignored: Counter[str]) -> Iterator[Entry]:
-    for name in Walk(source, ignored).images(""):
+def folder_entries(source: str, ignored: Counter[str], follow_links: bool = False) -> Iterator[Entry]:
+    for name in Walk(source, ignored, follow_links).images(""):
         path = os.path.abspath(os.path.join(source, name))
         yield Entry(name, encodable(path), partial(read_bytes, path), path)
 
@@ -223,14 +230,8 @@ def label_problem(label: str) -> str:
     return f"label {shown(label)} cannot be the name of a folder" if bad else ""
 
 
-def wrapper_depth(names: Iterable[str]) -> int:
-    """How many folders all `names` have in common and can lose: all but the last one if no other folder is in it."""
-    common: list[str] | None = None
-    deepest = 0
-    for name in names:
-        folders = name.split("/")[:-1]
-        common = folders if common is None else list(os.path.commonprefix([common, folders]))
-        deepest = max(deepest, len(folders))
-    if not common:
-        return 0
-    return len(common) if deepest > len(common) else len(common) - 1
+def name_without(wrapper: str, name: str) -> str:
+    """`name` without the folders that wrap the class folders. A stray image beside these loses its folders."""
+    if not wrapper or name.startswith(f"{wrapper}/"):
+        return name.removeprefix(f"{wrapper}/")
+    return name.rpartition("/")[2]

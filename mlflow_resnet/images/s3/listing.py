@@ -11,7 +11,8 @@ from typing import Any
 
 from mlflow_resnet.errors import InvalidDatasetError, listed, printable
 from mlflow_resnet.images.names import leads_out, name_problem
-from mlflow_resnet.images.rules import is_hidden, is_image
+from mlflow_resnet.images.own_folders import is_artifact
+from mlflow_resnet.images.rules import file_kind, is_hidden
 from mlflow_resnet.images.s3.client import patiently
 from mlflow_resnet.images.s3.location import Location
 
@@ -76,8 +77,10 @@ def images_among(found: Iterable[StoredObject], ignored: Counter[str]) -> Iterat
     for each in found:
         if any(map(is_hidden, each.name.split("/"))) and not leads_out(each.name):
             ignored["hidden"] += 1
-        elif not is_image(each.name):
-            ignored["not_images"] += 1
+        elif is_artifact(each.name):
+            ignored["own"] += 1
+        elif (kind := file_kind(each.name)) != "image":
+            ignored[kind] += 1
         else:
             yield each
 

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from mlflow_resnet.errors import (
@@ -21,25 +21,15 @@ from mlflow_resnet.images.decode import decode, read_bytes
 from mlflow_resnet.images.destinations import destinations
 from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.images.names import path_below
-from mlflow_resnet.images.output import new_directory, output_errors
+from mlflow_resnet.images.output import check_apart, new_directory, output_errors
 from mlflow_resnet.images.parallel import default_threads
 from mlflow_resnet.images.reasons import os_reason
-from mlflow_resnet.images.sources import is_remote, labeled_directory
+from mlflow_resnet.images.sources import labeled_directory
 from mlflow_resnet.images.splitting.connected import connected, equal_pairs
 from mlflow_resnet.images.splitting.grouped import split_groups
 from mlflow_resnet.images.splitting.groups import groups_of
+from mlflow_resnet.images.splitting.sizes import Sizes
 from mlflow_resnet.images.splitting.stratified import check_counts, split_indices
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How many images each part gets. Counts that are not 0 take the place of fractions; validation gets the rest."""
-
-    fraction: float = 0.9
-    test_fraction: float = 0.0
-    train_count: int = 0
-    val_count: int = 0
-    test_count: int = 0
 
 
 def split(
@@ -59,6 +49,7 @@ def split(
     group_column: str = "",
     duplicates: str = "ignore",
     threads: int = 0,
+    follow_links: bool = False,
 ) -> list[LabeledDirectory]:
     """Copies a labeled directory, local or in S3, into two new ones, or three. Names stay, and all class folders.
 
@@ -73,7 +64,7 @@ def split(
     check_apart(os.fspath(image_dir), outputs)
     sizes = Sizes(fraction, test_fraction if test_dir else 0, train_count, val_count, test_count if test_dir else 0)
     with destinations(*outputs) as places, ExitStack() as stack:
-        directory = labeled_directory(os.fspath(image_dir))
+        directory = labeled_directory(os.fspath(image_dir), follow_links=follow_links)
         groups = groups_of(
             directory,
             group_regex=group_regex,
@@ -97,39 +88,54 @@ def split_labeled(
         contents: name -> what identifies the image's content; images with the same stay on one side.
     """
     marks = [(contents or {}).get(name, name) for name in directory.names]
-    groups = connected(len(directory), equal_pairs(marks))
-    return [directory.subset(indices) for indices in drawn(directory, groups, Sizes(fraction), 2, seed)]
+    groups, sizes = connected(len(directory), equal_pairs(marks)), Sizes(fraction, in_training=True)
+    return [directory.subset(indices) for indices in drawn(directory, groups, sizes, 2, seed)]
 
 
 def drawn(directory: LabeledDirectory, groups: Sequence[int], sizes: Sizes, parts: int, seed: int) -> list[list[int]]:
     """The indices of each part: training, validation and, of three, test."""
     images = len(directory)
-    test = test_total(images, sizes) if parts == 3 else 0
     if len(set(groups)) == images:
+        test = test_total(images, sizes) if parts == 3 else 0
         return drawn_one_by_one(directory, sizes, test, parts, seed)
+    found = split_groups(directory.labels, groups, totals_of_groups(images, sizes, parts), seed)
+    if problem := parts_problem(directory, found):
+
+        def works(other: Sizes) -> bool:
+            drawn_so = split_groups(directory.labels, groups, totals_of_groups(images, other, parts), seed)
+            return not parts_problem(directory, drawn_so)
+
+        given = sizes.working_options(parts, works)
+        advice = f"Give {given}" if given else "Add images" if sizes.in_training else "Add images, or group less"
+        whole = f"its images are in {len(set(groups))} groups that stay whole"
+        raise InvalidDatasetError(directory.source, f"{whole}, and {problem}. {advice}.")
+    return found
+
+
+def totals_of_groups(images: int, sizes: Sizes, parts: int) -> list[int]:
+    """Images wanted in each part, of images in groups."""
+    test = test_total(images, sizes) if parts == 3 else 0
     train = sizes.train_count or (
         images - test - sizes.val_count if sizes.val_count else int(sizes.fraction * images + 1e-9)
     )
     val = sizes.val_count or images - test - train
     if train + val + test != images or min(train, val) < 1:
         problem = f"groups stay whole, so the parts of {train}, {val} and {test} must be all {images} images"
-        raise InvalidOptionsError([problem])
-    totals = [train, val, test][:parts]
-    found = split_groups(directory.labels, groups, totals, seed)
-    check_parts(directory, found, len(set(groups)))
-    return found
+        raise InvalidOptionsError([f"{problem}: leave --train-count or --val-count out, or change --fraction"])
+    return [train, val, test][:parts]
 
 
 def drawn_one_by_one(directory: LabeledDirectory, sizes: Sizes, test: int, parts: int, seed: int) -> list[list[int]]:
     """The same for images that do not belong together."""
-    check_counts(directory, parts)
+    check_counts(directory, parts, ", or give --val-dir" if sizes.in_training else "")
+    advice = sizes.fitting_options(len(directory), len(set(directory.labels)), parts)
     images, held_out = list(range(len(directory))), list[int]()
     if parts == 3:
-        images, held_out = split_indices(directory.labels, len(directory) - test, test, seed)
+        images, held_out = split_indices(directory.labels, len(directory) - test, test, seed, advice)
     of_train = int(sizes.fraction * len(directory) + 1e-9) if parts == 3 else sizes.fraction
     first = sizes.train_count or (len(images) - sizes.val_count if sizes.val_count else of_train)
     labels = [directory.labels[index] for index in images]
-    train, val = split_indices(labels, first, sizes.val_count or None, seed)
+    train, val = split_indices(labels, first, sizes.val_count or None, seed, advice)
     found = [[images[index] for index in train], [images[index] for index in val]]
     return [*found, held_out][:parts]
 
@@ -144,34 +150,18 @@ def test_total(images: int, sizes: Sizes) -> int:
     return sizes.test_count or int(sizes.test_fraction * images + 1e-9)
 
 
-def check_parts(directory: LabeledDirectory, parts: Sequence[Sequence[int]], groups: int) -> None:
-    """Raises InvalidDatasetError if whole groups cannot give the first part every class, and each part an image."""
+def parts_problem(directory: LabeledDirectory, parts: Sequence[Sequence[int]]) -> str:
+    """Why whole groups cannot give the first part every class, and each part an image; empty if they do."""
     wanted = {label for label, count in directory.counts().items() if count}
-    missing = wanted - {directory.labels[index] for index in parts[0]}
-    if missing or not all(parts):
-        what = f"class {listed(map(repr, sorted(missing)))} would not be trained on" if missing else "a part is empty"
-        problem = f"its images are in {groups} groups that stay whole, and {what}"
-        raise InvalidDatasetError(directory.source, f"{problem}. Add images, or group less.")
+    if missing := wanted - {directory.labels[index] for index in parts[0]}:
+        return f"class {listed(map(repr, sorted(missing)))} would not be trained on"
+    return "" if all(parts) else "a part is empty"
 
 
 def moved(directory: LabeledDirectory, output: str) -> LabeledDirectory:
     """The same images, as copies in `output`. If that is in S3, the paths are URIs."""
     paths = tuple(os.path.join(output, name) for name in directory.names)
     return replace(directory, source=output, paths=paths, objects=(), references=False)
-
-
-def check_apart(source: str, outputs: Sequence[str]) -> None:
-    """Raises OutputError if one of the directories is in another one."""
-    paths = [path.rstrip("/") if is_remote(path) else os.path.realpath(path) for path in (source, *outputs)]
-    for number, output in enumerate(paths[1:], 1):
-        for other in paths[:number] + paths[number + 1 :]:
-            if is_within(output, other) or is_within(other, output):
-                raise OutputError(output, f"is {other}, in it or around it; give a directory apart from it")
-
-
-def is_within(path: str, other: str) -> bool:
-    """Whether a place is in another one, or is that."""
-    return f"{path}/".startswith(f"{other.rstrip('/')}/")
 
 
 def copy(directory: LabeledDirectory, output: Path) -> None:

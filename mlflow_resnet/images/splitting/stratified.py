@@ -11,18 +11,19 @@ from mlflow_resnet.images.directories import LabeledDirectory
 
 
 def split_indices(
-    labels: Sequence[str], first: float | int, second: int | None, seed: int
+    labels: Sequence[str], first: float | int, second: int | None, seed: int, advice: str = ""
 ) -> tuple[list[int], list[int]]:
     """Sorted indices of two disjoint parts with the classes in proportion, at least one image of each class in each.
 
     `first` is a fraction in (0, 1) of the images, rounded down, or a count; `second` a count, or None for the rest.
+    `advice` are options that give every part room for all classes.
     The draw uses only `random.Random(seed).random()`, whose sequence Python promises to keep, so it is the same on
     every platform. Raises InvalidOptionsError if the totals cannot be met. Each class needs two images (ValueError).
     """
     sizes = dict(sorted(Counter(labels).items()))
     if min(sizes.values(), default=0) < 2:
         raise ValueError("a class has fewer than two images")
-    first_total, second_total = _totals(len(labels), len(sizes), first, second)
+    first_total, second_total = _totals(len(labels), len(sizes), first, second, advice)
     firsts = _shares(sizes, first_total, {label: size - 1 for label, size in sizes.items()})
     seconds = _shares(sizes, second_total, {label: size - firsts[label] for label, size in sizes.items()})
     parts: tuple[list[int], list[int]] = ([], [])
@@ -41,17 +42,20 @@ def _shuffled(count: int, seed: int) -> list[int]:
     return sorted(range(count), key=keys.__getitem__)
 
 
-def check_counts(directory: LabeledDirectory, parts: int) -> None:
-    """Raises InvalidDatasetError for a class with too few images to have one in each part."""
+def check_counts(directory: LabeledDirectory, parts: int, advice: str = "") -> None:
+    """Raises InvalidDatasetError for a class with too few images to have one in each part.
+
+    `advice` is what else helps.
+    """
     few = [label for label, count in directory.counts().items() if 0 < count < parts]
     if few:
         counted = "only one image" if parts == 2 else f"fewer than {parts} images"
         needed = "two" if parts == 2 else str(parts)
         problem = f"{counted} in class {listed(map(repr, few))}, but a split needs {needed} of each class"
-        raise InvalidDatasetError(directory.source, f"{problem}. Add images, or remove the class.")
+        raise InvalidDatasetError(directory.source, f"{problem}. Add images, or remove the class{advice}.")
 
 
-def _totals(images: int, classes: int, first: float | int, second: int | None) -> tuple[int, int]:
+def _totals(images: int, classes: int, first: float | int, second: int | None, advice: str) -> tuple[int, int]:
     """How many images each part gets."""
     if isinstance(first, float):
         if not 0 < first < 1:
@@ -62,7 +66,7 @@ def _totals(images: int, classes: int, first: float | int, second: int | None) -
         raise InvalidOptionsError([f"{first} + {second} images were asked for, but there are {images}"])
     if min(first, second) < classes:
         problem = f"parts of {first} and {second} images cannot both hold all {classes} classes"
-        raise InvalidOptionsError([f"{problem}; give each at least {classes}"])
+        raise InvalidOptionsError([f"{problem}; give each at least {classes}{f', with {advice}' if advice else ''}"])
     return first, second
 
 

@@ -1,0 +1,151 @@
+"""What the folders of a directory or an archive are: classes, parts such as train and valid, or wrappers of these."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+from mlflow_resnet.errors import listed, printable
+
+TRAIN, VAL, TEST = "train", "val", "test"
+PARTS = {"train": TRAIN, "training": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "dev": VAL}
+PARTS |= {"test": TEST, "testing": TEST}
+OPTIONS = {TRAIN: "--train-dir", VAL: "--val-dir", TEST: "--test-dir"}
+
+
+class Layout:
+    """Which folders lie in which, and how many images are in them. Folders are relative, with "/"; the root is "".
+
+    Attributes:
+        folders: those right in a folder that have images at any depth, sorted.
+        images: how many are right in a folder.
+        total: how many are in it at any depth.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.images = Counter(name.rpartition("/")[0] for name in names)
+        self.total = Counter[str]()
+        inside = defaultdict[str, set[str]](set)
+        for folder, images in self.images.items():
+            self.total[folder] += images
+            while folder:
+                inner, folder = folder, folder.rpartition("/")[0]
+                inside[folder].add(inner)
+                self.total[folder] += images
+        self.folders = defaultdict[str, list[str]](list, {folder: sorted(inner) for folder, inner in inside.items()})
+
+    def unwrapped(self, folder: str = "") -> str:
+        """`folder`, or the one in it that the class folders are in: folders that only wrap that one are left behind.
+
+        A few stray images beside it do not matter.
+        """
+        while len(self.folders[folder]) == 1:
+            only = self.folders[folder][0]
+            deeper = self.total[only] - self.images[only]
+            if deeper <= self.images[only] or self.images[folder] >= self.total[only]:
+                break
+            folder = only
+        return folder
+
+    def labels(self, folder: str) -> set[str]:
+        """What the class folders in `folder` are called."""
+        return {last_part(each) for each in self.folders[self.unwrapped(folder)]}
+
+    def parts(self, folder: str = "") -> dict[str, str]:
+        """The folders right in `folder` that are parts of a data set -> which part; empty if they are classes.
+
+        They are parts if all are called so, or if some that are hold the same classes.
+        """
+        named = {each: part for each in self.folders[folder] if (part := part_of(each))}
+        if len(set(named.values())) < 2:
+            return {}
+        holding = [each for each in named if self.labels(each)]
+        if len(named) == len(self.folders[folder]) and (holding or (not folder and all(map(is_one_word, named)))):
+            return named
+        seen = Counter(label for each in holding for label in self.labels(each))
+        return named if any(count > 1 for count in seen.values()) else {}
+
+    def problem(self, source: str) -> str:
+        """Why the folders right in `source` cannot be its classes, and what to give instead; empty if they can."""
+        base = self.unwrapped()
+        if parts := self.parts(base):
+            names = quoted(each.removeprefix(f"{base}/") for each in parts)
+            return f"its folders {names} are parts of a data set, and no classes. {self.options(source, parts)}"
+        top = self.folders[""]
+        classes = {last_part(each) for each in top}
+        for each in top:
+            inner = self.labels(each)
+            is_copy = len(inner) > 1 and inner < classes and not self.images[each]
+            if is_copy or (len(top) > 1 and self.holds_parts(each) and not all(map(self.holds_parts, top))):
+                what = (
+                    f"its folder {quoted([each])} holds a data set of its own, of {quoted(sorted(inner))}, and no class"
+                )
+                return f"{what}. Move it out of {printable(source)}, or give {printable(joined(source, each))} alone"
+        return ""
+
+    def holds_parts(self, folder: str) -> bool:
+        return any(map(self.labels, self.parts(folder)))
+
+    def options(self, source: str, parts: dict[str, str]) -> str:
+        """The options that parts of a data set are given with: the largest folder of each that has class folders."""
+        usable = {
+            part: each
+            for each, part in sorted(parts.items(), key=lambda item: self.total[item[0]])
+            if self.labels(each)
+        }
+        if not usable:
+            return "They hold no class folders: put each class's images in a folder named after the class"
+        places = {part: shlex.quote(joined(source, self.unwrapped(each))) for part, each in usable.items()}
+        given = " ".join(f"{OPTIONS[part]} {places[part]}" for part in OPTIONS if part in places)
+        one = places.get(TEST) or places.get(VAL) or places[TRAIN]
+        text = f"Train with {given if TRAIN in places else f'--train-dir {one}'}; elsewhere give one of them, as {one}"
+        if bare := [each for each in parts if not self.labels(each)]:
+            text += f". {quoted(bare)} has no class folders: it can be scored"
+        return text
+
+    def advice(self, source: str) -> str:
+        """What looks unusual, in a clause; empty if nothing does."""
+        if base := self.unwrapped():
+            where = printable(joined(source, base))
+            return f"all are in one folder; if {quoted(sorted(self.labels(base)))} in it are the classes, give {where}"
+        top = self.folders[""]
+        shared = (
+            set.intersection(*({last_part(inner) for inner in self.folders[each]} for each in top)) if top else set()
+        )
+        alike = len(shared) > 1 and not any(self.images[each] for each in top)
+        if len(top) < 2 or not alike:
+            return ""
+        if all(map(part_of, shared)):
+            return f"every class holds folders {quoted(sorted(shared))}, which are taken together"
+        return (
+            f"{quoted(top)} all hold the folders {quoted(sorted(shared))}; if those are the classes, put them together"
+        )
+
+
+def part_of(folder: str) -> str:
+    """Which part of a data set a folder is called after; empty if none, or more than one."""
+    found = {PARTS[word] for word in words_of(folder) if word in PARTS}
+    return found.pop() if len(found) == 1 else ""
+
+
+def is_one_word(folder: str) -> bool:
+    return len(words_of(folder)) == 1
+
+
+def words_of(folder: str) -> list[str]:
+    return re.findall("[a-z]+", last_part(folder).casefold())
+
+
+def last_part(folder: str) -> str:
+    return folder.rpartition("/")[2]
+
+
+def joined(source: str, folder: str) -> str:
+    return os.path.join(source, folder) if folder else source
+
+
+def quoted(names: Iterable[str]) -> str:
+    return listed(repr(printable(name)) for name in names)

@@ -1,0 +1,38 @@
+"""What mlflow_resnet and MLflow write, told by what is in it and not by a name: it is never a class or an image.
+
+People work inside the folder of their images, where `checkpoints` and `mlruns` then lie beside the class folders.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+
+MARKER = ".mlflow_resnet"  # a file in folders of ours that hold no data set
+MARKERS = (MARKER, ".mlflow-resnet-demo", "MLmodel")  # the last one is in every model of MLflow's
+STORES = ("mlruns", "mlartifacts")  # where MLflow keeps artifacts below the current folder, unless it is told otherwise
+
+# experiment/run or experiment/models/model or experiment/traces/trace, in all of MLflow's stores of artifacts
+_OF_MLFLOW = r"(?:^|/)\d+/(?:[0-9a-f]{32}|models/m-[0-9a-f]{32}|traces/tr-[0-9a-f]{32})"
+_FOLDER, _FILE = re.compile(_OF_MLFLOW + "$"), re.compile(_OF_MLFLOW + "/artifacts/")
+
+
+def mark_own(folder: Path) -> None:
+    """Says that nothing in `folder` is ever a class or an image, unless there is something in it already."""
+    if not any(folder.iterdir()):
+        with suppress(OSError):  # whoever writes to it tells
+            (folder / MARKER).touch()
+
+
+def is_own_folder(name: str, path: str) -> bool:
+    """Whether the folder at `path`, called `name` below what is listed, is one that mlflow_resnet or MLflow wrote."""
+    if any(os.path.lexists(os.path.join(path, marker)) for marker in MARKERS):
+        return True
+    return bool(_FOLDER.search(name)) and os.path.isdir(os.path.join(path, "artifacts"))
+
+
+def is_artifact(name: str) -> bool:
+    """Whether a file's name, relative and with "/", is that of an artifact in a store of MLflow's."""
+    return bool(_FILE.search(name))
