@@ -23,7 +23,7 @@ from mlflow.models.evaluation.artifacts import (
     JsonEvaluationArtifact,
     ParquetEvaluationArtifact,
 )
-from mlflow.models.evaluation.default_evaluator import BuiltInEvaluator
+from mlflow.utils.import_hooks import register_post_import_hook
 
 from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError
 from mlflow_resnet.options import EvaluateOptions
@@ -124,7 +124,7 @@ def leave_to_resnet(evaluate: Callable[..., EvaluationResult | None]) -> Callabl
     """How MLflow's own evaluators `evaluate`, but for classifiers of ours, of which they say nothing."""
 
     @functools.wraps(evaluate)
-    def evaluate_others(self: BuiltInEvaluator, **given: Any) -> EvaluationResult | None:
+    def evaluate_others(self: ModelEvaluator, **given: Any) -> EvaluationResult | None:
         if given.get("model_type") != "classifier" or FLAVOR not in flavors_of(given.get("model")):
             return evaluate(self, **given)
         logger.warning("MLflow's evaluator %s leaves this model to evaluators=%r", getattr(self, "name", ""), NAME)
@@ -185,5 +185,11 @@ def artifacts_in(folder: Path, uri: str) -> dict[str, EvaluationArtifact]:
     return artifacts
 
 
-if not hasattr(BuiltInEvaluator.evaluate, "__wrapped__"):
-    setattr(BuiltInEvaluator, "evaluate", leave_to_resnet(BuiltInEvaluator.evaluate))  # noqa: B010
+def replace_evaluate(module: Any) -> None:
+    """Has MLflow's own evaluators leave models of ours to this one, once their `module` is imported."""
+    evaluate = module.BuiltInEvaluator.evaluate
+    if not hasattr(evaluate, "__wrapped__"):
+        module.BuiltInEvaluator.evaluate = leave_to_resnet(evaluate)
+
+
+register_post_import_hook(replace_evaluate, "mlflow.models.evaluation.default_evaluator")

@@ -43,7 +43,8 @@ A_FOLDER = "a folder; each row of a table is one image, so pass folders alone or
 COLUMN_NAMES = (
     *("image", "images", "img", "picture", "photo", "content", "bytes"),
     *("imagebytes", "imagecontent", "imagedata", "imagebase64", "imageb64", "base64", "b64"),
-    *("imagepath", "imagefile", "imagefilename", "path", "filepath", "file", "filename"),
+    *("imagepath", "imgpath", "picturepath", "photopath", "imagefile", "imgfile", "imagefilename", "imagename"),
+    *("path", "filepath", "file", "filename"),
     *("imageuri", "imageurl", "uri", "url"),
 )
 LONGEST_COLUMN_NAME = 50
@@ -110,7 +111,7 @@ def several_values() -> InvalidOptionsError:
 def as_column(value: Any) -> list[Any]:
     """What a dict has under one name: a list, or one value."""
     if isinstance(value, np.ndarray):
-        return list(np.ravel(value))
+        return np.ravel(value).tolist()
     return list(value) if isinstance(value, (list, tuple, pd.Series)) else [value]
 
 
