@@ -158,7 +158,7 @@ def options_of(model: PyFuncModel, config: Mapping[str, Any]) -> EvaluateOptions
 
     configured = DEFAULT_MODEL_CONFIG | dict(model.model_config or {})
     defaults = {field.name: field.default for field in fields(EvaluateOptions) if field.default is not MISSING}
-    del defaults["backend"]
+    del defaults["backend"], defaults["follow_links"]  # the images are listed already
     problems = []
     if (backend := configured["backend"]) != DEFAULT_MODEL_CONFIG["backend"]:
         problems.append(

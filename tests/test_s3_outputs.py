@@ -12,6 +12,7 @@ from proxy import faulty, half
 
 from mlflow_resnet.errors import InvalidDatasetError
 from mlflow_resnet.images.destinations import destination
+from mlflow_resnet.images.own_folders import MARKER
 from mlflow_resnet.images.s3.listing import UNFINISHED
 from mlflow_resnet.images.sources import labeled_directory
 
@@ -110,7 +111,7 @@ def test_explain_to_s3(trained, images, s3, prefix, cache):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"2 images in {uri}/index.csv")
     table = pd.read_csv(io.BytesIO(content(s3, f"{prefix}/index.csv")))
-    assert keys(s3, prefix) == {"index.csv", *table["file"]}
+    assert keys(s3, prefix) == {MARKER, "index.csv", *table["file"]}
     assert stages(cache) == []
 
 

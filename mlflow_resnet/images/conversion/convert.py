@@ -22,6 +22,7 @@ from mlflow_resnet.errors import (
     listed,
 )
 from mlflow_resnet.images.conversion.changes import (
+    Changes,
     Survey,
     describe_result,
     find_changes,
@@ -70,6 +71,23 @@ class Converted:
     notes: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     advice: str = ""
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a call did with the images of a directory.
+
+    Attributes:
+        left_out: why images of the source are not there, by where they are.
+        kept: images that are there, though the source has them no more.
+        survey: what the source has.
+        changes: of the images that were there before.
+    """
+
+    left_out: dict[str, str]
+    kept: list[IndexRow]
+    survey: Survey
+    changes: Changes
 
 
 @dataclass(frozen=True)
@@ -128,34 +146,51 @@ def convert(
         resumable_directory(output_dir, key, lambda path: read_index(path)[1] == facts) as folder,
         Journal(folder) as journal,
     ):
-        since = time_of_last_call(folder)
-        earlier = read_index(folder)[0]
-        journal.recall(earlier)
-        before = {key_of(row): row for row in earlier} | journal.rows
-        now = survey_entries(entries(Counter(), [])) if before or is_listing(source) else Survey()
-        taken = find_names_of_others(output_dir, earlier)
-        update_folder(folder, journal, now, taken, transfer, is_listing(source))
-        new = unknown(map(now.check, entries(ignored, notes)), journal, since)
-        found = map_ordered(examine, new, threads or default_threads(), weigh=lambda entry: entry.size)
-        left_out = take_in_all(folder, journal, found, taken, transfer, on_image)
-        kept = remove_gone(folder, journal, now) if before else []
+        taken = find_names_of_others(output_dir, read_index(folder)[0])
+        threads = threads or default_threads()
+        update = update_images(
+            folder, journal, entries, ignored, notes, taken, transfer, is_listing(source), threads, on_image
+        )
         rows = journal.rows.values()
         if not rows:
-            raise nothing(source, Ignored(**ignored), left_out)
-        layout = complete(folder, rows, facts, left_out, csv_formulas)
+            raise nothing(source, Ignored(**ignored), update.left_out)
+        layout = complete(folder, rows, facts, update.left_out, csv_formulas)
         classes = classes_in(folder, layout)
-    changes = find_changes(before, journal.rows)
-    notes += describe_result(changes, kept, now, classes)
-    return Converted(
-        images=len(rows),
-        added=changes.added,
-        classes=classes,
-        unreadable=left_out,
-        ignored=Ignored(**ignored),
-        notes=tuple(notes),
-        parts=tuple(layout.parts()),
-        advice=advice_on(layout, called or os.fspath(output_dir)),
-    )
+    notes += describe_result(update.changes, update.kept, update.survey, classes)
+    found = len(rows), update.changes.added, classes, update.left_out, Ignored(**ignored), tuple(notes)
+    return Converted(*found, tuple(layout.parts()), advice_on(layout, called or os.fspath(output_dir)))
+
+
+def update_images(
+    folder: Path,
+    journal: Journal,
+    entries: Callable[[Counter[str], list[str]], Iterator[Entry]],
+    ignored: Counter[str],
+    notes: list[str],
+    taken: set[str],
+    transfer: str,
+    is_listing: bool,
+    threads: int,
+    on_image: Callable[[], object],
+) -> Update:
+    """Gives the directory the images that the source has now.
+
+    Args:
+        entries: lists the source anew each time; takes what `ignored` counts and the `notes`.
+        taken: names, in small letters, that no image may have.
+        is_listing: the source says what belongs, so what it lacks leaves.
+    """
+    since = time_of_last_call(folder)
+    earlier = read_index(folder)[0]
+    journal.recall(earlier)
+    before = {key_of(row): row for row in earlier} | journal.rows
+    survey = survey_entries(entries(Counter(), [])) if before or is_listing else Survey()
+    update_folder(folder, journal, survey, taken, transfer, is_listing)
+    new = unknown(map(survey.check, entries(ignored, notes)), journal, since)
+    found = map_ordered(examine, new, threads, weigh=lambda entry: entry.size)
+    left_out = take_in_all(folder, journal, found, taken, transfer, on_image)
+    kept = remove_gone(folder, journal, survey) if before else []
+    return Update(left_out, kept, survey, find_changes(before, journal.rows))
 
 
 def list_entries(
