@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 from pathlib import Path
 from typing import Any
 
-from mlflow_resnet.errors import CheckpointError
+from mlflow_resnet.errors import CheckpointError, OutputError
 from mlflow_resnet.images.output import new_file
 from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.images.untrusted import MOST_JSON, check_fields, parse_fields, read_plain
 from mlflow_resnet.text.credentials import all_without_credentials
 from mlflow_resnet.training.checkpoints import write_file
 
+SPARE, SPARE_BYTES = ".spare", 64 * 2**10  # a file beside the notes, given up when the disk is full
 KINDS = {  # of a training's notes
     "identity": dict[str, Any],
     "record_id": str,
@@ -65,13 +67,36 @@ class Notes:
         with self.lock:
             self.facts |= all_without_credentials(facts)
             if self.path:
-                with new_file(self.path, mode=0o600) as partial:
-                    write_file(partial, json.dumps(self.facts, indent=1).encode())
+                self.write(self.path)
+
+    def write(self, path: Path) -> None:
+        """Writes the file; on a full disk, into the room that the first call kept free for this."""
+        spare = path.with_name(SPARE)
+        content = json.dumps(self.facts, indent=1).encode()
+        try:
+            if not path.exists():
+                write_whole(spare, bytes(SPARE_BYTES))
+            write_whole(path, content)
+        except OutputError as error:
+            if not is_full(error) or not spare.exists():
+                raise
+            spare.unlink()
+            write_whole(path, content)
 
     def clear(self) -> None:
         """Forgets everything; the file stays until the next fact."""
         with self.lock:
             self.facts = {}
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    with new_file(path, mode=0o600) as partial:
+        write_file(partial, content)
+
+
+def is_full(error: OutputError) -> bool:
+    """Whether something could not be written for want of room."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def read(path: Path) -> dict[str, Any]:
