@@ -40,6 +40,7 @@ def test_the_gate_is_measured_beside_mlflows_own_store():
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_serving_is_measured_beside_the_simplest_pyfunc():
     command = [sys.executable, "serving.py", "--quick"]
     done = subprocess.run(command, cwd=ROOT / "benchmarks", capture_output=True, text=True, timeout=600)

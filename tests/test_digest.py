@@ -191,7 +191,7 @@ FEW = ("load_model", "pyfunc", "serve")  # the others are all tried with a few t
     [
         *((tampering, FEW) for tampering in TAMPERINGS),
         ("classes in another order", ()),
-        *(pytest.param(tampering, (), marks=pytest.mark.slow) for tampering in TAMPERINGS),
+        *(pytest.param(tampering, (), marks=[pytest.mark.slow, pytest.mark.thorough]) for tampering in TAMPERINGS),
     ],
 )
 def test_what_was_tampered_with_is_refused_by_every_loader(tampering, names, loaders, stored):

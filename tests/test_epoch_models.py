@@ -156,6 +156,7 @@ def test_the_option_can_be_turned_on_in_the_middle(workdir, options, monkeypatch
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_the_first_of_two_processes_logs_them(workdir, images, options):
     result = train(options(processes=2))
     assert_each_epoch_has_its_model(result.run_id, images, 2)

@@ -267,6 +267,7 @@ def test_mlflows_own_evaluators_say_that_they_leave_it(trained, val, monkeypatch
     assert "MLflow's evaluator classifier leaves this model to evaluators='resnet'" in caplog.text
 
 
+@pytest.mark.slow
 def test_anothers_model_is_measured_without_torch(workdir):
     code = """
 import sys

@@ -156,6 +156,7 @@ def test_other_programs_can_use_the_files(openvino_model, trained, expected, ima
     assert_same_probabilities(found, expected[PROBABILITIES])
 
 
+@pytest.mark.slow
 def test_onnx_runs_anywhere(given, trained, expected, images):
     need("onnxscript")
     runtime = need("onnxruntime")

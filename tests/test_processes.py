@@ -101,6 +101,7 @@ ONE_LEARNS_TOO = [
 TWO_LEARN = ["batch norms apart", "a budget"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_LEARNS)
 def test_two_processes_learn_what_one_learns(name, trainings, together):
     assert_same_outcome(together[name], outcome(trainings[name]))
@@ -117,16 +118,19 @@ def assert_same_outcome(found, expected):
     np.testing.assert_allclose(found.probabilities, expected.probabilities, rtol=0, atol=after_steps(STEPS))
 
 
+@pytest.mark.slow
 def test_each_of_an_odd_number_of_validation_images_counts_once(together):
     for each in together.values():
         assert each.probabilities.shape == (11, 3)
 
 
+@pytest.mark.slow
 def test_batch_norms_that_see_half_a_batch_each_learn_too(together):
     first, last = together["batch norms apart"].history
     assert last["train_loss"] < first["train_loss"]
 
 
+@pytest.mark.slow
 def test_processes_end_a_time_budget_together(together):
     history = together["a budget"].history
     assert 2 < len(history) < 1000

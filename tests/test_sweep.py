@@ -298,6 +298,7 @@ def test_a_sweep_that_was_killed_goes_on(workdir, options, monkeypatch, sent, pa
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_two_sweeps_share_the_trials(workdir, options):
     command = [sys.executable, "-m", "mlflow_resnet", "sweep", *command_line(options()), "--trials", "6"]
     sweep(options(trials=1))

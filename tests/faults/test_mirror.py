@@ -155,6 +155,7 @@ def test_a_signal_leaves_the_last_checkpoint_in_the_mirror(
     found.add("exit 143, equal weights")
 
 
+@pytest.mark.thorough
 def test_nothing_of_another_training_is_taken(s3: Any, new_place: Make, row: Rows) -> None:
     found = row("a mirror with copies of another training", "begins anew; both have their place")
     mirror = "s3://bucket/shared"

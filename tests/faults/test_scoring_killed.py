@@ -173,6 +173,7 @@ def test_killed_at_any_moment(
         found.add("equal rows")
 
 
+@pytest.mark.thorough
 def test_killed_in_a_part_of_a_list(new_job: Make, unhurt_job: Make, pictures: Path, tmp_path: Path, row: Rows) -> None:
     found = row("SIGKILL in scoring (part 2/3 of a list)", PROMISE)
     names = [*map(str, sorted(pictures.rglob("*.jpg"))), "missing.jpg"]

@@ -254,6 +254,7 @@ def test_lists_a_hundred_thousand_images_of_one_folder_in_order(tmp_path: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_lists_a_million_images_of_one_folder_in_constant_memory(tmp_path: Path) -> None:
     make_files(tmp_path / "many", 1_000_000)
     done = subprocess.run([sys.executable, "-c", LISTER, str(tmp_path)], capture_output=True, text=True, check=True)

@@ -277,6 +277,7 @@ uvicorn.Server(uvicorn.Config(app, access_log=False, **bounds())).run([listener]
 """
 
 
+@pytest.mark.slow
 def test_a_flood_of_connections_neither_stops_the_server_nor_fills_its_log(tmp_path):
     command = [sys.executable, "-c", OUT_OF_FILES]
     pipe = subprocess.PIPE
