@@ -21,12 +21,12 @@ from mlflow_resnet.images.output import output_errors
 from mlflow_resnet.images.own_folders import mark_own
 from mlflow_resnet.images.owned import follow_links, locked, make_private
 from mlflow_resnet.images.reasons import one_line
-from mlflow_resnet.images.sources import is_remote
 from mlflow_resnet.mirroring.mirror import NOTES, Mirror
 from mlflow_resnet.mirroring.stores import store_of
 from mlflow_resnet.options import WITHOUT_EFFECT, TrainOptions
 from mlflow_resnet.preparation import Training
 from mlflow_resnet.text.credentials import all_without_credentials
+from mlflow_resnet.text.places import is_remote
 from mlflow_resnet.tracking.delivery import end_run
 from mlflow_resnet.tracking.notes import Notes
 from mlflow_resnet.tracking.recorder import Outbox

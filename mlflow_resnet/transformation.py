@@ -29,9 +29,9 @@ from mlflow_resnet.images.output import check_outside, new_directory, output_err
 from mlflow_resnet.images.parallel import default_threads, map_ordered
 from mlflow_resnet.images.reasons import one_line, os_reason
 from mlflow_resnet.images.rules import Ignored
-from mlflow_resnet.images.sources import is_remote
 from mlflow_resnet.model.preprocessing import to_array, to_tensor
 from mlflow_resnet.options import TransformOptions
+from mlflow_resnet.text.places import is_remote
 from mlflow_resnet.training.augmentation import Steps, build
 from mlflow_resnet.training.randomness import Seeded
 

@@ -132,6 +132,12 @@ def s3(tmp_path_factory):
     moto.stop()
 
 
+@pytest.fixture
+def prefix(s3, request) -> str:
+    """Of objects in the bucket: one that no other test uses."""
+    return f"{request.module.__name__}/{request.node.name}"
+
+
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory) -> Path:
     """A database with MLflow's tables and nothing in them, to be copied; making the tables takes seconds."""

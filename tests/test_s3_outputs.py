@@ -30,12 +30,6 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def prefix(s3, request):
-    """A prefix that no other test uses."""
-    return f"outputs/{request.node.name}"
-
-
-@pytest.fixture
 def impatient(monkeypatch):
     monkeypatch.setattr("mlflow_resnet.images.s3.client.PATIENCE_SECONDS", 0.2)
     monkeypatch.setattr("mlflow_resnet.images.s3.upload.ATTEMPTS", 1)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -42,16 +43,27 @@ def unwrap_cell(cell: Any) -> Any:
     return (cell[0] if cell else None) if isinstance(cell, list) and len(cell) < 2 else cell
 
 
+def content_of_record(record: Mapping[str, Any]) -> Any:
+    """What a cell with fields holds, as Hugging Face's data sets have them: the image's `bytes`, or else its `path`."""
+    content = record.get("bytes")
+    return record.get("path") if content is None else content
+
+
+def decode_base64(encoded: bytes) -> bytes | None:
+    """Strictly decoded base64, line breaks aside; None if it is not that."""
+    try:
+        return base64.b64decode(encoded.translate(None, b"\r\n"), validate=True)
+    except binascii.Error:
+        return None
+
+
 def decode_base64_cell(text: str) -> bytes | None:
     """The image that a cell holds in base64, also as a data URI; None if it does not."""
     encoded = text.partition(";base64,")[2] if text.startswith("data:") else text
     if len(encoded) < MIN_BASE64_CHARACTERS:
         return None
-    try:
-        content = base64.b64decode("".join(encoded.split()), validate=True)
-    except ValueError:
-        return None
-    return content if looks_like_image(content) else None
+    content = decode_base64("".join(encoded.split()).encode("ascii", "replace"))
+    return content if content and looks_like_image(content) else None
 
 
 def find_column(columns: Iterable[str], wanted: Iterable[str]) -> str:

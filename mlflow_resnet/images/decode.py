@@ -32,7 +32,7 @@ from PIL import (
 from mlflow_resnet.errors import InvalidImageError
 from mlflow_resnet.images.colors import loaded, rgb
 from mlflow_resnet.images.decode_cost import check_structure, check_work
-from mlflow_resnet.images.kinds import kind_of
+from mlflow_resnet.images.kinds import describe_content
 from mlflow_resnet.images.memory import available_memory
 from mlflow_resnet.images.orientation import Region, as_stored, orientation_of, swapped, turned
 from mlflow_resnet.images.reasons import one_line, os_reason
@@ -177,7 +177,7 @@ def _parsed(content: bytes) -> ImageFile.ImageFile:
         raise InvalidImageError("empty file")
     name = _sniff(content)
     if name is None:
-        what = f" but {kind}" if (kind := kind_of(content)) else ""
+        what = f" but {kind}" if (kind := describe_content(content)) else ""
         raise InvalidImageError(f"not an image of a supported format ({', '.join(FORMATS)}){what}")
     if name == "PPM":
         content = _without_comments(content)

@@ -19,7 +19,7 @@ from mlflow_resnet.images.output import output_errors, resumable_file
 from mlflow_resnet.images.owned import locked, make_private
 from mlflow_resnet.images.rules import INDEX_NAME
 from mlflow_resnet.images.s3.upload import UploadedFile, UploadedFolder
-from mlflow_resnet.images.sources import is_remote
+from mlflow_resnet.text.places import is_remote
 
 STAGES = "outputs"  # in the cache: a folder for each output in S3 that is being made
 RESULT, TOKEN = "result", "token"

@@ -46,7 +46,7 @@ _KINDS = {
 _ALL = [(re.compile(begins, re.DOTALL | re.IGNORECASE), what) for begins, what in _KINDS.items()]
 
 
-def kind_of(content: bytes) -> str:
+def describe_content(content: bytes) -> str:
     """What `content` is instead of an image, and what helps, in a clause; empty if that is not known."""
     beginning = content[:BEGINNING].removeprefix(b"\xef\xbb\xbf")
     if found := re.search(_JPEG, content[1:64]):

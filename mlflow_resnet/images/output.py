@@ -17,7 +17,7 @@ from pathlib import Path
 from mlflow_resnet.errors import MlflowResnetError, OutputError
 from mlflow_resnet.images.owned import can_be_exchanged, follow_links, is_same, locked, make_private, open_to_others
 from mlflow_resnet.images.reasons import os_reason
-from mlflow_resnet.text.places import S3
+from mlflow_resnet.text.places import is_remote
 
 # Errors of the file system written to, whatever was being written.
 _WRITE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
@@ -134,7 +134,7 @@ def resumable_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def check_apart(source: str, outputs: Sequence[str]) -> None:
     """Raises OutputError if one of the directories is in another one."""
-    paths = [path.rstrip("/") if path.startswith(S3) else os.path.realpath(path) for path in (source, *outputs)]
+    paths = [path.rstrip("/") if is_remote(path) else os.path.realpath(path) for path in (source, *outputs)]
     for number, output in enumerate(paths[1:], 1):
         for other in paths[:number] + paths[number + 1 :]:
             if is_within(output, other) or is_within(other, output):
@@ -149,7 +149,7 @@ def is_within(path: str, other: str) -> bool:
 def check_outside(source: str, output: str | os.PathLike[str]) -> None:
     """Raises OutputError if a directory would be written inside the one that it is made of."""
     around, inside = os.path.realpath(source), os.path.realpath(output)
-    if inside != around and Path(inside).is_relative_to(around):
+    if inside != around and is_within(inside, around):
         problem = f"is in {around}, whose next listing would take it for a class; give a directory apart from it"
         raise OutputError(output, problem)
 

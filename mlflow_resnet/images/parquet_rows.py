@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlflow_resnet.errors import InvalidTableError
+from mlflow_resnet.errors import InvalidDatasetError, InvalidTableError
 from mlflow_resnet.images.decode import MAX_IMAGE_BYTES
 from mlflow_resnet.images.parquet_limits import ParquetLimits, check_parquet, inspect_parquet, repeated_bytes
 from mlflow_resnet.images.reasons import one_line
@@ -67,6 +67,27 @@ def read_image_rows(path: Path, columns: Collection[str]) -> Iterator[Row]:
                 yield {name: column[0].as_py() for name, column in zip(batch.schema.names, batch.columns, strict=True)}
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InvalidTableError(f"damaged ({one_line(error)})") from None
+
+
+def find_image_columns(schema: pa.Schema) -> list[str]:
+    """The column of images, if there is one, and one only."""
+    names = [field.name for field in schema if holds_images(field.type)]
+    return names if len(names) == 1 else []
+
+
+def check_image_column(path: Path, schema: pa.Schema, name: str, advice: str = "") -> bool:
+    """Whether a column holds the images themselves, and not their paths.
+
+    Raises:
+        InvalidDatasetError: about the table at `path` if it holds neither.
+    """
+    kind = schema.field(name).type
+    if holds_images(kind):
+        return True
+    if not holds_text(kind):
+        problem = f"column {name!r} is of type {kind}, which is neither a path nor an image."
+        raise InvalidDatasetError(path, f"{problem} {advice}".rstrip())
+    return False
 
 
 def holds_images(kind: pa.DataType) -> bool:

@@ -20,7 +20,7 @@ def os_reason(error: OSError) -> str:
     return (os.strerror(error.errno) if error.errno else one_line(error)).lower()  # pyarrow has words of its own
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: Exception, most: int = MOST) -> str:
     """The message of any exception, or its type's name, on one line that can be shown, without what is not needed.
 
     Messages about HTTP begin with the address and end with what happened.
@@ -28,10 +28,10 @@ def one_line(error: Exception) -> str:
     text = presentable(" ".join(COLORS.sub("", str(error)).split()))
     for introduction in ("failed with exception ", "Caused by "):
         text = text.rpartition(introduction)[2]
-    return shortened(text) or type(error).__name__
+    return shorten_text(text, most) or type(error).__name__
 
 
-def shortened(text: str, most: int = MOST) -> str:
+def shorten_text(text: str, most: int) -> str:
     """At most so many characters: whole sentences, the first one and then the last ones, which say what helps."""
     if len(text) <= most:
         return text

@@ -22,7 +22,7 @@ from mlflow_resnet.images.s3.client import MEANINGS, connected
 from mlflow_resnet.images.s3.listing import StoredObject, check_names, images_among, objects
 from mlflow_resnet.images.s3.location import Location, located
 from mlflow_resnet.images.s3.transfer import THREADS, content_of, copied
-from mlflow_resnet.text.places import S3, local_path, place_problem
+from mlflow_resnet.text.places import is_remote, local_path, place_problem
 
 TOO_LARGE = f"over the limit of {MAX_IMAGE_BYTES // 2**20} MiB for one image"
 SIZE_UNKNOWN = -1
@@ -39,11 +39,6 @@ class ImageSource:
     name: str
     read: Callable[[], bytes]
     place: str = ""
-
-
-def is_remote(uri: str) -> bool:
-    """Whether `uri` is in S3."""
-    return uri.startswith(S3)
 
 
 def check_directories(*uris: str) -> None:

@@ -12,15 +12,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from mlflow.utils.file_utils import local_file_uri_to_path
 from torch import Tensor
 from torchvision.models import WeightsEnum, get_model_weights
 
 from mlflow_resnet.errors import InvalidModelError, WeightsDownloadError, WeightsError, WeightsMismatchError, listed
 from mlflow_resnet.images.reasons import one_line
-from mlflow_resnet.images.sources import is_remote, local_file
+from mlflow_resnet.images.sources import local_file
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.state_dicts import SUFFIXES, read_state_dict
+from mlflow_resnet.text.places import is_remote, local_path
 
 TRIES = 3
 SECONDS_BETWEEN_TRIES = 2.0
@@ -42,15 +42,14 @@ def load_starting_weights(
     Raises:
         WeightsError: if they cannot be had or do not fit.
     """
-    if weights in get_model_weights(classifier.architecture).__members__:
-        member = imagenet_weights(classifier.architecture, weights)
-        return copy_into(classifier, download(member), str(member), same_head=False)
-    place = local_file_uri_to_path(weights) if weights.startswith("file:") else weights
-    if weights.startswith(MODEL_SCHEMES) or os.path.isdir(place):
-        return start_from_model(classifier, place, load_model)
-    if os.path.isfile(place) or is_remote(place) or place.lower().endswith(SUFFIXES) or os.sep in place:
-        return copy_into(classifier, read_state_dict(local_file(place), weights), weights, same_head=True)
-    raise unknown_name(classifier.architecture, weights)
+    place = local_path(weights)
+    if weights not in get_model_weights(classifier.architecture).__members__:
+        if weights.startswith(MODEL_SCHEMES) or os.path.isdir(place):
+            return start_from_model(classifier, place, load_model)
+        if os.path.isfile(place) or is_remote(place) or place.lower().endswith(SUFFIXES) or os.sep in place:
+            return copy_into(classifier, read_state_dict(local_file(place), weights), weights, same_head=True)
+    member = imagenet_weights(classifier.architecture, weights)
+    return copy_into(classifier, download(member), str(member), same_head=False)
 
 
 def start_from_model(classifier: ImageClassifier, model_uri: str, load_model: Callable[[str], ImageClassifier]) -> str:
@@ -68,13 +67,9 @@ def imagenet_weights(architecture: str, name: str) -> WeightsEnum:
     known = get_model_weights(architecture)
     if name in known.__members__:
         return known[name]
-    raise unknown_name(architecture, name)
-
-
-def unknown_name(architecture: str, name: str) -> WeightsError:
-    return WeightsError(
+    raise WeightsError(
         name,
-        f"{architecture} has {listed(get_model_weights(architecture).__members__)}; otherwise name a .pth or "
+        f"{architecture} has {listed(known.__members__)}; otherwise name a .pth or "
         ".safetensors file or another checkpoint, or a model's URI or folder, such as models:/digits/1. There is no "
         "file of this name.",
     )

@@ -21,7 +21,7 @@ from mlflow_resnet.options.base import (
     model_name_problems,
     option,
 )
-from mlflow_resnet.text.places import S3
+from mlflow_resnet.text.places import is_remote
 
 ARCHITECTURES = (
     "resnet18",
@@ -216,9 +216,9 @@ class TrainOptions(Options):
 
     def mirror_problems(self) -> list[str]:
         problems, mirror = [], self.checkpoint_mirror
-        if mirror not in ("", "artifacts") and not mirror.startswith(S3):
+        if mirror not in ("", "artifacts") and not is_remote(mirror):
             problems.append(f"checkpoint_mirror is {mirror!r}; give artifacts or s3://bucket/prefix")
-        if self.checkpoint_dir.startswith(S3):
+        if is_remote(self.checkpoint_dir):
             problems.append("for copies of checkpoints in S3, give checkpoint_mirror as s3://bucket/prefix")
         if mirror and not self.checkpoint_minutes:
             problems.append(

@@ -29,7 +29,7 @@ from mlflow_resnet.options.base import (
     option,
     resolution_problems,
 )
-from mlflow_resnet.text.places import S3
+from mlflow_resnet.text.places import is_remote
 
 FINDINGS = (
     "unreadable",
@@ -162,7 +162,7 @@ class ConvertOptions(Options):
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
 
     def combinations(self) -> list[str]:
-        if self.output_dir.startswith(S3) and self.transfer != "copy":
+        if is_remote(self.output_dir) and self.transfer != "copy":
             return [f"transfer is {self.transfer!r}, but output_dir is in S3, where only copies go; give copy"]
         return []
 

@@ -7,8 +7,6 @@ of a table is one image, and of several columns the one with the images is found
 
 from __future__ import annotations
 
-import base64
-import binascii
 import itertools
 import os
 import re
@@ -20,19 +18,13 @@ import numpy as np
 import pandas as pd
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError, InvalidOptionsError, encodable, listed
+from mlflow_resnet.images.cells import content_of_record, decode_base64
 from mlflow_resnet.images.decode import MAX_IMAGE_BYTES, looks_like_image
 from mlflow_resnet.images.s3.client import connected
-from mlflow_resnet.images.sources import (
-    ImageSource,
-    directory_sources,
-    failing_source,
-    file_source,
-    is_remote,
-    object_source,
-)
+from mlflow_resnet.images.sources import ImageSource, directory_sources, failing_source, file_source, object_source
 from mlflow_resnet.scoring.guard import Guard, is_serving
 from mlflow_resnet.scoring.sentences import COLUMNS_CANNOT_BE_USED, NUMBERS_CANNOT_BE_USED
-from mlflow_resnet.text.places import local_path
+from mlflow_resnet.text.places import is_remote, local_path
 
 DATA_URI = re.compile(rb"data:[^,]{0,100};base64,")
 MAX_ENCODED_BYTES = MAX_IMAGE_BYTES * 4 // 3 * 79 // 76 + 1024  # base64 with line breaks and a prefix
@@ -186,19 +178,13 @@ def source_of_row(cell: Any, name: str, guard: Guard) -> ImageSource:
     if isinstance(cell, np.ndarray) and cell.ndim == 0:
         cell = cell.item()
     if isinstance(cell, Mapping):
-        cell = content_of_struct(cell)
+        cell = content_of_record(cell)
     if isinstance(cell, (bytes, bytearray, memoryview)):
         return bytes_source(name, bytes(cell))
     if isinstance(cell, (str, os.PathLike)):
         return source_of_text(os.fspath(cell), name, guard)
     what = "no value" if is_missing(cell) else f"a value of type {type(cell).__name__}"
     raise InvalidImageError(f"{what}; expected bytes, base64 or a path")
-
-
-def content_of_struct(struct: Mapping[str, Any]) -> Any:
-    """What a cell with fields holds, as Hugging Face's data sets have them: the image's `bytes`, or else its `path`."""
-    content = struct.get("bytes")
-    return struct.get("path") if content is None else content
 
 
 def is_missing(cell: Any) -> bool:
@@ -241,14 +227,6 @@ def decoded_image(encoded: bytes) -> bytes | None:
         return content
     content = decode_base64(encoded)
     return content if content and looks_like_image(content) else None
-
-
-def decode_base64(encoded: bytes) -> bytes | None:
-    """Strictly decoded base64, line breaks aside; None if it is not that."""
-    try:
-        return base64.b64decode(encoded.translate(None, b"\r\n"), validate=True)
-    except binascii.Error:
-        return None
 
 
 def check_size(content: bytes, limit: int) -> None:

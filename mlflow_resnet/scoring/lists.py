@@ -10,12 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidTableError, encodable, listed
-from mlflow_resnet.images.cells import decode_base64_cell, find_column, format_cell, spell_path, unwrap_cell
+from mlflow_resnet.images.cells import (
+    content_of_record,
+    decode_base64_cell,
+    find_column,
+    format_cell,
+    spell_path,
+    unwrap_cell,
+)
 from mlflow_resnet.images.decode import MAX_IMAGE_BYTES
 from mlflow_resnet.images.parallel import map_ordered
 from mlflow_resnet.images.parquet_rows import (
-    holds_images,
-    holds_text,
+    check_image_column,
+    find_image_columns,
     read_image_rows,
     read_parquet_rows,
     read_parquet_schema,
@@ -24,18 +31,11 @@ from mlflow_resnet.images.reasons import one_line
 from mlflow_resnet.images.rules import is_image
 from mlflow_resnet.images.s3.client import connected
 from mlflow_resnet.images.s3.transfer import THREADS
-from mlflow_resnet.images.sources import (
-    TOO_LARGE,
-    ImageSource,
-    failing_source,
-    file_source,
-    is_remote,
-    local_file,
-    object_source,
-)
+from mlflow_resnet.images.sources import TOO_LARGE, ImageSource, failing_source, file_source, local_file, object_source
 from mlflow_resnet.images.text_rows import describe_encoding, open_text, read_bounded_lines, read_bounded_rows
 from mlflow_resnet.scoring.inputs import NO_URLS, URL
 from mlflow_resnet.text.credentials import without_credentials
+from mlflow_resnet.text.places import is_remote
 from mlflow_resnet.text.spreadsheets import is_ours, unquote
 
 COLUMNS = ("image", "path")
@@ -152,12 +152,8 @@ def csv_cells(path: Path) -> Iterator[str]:
 def parquet_cells(path: Path) -> Iterator[Cell]:
     """Paths, or images themselves: in a column of bytes, or of records of bytes and a path as Hugging Face has them."""
     schema = read_parquet_schema(path)
-    images = [field.name for field in schema if holds_images(field.type)]
-    name = column_of(path, schema.names, images if len(images) == 1 else [])
-    kind = schema.field(name).type
-    if not holds_images(kind):
-        if not holds_text(kind):
-            raise InvalidDatasetError(path, f"column {name!r} is of type {kind}, which is neither a path nor an image.")
+    name = column_of(path, schema.names, find_image_columns(schema))
+    if not check_image_column(path, schema, name):
         for row in read_parquet_rows(path, [name]):
             cell = unwrap_cell(row[name])
             yield cell if isinstance(cell, str) else "" if isinstance(cell, list) else format_cell(cell)
@@ -165,7 +161,7 @@ def parquet_cells(path: Path) -> Iterator[Cell]:
     for row in read_image_rows(path, [name]):
         cell = unwrap_cell(row[name])
         if isinstance(cell, dict):
-            cell = cell["bytes"] if cell["bytes"] is not None else cell.get("path")
+            cell = content_of_record(cell)
         yield cell if isinstance(cell, bytes) else "" if isinstance(cell, list) else format_cell(cell)
 
 

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mlflow_resnet.errors import InvalidDatasetError
-from mlflow_resnet.images.sources import ImageSource, check_directories, directory_sources, is_remote, places
+from mlflow_resnet.images.sources import ImageSource, check_directories, directory_sources, places
 from mlflow_resnet.model.storage import sha256_of
 from mlflow_resnet.scoring.lists import ImageList, is_list
+from mlflow_resnet.text.places import is_remote
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,14 @@ def local_path(text: str) -> str:
     return text if "\0" in path else path
 
 
+def is_remote(uri: str) -> bool:
+    """Whether `uri` is in S3."""
+    return uri.startswith(S3)
+
+
 def result_place(output: str, name: str = "") -> Path | str:
     """Where the output, or `name` in it, is: a path, or text if it is in S3."""
-    if not output.startswith(S3):
+    if not is_remote(output):
         return Path(output, name)
     return f"{output.rstrip('/')}/{name}" if name else output
 
@@ -37,7 +42,7 @@ def place_problem(text: str, in_s3: bool = True) -> str:
         in_s3: whether it may be in S3 too.
     """
     scheme = SCHEME.match(local_path(text))
-    if not scheme or (in_s3 and text.startswith(S3)):
+    if not scheme or (in_s3 and is_remote(text)):
         return ""
     if not in_s3:
         return "is not on this machine; give a path or file:///path"

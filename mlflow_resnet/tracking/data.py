@@ -11,9 +11,10 @@ from mlflow_resnet.errors import listed, printable
 from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.images.parallel import default_threads
 from mlflow_resnet.images.scan import Scan, apply_policy, digest_of, scan
-from mlflow_resnet.images.sources import is_remote, labeled_directory
+from mlflow_resnet.images.sources import labeled_directory
 from mlflow_resnet.images.splitting.split import split_labeled
 from mlflow_resnet.options import EvaluateOptions, ExportOptions, PromoteOptions, TrainOptions
+from mlflow_resnet.text.places import is_remote
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset, source_of
 from mlflow_resnet.training import processes
 

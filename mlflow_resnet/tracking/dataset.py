@@ -24,8 +24,8 @@ from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.images.parallel import default_threads
 from mlflow_resnet.images.rules import Ignored
 from mlflow_resnet.images.scan import Scan, digest_of, scan
-from mlflow_resnet.images.sources import is_remote, labeled_directory
-from mlflow_resnet.text.places import local_path
+from mlflow_resnet.images.sources import labeled_directory
+from mlflow_resnet.text.places import is_remote, local_path
 
 IMAGE, LABEL = "image", "label"
 

@@ -6,15 +6,14 @@ from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import LifecycleStage, LoggedModel
-from mlflow.exceptions import MlflowException
+from mlflow.entities import LifecycleStage
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from mlflow_resnet.console import say
 from mlflow_resnet.registry.versions import version_of
 from mlflow_resnet.tracking.card import for_version
 from mlflow_resnet.tracking.notes import Notes
-from mlflow_resnet.tracking.run import UNKNOWN, find_run
+from mlflow_resnet.tracking.run import find_known, find_run
 
 
 def find_gone(ids: Notes) -> str:
@@ -24,21 +23,12 @@ def find_gone(ids: Notes) -> str:
     run = find_run(run_id)
     if run is None or not is_active_experiment(run.info.experiment_id):
         return f"its run {run_id} {where}"
-    return "" if find_model(model_id) else f"its model {model_id} {where}"
+    model = find_known(lambda: MlflowClient().get_logged_model(model_id))
+    return "" if model else f"its model {model_id} {where}"
 
 
 def is_active_experiment(experiment_id: str) -> bool:
     return bool(MlflowClient().get_experiment(experiment_id).lifecycle_stage == LifecycleStage.ACTIVE)
-
-
-def find_model(model_id: str) -> LoggedModel | None:
-    """The logged model; None if the tracking server has none of this id."""
-    try:
-        return MlflowClient().get_logged_model(model_id)
-    except MlflowException as error:
-        if error.error_code in UNKNOWN:
-            return None
-        raise
 
 
 def restore_run(run_id: str) -> None:
@@ -67,9 +57,5 @@ def find_unregistered(ids: Notes, name: str, alias: str) -> dict[str, Any] | Non
 
 def find_holder(name: str, alias: str) -> str:
     """The version that has the alias; empty if none has."""
-    try:
-        return str(MlflowClient().get_registered_model(name).aliases.get(alias, ""))
-    except MlflowException as error:
-        if error.error_code in UNKNOWN:
-            return ""
-        raise
+    model = find_known(lambda: MlflowClient().get_registered_model(name))
+    return str(model.aliases.get(alias, "")) if model else ""

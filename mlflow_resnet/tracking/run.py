@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import mlflow
 from mlflow import MlflowClient
@@ -25,6 +25,7 @@ SIGNALS = (KeyboardInterrupt, SystemExit)  # Ctrl-C, and SIGTERM, which the comm
 DEFAULT_EXPERIMENT, DEFAULT_EXPERIMENT_ID = "Default", "0"  # of every store of MLflow
 CONTINUED_IN = "mlflow_resnet.continued_in"
 UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what MLflow answers to an id that it does not have
+T = TypeVar("T")
 RUN_ID_FILE = "MLFLOW_RESNET_RUN_ID_FILE"  # variable: where a worker process leaves the id of the run it began
 
 
@@ -54,19 +55,22 @@ def recorded_run(
     if attached and resumed and attached != resumed and parent_of(resumed) != attached:
         MlflowClient().set_tag(attached, CONTINUED_IN, resumed)
     run = mlflow.start_run(resumed, run_name=run_name, log_system_metrics=True)
-    with ending(run), itself_or_child(run, name, params, record_id, resumed) as run:
+    own = resumed if attached else run.info.run_id
+    with ending(run), itself_or_child(run, name, params, record_id, own) as run:
         yield run
 
 
 @contextlib.contextmanager
-def itself_or_child(
-    given: Run, name: str, params: Mapping[str, Any], record_id: str, resumed: str | None
-) -> Iterator[Run]:
-    """The active run `given`, or a child of it if the record would contradict what it holds."""
+def itself_or_child(given: Run, name: str, params: Mapping[str, Any], record_id: str, own: str | None) -> Iterator[Run]:
+    """The active run `given`, or a child of it if the record would contradict what it holds.
+
+    Args:
+        own: the run that this record began or begins, if any.
+    """
     client, run_id = MlflowClient(), given.info.run_id
-    conflict = "" if run_id == resumed else find_conflict(client.get_run(run_id), params, record_id)
+    conflict = "" if run_id == own else find_conflict(client.get_run(run_id), params, record_id)
     if conflict:
-        earlier = resumed if resumed and parent_of(resumed) == run_id else None
+        earlier = own if own and parent_of(own) == run_id else None
         with child_run(name, resumed_id=earlier) as run:
             say(f"run {run_id} {conflict}, so this is recorded in run {run.info.run_id}, a child of it")
             begin_record(run, record_id)
@@ -129,8 +133,13 @@ def exists(run_id: str) -> bool:
 
 def find_run(run_id: str) -> Run | None:
     """The run, which may be in the trash; None if the tracking server has none of this id."""
+    return find_known(lambda: MlflowClient().get_run(run_id))
+
+
+def find_known(ask: Callable[[], T]) -> T | None:
+    """The answer of the server; None if it does not know what is asked for."""
     try:
-        return MlflowClient().get_run(run_id)
+        return ask()
     except MlflowException as error:
         if error.error_code in UNKNOWN:
             return None

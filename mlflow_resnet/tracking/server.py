@@ -72,8 +72,7 @@ def is_silence(error: MlflowException) -> bool:
 
 def whole_message(error: MlflowException) -> str:
     """What MLflow says, on one line: its remedies come last."""
-    text = " ".join(str(error).split()).removeprefix(f"{error.error_code}: ")
-    return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}…"
+    return one_line(error, MAX_MESSAGE).removeprefix(f"{error.error_code}: ")
 
 
 def open_sqlite(uri: str) -> None:

@@ -32,7 +32,7 @@ from mlflow_resnet.images.conversion.changes import (
     survey_entries,
     update_folder,
 )
-from mlflow_resnet.images.conversion.entries import Entry, entries_of, is_listing, label_problem
+from mlflow_resnet.images.conversion.entries import Entry, Source, is_listing, label_problem, open_source
 from mlflow_resnet.images.conversion.journal import JOURNAL_NAME, Journal, Key, key_of
 from mlflow_resnet.images.conversion.tables import Columns
 from mlflow_resnet.images.decode import MAX_IMAGE_BYTES, decode, usual_suffix
@@ -136,74 +136,65 @@ def convert(
         InvalidDatasetError: if the source cannot be read or holds no readable image.
         OutputError: if `output_dir` cannot be written, or holds something else.
     """
-    source, ignored, notes = os.fspath(source), Counter[str](), list[str]()
+    source, ignored = os.fspath(source), Counter[str]()
     if os.path.isdir(source):
         check_outside(source, output_dir)
     facts = {SOURCE: without_credentials(encodable(source)), TRANSFER: transfer}
     key = hashlib.sha256("\0".join(facts.values()).encode()).hexdigest()[:8]
-    entries = partial(list_entries, source, Columns(image_column, label_column), image_root, transfer, follow_links)
     with (
         resumable_directory(output_dir, key, lambda path: read_index(path)[1] == facts) as folder,
         Journal(folder) as journal,
     ):
-        taken = find_names_of_others(output_dir, read_index(folder)[0])
-        threads = threads or default_threads()
+        opened = open_source(source, Columns(image_column, label_column), image_root, follow_links)
+        entries, threads = partial(list_entries, opened, transfer), threads or default_threads()
         update = update_images(
-            folder, journal, entries, ignored, notes, taken, transfer, is_listing(source), threads, on_image
+            folder, journal, entries, ignored, output_dir, transfer, is_listing(source), threads, on_image
         )
         rows = journal.rows.values()
         if not rows:
             raise nothing(source, Ignored(**ignored), update.left_out)
         layout = complete(folder, rows, facts, update.left_out, csv_formulas)
         classes = classes_in(folder, layout)
-    notes += describe_result(update.changes, update.kept, update.survey, classes)
-    found = len(rows), update.changes.added, classes, update.left_out, Ignored(**ignored), tuple(notes)
-    return Converted(*found, tuple(layout.parts()), advice_on(layout, called or os.fspath(output_dir)))
+    notes = (*opened.notes, *describe_result(update.changes, update.kept, update.survey, classes))
+    advice = advice_on(layout, called or os.fspath(output_dir))
+    added, parts = update.changes.added, tuple(layout.parts())
+    return Converted(len(rows), added, classes, update.left_out, Ignored(**ignored), notes, parts, advice)
 
 
 def update_images(
     folder: Path,
     journal: Journal,
-    entries: Callable[[Counter[str], list[str]], Iterator[Entry]],
+    entries: Callable[[Counter[str]], Iterator[Entry]],
     ignored: Counter[str],
-    notes: list[str],
-    taken: set[str],
+    output_dir: str | os.PathLike[str],
     transfer: str,
     is_listing: bool,
     threads: int,
     on_image: Callable[[], object],
 ) -> Update:
-    """Gives the directory the images that the source has now.
+    """Gives `folder`, which becomes `output_dir`, the images that the source has now.
 
     Args:
-        entries: lists the source anew each time; takes what `ignored` counts and the `notes`.
-        taken: names, in small letters, that no image may have.
+        entries: lists the source anew each time.
         is_listing: the source says what belongs, so what it lacks leaves.
     """
     since = time_of_last_call(folder)
     earlier = read_index(folder)[0]
     journal.recall(earlier)
     before = {key_of(row): row for row in earlier} | journal.rows
-    survey = survey_entries(entries(Counter(), [])) if before or is_listing else Survey()
+    survey = survey_entries(entries(Counter())) if before or is_listing else Survey()
+    taken = find_names_of_others(output_dir, earlier)
     update_folder(folder, journal, survey, taken, transfer, is_listing)
-    new = unknown(map(survey.check, entries(ignored, notes)), journal, since)
+    new = unknown(map(survey.check, entries(ignored)), journal, since)
     found = map_ordered(examine, new, threads, weigh=lambda entry: entry.size)
     left_out = take_in_all(folder, journal, found, taken, transfer, on_image)
     kept = remove_gone(folder, journal, survey) if before else []
     return Update(left_out, kept, survey, find_changes(before, journal.rows))
 
 
-def list_entries(
-    source: str,
-    columns: Columns,
-    image_root: str,
-    transfer: str,
-    follow_links: bool,
-    ignored: Counter[str],
-    notes: list[str],
-) -> Iterator[Entry]:
+def list_entries(source: Source, transfer: str, ignored: Counter[str]) -> Iterator[Entry]:
     """The entries of a source, each with a `source` and label of its own but for those that come twice."""
-    entries = tell_apart(entries_of(source, columns, image_root, ignored, notes, follow_links))
+    entries = tell_apart(source.entries(ignored))
     return map(referable, entries) if transfer == REFERENCE else entries
 
 

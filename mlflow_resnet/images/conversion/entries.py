@@ -20,15 +20,9 @@ from mlflow_resnet.images.decode import MAX_IMAGE_BYTES, read_bytes
 from mlflow_resnet.images.directories import Walk
 from mlflow_resnet.images.layout import Layout
 from mlflow_resnet.images.names import name_problem, shown, text_problem
-from mlflow_resnet.images.sources import (
-    TOO_LARGE,
-    is_remote,
-    local_file,
-    read_object,
-    stored_images,
-)
+from mlflow_resnet.images.sources import TOO_LARGE, local_file, read_object, stored_images
 from mlflow_resnet.text.credentials import without_credentials
-from mlflow_resnet.text.places import S3, local_path, place_problem
+from mlflow_resnet.text.places import S3, is_remote, local_path, place_problem
 
 AZURE_SCHEMES = ("azureml://", "AmlDatastore://")
 ANNOTATIONS_SUFFIX = ".json"
@@ -68,22 +62,27 @@ def is_listing(source: str) -> bool:
     return source.lower().endswith((*TABLE_SUFFIXES, ANNOTATIONS_SUFFIX))
 
 
-def entries_of(
-    source: str,
-    columns: Columns,
-    image_root: str,
-    ignored: Counter[str],
-    notes: list[str],
-    follow_links: bool = False,
-) -> Iterator[Entry]:
-    """The images in `source`, in folders named after their classes. Folders that only wrap class folders are dropped.
+@dataclass(frozen=True)
+class Source:
+    """What a conversion reads, opened once and listed as often as is needed.
+
+    Attributes:
+        entries: lists the images, in folders named after their classes; counts in its argument what else is there, by
+            the fields of `Ignored`.
+        notes: sentences about how the source was understood.
+    """
+
+    entries: Callable[[Counter[str]], Iterator[Entry]]
+    notes: tuple[str, ...] = ()
+
+
+def open_source(source: str, columns: Columns, image_root: str, follow_links: bool = False) -> Source:
+    """Finds out what `source` is. Folders that only wrap class folders are dropped.
 
     Args:
         source: a folder, `s3://` prefix, archive, table, or file of COCO annotations; the latter three may be in S3.
         columns: of a table; empty names are found out.
         image_root: what relative paths in a table or in annotations begin from; empty: the folder of that file.
-        ignored: counts what else is there, by the fields of `Ignored`.
-        notes: takes sentences about how the source was understood.
         follow_links: in a folder, see `Walk`.
 
     Raises:
@@ -92,8 +91,7 @@ def entries_of(
     if not is_remote(source) and not os.path.lexists(source):
         raise InvalidDatasetError(source, place_problem(source) or "does not exist")
     if is_listing(source) and not os.path.isdir(source):
-        yield from listed_entries(source, columns, image_root, notes)
-        return
+        return open_listing(source, columns, image_root or os.path.dirname(source))
     if source.lower().endswith(ARCHIVE_SUFFIXES):
         listing: Callable[[Counter[str]], Iterator[Entry]] = partial(archive_entries, source)
     elif is_remote(source):
@@ -104,6 +102,12 @@ def entries_of(
     else:
         listing = partial(folder_entries, source, follow_links=follow_links)
     wrapper = Layout(entry.name for entry in listing(Counter())).unwrapped()
+    return Source(partial(unwrap_entries, listing, wrapper))
+
+
+def unwrap_entries(
+    listing: Callable[[Counter[str]], Iterator[Entry]], wrapper: str, ignored: Counter[str]
+) -> Iterator[Entry]:
     for entry in listing(ignored):
         yield checked(replace(entry, name=name_without(wrapper, entry.name)))
 
@@ -146,16 +150,20 @@ def errors_about(source: str, path: Path) -> Iterator[None]:
         raise InvalidDatasetError(source, error.problem) from error
 
 
-def listed_entries(source: str, columns: Columns, image_root: str, notes: list[str]) -> Iterator[Entry]:
-    root = image_root or os.path.dirname(source)
+def open_listing(source: str, columns: Columns, root: str) -> Source:
+    """A table or annotations, whose relative paths begin from `root`."""
     with errors_about(source, path := local_file(source)):
         if source.lower().endswith(ANNOTATIONS_SUFFIX):
-            listing = list_coco(path)
-        else:
-            table = open_table(path, columns)
-            notes += table.notes()
-            listing = list_table(table)
-        for listed in listing:
+            return Source(partial(listed_entries, source, path, root, partial(list_coco, path)))
+        table = open_table(path, columns)
+    return Source(partial(listed_entries, source, path, root, partial(list_table, table)), tuple(table.notes()))
+
+
+def listed_entries(
+    source: str, path: Path, root: str, listing: Callable[[], Iterator[Listed]], ignored: Counter[str]
+) -> Iterator[Entry]:
+    with errors_about(source, path):
+        for listed in listing():
             yield listed_entry(listed, root) if listed.content is None else contained_entry(listed, source)
 
 

@@ -10,12 +10,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidTableError, listed
-from mlflow_resnet.images.cells import MAX_PATH_CHARACTERS, decode_base64_cell, find_column, format_cell, unwrap_cell
+from mlflow_resnet.images.cells import (
+    MAX_PATH_CHARACTERS,
+    content_of_record,
+    decode_base64_cell,
+    find_column,
+    format_cell,
+    unwrap_cell,
+)
 from mlflow_resnet.images.conversion.hugging_face import find_features, read_class_names, read_features
 from mlflow_resnet.images.names import shown
 from mlflow_resnet.images.parquet_rows import (
     Row,
-    holds_images,
+    check_image_column,
+    find_image_columns,
     holds_text,
     read_image_rows,
     read_parquet_rows,
@@ -97,10 +105,10 @@ def open_table(path: Path, columns: Columns) -> Table:
     Raises:
         InvalidDatasetError: if the table cannot be read, or lacks the columns.
     """
-    with table_errors(path):
-        if path.suffix.lower() == ".parquet":
+    if path.suffix.lower() == ".parquet":
+        with table_errors(path):
             return open_parquet(path, columns)
-        names = read_columns(path)
+    names = read_columns(path)
     if not names:
         raise InvalidDatasetError(path, "a table without rows")
     table = choose_columns(path, columns, names)
@@ -110,19 +118,14 @@ def open_table(path: Path, columns: Columns) -> Table:
 def open_parquet(path: Path, columns: Columns) -> Table:
     schema = read_parquet_schema(path)
     features = read_features(schema.metadata)
-    images = [field.name for field in schema if holds_images(field.type)]
-    labels = find_features(features, "ClassLabel")
-    more_images = images if len(images) == 1 else ()
-    table = choose_columns(path, columns, schema.names, more_images, labels if len(labels) == 1 else ())
-    kind = schema.field(table.image).type
-    if not holds_images(kind) and not holds_text(kind):
-        problem = f"column {table.image!r} is of type {kind}, which is neither a path nor an image"
-        raise InvalidDatasetError(path, f"{problem}. Name another with --image-column.")
+    images, labels = find_image_columns(schema), find_features(features, "ClassLabel")
+    table = choose_columns(path, columns, schema.names, images, labels if len(labels) == 1 else ())
+    has_images = check_image_column(path, schema, table.image, "Name another with --image-column.")
     if table.label and not holds_text(schema.field(table.label).type):
         problem = f"column {table.label!r} is of type {schema.field(table.label).type}, which is no label"
         raise InvalidDatasetError(path, f"{problem}. Name another with --label-column.")
     classes = read_class_names(features, table.label)
-    return replace(table, has_images=holds_images(kind), classes=classes)
+    return replace(table, has_images=has_images, classes=classes)
 
 
 def choose_columns(
@@ -188,12 +191,11 @@ def list_row(table: Table, row: Row, number: int) -> Listed:
     if row.get(MORE):
         problem = "more cells than the header has; put quotation marks around text with a comma"
     image = unwrap_cell(row.get(table.image))
-    content = image.get("bytes") if isinstance(image, dict) and table.has_images else image
-    if isinstance(content, bytes) and table.has_images:
-        name = image.get("path") if isinstance(image, dict) else ""
-        return Listed(name or "", label, problem, called, content)
+    name = ""
     if isinstance(image, dict) and table.has_images:
-        image = image.get("path")  # the file is elsewhere
+        name, image = image.get("path") or "", content_of_record(image)
+    if isinstance(image, bytes) and table.has_images:
+        return Listed(name, label, problem, called, image)
     if isinstance(image, dict | list):
         return Listed("", label, problem or f"several values in {table.image}", called)
     text = image if isinstance(image, str) else format_cell(image)
@@ -237,7 +239,7 @@ def table_errors(path: Path) -> Iterator[None]:
 def read_columns(path: Path) -> list[str]:
     """The names of a table's columns. Raises as `read_rows` does."""
     with table_errors(path):
-        return kind_of(path)[0](path)
+        return find_readers(path)[0](path)
 
 
 def read_rows(path: Path, wanted: Collection[str]) -> Iterator[Row]:
@@ -247,10 +249,10 @@ def read_rows(path: Path, wanted: Collection[str]) -> Iterator[Row]:
         InvalidDatasetError: if the table cannot be read, or costs too much to read.
     """
     with table_errors(path):
-        yield from kind_of(path)[1](path, wanted)
+        yield from find_readers(path)[1](path, wanted)
 
 
-def kind_of(path: Path) -> tuple[ReadColumns, ReadRows]:
+def find_readers(path: Path) -> tuple[ReadColumns, ReadRows]:
     kind = KINDS.get(path.suffix.lower())
     if kind is None:
         raise InvalidDatasetError(path, f"no table of a known kind ({', '.join(KINDS)})")
