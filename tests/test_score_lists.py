@@ -165,6 +165,7 @@ ODD_LISTS = {
     "utf16.txt": lambda names: "\n".join(names).encode("utf-16"),
     "blanks.txt": lambda names: "\n".join(f" {name} " for name in names).encode(),
     "windows.txt": lambda names: "\r\n".join(names).replace("/", "\\").encode(),
+    "ids.csv": lambda names: "\n".join(["image", *names]).replace(".jpg", "").encode(),
     "semicolons.csv": lambda names: "".join(f"{line};x\n" for line in ["Image", *names]).encode(),
     "tabs.csv": lambda names: "".join(f"x\t{line}\n" for line in ["path", *names]).encode("utf-8-sig"),
     "blanks.csv": lambda names: "".join(f"x, {line}\n" for line in ["image", *names]).encode(),

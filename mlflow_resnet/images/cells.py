@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+import os
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from mlflow_resnet.errors import InvalidTableError, listed
-from mlflow_resnet.images.decode import looks_like_image
+from mlflow_resnet.images.decode import IMAGE_EXTENSIONS, looks_like_image
+from mlflow_resnet.images.rules import is_image
 from mlflow_resnet.text.places import local_path
 
 MAX_PATH_CHARACTERS = 4096  # what no system takes for a path is something else
@@ -100,3 +102,21 @@ def spell_path(text: str) -> list[str]:
         return [path]
     turned = trimmed if "://" in trimmed else trimmed.replace("\\", "/")
     return list(dict.fromkeys((text, trimmed, turned)))
+
+
+def choose_place(places: list[str]) -> str:
+    """Where the image is that may be at any of `places`, local paths or URIs: the first that is there.
+
+    A path without an extension, as Kaggle's ids are, means the one image of that name. If none is there, the last.
+    """
+    local = [place for place in places if "://" not in place and "\0" not in place]
+    whole = [place for place in local if os.path.lexists(place)]
+    return next((place for place in whole if not os.path.isdir(place)), "") or find_image(local) or places[-1]
+
+
+def find_image(paths: list[str]) -> str:
+    """The one image whose path is one of `paths` but for its extension; empty if there is none, or several."""
+    extensions = [*IMAGE_EXTENSIONS, *map(str.upper, IMAGE_EXTENSIONS)]
+    bare = [path for path in paths if os.path.basename(path) and not is_image(path)]
+    found = {path + extension for path in bare for extension in extensions if os.path.lexists(path + extension)}
+    return found.pop() if len(found) == 1 else ""

@@ -11,6 +11,7 @@ from typing import Any
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidTableError, encodable, listed
 from mlflow_resnet.images.cells import (
+    choose_place,
     content_of_record,
     decode_base64_cell,
     find_column,
@@ -109,8 +110,7 @@ class ImageList:
 
     def absolute(self, text: str) -> str:
         """What `text` means where the list is: as it is written or, if there is no such file, as it may be meant."""
-        *places, last = [self.beside(spelling) for spelling in spell_path(text)]
-        return next((place for place in places if not URL.match(place) and exists(place)), last)
+        return choose_place([self.beside(spelling) for spelling in spell_path(text)])
 
     def beside(self, text: str) -> str:
         if URL.match(text):
@@ -118,10 +118,6 @@ class ImageList:
         if is_remote(self.uri) and not os.path.isabs(text):
             return f"{self.uri.rpartition('/')[0]}/{text}"
         return os.path.join(os.path.dirname(self.uri), text)
-
-
-def exists(path: str) -> bool:
-    return "\0" not in path and os.path.lexists(path)
 
 
 def contained_source(name: str, content: bytes, place: str) -> ImageSource:

@@ -390,13 +390,23 @@ def test_a_table_of_paths_and_labels(tmp_path: Path, suffix: str) -> None:
     }
 
 
-@pytest.mark.parametrize("label", ["a/b", "..", ".hidden", "a\\b", "__MACOSX", "a" * 256])
-def test_a_label_that_no_folder_can_have_costs_its_row(tmp_path: Path, label: str) -> None:
+@pytest.mark.parametrize(
+    ("label", "problem"),
+    [
+        ("a/b", "has a / or \\"),
+        ("a\\b", "has a / or \\"),
+        ("..", "leads out of the directory"),
+        (".hidden", "is hidden"),
+        ("__MACOSX", "is hidden"),
+        ("a" * 256, "is too long; a file's name has at most 255 bytes, with its folders 1024"),
+    ],
+)
+def test_a_label_that_no_folder_can_have_costs_its_row(tmp_path: Path, label: str, problem: str) -> None:
     as_folder(tmp_path, {"1.png": GOOD, "2.png": GOOD})
     as_jsonl([{"path": "1.png", "label": label}, {"path": "2.png", "label": "cat"}], tmp_path / "table.jsonl")
     result = convert(tmp_path / "table.jsonl", tmp_path / "out")
     assert tree(tmp_path / "out") == {"cat/2.png"}
-    assert result.unreadable == {"1.png": f"label {shown(label)} cannot be the name of a folder"}
+    assert result.unreadable == {"1.png": f"label {shown(label)} cannot be the name of a folder: it {problem}"}
 
 
 def test_an_image_under_two_labels_is_left_out(tmp_path: Path) -> None:

@@ -287,6 +287,7 @@ ODD: dict[str, bytes] = {
     "UTF-16 without a mark": with_rows("filename,label").encode("utf-16-le"),
     "UTF-8 with a mark": with_rows("filename,label").encode("utf-8-sig"),
     "Windows' paths": with_rows("filename,label").replace("/", "\\").replace("\n", "\r\n").encode(),
+    "Kaggle's ids": with_rows("filename,label").replace(".png", "").encode(),
     "empty cells behind": with_rows("filename,label").replace("cat\n", "cat,,\n").encode(),
     "empty lines before": b"\n\n" + with_rows("filename,label").encode(),
 }
@@ -374,6 +375,13 @@ def test_a_file_whose_name_has_a_backslash_is_that_file(folder: Path) -> None:
     Path("t.csv").write_text("image,label\nphotos\\0.png,cat\n")
     convert("t.csv", "out")
     assert read_index("out")[0][0].width == 9
+
+
+def test_an_id_that_two_images_have_is_refused(folder: Path) -> None:
+    (folder / "photos" / "0.JPG").write_bytes(PICTURES[5])
+    Path("t.csv").write_text("image,label\nphotos/0,cat\nphotos/1,cat\nphotos,dog\n")
+    assert list(convert("t.csv", "out").unreadable.values()) == ["no such file", "is a directory"]
+    assert counts() == {"cat": 1, "dog": 0}
 
 
 def test_the_categories_of_coco_are_cells_too(folder: Path) -> None:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from mlflow_resnet.errors import InvalidDatasetError, encodable, presentable
-from mlflow_resnet.images.cells import spell_path
+from mlflow_resnet.images.cells import choose_place, spell_path
 from mlflow_resnet.images.conversion.archives import ARCHIVE_SUFFIXES, archive_members
 from mlflow_resnet.images.conversion.coco import list_coco
 from mlflow_resnet.images.conversion.tables import TABLE_SUFFIXES, Columns, Listed, list_table, open_table
@@ -207,8 +207,7 @@ def name_below(label: str, file: str) -> str:
 
 def find_file(root: str, path: str) -> str:
     """Where the image is that somebody calls `path`, as a local path or a URI."""
-    places = [located_below(root, spelling) for spelling in spell_path(path)]
-    return next((place for place in places[:-1] if not is_remote(place) and os.path.lexists(place)), places[-1])
+    return choose_place([located_below(root, spelling) for spelling in spell_path(path)])
 
 
 def located_below(root: str, path: str) -> str:
@@ -234,8 +233,11 @@ def path_problem(path: str) -> str:
 
 def label_problem(label: str) -> str:
     """Why a label cannot be the name of a class folder."""
-    bad = label and ("/" in label or "\\" in label or not label.strip() or name_problem(label))
-    return f"label {shown(label)} cannot be the name of a folder" if bad else ""
+    if not label:
+        return ""
+    problem = "is blank" if not label.strip() else name_problem(label)
+    problem = "has a / or \\" if "/" in label or "\\" in label else problem
+    return f"label {shown(label)} cannot be the name of a folder: it {problem}" if problem else ""
 
 
 def name_without(wrapper: str, name: str) -> str:
