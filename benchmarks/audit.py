@@ -19,7 +19,7 @@ from alternate import MEMORY, Measurement, alternate, print_machine, print_table
 from command import common
 from PIL import Image
 
-from mlflow_resnet.images.output import new_directory
+from mlflow_resnet.io.atomic import new_directory
 
 CLASSES = 10
 EDGE = 256  # pixels

@@ -22,7 +22,7 @@ from PIL import Image
 
 from mlflow_resnet.images.digits import write_digits
 from mlflow_resnet.images.directories import list_labeled
-from mlflow_resnet.images.output import new_directory
+from mlflow_resnet.io.atomic import new_directory
 from mlflow_resnet.images.splitting.stratified import split_indices
 
 SEED = 1

@@ -130,7 +130,7 @@ def print_speeds(title: str, results: dict[str, list[Measurement]]) -> None:
 
 def differences(contents: list[bytes]) -> Iterator[np.ndarray]:
     """Of each image: levels between ours and the same region of the image decoded in full."""
-    from mlflow_resnet.images.decode import decode
+    from mlflow_resnet.images.decoding.decode import decode
     from mlflow_resnet.model.preprocessing import Preprocessing
 
     preprocessing = Preprocessing(RESIZE_SIZE, CROP_SIZE)
@@ -156,7 +156,7 @@ def agreement(data_set: str, setting: Setting, images: Path, enlarge: bool) -> l
     Args:
         enlarge: have the network look at the photographs as 12-megapixel JPEGs.
     """
-    from mlflow_resnet.images.decode import decode
+    from mlflow_resnet.images.decoding.decode import decode
     from mlflow_resnet.images.sources import ImageSource
     from mlflow_resnet.model.classifier import ImageClassifier
     from mlflow_resnet.model.prediction import Predictor

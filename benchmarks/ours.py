@@ -25,7 +25,7 @@ from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.precision import pick_precision
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.options import TrainOptions
-from mlflow_resnet.preparation import prepared
+from mlflow_resnet.runs.preparation import prepared
 from mlflow_resnet.training.checkpoints import CheckpointFolder
 from mlflow_resnet.training.course import Course, Saving
 from mlflow_resnet.training.loop import prepare

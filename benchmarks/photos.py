@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 from PIL import Image
 
-from mlflow_resnet.images.output import new_directory
+from mlflow_resnet.io.atomic import new_directory
 
 PACKAGES = ("plasma-workspace-wallpapers", "mate-backgrounds")
 CROPS = 12  # of each wallpaper

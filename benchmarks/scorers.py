@@ -154,9 +154,9 @@ def with_int8(exported: Path, classifier: ImageClassifier) -> Score:
 
 def scored_by(predictor: Predictor) -> Score:
     """Scores to a Parquet file and reads the labels from it."""
-    from mlflow_resnet.scoring.batch import join, score_to_parts
+    from mlflow_resnet.scoring.to_file.batch import join, score_to_parts
     from mlflow_resnet.scoring.frame import LABEL
-    from mlflow_resnet.scoring.parts import Parts
+    from mlflow_resnet.scoring.to_file.parts import Parts
 
     index = {name: number for number, name in enumerate(predictor.classes)}
 
@@ -175,7 +175,7 @@ def scored_by(predictor: Predictor) -> Score:
 
 def decode_alone(classifier: ImageClassifier, workers: int) -> Score:
     """The limit of ours: its decoding, in all threads."""
-    from mlflow_resnet.images.parallel import default_threads, map_ordered
+    from mlflow_resnet.io.parallel import default_threads, map_ordered
 
     def score(paths: Sequence[Path]) -> np.ndarray:
         load = classifier.preprocessing.prepare

@@ -16,8 +16,8 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from mlflow_resnet.errors import InvalidImageError, ScoringServerError
-from mlflow_resnet.images.parallel import map_ordered
-from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.io.parallel import map_ordered
+from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.images.sources import file_source
 
 BATCH_BYTES = 16 * 2**20  # of files in one request, unless a single one is larger

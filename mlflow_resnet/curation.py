@@ -8,17 +8,17 @@ from dataclasses import asdict, dataclass, replace
 from tqdm import tqdm
 
 from mlflow_resnet._version import __version__
-from mlflow_resnet.console import say
+from mlflow_resnet.io.console import say
 from mlflow_resnet.errors import AuditFailedError, listed
 from mlflow_resnet.images.audit.facts import check_imagehash
 from mlflow_resnet.images.audit.findings import TRAIN, VAL, AuditedImage, Finding, findings
 from mlflow_resnet.images.audit.journal import FactsJournal
-from mlflow_resnet.images.cache_folder import private_cache
+from mlflow_resnet.io.cache_folder import private_cache
 from mlflow_resnet.images.conversion.convert import Converted
 from mlflow_resnet.images.conversion.convert import convert as convert_images
-from mlflow_resnet.images.destinations import destination
+from mlflow_resnet.io.destinations import destination
 from mlflow_resnet.images.directories import LabeledDirectory
-from mlflow_resnet.images.parallel import default_threads
+from mlflow_resnet.io.parallel import default_threads
 from mlflow_resnet.images.scan import Scan, scan
 from mlflow_resnet.images.sources import check_directories, labeled_directory
 from mlflow_resnet.images.splitting.split import split as split_images
@@ -28,8 +28,8 @@ from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
 from mlflow_resnet.tracking.recorder import Recorder, recorder_of
 from mlflow_resnet.tracking.run import attached_run_ends_with, recorded_run
 from mlflow_resnet.tracking.server import check_servers
-from mlflow_resnet.transformation import Transformed
-from mlflow_resnet.transformation import transform as transform_images
+from mlflow_resnet.verbs.transform import Transformed
+from mlflow_resnet.verbs.transform import transform as transform_images
 
 
 def convert(options: ConvertOptions) -> Converted:

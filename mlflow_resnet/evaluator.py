@@ -99,7 +99,7 @@ def measured(
     from mlflow_resnet.tracking import record
     from mlflow_resnet.tracking.data import checked
     from mlflow_resnet.tracking.dataset import images_of
-    from mlflow_resnet.tracking.notes import Notes
+    from mlflow_resnet.io.notes import Notes
     from mlflow_resnet.tracking.recorder import Recorder
 
     data = checked(images_of(dataset), options.on_bad_image, options.num_workers)

@@ -11,14 +11,14 @@ from typing import Any
 
 from mlflow_resnet import flavor
 from mlflow_resnet._version import __version__
-from mlflow_resnet.console import is_first, say
+from mlflow_resnet.io.console import is_first, say
 from mlflow_resnet.evaluation.evaluate import Evaluation
 from mlflow_resnet.evaluation.evaluate import evaluate as evaluate_images
-from mlflow_resnet.images.destinations import resumable_destination
+from mlflow_resnet.io.destinations import resumable_destination
 from mlflow_resnet.images.directories import no_images
 from mlflow_resnet.images.rules import Ignored
 from mlflow_resnet.images.sources import check_directories
-from mlflow_resnet.launch import in_processes
+from mlflow_resnet.training.distributed.launch import in_processes
 from mlflow_resnet.model.hardware import keep_freed_memory
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.weights import MODEL_SCHEMES
@@ -31,12 +31,12 @@ from mlflow_resnet.options import (
     TrainOptions,
 )
 from mlflow_resnet.options.base import AUTO
-from mlflow_resnet.preparation import Training, agreed, check, prepared
-from mlflow_resnet.resuming import TrainingFolder, full_identity_of, opened_folder, saving_of, training_folder
-from mlflow_resnet.scoring.batch import ScoredFile, add_nothing, check_suffix, join, score_to_parts
-from mlflow_resnet.scoring.parts import Parts
-from mlflow_resnet.scoring.progress import shown
-from mlflow_resnet.scoring.selection import Selection
+from mlflow_resnet.runs.preparation import Training, agreed, check, prepared
+from mlflow_resnet.runs.folder import TrainingFolder, full_identity_of, opened_folder, saving_of, training_folder
+from mlflow_resnet.scoring.to_file.batch import ScoredFile, add_nothing, check_suffix, join, score_to_parts
+from mlflow_resnet.scoring.to_file.parts import Parts
+from mlflow_resnet.scoring.to_file.progress import shown
+from mlflow_resnet.scoring.to_file.selection import Selection
 from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.data import scanned_dataset
 from mlflow_resnet.tracking.outages import recorded_by_way_of
@@ -44,8 +44,8 @@ from mlflow_resnet.tracking.recorder import recorder_of
 from mlflow_resnet.tracking.remains import find_gone
 from mlflow_resnet.tracking.run import attached_run_ends_with, recorded_run, run_of_workers
 from mlflow_resnet.tracking.server import check_servers
-from mlflow_resnet.training import processes
-from mlflow_resnet.training_run import TrainResult, all_params, as_saved, train_recorded, trained_at_once
+from mlflow_resnet.training.distributed import processes
+from mlflow_resnet.runs.training import TrainResult, all_params, as_saved, train_recorded, trained_at_once
 
 
 def train(options: TrainOptions) -> TrainResult:

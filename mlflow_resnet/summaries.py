@@ -9,27 +9,27 @@ from typing import TYPE_CHECKING, Any
 from mlflow_resnet.errors import LISTED, presentable
 from mlflow_resnet.options import DemoOptions, PromoteOptions, SweepOptions, TrainOptions
 from mlflow_resnet.registry.history import Entry, shown
-from mlflow_resnet.text.characters import in_lines, rows_of
+from mlflow_resnet.io.text.characters import in_lines, rows_of
 
 if TYPE_CHECKING:
     from mlflow_resnet.champions import Champion
     from mlflow_resnet.curation import Audit
-    from mlflow_resnet.digits_demo import DemoResult
+    from mlflow_resnet.verbs.demo import DemoResult
     from mlflow_resnet.evaluation.evaluate import Evaluation
     from mlflow_resnet.evaluation.pairing import Pairing
-    from mlflow_resnet.explaining import Explained
-    from mlflow_resnet.exporting import Exported
+    from mlflow_resnet.verbs.explain import Explained
+    from mlflow_resnet.verbs.export import Exported
     from mlflow_resnet.images.conversion.convert import Converted
     from mlflow_resnet.images.directories import LabeledDirectory
     from mlflow_resnet.registry.aliases import Move
     from mlflow_resnet.registry.promotion import Comparison
-    from mlflow_resnet.scoring.batch import ScoredFile
-    from mlflow_resnet.shadowing import Shadowed
-    from mlflow_resnet.tracking.comparison import RunComparison
-    from mlflow_resnet.training_run import TrainResult
-    from mlflow_resnet.transformation import Transformed
-    from mlflow_resnet.tuning.find_lr import LearningRateTest
-    from mlflow_resnet.tuning.sweep import SweepResult
+    from mlflow_resnet.scoring.to_file.batch import ScoredFile
+    from mlflow_resnet.verbs.shadow import Shadowed
+    from mlflow_resnet.verbs.compare import RunComparison
+    from mlflow_resnet.runs.training import TrainResult
+    from mlflow_resnet.verbs.transform import Transformed
+    from mlflow_resnet.verbs.find_lr import LearningRateTest
+    from mlflow_resnet.verbs.sweep import SweepResult
 
 PORT = 5001
 SHOWN_REASONS = 5

@@ -38,7 +38,7 @@ def clean_checkout() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def not_serving() -> Iterator[None]:
     """Loading as `serve` does has this process serve from then on; the next test does not."""
-    from mlflow_resnet.scoring.guard import SERVING_SWITCHES
+    from mlflow_resnet.scoring.over_http.guard import SERVING_SWITCHES
 
     yield
     for name in SERVING_SWITCHES:

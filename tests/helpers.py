@@ -142,7 +142,7 @@ class Learned:
 
 def learn(options) -> Learned:
     """Trains as `train` does, without MLflow, which takes seconds."""
-    from mlflow_resnet.preparation import prepared
+    from mlflow_resnet.runs.preparation import prepared
 
     training = prepared(options)
     results = list(training.epochs(options))

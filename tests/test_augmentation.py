@@ -14,8 +14,8 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from mlflow_resnet.model.preprocessing import Preprocessing
-from mlflow_resnet.training.augmentation import STORE_FACTOR, Augmentation, build
-from mlflow_resnet.training.randomness import Seeded
+from mlflow_resnet.training.input.augmentation import STORE_FACTOR, Augmentation, build
+from mlflow_resnet.training.input.randomness import Seeded
 
 SIZE = 32
 PREPROCESSING = Preprocessing(36, SIZE)

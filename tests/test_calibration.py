@@ -161,7 +161,7 @@ def test_what_is_served_is_what_was_calibrated(doubtful):
 
 
 def test_a_new_training_from_a_calibrated_model_begins_uncalibrated(doubtful):
-    from mlflow_resnet.preparation import prepared
+    from mlflow_resnet.runs.preparation import prepared
 
     result, root = doubtful
     options = TrainOptions(train_dir=str(root / "train"), **TINY | {"pretrained": True, "weights": result.model_uri})

@@ -5,7 +5,7 @@ import torch
 from helpers import TINY
 
 from mlflow_resnet.options import TrainOptions
-from mlflow_resnet.preparation import prepared
+from mlflow_resnet.runs.preparation import prepared
 from mlflow_resnet.training import loop
 from mlflow_resnet.training.checkpoints import CheckpointFolder
 from mlflow_resnet.training.course import Saving

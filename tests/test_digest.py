@@ -14,7 +14,10 @@ from helpers import COLORS
 from mlflow import MlflowClient
 
 import mlflow_resnet
-from mlflow_resnet import champions, explaining, exporting, flavor, pipeline, shadowing
+from mlflow_resnet import champions, flavor, pipeline
+from mlflow_resnet.verbs import explain as explaining
+from mlflow_resnet.verbs import export as exporting
+from mlflow_resnet.verbs import shadow as shadowing
 from mlflow_resnet.errors import InvalidModelError, MlflowResnetError, TamperedModelError, TamperedWeightsError
 from mlflow_resnet.model import weights
 from mlflow_resnet.model.backends.exported import read_exports, write_export

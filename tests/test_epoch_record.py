@@ -12,8 +12,8 @@ from mlflow import MlflowClient
 
 from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.pipeline import train
-from mlflow_resnet.preparation import prepared
-from mlflow_resnet.training.data import TrainingImages
+from mlflow_resnet.runs.preparation import prepared
+from mlflow_resnet.training.input.labeled_images import TrainingImages
 from mlflow_resnet.training.epoch import EpochSoFar
 from mlflow_resnet.training.progress import Progress
 from mlflow_resnet.training.recipe import Recipe, phases

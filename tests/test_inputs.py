@@ -24,9 +24,9 @@ from rounding import assert_same_probabilities
 import mlflow_resnet
 from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError
 from mlflow_resnet.flavor import default_signature, save_model
-from mlflow_resnet.images.decode import MAX_IMAGE_BYTES
+from mlflow_resnet.images.decoding.decode import MAX_IMAGE_BYTES
 from mlflow_resnet.model.prediction import Predictor
-from mlflow_resnet.scoring.guard import REFUSED as REFUSED_OVER_HTTP
+from mlflow_resnet.scoring.over_http.guard import REFUSED as REFUSED_OVER_HTTP
 from mlflow_resnet.scoring.pyfunc import ScoringModel
 
 pytestmark = pytest.mark.networks

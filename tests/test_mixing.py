@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from mlflow_resnet.training.mixing import Mixing
+from mlflow_resnet.training.input.mixing import Mixing
 
 TARGETS = torch.tensor([0, 1, 2, 3])
 IMAGES = (TARGETS * 60).to(torch.uint8).view(4, 1, 1, 1).expand(4, 3, 20, 30)  # of one color for each class

@@ -9,7 +9,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_PROJECT_ENTRY_
 from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.pipeline import train
 from mlflow_resnet.tracking.conflicts import RECORD_TAG, is_same
-from mlflow_resnet.tracking.notes import Notes
+from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.tracking.outages import begin_offline
 from mlflow_resnet.tracking.recorder import Outbox, Recorder
 from mlflow_resnet.tracking.run import recorded_run

@@ -17,7 +17,7 @@ import resource, sys
 from pathlib import Path
 from helpers import TINY
 from mlflow_resnet.options import TrainOptions
-from mlflow_resnet.preparation import prepared
+from mlflow_resnet.runs.preparation import prepared
 
 def kib(name):
     line, = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))

@@ -16,7 +16,7 @@ from mlflow_resnet.model.classifier import ImageClassifier, new_classifier
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.preprocessing import Preprocessing
 from mlflow_resnet.model.storage import load_classifier, save_classifier
-from mlflow_resnet.training.augmentation import Augmentation
+from mlflow_resnet.training.input.augmentation import Augmentation
 
 pytestmark = pytest.mark.networks
 

@@ -6,7 +6,7 @@ import struct
 import termios
 import time
 
-from mlflow_resnet.scoring import progress as scoring
+from mlflow_resnet.scoring.to_file import progress as scoring
 from mlflow_resnet.training.progress import Progress
 
 

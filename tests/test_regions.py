@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from mlflow_resnet.model.preprocessing import Preprocessing
-from mlflow_resnet.training.augmentation import Augmentation
-from mlflow_resnet.training.regions import random_region, random_window, reduced, resized
+from mlflow_resnet.training.input.augmentation import Augmentation
+from mlflow_resnet.training.input.regions import random_region, random_window, reduced, resized
 
 SIZE = 32
 

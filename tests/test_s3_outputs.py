@@ -11,9 +11,9 @@ from helpers import run_main, start_cli, upload
 from proxy import faulty, half
 
 from mlflow_resnet.errors import InvalidDatasetError
-from mlflow_resnet.images.destinations import destination
-from mlflow_resnet.images.own_folders import MARKER
-from mlflow_resnet.images.s3.listing import UNFINISHED
+from mlflow_resnet.io.destinations import destination
+from mlflow_resnet.io.own_folders import MARKER
+from mlflow_resnet.io.s3.listing import UNFINISHED
 from mlflow_resnet.images.sources import labeled_directory
 
 MODEL = "models:/colors@champion"
@@ -31,8 +31,8 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr("mlflow_resnet.images.s3.client.PATIENCE_SECONDS", 0.2)
-    monkeypatch.setattr("mlflow_resnet.images.s3.upload.ATTEMPTS", 1)
+    monkeypatch.setattr("mlflow_resnet.io.s3.client.PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("mlflow_resnet.io.s3.upload.ATTEMPTS", 1)
 
 
 def keys(s3, prefix):
@@ -303,8 +303,8 @@ def test_a_call_that_fails_after_one_that_was_killed_leaves_nothing(s3, prefix, 
 
 @pytest.mark.slow
 def test_half_of_all_answers_are_spoiled(s3, prefix, monkeypatch):
-    monkeypatch.setattr("mlflow_resnet.images.s3.client.LONGEST_PAUSE_SECONDS", 0.1)
-    monkeypatch.setattr("mlflow_resnet.images.s3.upload.ATTEMPTS", 2)
+    monkeypatch.setattr("mlflow_resnet.io.s3.client.LONGEST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr("mlflow_resnet.io.s3.upload.ATTEMPTS", 2)
     contents = {name: os.urandom(1000) for name in ("a", "b", "c/d", "c/e")} | {"large": os.urandom(9 * 2**20)}
     with faulty(os.environ["MLFLOW_S3_ENDPOINT_URL"], half(1, "503")) as server:
         monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", server.url)

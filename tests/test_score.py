@@ -17,7 +17,8 @@ from rounding import assert_same_probabilities, assert_same_rows, of_auto
 from mlflow_resnet.errors import InvalidDatasetError, InvalidModelError, InvalidOptionsError, OutputError
 from mlflow_resnet.options import ScoreOptions
 from mlflow_resnet.pipeline import score
-from mlflow_resnet.scoring import batch, parts
+from mlflow_resnet.scoring.to_file import batch
+from mlflow_resnet.scoring.to_file import parts
 
 pytestmark = pytest.mark.networks
 
@@ -221,11 +222,11 @@ from torch import nn
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.preprocessing import Preprocessing
-from mlflow_resnet.images.output import resumable_file
-from mlflow_resnet.scoring.batch import join, score_to_parts
-from mlflow_resnet.scoring.guard import Guard
+from mlflow_resnet.io.atomic import resumable_file
+from mlflow_resnet.scoring.to_file.batch import join, score_to_parts
+from mlflow_resnet.scoring.over_http.guard import Guard
 from mlflow_resnet.scoring.inputs import image_sources
-from mlflow_resnet.scoring.parts import Parts
+from mlflow_resnet.scoring.to_file.parts import Parts
 folder, output = sys.argv[1:]
 network = nn.Sequential(OrderedDict(layer4=nn.AdaptiveAvgPool2d(1), fc=nn.Linear(3, 2)))
 predictor = Predictor(ImageClassifier("no ResNet, to be quick", ("a", "b"), Preprocessing(), network), "cpu")

@@ -13,7 +13,7 @@ from rounding import assert_same_probabilities, of_auto
 from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError
 from mlflow_resnet.options import ScoreOptions
 from mlflow_resnet.pipeline import score
-from mlflow_resnet.scoring.lists import ImageList
+from mlflow_resnet.scoring.to_file.lists import ImageList
 
 MODEL = "models:/colors@champion"
 PROBABILITIES = [f"Scored Probabilities_{name}" for name in COLORS]
@@ -271,7 +271,8 @@ def test_the_reasons_of_unreadable_images_are_counted(trained, images, tmp_path)
 
 
 def test_a_parquet_file_is_read_a_row_group_at_a_time(trained, images, tmp_path, monkeypatch):
-    from mlflow_resnet.scoring import batch, parts
+    from mlflow_resnet.scoring.to_file import batch
+    from mlflow_resnet.scoring.to_file import parts
 
     monkeypatch.setattr(batch, "ROWS_PER_PART", 4)
     monkeypatch.setattr(parts, "ROWS_PER_PART", 4)

@@ -11,11 +11,11 @@ from helpers import run_main, start_cli, upload, wait_for, write_picture
 from proxy import faulty
 
 import mlflow_resnet
-from mlflow_resnet.images.owned import locked
+from mlflow_resnet.io.owned import locked
 from mlflow_resnet.options import ConvertOptions, ScoreOptions
 from mlflow_resnet.pipeline import score
-from mlflow_resnet.scoring import batch
-from mlflow_resnet.scoring.parts import Parts
+from mlflow_resnet.scoring.to_file import batch
+from mlflow_resnet.scoring.to_file.parts import Parts
 
 MODEL = "models:/colors@champion"
 NAMES = ("b/2.jpg", "b/10.jpg", "b.jpg", "b c/1.jpg", "b/c/1.jpg", "a/ü.jpg", "z\udcff/1.jpg", "z.jpg", "Z/1.jpg")

@@ -6,7 +6,7 @@ from helpers import COLORS, run_main, write_picture
 import mlflow_resnet
 from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.options import ShadowOptions
-from mlflow_resnet.shadowing import COLUMNS, shadow
+from mlflow_resnet.verbs.shadow import COLUMNS, shadow
 
 
 @pytest.fixture(scope="module")

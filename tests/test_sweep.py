@@ -251,7 +251,7 @@ def test_a_password_of_the_storage_is_not_shown(workdir, options):
 
 def test_without_optuna_the_command_says_how_to_install_it(workdir, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna.trial", None)
-    monkeypatch.delitem(sys.modules, "mlflow_resnet.tuning.sweep")
+    monkeypatch.delitem(sys.modules, "mlflow_resnet.verbs.sweep")
     result = run_main("sweep", "--train-dir", "images")
     assert result.returncode == 2
     assert result.stderr.strip().endswith("install it: pip install 'optuna>=4'")

@@ -14,7 +14,7 @@ from mlflow_resnet.model.precision import pick_precision
 from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.training.averaging import averaged
 from mlflow_resnet.training.best import Best
-from mlflow_resnet.training.data import class_weights, draw_weights
+from mlflow_resnet.training.input.labeled_images import class_weights, draw_weights
 from mlflow_resnet.training.schedule import Schedule
 
 pytestmark = pytest.mark.networks
@@ -158,7 +158,7 @@ def test_rare_classes_weigh_more():
 
 def test_the_sampler_draws_classes_equally_often(tmp_path):
     """`train_top1_accuracy` cannot show it, so the order of an epoch is looked at."""
-    from mlflow_resnet.training.data import LabeledImages, TrainingImages
+    from mlflow_resnet.training.input.labeled_images import LabeledImages, TrainingImages
 
     targets = torch.tensor([0] * 900 + [1] * 100).numpy()
     images = TrainingImages(LabeledImages(None, targets), None, 1, draw_weights(targets, "sampler"))

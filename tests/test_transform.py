@@ -9,7 +9,7 @@ from PIL import Image
 from mlflow_resnet import train, transform
 from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError, OutputError
 from mlflow_resnet.options import TrainOptions, TransformOptions
-from mlflow_resnet.transformation import FIXED, RANDOM
+from mlflow_resnet.verbs.transform import FIXED, RANDOM
 
 ARGUMENTS = {
     "Resize": {"size": 40},

@@ -6,7 +6,7 @@ import click
 
 from mlflow_resnet import options, summaries
 from mlflow_resnet.cli.group import cli, command
-from mlflow_resnet.console import is_first
+from mlflow_resnet.io.console import is_first
 
 
 @command(
@@ -35,7 +35,7 @@ def sync(directory: str) -> None:
 @command(options.FindLrOptions, "  mlflow-resnet find-lr --train-dir flowers --architecture resnet50")
 def find_lr(given: options.FindLrOptions) -> None:
     """Look for a learning rate: train on some batches at rising rates and log how the loss changes."""
-    from mlflow_resnet.tuning.find_lr import find_lr
+    from mlflow_resnet.verbs.find_lr import find_lr
 
     click.echo(summaries.found_lr(find_lr(given)))
 
@@ -54,7 +54,7 @@ def sweep(given: options.SweepOptions) -> None:
 
     The same command goes on where it stopped. Several of them share the work.
     """
-    from mlflow_resnet.tuning.sweep import sweep
+    from mlflow_resnet.verbs.sweep import sweep
 
     click.echo(summaries.swept(sweep(given), given))
 
@@ -76,7 +76,7 @@ def serve(given: options.ServeOptions) -> None:
 
     MODEL_URI is a version, models:/NAME/3, or an alias, models:/NAME@ALIAS.
     """
-    from mlflow_resnet.serving.server import serve
+    from mlflow_resnet.verbs.serve import serve
 
     serve(given)
 
@@ -103,7 +103,7 @@ def compare(runs: tuple[str, ...], on: str) -> None:
 
     The first is compared with each other one by McNemar's test: could the difference be luck?
     """
-    from mlflow_resnet.tracking.comparison import compare
+    from mlflow_resnet.verbs.compare import compare
 
     click.echo(summaries.compared(compare(runs, on)))
 
@@ -114,7 +114,7 @@ def compare(runs: tuple[str, ...], on: str) -> None:
 )
 def explain(given: options.ExplainOptions) -> None:
     """Write each image with a heat map of what speaks for its most probable class, and a table. Needs captum."""
-    from mlflow_resnet import explaining
+    from mlflow_resnet.verbs import explain as explaining
 
     click.echo(summaries.explained(explaining.explain(given)))
 
@@ -129,7 +129,7 @@ def export(given: options.ExportOptions) -> None:
 
     int8 is refused if it loses more than half a point of accuracy.
     """
-    from mlflow_resnet import exporting
+    from mlflow_resnet.verbs import export as exporting
 
     click.echo(summaries.exported(exporting.export(given)))
 
@@ -137,6 +137,6 @@ def export(given: options.ExportOptions) -> None:
 @command(options.DemoOptions, "  mlflow-resnet demo")
 def demo(given: options.DemoOptions) -> None:
     """Train on 1,797 handwritten digits, register the model, score the held-out ones. Under 3 minutes on two cores."""
-    from mlflow_resnet import digits_demo
+    from mlflow_resnet.verbs import demo as digits_demo
 
     click.echo(summaries.demonstrated(digits_demo.demo(given), given))

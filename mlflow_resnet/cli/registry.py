@@ -57,6 +57,6 @@ def champion(name: str, alias: str) -> None:
 )
 def shadow(given: options.ShadowOptions) -> None:
     """Predict images with two models and show where their labels differ. The images need no labels."""
-    from mlflow_resnet import shadowing
+    from mlflow_resnet.verbs import shadow as shadowing
 
     click.echo(summaries.shadowed(shadowing.shadow(given)))

@@ -85,7 +85,7 @@ from mlflow_resnet.errors.work import (
     SweepError,
     TrainingDivergedError,
 )
-from mlflow_resnet.text.characters import encodable, presentable, printable
+from mlflow_resnet.io.text.characters import encodable, presentable, printable
 
 __all__ = [
     "AuditFailedError",

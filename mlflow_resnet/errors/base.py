@@ -9,7 +9,7 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
-from mlflow_resnet.text.characters import encodable, in_lines, presentable
+from mlflow_resnet.io.text.characters import encodable, in_lines, presentable
 
 SIGINT_EXIT_CODE, SIGTERM_EXIT_CODE = 130, 143
 LISTED = 20  # how many names a message lists before it says "and N more"

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from mlflow_resnet.errors.base import MlflowResnetError, PathError, listed
-from mlflow_resnet.text.characters import printable
+from mlflow_resnet.io.text.characters import printable
 
 
 class InvalidDatasetError(PathError):

@@ -15,12 +15,12 @@ import PIL
 
 from mlflow_resnet._version import __version__
 from mlflow_resnet.errors import BadImagesError, InvalidImageError, InvalidOptionsError
-from mlflow_resnet.images.cache_folder import private_cache
-from mlflow_resnet.images.decode import read_bytes
+from mlflow_resnet.io.cache_folder import private_cache
+from mlflow_resnet.images.decoding.decode import read_bytes
 from mlflow_resnet.images.directories import LabeledDirectory
-from mlflow_resnet.images.memory import available_memory, size_in_words
+from mlflow_resnet.io.memory import available_memory, size_in_words
 from mlflow_resnet.images.packed import packed_images
-from mlflow_resnet.images.parallel import map_ordered
+from mlflow_resnet.io.parallel import map_ordered
 
 MODES = ("auto", "ram", "disk", "none")
 AUTO_SHARE = 0.5  # of the available memory, that "auto" takes at most

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from mlflow_resnet.errors import InvalidTableError, listed
-from mlflow_resnet.images.decode import IMAGE_EXTENSIONS, looks_like_image
+from mlflow_resnet.images.decoding.decode import IMAGE_EXTENSIONS, looks_like_image
 from mlflow_resnet.images.rules import is_image
-from mlflow_resnet.text.places import local_path
+from mlflow_resnet.io.text.places import local_path
 
 MAX_PATH_CHARACTERS = 4096  # what no system takes for a path is something else
 MIN_BASE64_CHARACTERS = 48  # of the smallest images

@@ -7,7 +7,7 @@ import os
 import numpy as np
 from PIL import Image
 
-from mlflow_resnet.images.output import new_directory
+from mlflow_resnet.io.atomic import new_directory
 
 
 def write_digits(output_dir: str | os.PathLike[str]) -> None:

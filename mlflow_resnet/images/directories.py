@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mlflow_resnet.errors import InvalidDatasetError, NotLabeledDatasetError, encodable
-from mlflow_resnet.images.decode import IMAGE_EXTENSIONS
+from mlflow_resnet.images.decoding.decode import IMAGE_EXTENSIONS
 from mlflow_resnet.images.index import IndexRow, referenced_rows
 from mlflow_resnet.images.layout import Layout
-from mlflow_resnet.images.own_folders import STORES, is_artifact, is_own_folder
-from mlflow_resnet.images.reasons import os_reason
+from mlflow_resnet.io.own_folders import STORES, is_artifact, is_own_folder
+from mlflow_resnet.io.reasons import os_reason
 from mlflow_resnet.images.rules import BOOKKEEPING, Ignored, file_kind, is_hidden
-from mlflow_resnet.images.s3.listing import StoredObject
+from mlflow_resnet.io.s3.listing import StoredObject
 from mlflow_resnet.images.sorting import sorted_names
-from mlflow_resnet.text.places import place_problem
+from mlflow_resnet.io.text.places import place_problem
 
 
 def evenly_spread(count: int, most: int) -> np.ndarray:

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidTableError
-from mlflow_resnet.images.decode import MAX_IMAGE_BYTES
-from mlflow_resnet.images.parquet_limits import ParquetLimits, check_parquet, inspect_parquet, repeated_bytes
-from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.images.decoding.decode import MAX_IMAGE_BYTES
+from mlflow_resnet.io.parquet.limits import ParquetLimits, check_parquet, inspect_parquet, repeated_bytes
+from mlflow_resnet.io.reasons import one_line
 
 ROWS_AT_ONCE = 1000
 MAX_VALUE_BYTES = 2**16  # of a path, a label or a mark

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from mlflow_resnet.images.decode import IMAGE_EXTENSIONS
-from mlflow_resnet.images.kinds import is_unread
-from mlflow_resnet.images.own_folders import MARKER
+from mlflow_resnet.images.decoding.decode import IMAGE_EXTENSIONS
+from mlflow_resnet.images.decoding.kinds import is_unread
+from mlflow_resnet.io.own_folders import MARKER
 
 INDEX_NAME, LEFT_OUT_NAME = "index.parquet", "left_out.csv"  # what `convert` writes beside the images
 BOOKKEEPING = (INDEX_NAME, LEFT_OUT_NAME, MARKER)

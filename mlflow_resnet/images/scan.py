@@ -12,7 +12,7 @@ from mlflow_resnet.errors import BadImagesError, InvalidDatasetError, listed, pr
 from mlflow_resnet.images.audit.facts import ImageFacts, check_imagehash, facts_of_file
 from mlflow_resnet.images.audit.journal import FactsJournal
 from mlflow_resnet.images.directories import LabeledDirectory
-from mlflow_resnet.images.parallel import map_ordered
+from mlflow_resnet.io.parallel import map_ordered
 
 
 @dataclass(frozen=True)

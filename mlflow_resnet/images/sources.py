@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError, ObjectUnreadableError, encodable
-from mlflow_resnet.images.cache_folder import private_cache
-from mlflow_resnet.images.decode import MAX_IMAGE_BYTES, read_bytes
+from mlflow_resnet.io.cache_folder import private_cache
+from mlflow_resnet.images.decoding.decode import MAX_IMAGE_BYTES, read_bytes
 from mlflow_resnet.images.directories import LabeledDirectory, Walk, labeled, list_labeled, walk_order
 from mlflow_resnet.images.index import referenced_rows
-from mlflow_resnet.images.names import leads_out
-from mlflow_resnet.images.parallel import map_ordered
-from mlflow_resnet.images.s3.client import MEANINGS, connected
-from mlflow_resnet.images.s3.listing import StoredObject, check_names, images_among, objects
-from mlflow_resnet.images.s3.location import Location, located
-from mlflow_resnet.images.s3.transfer import THREADS, content_of, copied
-from mlflow_resnet.text.places import is_remote, local_path, place_problem
+from mlflow_resnet.io.names import leads_out
+from mlflow_resnet.io.parallel import map_ordered
+from mlflow_resnet.io.s3.client import MEANINGS, connected
+from mlflow_resnet.io.s3.listing import StoredObject, check_names, images_among, objects
+from mlflow_resnet.io.s3.location import Location, located
+from mlflow_resnet.io.s3.transfer import THREADS, content_of, copied
+from mlflow_resnet.io.text.places import is_remote, local_path, place_problem
 
 TOO_LARGE = f"over the limit of {MAX_IMAGE_BYTES // 2**20} MiB for one image"
 SIZE_UNKNOWN = -1

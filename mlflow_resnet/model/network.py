@@ -12,7 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import get_model
 
 from mlflow_resnet.errors import InvalidOptionsError, listed
-from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.options import ARCHITECTURES, STAGES
 
 DEVICE_TYPES = ("cpu", "cuda", "mps")

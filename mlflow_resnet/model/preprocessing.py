@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from mlflow_resnet.images.decode import Region, read_region
+from mlflow_resnet.images.decoding.decode import Region, read_region
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -21,8 +21,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mlflow_resnet.errors import WeightsError, listed
-from mlflow_resnet.images.reasons import one_line
-from mlflow_resnet.text.characters import is_utf8
+from mlflow_resnet.io.reasons import one_line
+from mlflow_resnet.io.text.characters import is_utf8
 
 SUFFIXES = (".pth", ".pt", ".safetensors", ".ckpt", ".bin", ".tar", ".th", ".pkl", ".pickle")
 FIRST, SECOND = "layer1.0.conv1.weight", "conv1.weight"  # every ResNet of torchvision's has both

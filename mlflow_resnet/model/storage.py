@@ -17,8 +17,8 @@ from mlflow.artifacts import download_artifacts
 from safetensors.torch import load, save
 
 from mlflow_resnet.errors import InvalidModelError, TamperedWeightsError
-from mlflow_resnet.images.reasons import one_line
-from mlflow_resnet.images.untrusted import MOST_JSON, check_fields, parse_fields, read_plain
+from mlflow_resnet.io.reasons import one_line
+from mlflow_resnet.io.untrusted import MOST_JSON, check_fields, parse_fields, read_plain
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import build_network
 from mlflow_resnet.model.precision import PrecisionCheck

@@ -20,7 +20,7 @@ import yaml
 from mlflow.models.model import MLMODEL_FILE_NAME
 
 from mlflow_resnet.errors import InvalidModelError, TamperedModelError, TamperedWeightsError, listed
-from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.model.backends.exported import Export, exports_sha256, read_exports
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.prediction import PROBABILITY

@@ -9,8 +9,8 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 from mlflow_resnet.errors import InvalidOptionsError, listed, presentable
-from mlflow_resnet.text.characters import is_utf8
-from mlflow_resnet.text.places import local_path, place_problem
+from mlflow_resnet.io.text.characters import is_utf8
+from mlflow_resnet.io.text.places import local_path, place_problem
 
 AUTO: Literal["auto"] = "auto"  # a value that the recipe decides
 MAX_SEED = 2**63  # what torch takes

@@ -21,7 +21,7 @@ from mlflow_resnet.options.base import (
     model_name_problems,
     option,
 )
-from mlflow_resnet.text.places import is_remote
+from mlflow_resnet.io.text.places import is_remote
 
 ARCHITECTURES = (
     "resnet18",

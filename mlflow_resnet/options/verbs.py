@@ -29,7 +29,7 @@ from mlflow_resnet.options.base import (
     option,
     resolution_problems,
 )
-from mlflow_resnet.text.places import is_remote
+from mlflow_resnet.io.text.places import is_remote
 
 FINDINGS = (
     "unreadable",

@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import Any
 
 from mlflow_resnet.errors import MlflowResnetError
-from mlflow_resnet.images.untrusted import parse_json
+from mlflow_resnet.io.untrusted import parse_json
 
 TAG = "mlflow_resnet.evidence."
 KEY_VARIABLE = "MLFLOW_RESNET_GATE_KEY"

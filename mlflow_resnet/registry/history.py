@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from mlflow_resnet.images.untrusted import build_record
+from mlflow_resnet.io.untrusted import build_record
 
 TAG = "mlflow_resnet.history."
 NAME = re.compile(re.escape(TAG) + r"(?P<alias>[\w\-]+)\.(?P<sequence>\d{6,})")

@@ -12,7 +12,7 @@ from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.model.backends.forwards import TORCH, prepared_forward, usable_device
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.stored import StoredModel
-from mlflow_resnet.scoring import hosting
+from mlflow_resnet.scoring.over_http import hosting
 from mlflow_resnet.scoring.mlflows_checks import check_models_of_ours
 from mlflow_resnet.scoring.pyfunc import ScoringModel
 
@@ -50,7 +50,7 @@ def configured_model(stored: StoredModel, given: Mapping[str, Any]) -> ScoringMo
     if hosted:
         model.warm_up()
     if hosting.is_mlflows_server():
-        from mlflow_resnet.scoring.mlflows_server import bound_mlflows_server
+        from mlflow_resnet.scoring.over_http.mlflows_server import bound_mlflows_server
 
         bound_mlflows_server(numbers["max_images_per_request"])
     return model

@@ -11,8 +11,8 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from mlflow_resnet.console import say
-from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.io.console import say
+from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.registry.versions import are_same, uri_of
 from mlflow_resnet.scoring.sentences import without_words_of_others
 from mlflow_resnet.serving.version import ServedVersion, load_version, utc_now

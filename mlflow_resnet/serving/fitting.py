@@ -13,7 +13,7 @@ import yaml
 from mlflow.models.model import MLMODEL_FILE_NAME
 
 from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError
-from mlflow_resnet.images.memory import available_memory, size_in_words
+from mlflow_resnet.io.memory import available_memory, size_in_words
 from mlflow_resnet.model.storage import DATA_SUBPATH, DESCRIPTION_FILE, WEIGHTS_FILE, read_description
 from mlflow_resnet.scoring.configuration import DEFAULT_MODEL_CONFIG, read_limited
 

@@ -17,9 +17,9 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlflow_resnet.errors import RefusedBodyError
-from mlflow_resnet.scoring.admission import CALL, Call
-from mlflow_resnet.scoring.bodies import BodyLimits, checked_body, kind_of
-from mlflow_resnet.scoring.hosting import REQUESTS_AT_ONCE
+from mlflow_resnet.scoring.over_http.admission import CALL, Call
+from mlflow_resnet.scoring.over_http.bodies import BodyLimits, checked_body, kind_of
+from mlflow_resnet.scoring.over_http.hosting import REQUESTS_AT_ONCE
 
 BUSY = (429, 503)
 BODIES_AT_ONCE = 4  # of the largest size

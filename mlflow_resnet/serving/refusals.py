@@ -13,7 +13,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlflow_resnet.errors import MlflowResnetError
-from mlflow_resnet.scoring.admission import CALL, Call
+from mlflow_resnet.scoring.over_http.admission import CALL, Call
 from mlflow_resnet.scoring.sentences import FAILED, LONGEST_REASON, sentence_for
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 
 from mlflow_resnet import flavor
 from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError
-from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.model.prediction import PROBABILITY
 from mlflow_resnet.model.storage import fetched_model
 from mlflow_resnet.model.stored import StoredModel, get_config, read_mlmodel_fields

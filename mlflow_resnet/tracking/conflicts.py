@@ -12,7 +12,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PROJECT_ENTRY_POINT
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
 from mlflow_resnet.errors import encodable, listed
-from mlflow_resnet.text.credentials import without_credentials
+from mlflow_resnet.io.text.credentials import without_credentials
 
 RECORD_TAG = "mlflow_resnet.record"  # of a run: which training, sweep or test of learning rates it holds
 TRUE, FALSE = (

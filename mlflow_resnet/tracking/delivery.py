@@ -39,7 +39,7 @@ from mlflow_resnet.model.stored import FLAVOR_NAME, MODEL_SHA256, read_model
 from mlflow_resnet.registry import aliases, versions
 from mlflow_resnet.tracking.conflicts import RECORD_TAG, differing_params, find_conflict
 from mlflow_resnet.tracking.dataset import name_for_stores
-from mlflow_resnet.tracking.notes import Notes
+from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.tracking.run import find_run
 
 MODEL_NAME = "model"

@@ -15,7 +15,7 @@ from mlflow.models import Model
 from PIL import Image
 
 from mlflow_resnet import flavor
-from mlflow_resnet.console import say
+from mlflow_resnet.io.console import say
 from mlflow_resnet.errors import OutputError
 from mlflow_resnet.evaluation import report
 from mlflow_resnet.evaluation.evaluate import Evaluation
@@ -25,13 +25,13 @@ from mlflow_resnet.images.audit.report import write_report
 from mlflow_resnet.images.directories import evenly_spread
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.prediction import Predictor
-from mlflow_resnet.text.spreadsheets import write_csv
+from mlflow_resnet.io.text.spreadsheets import write_csv
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
 from mlflow_resnet.tracking.delivery import MODEL_NAME, now
 from mlflow_resnet.tracking.recorder import Recorder
 from mlflow_resnet.tracking.run import SIGNALS
 from mlflow_resnet.training.course import EpochResult
-from mlflow_resnet.training.data import TrainingImages
+from mlflow_resnet.training.input.labeled_images import TrainingImages
 
 EVALUATION = "evaluation"  # the context of the data, and the folder of the report
 GALLERY_IMAGES = 16

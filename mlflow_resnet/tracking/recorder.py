@@ -16,12 +16,12 @@ from typing import Any
 import mlflow
 from mlflow.entities import Run
 
-from mlflow_resnet.console import say
+from mlflow_resnet.io.console import say
 from mlflow_resnet.errors import CheckpointError, NotDeliveredError, OutputError
-from mlflow_resnet.images.output import new_directory, synced
-from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.io.atomic import new_directory, synced
+from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.tracking.delivery import MODEL_NAME, deliver
-from mlflow_resnet.tracking.notes import Notes
+from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.tracking.pieces import FILES, NAME, PIECE, is_leftover, piece_of, read_piece
 from mlflow_resnet.training.checkpoints import write_file
 

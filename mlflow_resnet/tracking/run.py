@@ -16,8 +16,8 @@ from mlflow.environment_variables import MLFLOW_EXPERIMENT_ID, MLFLOW_EXPERIMENT
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from mlflow_resnet.console import is_first, say
-from mlflow_resnet.text.characters import presentable
+from mlflow_resnet.io.console import is_first, say
+from mlflow_resnet.io.text.characters import presentable
 from mlflow_resnet.tracking.conflicts import RECORD_TAG, find_conflict
 from mlflow_resnet.tracking.server import keep_address_private, patience
 

@@ -16,9 +16,9 @@ from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
 from requests import RequestException
 
 from mlflow_resnet.errors import ServerRefusesError, ServerUnreachableError
-from mlflow_resnet.images.parallel import within
-from mlflow_resnet.images.reasons import one_line
-from mlflow_resnet.text.credentials import without_credentials
+from mlflow_resnet.io.parallel import within
+from mlflow_resnet.io.reasons import one_line
+from mlflow_resnet.io.text.credentials import without_credentials
 
 SECONDS = 25.0
 MAX_MESSAGE = 1500  # characters; a server that is not MLflow may answer with a whole page

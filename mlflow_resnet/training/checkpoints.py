@@ -16,12 +16,12 @@ from typing import Any
 from safetensors import SafetensorError, torch
 from torch import Tensor
 
-from mlflow_resnet.console import say
+from mlflow_resnet.io.console import say
 from mlflow_resnet.errors import CheckpointError, OutputError
-from mlflow_resnet.images.names import name_problem, shown
-from mlflow_resnet.images.output import free_bytes, output_errors, synced
-from mlflow_resnet.images.reasons import one_line
-from mlflow_resnet.images.untrusted import MOST_JSON, parse_fields, read_plain
+from mlflow_resnet.io.names import name_problem, shown
+from mlflow_resnet.io.atomic import free_bytes, output_errors, synced
+from mlflow_resnet.io.reasons import one_line
+from mlflow_resnet.io.untrusted import MOST_JSON, parse_fields, read_plain
 
 FACTS, SUMS, SUFFIX = "facts.json", "SHA256SUMS", ".safetensors"
 PARTIAL = ".partial"

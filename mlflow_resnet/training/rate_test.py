@@ -15,7 +15,7 @@ import numpy as np
 from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.options import FindLrOptions
-from mlflow_resnet.training.data import LabeledImages, TrainingImages
+from mlflow_resnet.training.input.labeled_images import LabeledImages, TrainingImages
 from mlflow_resnet.training.loop import deterministic_cudnn, prepare, work_of
 from mlflow_resnet.training.progress import Progress
 from mlflow_resnet.training.recipe import Recipe, phases

@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from mlflow_resnet.console import say
+from mlflow_resnet.io.console import say
 from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError
 from mlflow_resnet.evaluation.evaluate import targets_of
 from mlflow_resnet.images.cache import PreparedImages, prepared_images
 from mlflow_resnet.images.directories import LabeledDirectory
-from mlflow_resnet.images.parallel import default_threads
+from mlflow_resnet.io.parallel import default_threads
 from mlflow_resnet.model.classifier import ImageClassifier, new_classifier
 from mlflow_resnet.model.preprocessing import Preprocessing
 from mlflow_resnet.model.weights import load_starting_weights
 from mlflow_resnet.options import TrainOptions
-from mlflow_resnet.training import processes
-from mlflow_resnet.training.augmentation import Augmentation
-from mlflow_resnet.training.data import LabeledImages, TrainingImages, draw_weights
+from mlflow_resnet.training.distributed import processes
+from mlflow_resnet.training.input.augmentation import Augmentation
+from mlflow_resnet.training.input.labeled_images import LabeledImages, TrainingImages, draw_weights
 from mlflow_resnet.training.recipe import Recipe
 
 HALF = (0.5, 0.5, 0.5)

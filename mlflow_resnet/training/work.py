@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from mlflow_resnet.evaluation.evaluate import Evaluation
-from mlflow_resnet.images.parallel import batched, map_ordered
+from mlflow_resnet.io.parallel import batched, map_ordered
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import fold_batch_norms, freeze, train_mode
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.preprocessing import to_tensor
-from mlflow_resnet.training import processes
-from mlflow_resnet.training.data import LabeledImages, TrainingImages
+from mlflow_resnet.training.distributed import processes
+from mlflow_resnet.training.input.labeled_images import LabeledImages, TrainingImages
 
 FEATURE_BATCH_SIZE = 32
 

@@ -24,7 +24,7 @@ from helpers import flags, upload, wait_for
 from proxy import faulty
 
 import mlflow_resnet
-from mlflow_resnet.scoring.parts import facts_in
+from mlflow_resnet.scoring.to_file.parts import facts_in
 
 pytestmark = pytest.mark.faults
 
@@ -34,8 +34,9 @@ PROMISE = "the same command goes on; the file as if nothing had happened, no kep
 ROWS_PER_PART = 64  # a part every few tenths of a second
 COMMAND = f"""
 import os, shutil, signal
-from mlflow_resnet.images import output
-from mlflow_resnet.scoring import batch, parts
+from mlflow_resnet.io import atomic as output
+from mlflow_resnet.scoring.to_file import batch
+from mlflow_resnet.scoring.to_file import parts
 batch.ROWS_PER_PART = parts.ROWS_PER_PART = {ROWS_PER_PART}
 def end(*_, **__): os.kill(os.getpid(), signal.SIGKILL)
 %s

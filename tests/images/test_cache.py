@@ -20,10 +20,10 @@ import pytest
 
 from mlflow_resnet.errors import BadImagesError, InvalidOptionsError, OutputError
 from mlflow_resnet.images.cache import MODES, PreparedImages, prepared_images
-from mlflow_resnet.images.cache_folder import cache_folder
-from mlflow_resnet.images.decode import decode
+from mlflow_resnet.io.cache_folder import cache_folder
+from mlflow_resnet.images.decoding.decode import decode
 from mlflow_resnet.images.directories import list_labeled
-from mlflow_resnet.images.memory import available_memory
+from mlflow_resnet.io.memory import available_memory
 from mlflow_resnet.images.scan import scan
 
 IMAGES = 15  # in `pets`
@@ -203,7 +203,7 @@ import sys, time
 from pathlib import Path
 import numpy as np
 from mlflow_resnet.images.cache import prepared_images
-from mlflow_resnet.images.decode import decode
+from mlflow_resnet.images.decoding.decode import decode
 from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.images.scan import scan
 folder, cache_dir, stop_at = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])

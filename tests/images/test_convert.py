@@ -21,13 +21,13 @@ from PIL import Image
 from proxy import faulty
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError, OutputError, StoreUnreachableError
-from mlflow_resnet.images import decode
+from mlflow_resnet.images.decoding import decode
 from mlflow_resnet.images.conversion import archives
 from mlflow_resnet.images.conversion import convert as converting
 from mlflow_resnet.images.conversion.convert import convert
 from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.images.index import read_index
-from mlflow_resnet.images.names import shown
+from mlflow_resnet.io.names import shown
 from mlflow_resnet.images.rules import Ignored
 from mlflow_resnet.images.sources import directory_sources
 
@@ -269,7 +269,7 @@ def test_what_was_converted_before_s3_went_away_is_kept(
     tmp_path: Path, s3: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = upload(s3, as_folder(tmp_path / "data", {f"cat/{n}.png": GOOD for n in range(40)}), "to-lose")
-    monkeypatch.setattr("mlflow_resnet.images.s3.client.PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr("mlflow_resnet.io.s3.client.PATIENCE_SECONDS", 0.5)
     asked: list[str] = []
 
     def fail_late(method: str, path: str) -> str:

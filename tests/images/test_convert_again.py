@@ -16,7 +16,7 @@ from made_images import encoded, photo
 
 from mlflow_resnet.images.conversion import convert as converting
 from mlflow_resnet.images.conversion.convert import Converted, convert
-from mlflow_resnet.images.decode import decode
+from mlflow_resnet.images.decoding.decode import decode
 from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.images.index import read_index
 

@@ -11,9 +11,9 @@ from made_images import encoded, photo, with_orientation
 from PIL import Image
 
 from mlflow_resnet.errors import InvalidImageError
-from mlflow_resnet.images import decode as decoding
-from mlflow_resnet.images.decode import decode, looks_like_image, read_bytes, read_region
-from mlflow_resnet.images.orientation import Region
+from mlflow_resnet.images.decoding import decode as decoding
+from mlflow_resnet.images.decoding.decode import decode, looks_like_image, read_bytes, read_region
+from mlflow_resnet.images.decoding.orientation import Region
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

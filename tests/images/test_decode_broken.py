@@ -11,8 +11,8 @@ from made_images import encoded, photo, png
 from PIL import Image
 
 from mlflow_resnet.errors import InvalidImageError
-from mlflow_resnet.images import decode as decoding
-from mlflow_resnet.images.decode import decode, read_region
+from mlflow_resnet.images.decoding import decode as decoding
+from mlflow_resnet.images.decoding.decode import decode, read_region
 
 
 def huge_png() -> bytes:

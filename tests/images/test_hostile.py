@@ -23,7 +23,7 @@ from PIL import Image
 
 from mlflow_resnet import audit, score, train
 from mlflow_resnet.options import AuditOptions, ScoreOptions, TrainOptions
-from mlflow_resnet.training_run import TrainResult
+from mlflow_resnet.runs.training import TrainResult
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about damaged metadata
 
@@ -63,7 +63,7 @@ import json, resource, signal, sys
 from pathlib import Path
 from mlflow_resnet.errors import InvalidImageError
 from mlflow_resnet.images.audit.facts import facts_of_file
-from mlflow_resnet.images.decode import read_bytes, read_region
+from mlflow_resnet.images.decoding.decode import read_bytes, read_region
 
 def reason_of_training(path):
     try:

@@ -24,10 +24,10 @@ from hostile import GOOD, IMAGES, NAMES, SOURCES, write_images
 from made_images import encoded, photo
 
 from mlflow_resnet.errors import InvalidImageError, OutputError
-from mlflow_resnet.images.decode import decode, read_region
+from mlflow_resnet.images.decoding.decode import decode, read_region
 from mlflow_resnet.images.index import ROOTS, SCHEMA, SOURCE, TRANSFER
-from mlflow_resnet.images.names import leads_out, name_problem, path_below
-from mlflow_resnet.training_run import TrainResult
+from mlflow_resnet.io.names import leads_out, name_problem, path_below
+from mlflow_resnet.runs.training import TrainResult
 
 ROOM = 512 * 2**20  # bytes of memory for each of `SOURCES`
 OUTPUT = "out"

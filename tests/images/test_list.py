@@ -13,7 +13,7 @@ from helpers import run_main
 from tiers import needs
 
 from mlflow_resnet.errors import InvalidDatasetError, NotLabeledDatasetError
-from mlflow_resnet.images.decode import read_bytes
+from mlflow_resnet.images.decoding.decode import read_bytes
 from mlflow_resnet.images.directories import Walk, list_labeled
 from mlflow_resnet.images.rules import Ignored
 from mlflow_resnet.images.sorting import sorted_names

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlflow_resnet.errors import OutputError
-from mlflow_resnet.images.output import new_directory, new_file, resumable_file
+from mlflow_resnet.io.atomic import new_directory, new_file, resumable_file
 
 
 def tree(path: Path) -> set[str]:

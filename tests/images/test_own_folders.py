@@ -13,7 +13,7 @@ from helpers import COLORS, TINY, run_main, write_class_folders
 
 from mlflow_resnet.images.conversion.convert import convert
 from mlflow_resnet.images.directories import list_labeled
-from mlflow_resnet.images.own_folders import MARKER
+from mlflow_resnet.io.own_folders import MARKER
 from mlflow_resnet.images.rules import Ignored
 from mlflow_resnet.images.sources import labeled_directory, places
 

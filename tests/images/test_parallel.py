@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mlflow_resnet.images.parallel import ahead, batched, default_threads, map_ordered
+from mlflow_resnet.io.parallel import ahead, batched, default_threads, map_ordered
 
 
 @pytest.mark.parametrize("threads", [1, 2, 8])

@@ -16,9 +16,9 @@ from mlflow_resnet.errors import (
     ObjectUnreadableError,
 )
 from mlflow_resnet.images.directories import list_labeled
-from mlflow_resnet.images.s3.client import connected
-from mlflow_resnet.images.s3.listing import objects
-from mlflow_resnet.images.s3.location import located
+from mlflow_resnet.io.s3.client import connected
+from mlflow_resnet.io.s3.listing import objects
+from mlflow_resnet.io.s3.location import located
 from mlflow_resnet.images.sources import directory_sources, labeled_directory, local_file
 
 
@@ -42,7 +42,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr("mlflow_resnet.images.s3.client.PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr("mlflow_resnet.io.s3.client.PATIENCE_SECONDS", 1.0)
 
 
 def contents(directory):
@@ -84,7 +84,7 @@ def test_a_second_run_moves_only_what_changed(pets, s3, prefix, monkeypatch):
 
 @pytest.mark.parametrize("fault", ["503", "cut", "flip"])
 def test_half_of_all_answers_are_spoiled(pets, s3, prefix, monkeypatch, fault):
-    monkeypatch.setattr("mlflow_resnet.images.s3.client.LONGEST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr("mlflow_resnet.io.s3.client.LONGEST_PAUSE_SECONDS", 0.1)
     uri = upload(s3, pets, prefix)
     s3.put_object(Bucket="bucket", Key=f"{prefix}/cat/1.png", Body=b"x", ChecksumAlgorithm="CRC32")
     if fault == "flip":  # only a checksum that was stored with the object tells
@@ -228,7 +228,7 @@ def test_scoring_starts_before_the_listing_ends(s3, prefix, monkeypatch):
     names = [f"{number:04d}.png" for number in range(300)]
     for name in names:
         s3.put_object(Bucket="bucket", Key=f"{prefix}/{name}", Body=name.encode())
-    monkeypatch.setattr("mlflow_resnet.images.s3.listing.KEYS_PER_PAGE", 100)
+    monkeypatch.setattr("mlflow_resnet.io.s3.listing.KEYS_PER_PAGE", 100)
     with faulty(os.environ["MLFLOW_S3_ENDPOINT_URL"], lambda method, path: "") as server:
         monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", server.url)
         sources = directory_sources(f"s3://bucket/{prefix}", Counter())
@@ -272,7 +272,7 @@ def test_an_object_or_a_whole_bucket(s3, prefix):
 
 
 def test_more_keys_than_a_page_holds(s3, prefix, monkeypatch):
-    monkeypatch.setattr("mlflow_resnet.images.s3.listing.KEYS_PER_PAGE", 2)
+    monkeypatch.setattr("mlflow_resnet.io.s3.listing.KEYS_PER_PAGE", 2)
     keys = [f"{prefix}/{name}" for name in ("a b.png", "a%20b.png", "a+b.png", "ü.png", "z.png")]
     for key in keys:
         s3.put_object(Bucket="bucket", Key=key, Body=b"x")

@@ -22,7 +22,7 @@ from made_images import TIFF_DATA, chunk, encoded, photo, png, tiff, with_orient
 from PIL import Image
 from tiers import needs
 
-from mlflow_resnet.images.decode import decode
+from mlflow_resnet.images.decoding.decode import decode
 
 PICTURE = photo(64, 48)
 SIXTEEN_BITS = Image.fromarray(np.linspace(0, 65535, 64 * 48).astype(np.uint16).reshape(48, 64))

@@ -26,7 +26,7 @@ from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.preprocessing import Preprocessing
 from mlflow_resnet.model.storage import DESCRIPTION_FILE, WEIGHTS_FILE
 from mlflow_resnet.scoring.pyfunc import ScoringModel
-from mlflow_resnet.serving.server import bound_socket, bounds
+from mlflow_resnet.verbs.serve import bound_socket, bounds
 
 CLASSES = ("007", "blue sky", "grün")
 PROBABILITIES = [f"Scored Probabilities_{name}" for name in CLASSES]

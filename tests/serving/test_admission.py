@@ -7,7 +7,7 @@ import pytest
 from mlflow_resnet.errors import InvalidOptionsError, ServerBusyError
 from mlflow_resnet.images.sources import ImageSource
 from mlflow_resnet.model.prediction import Prediction
-from mlflow_resnet.scoring.admission import CALL, Admission, Call
+from mlflow_resnet.scoring.over_http.admission import CALL, Admission, Call
 
 
 @pytest.fixture

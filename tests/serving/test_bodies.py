@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlflow_resnet.errors import RefusedBodyError
-from mlflow_resnet.scoring.bodies import (
+from mlflow_resnet.scoring.over_http.bodies import (
     CSV,
     JSON,
     MAX_DEPTH,

@@ -253,7 +253,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from mlflow_resnet.serving.connections import complain_seldom
-from mlflow_resnet.serving.server import bound_socket, bounds
+from mlflow_resnet.verbs.serve import bound_socket, bounds
 
 @contextlib.asynccontextmanager
 async def lifespan(app):

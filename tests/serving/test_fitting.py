@@ -11,10 +11,10 @@ from served import new_classifier
 
 from mlflow_resnet import flavor
 from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError
-from mlflow_resnet.images.memory import available_memory
+from mlflow_resnet.io.memory import available_memory
 from mlflow_resnet.model.stored import read_model
 from mlflow_resnet.scoring.configuration import CONFIGURATION, LIMITS, configured_model
-from mlflow_resnet.scoring.guard import SERVING
+from mlflow_resnet.scoring.over_http.guard import SERVING
 from mlflow_resnet.serving import fitting
 from mlflow_resnet.serving.fitting import check_fits, check_texts
 from mlflow_resnet.serving.version import read_configuration

@@ -13,7 +13,7 @@ from helpers import free_port, run_main
 from mlflow import MlflowClient
 from served import NAME, Registry, log_version, new_classifier, serving, tampered_version, with_nan
 
-from mlflow_resnet.scoring.guard import SERVING_SWITCHES
+from mlflow_resnet.scoring.over_http.guard import SERVING_SWITCHES
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 from served import PICTURE, picture
 
 from mlflow_resnet.errors import InvalidImageError
-from mlflow_resnet.scoring.guard import REFUSED, Guard
+from mlflow_resnet.scoring.over_http.guard import REFUSED, Guard
 
 SECRET = picture((33, 33))
 

@@ -9,8 +9,8 @@ import threading
 
 import pytest
 
-from mlflow_resnet.scoring.hosting import WORLD_SIZE, take_requests_at_once, workers_of
-from mlflow_resnet.serving.server import bound_socket
+from mlflow_resnet.scoring.over_http.hosting import WORLD_SIZE, take_requests_at_once, workers_of
+from mlflow_resnet.verbs.serve import bound_socket
 
 REQUESTS = 50  # more than the threads that asyncio has by itself, 32 at most
 
@@ -60,7 +60,7 @@ def test_workers_are_counted_in_the_command(command, workers):
 
 def test_workers_of_mlflows_server_share_the_cores():
     shared = (
-        "from mlflow_resnet.scoring.hosting import *; share_cores(); print(default_threads(), torch.get_num_threads())"
+        "from mlflow_resnet.scoring.over_http.hosting import *; share_cores(); print(default_threads(), torch.get_num_threads())"
     )
     environment = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", WORLD_SIZE)}
     process = subprocess.run(

@@ -9,7 +9,7 @@ from rounding import assert_same_probabilities
 from served import new_classifier
 
 from mlflow_resnet.model.prediction import Predictor
-from mlflow_resnet.scoring.merging import MergedForward
+from mlflow_resnet.scoring.over_http.merging import MergedForward
 
 pytestmark = pytest.mark.networks
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from helpers import run_main, write_picture
 
-from mlflow_resnet import console
+from mlflow_resnet.io import console
 from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError
-from mlflow_resnet.images.reasons import MOST, one_line
-from mlflow_resnet.text.characters import all_encodable, encodable, presentable, printable
+from mlflow_resnet.io.reasons import MOST, one_line
+from mlflow_resnet.io.text.characters import all_encodable, encodable, presentable, printable
 
 ORDERS = {
     "\x1b[2J": r"\x1b[2J",  # clears the screen

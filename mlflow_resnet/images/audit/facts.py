@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageStat
 
 from mlflow_resnet.errors import InvalidImageError, MissingPackageError
-from mlflow_resnet.images.decode import decoded, read_bytes
+from mlflow_resnet.images.decoding.decode import decoded, read_bytes
 
 SHARPNESS_EDGE = 256  # pixels of the shorter edge at which sharpness is measured, or a little more
 

@@ -12,7 +12,7 @@ from threading import Lock
 from types import TracebackType
 
 from mlflow_resnet.images.audit.facts import ImageFacts
-from mlflow_resnet.images.untrusted import build_record, parse_json
+from mlflow_resnet.io.untrusted import build_record, parse_json
 
 Key = tuple[str, int, int]  # path, bytes, time of the last change in nanoseconds
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from mlflow_resnet.errors import InvalidImageError, encodable, printable
 from mlflow_resnet.images.audit.findings import KINDS, AuditedImage, Finding, Group
-from mlflow_resnet.images.decode import decode, read_bytes
+from mlflow_resnet.images.decoding.decode import decode, read_bytes
 
 THUMBNAIL_EDGE = 112  # pixels
 GROUPS_SHOWN, IMAGES_SHOWN = 12, 6  # of each finding, of each group

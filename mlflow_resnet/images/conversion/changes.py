@@ -19,8 +19,8 @@ from mlflow_resnet.errors import OutputError, listed
 from mlflow_resnet.images.conversion.entries import Entry, name_below
 from mlflow_resnet.images.conversion.journal import Journal, Key, key_of
 from mlflow_resnet.images.index import REFERENCE, IndexRow
-from mlflow_resnet.images.names import path_below
-from mlflow_resnet.images.reasons import os_reason
+from mlflow_resnet.io.names import path_below
+from mlflow_resnet.io.reasons import os_reason
 
 SHOWN = 5  # names in a sentence
 

@@ -10,9 +10,9 @@ from typing import Any
 from mlflow_resnet.errors import InvalidDatasetError, InvalidTableError
 from mlflow_resnet.images.cells import format_cell
 from mlflow_resnet.images.conversion.tables import Listed
-from mlflow_resnet.images.memory import available_memory, size_in_words
-from mlflow_resnet.images.names import shown
-from mlflow_resnet.images.reasons import one_line
+from mlflow_resnet.io.memory import available_memory, size_in_words
+from mlflow_resnet.io.names import shown
+from mlflow_resnet.io.reasons import one_line
 
 BYTES_PER_SIGN = {b"{": 232, b"[": 72, b",": 40, b'"': 30}  # what Python takes for what JSON writes so, at most
 

@@ -35,18 +35,18 @@ from mlflow_resnet.images.conversion.changes import (
 from mlflow_resnet.images.conversion.entries import Entry, Source, is_listing, label_problem, open_source
 from mlflow_resnet.images.conversion.journal import JOURNAL_NAME, Journal, Key, key_of
 from mlflow_resnet.images.conversion.tables import Columns
-from mlflow_resnet.images.decode import MAX_IMAGE_BYTES, decode, usual_suffix
+from mlflow_resnet.images.decoding.decode import MAX_IMAGE_BYTES, decode, usual_suffix
 from mlflow_resnet.images.directories import no_images
 from mlflow_resnet.images.index import REFERENCE, SOURCE, TRANSFER, IndexRow, read_index, write_index
 from mlflow_resnet.images.layout import Layout
-from mlflow_resnet.images.names import path_below
-from mlflow_resnet.images.output import check_outside, resumable_directory
-from mlflow_resnet.images.parallel import default_threads, map_ordered
-from mlflow_resnet.images.reasons import os_reason
+from mlflow_resnet.io.names import path_below
+from mlflow_resnet.io.atomic import check_outside, resumable_directory
+from mlflow_resnet.io.parallel import default_threads, map_ordered
+from mlflow_resnet.io.reasons import os_reason
 from mlflow_resnet.images.rules import INDEX_NAME, LEFT_OUT_NAME, Ignored, is_image
-from mlflow_resnet.text.characters import is_utf8
-from mlflow_resnet.text.credentials import without_credentials
-from mlflow_resnet.text.spreadsheets import QUOTED, write_csv
+from mlflow_resnet.io.text.characters import is_utf8
+from mlflow_resnet.io.text.credentials import without_credentials
+from mlflow_resnet.io.text.spreadsheets import QUOTED, write_csv
 
 REASONS = 5  # in the message that no image can be read
 

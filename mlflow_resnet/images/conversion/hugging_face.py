@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mlflow_resnet.images.untrusted import parse_fields
+from mlflow_resnet.io.untrusted import parse_fields
 
 KEY = b"huggingface"
 

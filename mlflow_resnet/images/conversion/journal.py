@@ -13,7 +13,7 @@ from typing import Any
 
 from mlflow_resnet.errors import InvalidTableError, OutputError
 from mlflow_resnet.images.index import IndexRow, checked_row
-from mlflow_resnet.images.untrusted import parse_json
+from mlflow_resnet.io.untrusted import parse_json
 
 JOURNAL_NAME = ".journal.jsonl"
 MAX_LINE_CHARACTERS = 2**20

@@ -17,13 +17,13 @@ from mlflow_resnet.errors import (
     listed,
     printable,
 )
-from mlflow_resnet.images.decode import decode, read_bytes
-from mlflow_resnet.images.destinations import destinations
+from mlflow_resnet.images.decoding.decode import decode, read_bytes
+from mlflow_resnet.io.destinations import destinations
 from mlflow_resnet.images.directories import LabeledDirectory
-from mlflow_resnet.images.names import path_below
-from mlflow_resnet.images.output import check_apart, new_directory, output_errors
-from mlflow_resnet.images.parallel import default_threads
-from mlflow_resnet.images.reasons import os_reason
+from mlflow_resnet.io.names import path_below
+from mlflow_resnet.io.atomic import check_apart, new_directory, output_errors
+from mlflow_resnet.io.parallel import default_threads
+from mlflow_resnet.io.reasons import os_reason
 from mlflow_resnet.images.sources import labeled_directory
 from mlflow_resnet.images.splitting.connected import connected, equal_pairs
 from mlflow_resnet.images.splitting.grouped import split_groups

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mlflow_resnet.errors import InvalidModelError, TamperedWeightsError
-from mlflow_resnet.images.reasons import one_line
-from mlflow_resnet.images.untrusted import MOST_JSON, build_record, parse_fields, read_plain
+from mlflow_resnet.io.reasons import one_line
+from mlflow_resnet.io.untrusted import MOST_JSON, build_record, parse_fields, read_plain
 from mlflow_resnet.model.storage import sha256_of
 
 EXPORT_FILE = "export.json"

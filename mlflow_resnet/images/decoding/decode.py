@@ -1,0 +1,227 @@
+"""Bytes to pictures: the only place that opens an image.
+
+Pillow decodes. Its plugins are called directly, after a look at the first bytes, instead of through `Image.open`: only
+the formats below can ever be parsed, and Pillow's process-wide limit on pixels, a warning up to twice its value,
+neither speaks before ours nor has to be changed.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import re
+import stat
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from mlflow_resnet.errors import InvalidImageError
+from mlflow_resnet.images.decoding.colors import loaded, rgb
+from mlflow_resnet.images.decoding.cost import check_structure, check_work
+from mlflow_resnet.images.decoding.kinds import describe_content
+from mlflow_resnet.io.memory import available_memory
+from mlflow_resnet.images.decoding.orientation import Region, as_stored, orientation_of, swapped, turned
+from mlflow_resnet.io.reasons import one_line, os_reason
+from mlflow_resnet.io.room import Room
+
+IMAGE_EXTENSIONS = frozenset(
+    (".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".ppm", ".pgm", ".pbm", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+)
+MAX_IMAGE_PIXELS = 64_000_000
+MAX_IMAGE_BYTES = 64 * 2**20
+MAX_SLOW_PIXELS = 2_000_000  # of the PPM and BMP variants that Pillow decodes in Python, at about 1 microsecond a value
+
+BYTES_PER_PIXEL = 16  # that decoding takes, with turning and alpha
+LEAST_ROOM = BYTES_PER_PIXEL * MAX_IMAGE_PIXELS
+
+_ROOM = Room(lambda: max(available_memory() // 2, LEAST_ROOM))  # for all threads that decode
+
+# Format -> how its files begin, and what opens them. JPEG includes the MPO files of stereo cameras.
+_READERS: dict[str, tuple[bytes, Callable[[Any], ImageFile.ImageFile]]] = {
+    "JPEG": (rb"\xff\xd8\xff", JpegImagePlugin.jpeg_factory),
+    "PNG": (rb"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
+    "PPM": (rb"P[1-6][\s#]", PpmImagePlugin.PpmImageFile),
+    "BMP": (rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", BmpImagePlugin.BmpImageFile),
+    "TIFF": (rb"II[*+]\0|MM\0[*+]", TiffImagePlugin.TiffImageFile),
+    "WEBP": (rb"RIFF.{4}WEBP", WebPImagePlugin.WebPImageFile),
+    "GIF": (rb"GIF8[79]a", GifImagePlugin.GifImageFile),
+}
+FORMATS = tuple(_READERS)
+_SUFFIXES = {"JPEG": ".jpg", "TIFF": ".tif"}  # those that are not the format's name
+
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # about damaged metadata, naming no file
+
+
+def open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # opening a FIFO would wait for its writer
+
+
+def read_bytes(path: str | os.PathLike[str], opener: Callable[[str, int], int] = open_at_once) -> bytes:
+    """The content of a regular file of at most `MAX_IMAGE_BYTES`; anything else is an InvalidImageError at once.
+
+    Args:
+        opener: opens it, as that of `open` does.
+    """
+    try:
+        with open(path, "rb", opener=opener) as file:
+            facts = os.fstat(file.fileno())
+            if not stat.S_ISREG(facts.st_mode):
+                raise InvalidImageError("not a regular file")
+            content = file.read(min(facts.st_size, MAX_IMAGE_BYTES) + 1)  # Python allocates what it is asked for
+    except OSError as error:
+        raise InvalidImageError(os_reason(error)) from error
+    except ValueError as error:  # a NUL in it
+        raise InvalidImageError("not a valid path") from error
+    if not content:
+        raise InvalidImageError("empty file")
+    if len(content) > MAX_IMAGE_BYTES:
+        raise InvalidImageError(f"over the limit of {MAX_IMAGE_BYTES // 2**20} MiB for one image")
+    return content
+
+
+def read_region(content: bytes, choose_region: Callable[[int, int], Region], size: tuple[int, int]) -> Image.Image:
+    """The part of an image that `choose_region(width, height)` picks, resampled once to `size`, in mode RGB.
+
+    Width, height, region and `size` (width, height) are in pixels of the picture as a person sees it, after its EXIF
+    orientation. A region that reaches past the edge is cut there. A JPEG is decoded at the smallest scale (1/8, 1/4,
+    1/2) that leaves the region at least `size`; other formats in full. Raises InvalidImageError.
+    """
+    with _opened(content) as (image, orientation):
+        width, height = swapped(image.size, orientation)
+        left, top, right, bottom = choose_region(width, height)
+        region = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
+        if region[0] >= region[2] or region[1] >= region[3]:
+            raise ValueError(f"no pixels in the region {(left, top, right, bottom)} of a {width}x{height} image")
+        return _resampled(image, orientation, region, size)
+
+
+def decode(content: bytes, shorter_edge: int | None = None) -> Image.Image:
+    """The whole picture as a person sees it, in mode RGB. Raises InvalidImageError if any part does not decode.
+
+    In full resolution, or, with `shorter_edge`, a JPEG at the smallest scale (1/8, 1/4, 1/2) that leaves that many
+    pixels.
+    """
+    with decoded(content, shorter_edge) as picture:
+        return picture
+
+
+@contextmanager
+def decoded(content: bytes, shorter_edge: int | None = None) -> Iterator[Image.Image]:
+    """The same for as long as the block runs, which holds the memory for it: many large ones wait for each other."""
+    with _opened(content) as (image, orientation):
+        with _one_line_errors():
+            if shorter_edge:
+                _draft(image, image.size, (shorter_edge, shorter_edge))
+            image.load()
+            picture = turned(rgb(image), orientation)
+        yield picture
+
+
+def looks_like_image(content: bytes) -> bool:
+    """Whether `content` begins as a file of one of `FORMATS` does."""
+    return _sniff(content) is not None
+
+
+def usual_suffix(content: bytes) -> str:
+    """How the names of files of this image's format end; empty for any other content."""
+    name = _sniff(content)
+    return _SUFFIXES.get(name, f".{name.lower()}") if name else ""
+
+
+def _sniff(content: bytes) -> str | None:
+    return next((name for name, (magic, _) in _READERS.items() if re.match(magic, content, re.DOTALL)), None)
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Pillow raises OSError, ValueError, SyntaxError, struct.error and more for damaged files."""
+    try:
+        yield
+    except (InvalidImageError, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:  # WebP, before its size is known to us
+        raise InvalidImageError(f"over the limit of {MAX_IMAGE_PIXELS // 10**6} megapixels") from error
+    except Exception as error:
+        raise InvalidImageError(f"truncated or damaged ({one_line(error)})") from error
+
+
+@contextmanager
+def _opened(content: bytes) -> Iterator[tuple[Image.Image, int]]:
+    """The image, of a size within the limits and as stored, with its EXIF orientation."""
+    image = _parsed(content)
+    with _ROOM.holding(BYTES_PER_PIXEL * image.width * image.height):
+        with _one_line_errors():
+            # only a JPEG can gain from waiting; TIFF turns itself and PNG knows its EXIF only when loaded
+            ready = image if isinstance(image, JpegImagePlugin.JpegImageFile) else loaded(image)
+        yield ready, orientation_of(ready)
+
+
+@_one_line_errors()
+def _parsed(content: bytes) -> ImageFile.ImageFile:
+    """The image whose headers were read, and no pixel yet."""
+    if not content:
+        raise InvalidImageError("empty file")
+    name = _sniff(content)
+    if name is None:
+        what = f" but {kind}" if (kind := describe_content(content)) else ""
+        raise InvalidImageError(f"not an image of a supported format ({', '.join(FORMATS)}){what}")
+    if name == "PPM":
+        content = _without_comments(content)
+    check_structure(name, content)
+    image = _READERS[name][1](io.BytesIO(content))
+    _check_size(image)
+    check_work(image, content, MAX_IMAGE_PIXELS)
+    return image
+
+
+def _without_comments(content: bytes) -> bytes:
+    """Pillow removes the comments of a text PPM one by one, in quadratic time: 64 MiB of them would take hours."""
+    return re.sub(rb"#[^\r\n]*", b"", content) if content[1:2] in b"123" else content
+
+
+def _check_size(image: ImageFile.ImageFile) -> None:
+    width, height = image.size
+    slow = any(tile[0] in ("ppm", "ppm_plain", "bmp_rle") for tile in image.tile)
+    limit = MAX_SLOW_PIXELS if slow else MAX_IMAGE_PIXELS
+    if width * height > limit:
+        megapixels = math.ceil(width * height / 10**6)
+        kind = f" for this kind of {image.format}; save it as PNG" if slow else ""
+        raise InvalidImageError(
+            f"{width}x{height} is {megapixels} megapixels, over the limit of {limit // 10**6}{kind}"
+        )
+
+
+@_one_line_errors()
+def _resampled(image: Image.Image, orientation: int, region: Region, size: tuple[int, int]) -> Image.Image:
+    """Resamples before it turns: a few pixels are turned instead of all."""
+    target = swapped(size, orientation)
+    left, top, right, bottom = as_stored(region, image.size, orientation)
+    scale = _draft(image, (right - left, bottom - top), target)
+    box = left / scale, top / scale, right / scale, bottom / scale
+    return turned(rgb(image).resize(target, Image.Resampling.BILINEAR, box=box), orientation)
+
+
+def _draft(image: Image.Image, region_size: tuple[float, float], target: tuple[int, int]) -> int:
+    """Has a JPEG decoded at 1/scale, so that a region of `region_size` still has `target` pixels. Returns scale.
+
+    Pixel i of the draft covers pixels [i * scale, (i + 1) * scale), also where the size was rounded up.
+    """
+    room = min(region_size[0] / target[0], region_size[1] / target[1])
+    scale = next((scale for scale in (8, 4, 2) if scale <= room), 1)
+    if scale == 1 or not isinstance(image, JpegImagePlugin.JpegImageFile):
+        return 1
+    return scale if image.draft(None, (image.width // scale, image.height // scale)) else 1

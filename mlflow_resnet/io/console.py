@@ -1,0 +1,43 @@
+"""Progress for the person at the terminal, on stderr. Of processes that train together, only the first one speaks."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Any, TextIO
+
+from mlflow_resnet.io.text.characters import presentable
+
+
+def is_first() -> bool:
+    """Whether this process trains alone, or is the one that speaks and logs. torchrun sets the variable."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def say(*sentences: str) -> None:
+    """One line of the sentences that are not empty."""
+    if is_first():
+        print(presentable("; ".join(filter(None, sentences))), file=sys.stderr, flush=True)
+
+
+def make_logs_presentable() -> None:
+    """Has what any library of this process logs keep to the rules of `presentable`."""
+    before = logging.getLogRecordFactory()
+
+    def shown(part: object) -> object:
+        return "\n".join(map(presentable, str(part).split("\n"))) if isinstance(part, str | Exception) else part
+
+    def record(*args: Any, **facts: Any) -> logging.LogRecord:
+        made = before(*args, **facts)
+        made.msg = shown(made.msg)
+        if isinstance(made.args, tuple):
+            made.args = tuple(map(shown, made.args))
+        return made
+
+    logging.setLogRecordFactory(record)
+
+
+def progress_stream() -> TextIO:
+    """Where progress is shown."""
+    return sys.stderr if is_first() else open(os.devnull, "w")  # noqa: SIM115 - open for as long as the process is

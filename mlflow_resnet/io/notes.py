@@ -1,0 +1,116 @@
+"""Named facts that outlive a process."""
+
+from __future__ import annotations
+
+import errno
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+from mlflow_resnet.errors import CheckpointError, OutputError
+from mlflow_resnet.io.atomic import new_file
+from mlflow_resnet.io.reasons import one_line
+from mlflow_resnet.io.untrusted import MOST_JSON, check_fields, parse_fields, read_plain
+from mlflow_resnet.io.text.credentials import all_without_credentials
+from mlflow_resnet.training.checkpoints import write_file
+
+SPARE, SPARE_BYTES = ".spare", 64 * 2**10  # a file beside the notes, given up when the disk is full
+KINDS = {  # of a training's notes
+    "identity": dict[str, Any],
+    "record_id": str,
+    "run_id": str,
+    "model_id": str | None,
+    "version": str,
+    "alias": str,
+    "begun": bool,
+    "audit": list[str],
+    "headline": dict[str, str],
+    "best_epoch": int,
+    "metrics": dict[str, float],
+    "status": str,
+    "ended": int,
+}
+
+
+class Notes:
+    """Named facts that JSON can hold, in memory, and in the file `path` if there is one. Threads may share them.
+
+    Raises:
+        CheckpointError: if the file cannot be read.
+    """
+
+    def __init__(self, path: Path | None = None, **facts: Any) -> None:
+        self.path = path
+        self.lock = threading.Lock()
+        noted = read(path) if path else {}
+        kept = all_without_credentials(noted)
+        self.facts = kept | facts
+        if kept != noted:
+            self.note()  # files of earlier versions have the tracking server's password
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.facts
+
+    def __getitem__(self, name: str) -> Any:
+        return self.facts[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self.facts.get(name, default)
+
+    def note(self, **facts: Any) -> None:
+        """Adds facts, without credentials in them; they are on the disk when this returns.
+
+        Raises:
+            OutputError: if they cannot be written.
+        """
+        with self.lock:
+            self.facts |= all_without_credentials(facts)
+            if self.path:
+                self.write(self.path)
+
+    def write(self, path: Path) -> None:
+        """Writes the file; on a full disk, into the room that the first call kept free for this."""
+        spare = path.with_name(SPARE)
+        content = json.dumps(self.facts, indent=1).encode()
+        try:
+            if not path.exists():
+                write_whole(spare, bytes(SPARE_BYTES))
+            write_whole(path, content)
+        except OutputError as error:
+            if not is_full(error) or not spare.exists():
+                raise
+            spare.unlink()
+            write_whole(path, content)
+
+    def clear(self) -> None:
+        """Forgets everything; the file stays until the next fact."""
+        with self.lock:
+            self.facts = {}
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    with new_file(path, mode=0o600) as partial:
+        write_file(partial, content)
+
+
+def is_full(error: OutputError) -> bool:
+    """Whether something could not be written for want of room."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What is in the file; nothing if there is none."""
+    try:
+        return checked(read_plain(path, MOST_JSON))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise CheckpointError(path, f"cannot be read ({one_line(error)}). Remove the folder") from None
+
+
+def checked(content: bytes) -> dict[str, Any]:
+    """Notes of a training as they are in a file. Raises ValueError if they are damaged."""
+    facts = parse_fields(content)
+    check_fields(facts, KINDS)
+    return facts

@@ -1,0 +1,290 @@
+"""The folder of one training's checkpoints: whose it is, whether it may go on, and what became of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import torch
+
+from mlflow_resnet.io.console import say
+from mlflow_resnet.errors import CheckpointError, OutputError, listed
+from mlflow_resnet.io.atomic import output_errors
+from mlflow_resnet.io.own_folders import mark_own
+from mlflow_resnet.io.owned import follow_links, locked, make_private
+from mlflow_resnet.io.reasons import one_line
+from mlflow_resnet.runs.mirror import NOTES, Mirror
+from mlflow_resnet.runs.mirror_stores import store_of
+from mlflow_resnet.options import WITHOUT_EFFECT, TrainOptions
+from mlflow_resnet.runs.preparation import Training
+from mlflow_resnet.io.text.credentials import all_without_credentials
+from mlflow_resnet.io.text.places import is_remote
+from mlflow_resnet.tracking.delivery import end_run
+from mlflow_resnet.io.notes import Notes
+from mlflow_resnet.tracking.recorder import Outbox
+from mlflow_resnet.tracking.remains import find_gone, find_unregistered, restore_run
+from mlflow_resnet.tracking.run import chosen_experiment, trying
+from mlflow_resnet.training.checkpoints import KEPT, CheckpointFolder, write_file
+from mlflow_resnet.training.course import EpochResult, Saving, checkpoint_bytes
+from mlflow_resnet.training.recipe import phases
+
+ROOT = "checkpoints"
+OUTBOX = "outbox"
+DIRECTORIES = ("train_dir", "val_dir", "test_dir")
+OF_THIS_MACHINE = (*DIRECTORIES, "tracking server", "torch threads", "torch version")
+# What a checkpoint has no place for if it changes.
+FIXED = frozenset(("architecture", "classes", "phases", "chosen optimizer", "averaged weights", "validation images"))
+
+
+@contextmanager
+def training_folder(options: TrainOptions) -> Iterator[TrainingFolder | None]:
+    """The folder that the options name, for this process alone; None if they want no checkpoints.
+
+    Raises:
+        OutputError: if it cannot be written.
+        CheckpointError: if another training is using it.
+    """
+    if not options.checkpoint_minutes:
+        yield None
+        return
+    path = Path(options.checkpoint_dir or default_folder(options)).absolute()
+    with output_errors(path):
+        path = follow_links(path)
+        if not options.checkpoint_dir:
+            make_private(path.parent)
+        make_private(path)
+        mark_own(path)
+        write_file(path / ".writable", b"")
+        (path / ".writable").unlink()
+    with locked(path, path, CheckpointError):
+        yield TrainingFolder(path)
+
+
+@contextmanager
+def opened_folder(directory: str) -> Iterator[TrainingFolder]:
+    """The folder of a training that is over or was interrupted.
+
+    Raises:
+        CheckpointError: if it is none, or the training is going on.
+    """
+    path = follow_links(directory)
+    if not (path / NOTES).is_file():
+        raise CheckpointError(path, "holds no training; give the folder that a training named, or its --checkpoint-dir")
+    with locked(path, path, CheckpointError):
+        yield TrainingFolder(path)
+
+
+def saving_of(folder: TrainingFolder, options: TrainOptions) -> Saving:
+    saving = Saving(folder.checkpoints, options.checkpoint_minutes, options.on_divergence == "rewind")
+    return replace(saving, on_saved=folder.mirror.offer) if folder.mirror else saving
+
+
+def default_folder(options: TrainOptions) -> str:
+    """A folder below the current one for this command; an old one may have a name to which credentials added."""
+    names = [f"{options.architecture}-{digest_of(known)}" for known in (as_given(options), identity_of(options))]
+    return next(filter(os.path.isdir, paths := [os.path.join(ROOT, name) for name in names]), paths[-1])
+
+
+def digest_of(identity: Mapping[str, Any]) -> str:
+    """12 hex digits. The default experiment adds nothing to them."""
+    facts = {name: value for name, value in identity.items() if value or name != "experiment"}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def identity_of(options: TrainOptions) -> dict[str, Any]:
+    """What makes a training this one and no other, as far as it is known before it looks at the images.
+
+    It is written to disk and copied, so it has no credentials.
+    """
+    return all_without_credentials(as_given(options))
+
+
+def as_given(options: TrainOptions) -> dict[str, Any]:
+    """The same, with the credentials that are in a URI."""
+    chosen = {name: value for name, value in asdict(options).items() if name not in WITHOUT_EFFECT | {"audit"}}
+    for name in DIRECTORIES:
+        if chosen[name] and not is_remote(chosen[name]):
+            chosen[name] = os.path.realpath(chosen[name])
+    return chosen | {"tracking server": mlflow.get_tracking_uri(), "experiment": chosen_experiment(options.offline)}
+
+
+def full_identity_of(options: TrainOptions, training: Training) -> dict[str, Any]:
+    """The same with all that decides the bits of the weights on one machine."""
+    return identity_of(options) | {
+        "training images": training.train_set.digest,
+        "validation images": training.val_set.digest,
+        "test images": training.test_set.digest if training.test_set else "",
+        "torch threads": torch.get_num_threads(),
+        "torch version": torch.__version__,
+        "classes": list(training.train_set.directory.class_names),
+        "phases": [phase.strategy for phase in phases(training.recipe)],
+        "chosen optimizer": training.recipe.optimizer,
+        "averaged weights": bool(training.recipe.ema_decay),
+    }
+
+
+class TrainingFolder:
+    """Checkpoints of a training, notes of its identity, its run and its result, and what waits to be delivered."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = CheckpointFolder(path)
+        self.notes = Notes(path / NOTES)
+        self.outbox = Outbox(path / OUTBOX, self.notes)
+        self.mirror: Mirror | None = None
+
+    def begin(self, identity: Mapping[str, Any], resume: str, mirror: str = "") -> None:
+        """Finds out whether to go on with what is here or in the mirror, and makes the folder that of this training.
+
+        Raises:
+            CheckpointError: if what is here is of another training that was not finished, or was not delivered.
+        """
+        changed = differences(self.notes.get("identity", {}), identity)
+        if resume == "never" or (changed and not self.is_unfinished):
+            self.begin_anew()
+            changed = {}
+        if mirror:
+            self.consult(mirror, identity, resume, bool(changed))
+            changed = differences(self.notes.get("identity", {}), identity)
+        if self.is_unfinished:
+            if resume == "auto":
+                self.refuse(changed, "Give these again to go on with it, or --resume force to go on with the new ones,")
+            self.refuse({name: text for name, text in changed.items() if name in FIXED}, "Give these again,")
+            say(f"going on from the checkpoint in {self.path}")
+            self.log_changes(changed)
+        self.note_identity(identity)
+
+    def note_identity(self, identity: Mapping[str, Any]) -> None:
+        self.notes.note(identity=dict(identity), record_id=self.notes.get("record_id") or uuid.uuid4().hex)
+
+    def confirm(self, identity: Mapping[str, Any], name: str, alias: str) -> None:
+        """Delivers what is left of a finished training and sees to it that the server has what the notes say.
+
+        A run in the trash is restored, and a model that is no version of `name` any more is registered again. If run
+        or model are gone, the folder is made ready for the training to be done again.
+
+        Raises:
+            NotDeliveredError: if the server does not take it.
+        """
+        self.deliver()
+        if gone := find_gone(self.notes):
+            say(f"the training in {self.path} was complete, but {gone}, so it is done again")
+            self.begin_anew()
+            if self.mirror:
+                self.mirror.clear()
+            self.note_identity(identity)
+            return
+        restore_run(self.notes["run_id"])
+        if name and (version := find_unregistered(self.notes, name, alias)):
+            self.outbox.put("version", **version)
+            self.deliver()
+
+    def log_changes(self, changed: Mapping[str, str]) -> None:
+        """Has the run tell what it goes on with, as its params can only say what it began with."""
+        if changed and self.notes.get("begun"):
+            tag = f"mlflow_resnet.changed_at_checkpoint_{max(self.checkpoints.numbers())}"
+            self.outbox.put("tags", tags={tag: listed(changed.values())})
+
+    def consult(self, mirror: str, identity: Mapping[str, Any], resume: str, has_changed: bool) -> None:
+        """Takes from the mirror what is newer there, unless this machine has, or is to begin, another training."""
+        training = digest_of({name: value for name, value in identity.items() if name not in OF_THIS_MACHINE})
+        self.mirror = Mirror(store_of(mirror, training, self.notes), self.checkpoints, self.notes)
+        if resume == "never":
+            self.mirror.clear()
+        elif not has_changed and not self.is_finished:
+            self.mirror.fetch_newer()
+
+    def mirrored(self, delivers: bool) -> AbstractContextManager[None]:
+        """While checkpoints are copied to the mirror, if there is one; see `Mirror.running`."""
+        return self.mirror.running(delivers) if self.mirror else nullcontext()
+
+    def check_room(self, options: TrainOptions, training: Training) -> None:
+        """Raises OutputError if the disk has no room for the checkpoints that are to come."""
+        last = phases(training.recipe)[-1]
+        if not self.is_finished:
+            size = checkpoint_bytes(training.classifier, last, options.freeze_until, len(training.val_images))
+            self.checkpoints.check_room(size, KEPT + 1 + bool(self.mirror), self.bytes_of_models(options, training))
+
+    def bytes_of_models(self, options: TrainOptions, training: Training) -> int:
+        """About what the models of epochs will take that wait here for `sync`; 0 if a time budget decides on epochs."""
+        if not (options.offline and options.epoch_models) or options.max_minutes:
+            return 0
+        left = training.recipe.epochs - len(list(self.outbox.of_kind("epoch")))
+        return left * sum(tensor.nbytes for tensor in training.classifier.network.state_dict().values())
+
+    def refuse(self, changed: Mapping[str, str], remedy: str) -> None:
+        """Raises an error if anything has changed."""
+        if changed:
+            what = f"holds an unfinished training with other settings: {listed(changed.values())}"
+            raise CheckpointError(self.path, f"{what}. {remedy} or --resume never to begin anew")
+
+    def begin_anew(self) -> None:
+        """Removes what is here, unless it is a finished training that is nowhere else."""
+        if self.is_finished and self.outbox.pieces():
+            what = "holds a finished training that was not delivered"
+            raise CheckpointError(
+                self.path, f"{what}. Deliver it with mlflow-resnet sync {self.path}, or remove the folder"
+            )
+        self.checkpoints.clear()
+        self.outbox.clear()
+        self.notes.clear()
+
+    @property
+    def is_unfinished(self) -> bool:
+        return bool(self.checkpoints.numbers()) and not self.is_finished
+
+    @property
+    def is_finished(self) -> bool:
+        return "best_epoch" in self.notes
+
+    def finish(self, best: EpochResult) -> None:
+        """Notes the result, whose model is in the outbox or delivered, and keeps no checkpoints."""
+        self.checkpoints.clear(but=1)  # if the disk is full, this makes room
+        try:
+            self.notes.note(best_epoch=best.epoch, metrics=best.metrics)
+        except OutputError as error:
+            say(error.message, "the training is complete, but the same command will not know it")
+        self.checkpoints.clear()
+
+    def deliver(self) -> None:
+        """Delivers what is left, and how the run ended.
+
+        Raises:
+            NotDeliveredError: if that is not possible; what is left is kept.
+        """
+        try:
+            self.outbox.deliver_all()
+        except CheckpointError:
+            raise
+        except Exception as error:  # connections, servers, databases, object stores: no common base class
+            raise self.outbox.not_delivered(one_line(error)) from None
+        with trying():
+            end_run(self.notes)
+
+    def result(self) -> dict[str, Any]:
+        """What a `TrainResult` has besides the classifier, of a training that may be unfinished or not delivered."""
+        run_id, model_uri, version, alias = self.outbox.delivered()
+        return {
+            "run_id": run_id,
+            "model_uri": str(self.outbox.model_path() or model_uri),
+            "version": version,
+            "alias": alias,
+            "best_epoch": self.notes.get("best_epoch", 0),
+            "metrics": self.notes.get("metrics", {}),
+        }
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """Name -> what is not the same, in words. The same images may be elsewhere."""
+    names = [name for name in now if name in before and before[name] != now[name]]
+    if not {"training images", "validation images", "test images"}.intersection(names):
+        names = [name for name in names if name not in DIRECTORIES]
+    return {name: f"{name} was {before[name]!r} and is {now[name]!r}" for name in names}

@@ -1,0 +1,212 @@
+"""A training in its run: what is recorded before, during and after it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Container, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from mlflow.entities import Run
+
+from mlflow_resnet._version import __version__
+from mlflow_resnet.curation import audit_training
+from mlflow_resnet.evaluation.evaluate import Evaluation, evaluate, named
+from mlflow_resnet.evaluation.precision import check_metrics, checks_in, precision_checks
+from mlflow_resnet.images.audit.findings import TEST, TRAIN, VAL
+from mlflow_resnet.images.directories import LabeledDirectory
+from mlflow_resnet.model.classifier import ImageClassifier
+from mlflow_resnet.model.network import network_of
+from mlflow_resnet.model.prediction import Predictor
+from mlflow_resnet.options import TrainOptions
+from mlflow_resnet.runs.preparation import Training
+from mlflow_resnet.tracking import record
+from mlflow_resnet.tracking.card import TEMPERATURE, CardFacts, for_version, headline_tags, training_card
+from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
+from mlflow_resnet.tracking.recorder import Recorder, recorder_of
+from mlflow_resnet.training.course import EpochResult, Saving
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What `train` leaves.
+
+    Attributes:
+        run_id: empty if the record waits to be delivered.
+        model_uri: of the logged model, `models:/m-…`, or the folder in which it waits to be delivered.
+        version: of `registered_model_name`; empty if the model was not registered.
+        alias: of the version; empty if none was asked for, or a gate refused it.
+        metrics: of the best epoch, and of the final evaluation with the prefix `val_`.
+    """
+
+    classifier: ImageClassifier
+    run_id: str
+    model_uri: str
+    version: str
+    alias: str
+    best_epoch: int
+    metrics: dict[str, float]
+
+
+def log_beginning(options: TrainOptions, training: Training, recorder: Recorder) -> None:
+    """What is known of a training before its first step."""
+    record.log_params(recorder, all_params(options, training))
+    record.log_data(recorder, training.train_set, "training")
+    record.log_tags(recorder, {"mlflow_resnet.version": __version__, "mlflow_resnet.start": training.start})
+    facts = json.dumps(dict(training.classifier.training), indent=2)
+    record.log_files(recorder, lambda folder: (folder / "training.json").write_text(facts))
+    record.log_gallery(recorder, training.train_images)
+
+
+def all_params(options: TrainOptions, training: Training) -> dict[str, Any]:
+    """The options, what was decided for those that are "auto", and the environment."""
+    decided = {f"recipe.{name}": value for name, value in asdict(training.recipe).items()}
+    return asdict(options) | decided | environment_params()
+
+
+def train_recorded(
+    options: TrainOptions,
+    training: Training,
+    recorder: Recorder,
+    saving: Saving | None = None,
+    known: Container[int] = (),
+) -> EpochResult:
+    """The part of `train` that is recorded, or what is left of it. Returns the best epoch.
+
+    Args:
+        known: the epochs that the record has already.
+    """
+    train_set, val_set = training.train_set, training.val_set
+    if not recorder.ids.get("begun"):
+        log_beginning(options, training, recorder)
+        found = audit_training(recorder, parts_of(training)) if options.audit else ()
+        record.log_model(recorder, val_set)
+        recorder.ids.note(begun=True, audit=[f"{finding.kind} {finding.images}" for finding in found])
+    with record.model_fails_with(recorder):
+        with contextlib.closing(training.epochs(options, saving)) as epochs:
+            for result in epochs:
+                if result.epoch not in known:
+                    classifier = classifier_after(training, result) if options.epoch_models else None
+                    record.log_epoch(recorder, result, train_set, val_set, classifier=classifier)
+                if result.is_best:
+                    best = result
+        classifier = calibrated(training.classifier, best)
+        classifier = checked(classifier, best, options, training.val_set.directory)
+        predictor = Predictor(classifier, options.device, options.num_workers)
+        best, parts = measured(training, recorder, best, predictor, check_metrics(classifier.precision_checks))
+        record.log_classifier(recorder, classifier, best.epoch)
+    for context, (data, evaluation) in parts.items():
+        record.log_report(recorder, evaluation, data, predictor, context)
+    log_card(options, training, recorder, best, {context: evaluation for context, (_, evaluation) in parts.items()})
+    return best
+
+
+def measured(
+    training: Training, recorder: Recorder, best: EpochResult, predictor: Predictor, found: Mapping[str, float]
+) -> tuple[EpochResult, dict[str, tuple[ImageDirectoryDataset, Evaluation]]]:
+    """Measures the calibrated classifier of the best epoch and records the numbers.
+
+    They are logged at step 0: then MLflow's UI draws bars beside each other, one for each run.
+
+    Args:
+        found: numbers of it that are known already.
+
+    Returns:
+        The epoch with all its metrics; and images and evaluation, by context: validation, and perhaps test.
+    """
+    parts = {"validation": (training.val_set, best.evaluation.at_temperature(predictor.temperature))}
+    if training.test_set:
+        parts["test"] = training.test_set, evaluate(predictor, training.test_set.directory)
+        record.log_data(recorder, training.test_set, "test", of_model=True)
+    metrics = {TEMPERATURE: predictor.temperature, **found}
+    record.log_metrics(recorder, metrics, of_model=True, timestamp=best.timestamp)
+    for context, (data, evaluation) in parts.items():
+        values = measured_as(context, evaluation)
+        record.log_metrics(recorder, values, data, of_model=True, timestamp=best.timestamp)
+        metrics |= values
+    return replace(best, metrics=best.metrics | metrics), parts
+
+
+def classifier_after(training: Training, result: EpochResult) -> ImageClassifier | None:
+    """The classifier as it was evaluated in an epoch; None if the weights are gone."""
+    if not result.weights:
+        return None
+    last = training.classifier
+    return replace(last, network=network_of(last.architecture, len(last.classes), result.weights))
+
+
+def measured_as(context: str, evaluation: Evaluation) -> dict[str, float]:
+    """The metrics of an evaluation, named after its part of the data; those of an epoch are logged already."""
+    new = evaluation.details if context == "validation" else evaluation.metrics | evaluation.details
+    return named(new, context)
+
+
+def calibrated(classifier: ImageClassifier, best: EpochResult) -> ImageClassifier:
+    """The classifier of the best epoch as it is saved, with the temperature that suits the validation images."""
+    return replace(classifier, temperature=best.evaluation.fitted_temperature())
+
+
+def checked(
+    classifier: ImageClassifier, best: EpochResult, options: TrainOptions, val: LabeledDirectory
+) -> ImageClassifier:
+    """The classifier, with what the validation images say of faster forms of it."""
+    checks = precision_checks(classifier, best.evaluation, val, options.device, options.num_workers)
+    return replace(classifier, precision_checks=checks)
+
+
+def as_saved(classifier: ImageClassifier, metrics: Mapping[str, float]) -> ImageClassifier:
+    """The trained classifier with what the validation images have said, which is among the metrics."""
+    return replace(classifier, temperature=metrics[TEMPERATURE], precision_checks=checks_in(metrics))
+
+
+def parts_of(training: Training) -> dict[str, ImageDirectoryDataset]:
+    """Its images, by the names that an audit gives them."""
+    parts = {TRAIN: training.train_set, VAL: training.val_set}
+    return parts | ({TEST: training.test_set} if training.test_set else {})
+
+
+def log_card(
+    options: TrainOptions,
+    training: Training,
+    recorder: Recorder,
+    best: EpochResult,
+    evaluations: Mapping[str, Evaluation],
+) -> None:
+    """The description of the run, and of the version if the model is to be registered."""
+    facts = CardFacts(
+        options=options,
+        recipe=training.recipe,
+        train=training.train_set,
+        held_out={"validation": training.val_set} | ({"test": training.test_set} if training.test_set else {}),
+        start=training.start,
+        findings=recorder.ids.get("audit", ()),
+        best_epoch=best.epoch,
+        metrics=best.metrics,
+        evaluations=evaluations,
+        environment=environment_params(),
+    )
+    card = training_card(facts)
+    record.log_tags(recorder, {"mlflow.note.content": card})
+    tags = headline_tags(evaluations)
+    recorder.ids.note(headline=tags)  # for a version that is registered later
+    if name := options.registered_model_name:
+        recorder.put("version", name=name, alias=options.alias, description=for_version(card), tags=tags)
+
+
+def trained_at_once(options: TrainOptions, training: Training, run: Run) -> TrainResult:
+    """Trains, and delivers each piece of the record at once."""
+    recorder = recorder_of(run)
+    best = train_recorded(options, training, recorder)
+    return TrainResult(
+        as_saved(training.classifier, best.metrics),
+        *recorder.delivered(),
+        best.epoch,
+        best.metrics,
+    )
+
+
+def environment_params() -> dict[str, Any]:
+    """What besides the options decides the bits of the weights, but for the kind of processor."""
+    return {"torch_version": torch.__version__, "torch_threads": torch.get_num_threads()}

@@ -1,0 +1,148 @@
+"""Work over HTTP is taken in only while it can be finished in time, and stops when its time is over.
+
+Who waits for an answer that comes too late only makes others wait too, so he is told at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from functools import partial
+
+from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
+
+from mlflow_resnet.errors import InvalidOptionsError, MlflowResnetError, ServerBusyError
+from mlflow_resnet.io.parallel import batched
+from mlflow_resnet.images.sources import ImageSource
+from mlflow_resnet.model.prediction import Prediction
+
+MARGIN = 0.8  # of the time of a request that may be planned: the pace is an estimate
+MEMORY = 16  # images, over which the pace is averaged
+ALWAYS = 32  # images that an idle server tries whatever it thinks of its pace, which may have changed
+
+
+@dataclass
+class Call:
+    """A request as the application in front of MLflow's knows it.
+
+    Attributes:
+        arrived: when all of it was there, of time.monotonic.
+        retry_after: seconds after which a refused request is worth another try.
+        is_scored: whether it has come as far as the model.
+        refusal: why the model refuses it; "" if it does not.
+    """
+
+    arrived: float
+    retry_after: int = 1
+    is_scored: bool = False
+    refusal: str = ""
+
+
+CALL: ContextVar[Call | None] = ContextVar("CALL", default=None)  # MLflow's threads see their request's
+
+
+@dataclass
+class Work:
+    """What was taken in for one call.
+
+    Attributes:
+        seconds: from the call's arrival until its time is over.
+        images: how many there are; `begun` were read, `done` have their answer.
+    """
+
+    call: Call
+    seconds: float
+    images: int
+    begun: int = 0
+    done: int = 0
+
+    @property
+    def seconds_left(self) -> float:
+        return self.call.arrived + self.seconds - time.monotonic()
+
+    def limited(self, sources: Iterable[ImageSource]) -> Iterator[ImageSource]:
+        """`sources`, reading which raises ServerBusyError when the time is over."""
+        return (replace(source, read=partial(self._read, source)) for source in sources)
+
+    def _read(self, source: ImageSource) -> bytes:
+        if self.seconds_left < 0:
+            raise ServerBusyError(f"not done within {self.seconds} s, so the rest was left; send fewer images at once")
+        self.begun += 1
+        return source.read()
+
+
+class Admission:
+    """Knows the pace of this process, with all its threads, and how many images it has taken in.
+
+    Attributes:
+        seconds_per_image: a running mean over the time in which there is work; whoever warms up sets the first value.
+    """
+
+    def __init__(self) -> None:
+        self.seconds_per_image = 0.0
+        self._pending = 0
+        self._since = time.monotonic()  # when the last images were done, or the first ones came
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def admitted(self, images: int) -> Iterator[Work]:
+        """Takes `images` in for as long as the block lasts.
+
+        Raises:
+            ServerBusyError: if they cannot be had in the time of a request.
+            InvalidOptionsError: if even an idle server could not.
+        """
+        call = CALL.get() or Call(time.monotonic())
+        work = Work(call, MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get(), images)
+        with self._lock:
+            if refusal := self._refusal(work):
+                raise refusal
+            if not self._pending:
+                self._since = time.monotonic()
+            self._pending += images
+        try:
+            yield work
+        finally:
+            if work.begun > work.done:
+                self.learn(work.begun - work.done)  # what an error stopped took time too
+            self._count(work, work.images - work.done)
+
+    def _refusal(self, work: Work) -> MlflowResnetError | None:
+        """Why the work is not taken in; None if it is."""
+        if not self._pending and work.images <= ALWAYS:
+            return None
+        alone = work.images * self.seconds_per_image
+        planned = MARGIN * work.seconds
+        if alone > planned:
+            most = max(1, int(planned / self.seconds_per_image))
+            problem = f"{work.images} images take about {alone:.0f} s here, and a request may take {work.seconds} s"
+            return InvalidOptionsError([f"{problem}; send at most {most} at once"])
+        late = alone + self._pending * self.seconds_per_image - (work.seconds_left - work.seconds + planned)
+        if late <= 0:
+            return None
+        work.call.retry_after = math.ceil(late)
+        return ServerBusyError(f"too busy to answer within {work.seconds} s; try again in {work.call.retry_after} s")
+
+    def counted(self, work: Work, predictions: Iterable[Prediction], batch_size: int) -> Iterator[Prediction]:
+        """`predictions` of the work, which makes room for others as it is done."""
+        for batch in batched(predictions, batch_size):
+            self._count(work, len(batch))
+            yield from batch
+
+    def _count(self, work: Work, images: int) -> None:
+        with self._lock:
+            work.done += images
+            self._pending -= images
+
+    def learn(self, images: int) -> None:
+        """So many images more went through the network. The pace is that of all threads together."""
+        with self._lock:
+            now = time.monotonic()
+            pace = (now - self._since) / images
+            self.seconds_per_image += (pace - self.seconds_per_image) * images / (images + MEMORY)
+            self._since = now

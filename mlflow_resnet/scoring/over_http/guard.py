@@ -1,0 +1,116 @@
+"""What a caller may ask for. A Python caller may name any path; over HTTP only bytes are taken.
+
+An operator can open one folder to HTTP callers with MLFLOW_RESNET_ALLOWED_ROOT. It is not part of the model's
+configuration, because whoever logs a model must not decide what its server may read.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from mlflow_resnet.errors import InvalidImageError, InvalidOptionsError, printable
+from mlflow_resnet.images.decoding.decode import read_bytes
+from mlflow_resnet.images.sources import ImageSource
+
+ALLOWED_ROOT = "MLFLOW_RESNET_ALLOWED_ROOT"
+SERVING = "MLFLOW_RESNET_SERVING"
+SERVING_SWITCHES = ("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", SERVING)  # MLflow's is private: ours too
+REFUSED = "not an image: send the bytes of an image file, base64-encoded; paths and URLs are not opened here"
+
+TO_OPERATOR = f"{REFUSED}; for files of your own, set {ALLOWED_ROOT} to their folder, or use `mlflow-resnet score`"
+
+
+def is_serving() -> bool:
+    """Whether this process answers HTTP requests."""
+    return any(os.environ.get(name, "").lower() == "true" for name in SERVING_SWITCHES)
+
+
+@dataclass(frozen=True)
+class Guard:
+    """The rules of one request.
+
+    Attributes:
+        serving: whether the request came over HTTP.
+        max_images: images per request over HTTP.
+        root: the folder whose files an HTTP caller may name.
+        refusal: what is said of any other path.
+    """
+
+    serving: bool = False
+    max_images: int = 256
+    root: Path | None = None
+    refusal: str = REFUSED
+
+    def file(self, text: str) -> ImageSource:
+        """The image file that an HTTP caller names, which is opened only when it is read.
+
+        Raises:
+            InvalidImageError: always with the same sentence, whether or not there is one.
+        """
+        place = self.place_in_root(text)
+        if self.root is None or place is None:
+            raise InvalidImageError(self.refusal)
+        return ImageSource(printable(text), partial(read_beneath, self.root, place))
+
+    def place_in_root(self, text: str) -> Path | None:
+        """Where the regular file is that `text` names, relative to the opened folder, all links followed.
+
+        Outside the folder nothing is looked up, so that not even the time it takes tells what exists.
+        """
+        if self.root is None:
+            return None
+        named = Path(os.path.normpath(self.root / text))
+        if not named.is_relative_to(self.root):
+            return None
+        try:
+            path = named.resolve()
+            return path.relative_to(self.root) if path.is_relative_to(self.root) and path.is_file() else None
+        except (OSError, ValueError, RuntimeError):  # too long, a NUL, a circle of links
+            return None
+
+    def check_number(self, images: int) -> None:
+        """Raises InvalidOptionsError if an HTTP request holds more images than it may."""
+        if self.serving and images > self.max_images:
+            problem = f"{images} images in one request, over the limit of {self.max_images}; send several requests"
+            raise InvalidOptionsError([problem])
+
+
+def current_guard(max_images: int, is_request: bool = True) -> Guard:
+    """The rules that hold in this process now.
+
+    Args:
+        is_request: whether a server is known to ask. `mlflow models predict` imitates one; its user is told more.
+    """
+    root = os.environ.get(ALLOWED_ROOT)
+    is_command = not is_request and not root and os.environ.get(SERVING, "").lower() != "true"
+    return Guard(
+        is_serving(), max_images, Path(root).resolve() if root else None, TO_OPERATOR if is_command else REFUSED
+    )
+
+
+def read_beneath(root: Path, place: Path) -> bytes:
+    """The content of the file at `place`, relative to `root`, if no link leads there any more.
+
+    Each part of the path is opened in the folder before it, so nobody can exchange one for a link in between.
+
+    Raises:
+        InvalidImageError: if there is none, always with the same sentence, or if it cannot be an image.
+    """
+
+    def open_beneath(path: str, flags: int) -> int:
+        folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            for part in place.parts[:-1]:
+                inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+                folder, outer = inner, folder
+                os.close(outer)
+            return os.open(place.name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+        except OSError:
+            raise InvalidImageError(REFUSED) from None
+        finally:
+            os.close(folder)
+
+    return read_bytes(place, open_beneath)

@@ -1,0 +1,57 @@
+"""Has `mlflow models serve` look at what it is sent, and say no, as `mlflow-resnet serve` does.
+
+It parses a body before a model sees it, and has no hook for that, so its function `invocations` (3.17) is replaced in
+the process that serves a model of ours. It takes the body, its Content-Type, the model and the schema of its input, and
+MlflowExceptions that it raises become answers.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import scoring_server
+
+from mlflow_resnet.errors import InvalidOptionsError, MlflowResnetError
+from mlflow_resnet.scoring.over_http.admission import CALL, Call
+from mlflow_resnet.scoring.over_http.bodies import BodyLimits, checked_body, kind_of
+from mlflow_resnet.scoring.sentences import FAILED, sentence_for
+
+LIMITS = BodyLimits(bytes=128 * 2**20, text_bytes=128 * 2**20)  # the sizes themselves are a proxy's to limit
+
+logger = logging.getLogger(__name__)
+
+
+def bound_mlflows_server(max_images: int) -> None:
+    """From now on MLflow's scoring server of this process parses only what costs little."""
+    original = getattr(scoring_server.invocations, "args", (scoring_server.invocations,))[0]
+    scoring_server.invocations = partial(answer_bounded, original, max_images)
+
+
+def answer_bounded(
+    invocations: Callable[..., Any], max_images: int, data: bytes, content_type: str | None, *others: Any
+) -> Any:
+    """What `invocations` answers, or one of our own errors."""
+    call = Call(time.monotonic())
+    token = CALL.set(call)
+    try:
+        kind = kind_of(content_type or "")
+        content, _ = checked_body(kind, data, LIMITS, max_images)
+        return invocations(content, kind, *others)
+    except MlflowResnetError as error:
+        logger.warning("refused: %s", error)
+        raise
+    except Exception as error:
+        message = error.message if isinstance(error, MlflowException) else ""
+        sentence = FAILED if call.is_scored else sentence_for(message)
+        if call.is_scored:
+            logger.error(getattr(error, "stack_trace", None) or message, exc_info=not message)
+        else:
+            logger.warning("refused: %s", sentence)
+        raise InvalidOptionsError([sentence]) from None
+    finally:
+        CALL.reset(token)

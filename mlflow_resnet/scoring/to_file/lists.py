@@ -1,0 +1,176 @@
+"""Lists of images: a text file with a path or `s3://` URI per line, or a table with a column of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mlflow_resnet.errors import InvalidDatasetError, InvalidTableError, encodable, listed
+from mlflow_resnet.images.cells import (
+    choose_place,
+    content_of_record,
+    decode_base64_cell,
+    find_column,
+    format_cell,
+    spell_path,
+    unwrap_cell,
+)
+from mlflow_resnet.images.decoding.decode import MAX_IMAGE_BYTES
+from mlflow_resnet.io.parallel import map_ordered
+from mlflow_resnet.images.parquet_rows import (
+    check_image_column,
+    find_image_columns,
+    read_image_rows,
+    read_parquet_rows,
+    read_parquet_schema,
+)
+from mlflow_resnet.io.reasons import one_line
+from mlflow_resnet.images.rules import is_image
+from mlflow_resnet.io.s3.client import connected
+from mlflow_resnet.io.s3.transfer import THREADS
+from mlflow_resnet.images.sources import TOO_LARGE, ImageSource, failing_source, file_source, local_file, object_source
+from mlflow_resnet.io.text.rows import describe_encoding, open_text, read_bounded_lines, read_bounded_rows
+from mlflow_resnet.scoring.inputs import NO_URLS, URL
+from mlflow_resnet.io.text.credentials import without_credentials
+from mlflow_resnet.io.text.places import is_remote
+from mlflow_resnet.io.text.spreadsheets import is_ours, unquote
+
+COLUMNS = ("image", "path")
+Cell = str | bytes
+
+
+def is_list(uri: str) -> bool:
+    """Whether `uri` names a file with a list of images, by its suffix."""
+    return os.path.splitext(uri)[1].lower() in READERS and (is_remote(uri) or os.path.isfile(uri))
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """The images that the file `uri` names, in its order. What is relative in it begins from its folder or prefix.
+
+    Each line of a text file and each row of a table is one image, also where it names none.
+    """
+
+    uri: str
+
+    @cached_property
+    def path(self) -> Path:
+        """Where the file is, after it was copied to the cache if it is in S3. Raises InvalidDatasetError."""
+        return local_file(self.uri)
+
+    @cached_property
+    def client(self) -> Any:
+        """Of S3, for all images that are there."""
+        return connected(self.uri)
+
+    def entries(self) -> Iterator[Cell]:
+        """What the file says of each image: its path, or the image itself; empty if it says nothing.
+
+        Raises:
+            InvalidDatasetError: if it cannot be read, or lacks the column.
+        """
+        try:
+            yield from READERS[self.path.suffix.lower()](self.path)
+        except InvalidDatasetError as error:
+            raise InvalidDatasetError(self.uri, error.problem) from None
+        except InvalidTableError as error:
+            problem = f"cannot be read as a list of images: {error.message}"
+            raise InvalidDatasetError(self.uri, problem) from None
+        except UnicodeError as error:
+            problem = f"cannot be read as a list of images: {describe_encoding(error)}"
+            raise InvalidDatasetError(self.uri, problem) from None
+        except OSError as error:
+            raise InvalidDatasetError(self.uri, f"cannot be read as a list of images ({one_line(error)})") from None
+
+    def sources(self, wanted: Callable[[int], bool]) -> Iterator[ImageSource]:
+        """The images at the places, from 1, that are `wanted`; those in S3 are fetched a few ahead, as they come."""
+        chosen = ((place, text) for place, text in enumerate(self.entries(), 1) if wanted(place))
+        yield from map_ordered(self.source_of, chosen, THREADS, weigh=lambda entry: len(entry[1]))
+
+    def source_of(self, entry: tuple[int, Cell]) -> ImageSource:
+        """The image at a place, called what the file calls it."""
+        place, cell = entry
+        if isinstance(cell, bytes):
+            return contained_source(f"row {place}", cell, str(place))
+        if not cell.strip():
+            return failing_source(f"row {place}", "the list names no image here", str(place))
+        if (content := decode_base64_cell(cell)) is not None:
+            return contained_source(f"row {place}", content, str(place))
+        text = cell
+        uri = self.absolute(text)
+        if is_remote(uri):
+            return object_source(self.client, uri, text, str(place))
+        if URL.match(uri):
+            return failing_source(without_credentials(encodable(text)), NO_URLS, str(place))
+        return file_source(uri, text, str(place))
+
+    def absolute(self, text: str) -> str:
+        """What `text` means where the list is: as it is written or, if there is no such file, as it may be meant."""
+        return choose_place([self.beside(spelling) for spelling in spell_path(text)])
+
+    def beside(self, text: str) -> str:
+        if URL.match(text):
+            return text
+        if is_remote(self.uri) and not os.path.isabs(text):
+            return f"{self.uri.rpartition('/')[0]}/{text}"
+        return os.path.join(os.path.dirname(self.uri), text)
+
+
+def contained_source(name: str, content: bytes, place: str) -> ImageSource:
+    """An image that is in the list itself."""
+    return (
+        failing_source(name, TOO_LARGE, place)
+        if len(content) > MAX_IMAGE_BYTES
+        else ImageSource(name, lambda: content, place)
+    )
+
+
+def lines(path: Path) -> Iterator[str]:
+    with open_text(path, errors="surrogateescape") as file:  # a path need not be UTF-8
+        for line in read_bounded_lines(file):
+            yield line.removesuffix("\n")
+
+
+def csv_cells(path: Path) -> Iterator[str]:
+    with open_text(path, errors="surrogateescape", newline="") as file:
+        rows = read_bounded_rows(file)
+        header = next(rows, [])
+        position = header.index(column_of(path, header))
+        as_meant = unquote if is_ours(header) else str
+        for row in filter(None, rows):
+            yield as_meant(row[position]) if position < len(row) else ""
+
+
+def parquet_cells(path: Path) -> Iterator[Cell]:
+    """Paths, or images themselves: in a column of bytes, or of records of bytes and a path as Hugging Face has them."""
+    schema = read_parquet_schema(path)
+    name = column_of(path, schema.names, find_image_columns(schema))
+    if not check_image_column(path, schema, name):
+        for row in read_parquet_rows(path, [name]):
+            cell = unwrap_cell(row[name])
+            yield cell if isinstance(cell, str) else "" if isinstance(cell, list) else format_cell(cell)
+        return
+    for row in read_image_rows(path, [name]):
+        cell = unwrap_cell(row[name])
+        if isinstance(cell, dict):
+            cell = content_of_record(cell)
+        yield cell if isinstance(cell, bytes) else "" if isinstance(cell, list) else format_cell(cell)
+
+
+def column_of(path: Path, header: Iterable[str], others: Sequence[str] = ()) -> str:
+    """The column of images: one of the usual names or of the `others`, or the only one."""
+    names = list(header)
+    found = find_column(names, (*COLUMNS, *others)) or (names[0] if len(names) == 1 else "")
+    if not found:
+        there = listed(map(repr, names)) or "none"
+        raise InvalidDatasetError(path, f"no column {' or '.join(COLUMNS)} among {there}. Name it so.")
+    if is_image(found):
+        raise InvalidDatasetError(path, f"its first line is an image. Add one before it: {COLUMNS[0]}.")
+    return found
+
+
+READERS = {".txt": lines, ".csv": csv_cells, ".parquet": parquet_cells}

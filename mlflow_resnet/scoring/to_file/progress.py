@@ -1,0 +1,88 @@
+"""Shows how scoring goes: a bar on a terminal, a line a minute elsewhere; with the time that is left, once known."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Event, Thread
+
+from tqdm import tqdm
+
+from mlflow_resnet.io.console import progress_stream, say
+from mlflow_resnet.errors import MlflowResnetError
+
+SECONDS_PER_LINE = 60.0
+SECONDS_BEFORE_COUNTING = 5.0  # a short call does not pay for a second listing
+
+
+@dataclass
+class Progress:
+    """Told of rows as they are made. `total` is 0 as long as nobody knows it, `done` what an earlier call made."""
+
+    title: str
+    unit: str
+    done: int = 0
+    total: int = 0
+    rows: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        stream = progress_stream()
+        self.bar = tqdm(
+            desc=self.title,
+            unit=self.unit,
+            initial=self.done,
+            total=self.total or None,
+            file=stream,
+            leave=False,
+            disable=not stream.isatty(),
+        )
+        self.started = self.told = time.monotonic()
+
+    def advance(self, rows: int) -> None:
+        self.rows += rows
+        self.bar.total = self.total or None
+        self.bar.update(rows)
+        if self.bar.disable and time.monotonic() - self.told >= SECONDS_PER_LINE:
+            self.told = time.monotonic()
+            say(self.line(self.told - self.started))
+
+    def line(self, seconds: float) -> str:
+        """How far it is, such as `scoring  1200/4000 img  80 img/s  0:35 left`, after so many seconds."""
+        made, rate = self.done + self.rows, self.rows / seconds
+        of = f"/{self.total}" if self.total else ""
+        left = f"  {tqdm.format_interval(max(self.total - made, 0) / rate)} left" if self.total and rate else ""
+        return f"{self.title}  {made}{of} {self.unit}  {rate:.0f} {self.unit}/s{left}"
+
+
+@contextmanager
+def shown(title: str, unit: str, done: int = 0, total: int = 0, items: Iterable[object] = ()) -> Iterator[Progress]:
+    """Progress that is shown until the block ends.
+
+    Args:
+        items: as many as there will be rows in all, if `total` does not say; they are counted meanwhile by a thread.
+    """
+    progress, ended = Progress(title, unit, done, total), Event()
+    if not total:
+        Thread(target=count, args=(progress, items, ended), daemon=True).start()
+    try:
+        yield progress
+    finally:
+        ended.set()
+        progress.bar.close()
+
+
+def count(progress: Progress, items: Iterable[object], ended: Event) -> None:
+    """Finds out the total, unless that fails: whoever makes the rows meets the same error."""
+    if ended.wait(SECONDS_BEFORE_COUNTING):
+        return
+    found = 0
+    try:
+        for _ in items:
+            if ended.is_set():
+                return
+            found += 1
+    except MlflowResnetError:
+        return
+    progress.total = found

@@ -1,0 +1,65 @@
+"""The whole road on scikit-learn's handwritten digits: images, split, training, registration, scoring."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow_resnet import pipeline
+from mlflow_resnet.images.digits import write_digits
+from mlflow_resnet.io.atomic import new_directory
+from mlflow_resnet.images.splitting.split import split
+from mlflow_resnet.options import DemoOptions, ScoreOptions, TrainOptions
+from mlflow_resnet.scoring.to_file.batch import ScoredFile
+
+TRAIN_FRACTION = 0.8
+MARKER = ".mlflow-resnet-demo"  # says that the folder is ours to replace
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo leaves."""
+
+    folder: Path
+    trained: pipeline.TrainResult
+    scored: ScoredFile
+
+
+def demo(options: DemoOptions) -> DemoResult:
+    """Writes, splits, trains on, registers and scores 1,797 digits. Running it again replaces the folder."""
+    folder = Path(options.output_dir)
+    write_images(folder, options.random_seed)
+    trained = pipeline.train(train_options(options))
+    held_out = ScoreOptions(
+        model_uri=trained.model_uri, image_dir=str(folder / "val"), output=str(folder / "scored.csv")
+    )
+    return DemoResult(folder, trained, pipeline.score(held_out))
+
+
+def write_images(folder: Path, random_seed: int) -> None:
+    """The image directory and its two parts: `images`, `train`, `val`."""
+    with new_directory(folder, overwrite=(folder / MARKER).exists()) as new:
+        (new / MARKER).touch()
+        write_digits(new / "images")
+        split(new / "images", new / "train", new / "val", fraction=TRAIN_FRACTION, seed=random_seed)
+
+
+def train_options(options: DemoOptions) -> TrainOptions:
+    """A recipe for 8x8 pictures on two cores. Digits must not be mirrored."""
+    return TrainOptions(
+        train_dir=str(Path(options.output_dir) / "train"),
+        val_dir=str(Path(options.output_dir) / "val"),
+        architecture="resnet18",
+        pretrained=False,
+        epochs=6,
+        batch_size=64,
+        learning_rate=0.02,
+        warmup_epochs=1,
+        random_seed=options.random_seed,
+        resize_size=32,
+        crop_size=32,
+        random_resized_crop=False,
+        registered_model_name=options.registered_model_name,
+        alias=options.alias,
+        checkpoint_minutes=0,
+    )

@@ -1,0 +1,95 @@
+"""Writes, for every image below a directory, what a model takes it for and which parts of it speak for that."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from mlflow_resnet.errors import encodable
+from mlflow_resnet.evaluation.explanations import check_captum, explained
+from mlflow_resnet.io.destinations import destination
+from mlflow_resnet.images.directories import no_images
+from mlflow_resnet.io.names import name_problem
+from mlflow_resnet.io.atomic import new_directory
+from mlflow_resnet.io.own_folders import mark_own
+from mlflow_resnet.images.rules import Ignored
+from mlflow_resnet.images.sources import ImageSource, check_directories, directory_sources, failing_source
+from mlflow_resnet.model.prediction import Prediction
+from mlflow_resnet.options import ExplainOptions
+from mlflow_resnet.pipeline import check_servers_of, load_predictor
+from mlflow_resnet.scoring.frame import ERROR, IMAGE, LABEL
+from mlflow_resnet.io.text.places import result_place
+from mlflow_resnet.io.text.spreadsheets import write_csv
+from mlflow_resnet.tracking.run import attached_run_ends_with
+from mlflow_resnet.verbs.transform import write_png
+
+COLUMNS = [IMAGE, LABEL, "confidence", "file", ERROR]
+INDEX_NAME = "index.csv"
+
+
+@dataclass(frozen=True)
+class Explained:
+    """How many images there were, how many of them could not be read, and where the table of all is.
+
+    Attributes:
+        index: text if it is in S3.
+    """
+
+    images: int
+    unreadable: int
+    index: Path | str
+
+
+def explain(options: ExplainOptions) -> Explained:
+    """Writes a PNG with a heat map for every image below a directory, and a table of them.
+
+    Folders and names stay, but for the suffix. The directory appears complete or not at all.
+
+    Raises:
+        MlflowResnetError: for anything a user can cause. A bad image is only a row.
+    """
+    with attached_run_ends_with():
+        check_captum("explain")
+        check_directories(options.image_dir)
+        check_servers_of(options.model_uri)
+        with destination(options.output_dir) as place, new_directory(place) as folder:
+            mark_own(folder)
+            predictor = load_predictor(options.model_uri, options)
+            ignored = Counter[str]()
+            listing = directory_sources(options.image_dir, ignored, follow_links=options.follow_links)
+            sources = islice(listing, options.max_images or None)
+            with tqdm(desc="explaining", unit="img", leave=False, disable=None) as bar:
+                found = explained(predictor, map(staying_inside, sources), options.batch_size)
+                rows = list(written(found, predictor.classes, folder, bar.update))
+            if not rows:
+                raise no_images(options.image_dir, Ignored(**ignored))
+            table = pd.DataFrame(rows, columns=COLUMNS)
+            write_csv(table, folder / INDEX_NAME, options.csv_formulas)
+    return Explained(len(table), int((table[ERROR] != "").sum()), result_place(options.output_dir, INDEX_NAME))
+
+
+def written(
+    predictions: Iterable[Prediction], classes: Sequence[str], folder: Path, on_image: Callable[[], object]
+) -> Iterator[tuple[str, str, float | None, str, str]]:
+    """Writes the explanations to `folder`, and yields the row of each image."""
+    taken = set[str]()
+    for prediction in predictions:
+        if prediction.probabilities is None or prediction.explanation is None:
+            yield prediction.name, "", None, "", prediction.error
+        else:
+            best = int(prediction.probabilities.argmax())
+            file = write_png(folder, prediction.place, prediction.explanation, taken)
+            yield prediction.name, classes[best], float(prediction.probabilities[best]), encodable(file), ""
+        on_image()
+
+
+def staying_inside(source: ImageSource) -> ImageSource:
+    """`source`, unless what it is called in its bucket or index cannot be the name of a file here."""
+    problem = name_problem(source.place)
+    return failing_source(source.name, f"refused: its name {problem}", source.place) if problem else source

@@ -1,0 +1,178 @@
+"""Writes a model for other engines and programs, and measures what that changes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from mlflow_resnet import flavor
+from mlflow_resnet.io.console import say
+from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError, InvalidModelError
+from mlflow_resnet.evaluation.calibration import log_probabilities
+from mlflow_resnet.evaluation.evaluate import evaluate
+from mlflow_resnet.io.destinations import destination
+from mlflow_resnet.images.directories import evenly_spread
+from mlflow_resnet.io.atomic import new_directory
+from mlflow_resnet.io.own_folders import mark_own
+from mlflow_resnet.io.parallel import default_threads, map_ordered
+from mlflow_resnet.images.sources import check_directories, file_source, labeled_directory
+from mlflow_resnet.model.backends.exported import write_export
+from mlflow_resnet.model.backends.forwards import FORMATS, forward_of_files
+from mlflow_resnet.model.backends.quantized import quantize
+from mlflow_resnet.model.classifier import ImageClassifier
+from mlflow_resnet.model.precision import LARGEST_ACCURACY_LOSS
+from mlflow_resnet.model.prediction import Predictor
+from mlflow_resnet.model.preprocessing import Preprocessing
+from mlflow_resnet.model.storage import digest_of, write_description
+from mlflow_resnet.options import ExportOptions
+from mlflow_resnet.pipeline import check_servers_of
+from mlflow_resnet.io.text.places import result_place
+from mlflow_resnet.tracking import record
+from mlflow_resnet.tracking.data import scanned_dataset
+from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
+from mlflow_resnet.tracking.recorder import recorder_of
+from mlflow_resnet.tracking.run import attached_run_ends_with, recorded_run
+from mlflow_resnet.tracking.server import check_servers
+
+CALIBRATION_IMAGES = 300
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What was exported beside torch in fp32, on labeled images.
+
+    Attributes:
+        label_agreement: fraction of images to which both give the same class.
+        log_probability_difference: the largest one, of any class and image, in nats.
+        accuracy: top-1, a fraction.
+    """
+
+    images: int
+    label_agreement: float
+    log_probability_difference: float
+    accuracy: float
+    accuracy_of_fp32: float
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, how it compares, and the registered version; empty if none was asked for.
+
+    Attributes:
+        path: text if it is in S3.
+    """
+
+    path: Path | str
+    parity: Parity
+    model_uri: str
+
+
+def export(options: ExportOptions) -> Exported:
+    """Writes a model in another format to a directory that appears complete or not at all, and registers it if asked.
+
+    Raises:
+        InvalidModelError: if int8 loses more than half a point of accuracy.
+        MlflowResnetError: for anything else a user can cause.
+    """
+    with attached_run_ends_with():
+        for image_dir in filter(None, (options.image_dir, options.calibration_dir)):
+            check_directories(image_dir)
+        check_servers_of(options.model_uri)
+        if options.registered_model_name:
+            check_servers(registry=True)
+        with destination(options.output_dir) as place:
+            with new_directory(place) as folder:
+                mark_own(folder)
+                classifier = flavor.load_model(options.model_uri)
+                data = scanned_dataset(options.image_dir, options, "evaluation")
+                write_model(classifier, options, folder)
+                parity = compared(classifier, options, folder, data)
+                if options.precision == "int8":
+                    refuse_if_worse(parity, options.model_uri)
+                write_description(classifier, folder)
+            model_uri = registered(classifier, options, place, data, parity) if options.registered_model_name else ""
+    return Exported(result_place(options.output_dir), parity, model_uri)
+
+
+def write_model(classifier: ImageClassifier, options: ExportOptions, folder: Path) -> None:
+    """Converts, quantizes if that is wanted, and writes."""
+    engine = FORMATS[options.format]
+    say(f"converting to {options.format}")
+    model = engine.convert(classifier, options.precision)
+    if options.precision == "int8":
+        pictures = calibration_pictures(classifier, options)
+        say(f"quantizing with {len(pictures)} images")
+        model = quantize(engine, model, pictures)
+    engine.save(model, folder)
+    write_export(folder, options.format, options.precision, digest_of(classifier))
+
+
+def calibration_pictures(classifier: ImageClassifier, options: ExportOptions) -> list[np.ndarray]:
+    """Evenly spread over the directory, as the network sees them: uint8 of shape (1, 3, image_size, image_size) each.
+
+    Those that cannot be read are left out.
+    """
+    directory = labeled_directory(options.calibration_dir, follow_links=options.follow_links)
+    chosen = evenly_spread(len(directory), CALIBRATION_IMAGES)
+    load = partial(picture_at, classifier.preprocessing)
+    paths = [directory.paths[index] for index in chosen]
+    found = map_ordered(load, paths, options.num_workers or default_threads())
+    pictures = [picture for picture in found if picture is not None]
+    if not pictures:
+        raise InvalidDatasetError(options.calibration_dir, "none of the images tried can be read")
+    return pictures
+
+
+def picture_at(preprocessing: Preprocessing, path: str) -> np.ndarray | None:
+    try:
+        image = preprocessing.load(file_source(path).read())
+    except InvalidImageError:
+        return None
+    return image.unsqueeze(0).contiguous().numpy()
+
+
+def compared(classifier: ImageClassifier, options: ExportOptions, folder: Path, data: ImageDirectoryDataset) -> Parity:
+    """What was written to `folder` beside torch in fp32."""
+    fp32, exported = (
+        evaluate(
+            Predictor(classifier, "cpu", options.num_workers, precision, forward), data.directory, options.batch_size
+        )
+        for precision, forward in (("fp32", None), (options.precision, forward_of_files(classifier, folder)))
+    )
+    labels = exported.probabilities.argmax(axis=1) == fp32.probabilities.argmax(axis=1)
+    difference = np.abs(log_probabilities(exported.probabilities) - log_probabilities(fp32.probabilities))
+    return Parity(
+        len(labels), float(labels.mean()), float(difference.max()), float(exported.hits.mean()), float(fp32.hits.mean())
+    )
+
+
+def refuse_if_worse(parity: Parity, model_uri: str) -> None:
+    """Raises InvalidModelError if int8 loses too much."""
+    loss = parity.accuracy_of_fp32 - parity.accuracy
+    if loss > LARGEST_ACCURACY_LOSS:
+        raise InvalidModelError(
+            model_uri,
+            f"int8 has an accuracy of {parity.accuracy:.4f} on the {parity.images} images, {loss:.4f} less than fp32; "
+            f"{LARGEST_ACCURACY_LOSS} is allowed. Nothing was written. Calibrate on more training images, "
+            "or export bf16 or fp32.",
+        )
+
+
+def registered(
+    classifier: ImageClassifier, options: ExportOptions, folder: Path, data: ImageDirectoryDataset, parity: Parity
+) -> str:
+    """Registers a model that predicts with what is in `folder`, in a run with what was measured; returns its URI."""
+    with recorded_run(f"export {options.model_uri}", asdict(options)) as run:
+        recorder = recorder_of(run)
+        record.log_params(recorder, asdict(options))
+        record.log_metrics(recorder, asdict(parity), data)
+        info = flavor.log_model(
+            classifier,
+            exports=[folder],
+            model_config={"backend": options.format, "precision": options.precision},
+            registered_model_name=options.registered_model_name,
+        )
+    return f"models:/{options.registered_model_name}/{info.registered_model_version}"

@@ -1,0 +1,79 @@
+"""The learning rate range test in a run."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import mlflow
+import pandas as pd
+from tqdm import tqdm
+
+from mlflow_resnet.io.console import say
+from mlflow_resnet.evaluation.figures import learning_rate_figure
+from mlflow_resnet.model.network import pick_device
+from mlflow_resnet.options import FindLrOptions
+from mlflow_resnet.runs.preparation import check, prepared
+from mlflow_resnet.tracking.recorder import recorder_of
+from mlflow_resnet.tracking.run import attached_run_ends_with, recorded_run
+from mlflow_resnet.training.rate_test import RatePoint, Suggestion, rate_points, suggest
+from mlflow_resnet.training.recipe import phases
+from mlflow_resnet.runs.training import all_params, log_beginning
+
+
+@dataclass(frozen=True)
+class LearningRateTest:
+    """What `find_lr` leaves. `strategy` is that of the tested phase."""
+
+    run_id: str
+    strategy: str
+    points: Sequence[RatePoint]
+    suggestion: Suggestion
+
+
+def find_lr(options: FindLrOptions) -> LearningRateTest:
+    """Trains on some batches at rising learning rates and logs the loss at each. No model is saved.
+
+    If the strategy has several phases, the last one is tested, from the classifier that the first one would start from.
+
+    Raises:
+        MlflowResnetError: for anything a user can cause.
+    """
+    with attached_run_ends_with():
+        check(options, 1)
+        pick_device(options.device)
+        training = prepared(options)
+        name = f"learning rates of {options.architecture} on {training.train_set.name}"
+        strategy = phases(training.recipe)[-1].strategy
+        say(f"testing learning rates of the phase {strategy}")
+        with recorded_run(name, all_params(options, training), uuid.uuid4().hex) as run:
+            log_beginning(options, training, recorder_of(run))
+            mlflow.set_tag("mlflow_resnet.phase", strategy)
+            measured = rate_points(
+                training.classifier, training.train_images, training.val_images, training.recipe, options
+            )
+            points = [log_point(p) for p in tqdm(measured, total=options.steps, leave=False, disable=None)]
+            suggestion = suggest(points, options)
+            log_test(points, suggestion)
+    return LearningRateTest(run.info.run_id, strategy, points, suggestion)
+
+
+def log_point(point: RatePoint) -> RatePoint:
+    """Logs one step's metrics, so that the UI shows the test while it goes on."""
+    metrics = asdict(point)
+    mlflow.log_metrics(metrics, step=metrics.pop("step"))
+    return point
+
+
+def log_test(points: Sequence[RatePoint], suggestion: Suggestion) -> None:
+    """The suggestion as metrics, the points as a table and a figure."""
+    table = pd.DataFrame([asdict(point) for point in points])
+    suggested = {"a tenth of the minimum": suggestion.tenth_of_minimum, "steepest fall": suggestion.steepest}
+    rates, losses, smoothed = (table[name].tolist() for name in ("learning_rate", "loss", "smoothed_loss"))
+    figure = learning_rate_figure(rates, losses, smoothed, suggested)
+    mlflow.log_figure(figure, "learning_rate_test.png")
+    mlflow.log_table(table, "learning_rate_test.json")
+    mlflow.log_metrics(
+        {"suggested_learning_rate": suggestion.tenth_of_minimum, "steepest_learning_rate": suggestion.steepest}
+    )

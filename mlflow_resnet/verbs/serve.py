@@ -1,0 +1,125 @@
+"""Serves a registered version over HTTP, in one process or several."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import socket
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from typing import Any
+
+import uvicorn
+from mlflow.exceptions import MlflowException
+from starlette.applications import Starlette
+
+from mlflow_resnet.io.console import say
+from mlflow_resnet.errors import InvalidOptionsError
+from mlflow_resnet.io.parallel import default_threads
+from mlflow_resnet.options import ServeOptions
+from mlflow_resnet.registry.versions import resolve, uri_of
+from mlflow_resnet.serving.connections import Connection, backlog
+from mlflow_resnet.tracking.server import check_servers
+
+WHAT_TO_SERVE = "_MLFLOW_RESNET_SERVE"  # from the first process to its workers
+SECONDS_BEFORE_A_NEW_WORKER = 2.0
+KEEP_ALIVE_SECONDS = 75  # longer than load balancers do: if the server closes first, a request can meet its end
+WORKER_PATIENCE_SECONDS = 60  # a busy worker answers uvicorn late, and must not be killed for it
+
+
+def serve(options: ServeOptions) -> None:
+    """Serves until a signal ends it. Requests that have begun are answered.
+
+    Raises:
+        MlflowResnetError: for anything a user can cause, before anything is served.
+    """
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a line per file of every new version
+    with bound_socket(options.host, options.port) as listener:
+        check_servers(registry=True)
+        version_uri = uri_of(resolve(options.model_uri))
+        share_cores(options.workers)
+        if options.workers == 1:
+            serve_here(options, version_uri, listener)
+            return
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            pool.submit(try_version, version_uri, options.device).result()
+    serve_in_workers(options, version_uri)
+
+
+def bound_socket(host: str, port: int) -> socket.socket:
+    """A socket that has the port, but does not listen yet: whoever connects before a model is there is refused.
+
+    Its protocol is named because asyncio sends what is short at once (TCP_NODELAY) only then; else it waits for 40 ms.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        problem = f"port {port} of {host} cannot be served from ({error.strerror}); choose another port or host"
+        raise InvalidOptionsError([problem]) from None
+    return listener
+
+
+def share_cores(workers: int) -> None:
+    """Divides the cores among the workers: the threads that decode, and those of torch, which is not loaded yet."""
+    os.environ["LOCAL_WORLD_SIZE"] = str(workers)
+    os.environ.setdefault("OMP_NUM_THREADS", str(default_threads()))
+
+
+def serve_here(options: ServeOptions, version_uri: str, listener: socket.socket) -> None:
+    from mlflow_resnet.serving.app import create_app
+
+    app = create_app(options, version_uri)
+    announce(options, version_uri)
+    uvicorn.Server(uvicorn.Config(app, **bounds())).run([listener])
+
+
+def serve_in_workers(options: ServeOptions, version_uri: str) -> None:
+    """uvicorn starts the workers anew, each a process that has not been forked, and replaces those that die."""
+    os.environ[WHAT_TO_SERVE] = json.dumps([asdict(options), version_uri])
+    announce(options, version_uri)
+    uvicorn.run(
+        f"{__name__}:worker_app",
+        factory=True,
+        workers=options.workers,
+        host=options.host,
+        port=options.port,
+        timeout_worker_healthcheck=WORKER_PATIENCE_SECONDS,
+        **bounds(),
+    )
+
+
+def bounds() -> dict[str, Any]:
+    """How uvicorn takes connections, whatever else is installed that it could do it with."""
+    return {"http": Connection, "ws": "none", "backlog": backlog(), "timeout_keep_alive": KEEP_ALIVE_SECONDS}
+
+
+def announce(options: ServeOptions, version_uri: str) -> None:
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    say(f"serving {options.model_uri}, which is {version_uri}, at http://{host}:{options.port}")
+
+
+def try_version(version_uri: str, device: str) -> None:
+    """Raises InvalidModelError if the version cannot be served. In a process of its own, so the first stays small."""
+    from mlflow_resnet.serving.version import load_version
+
+    load_version(version_uri, device)
+
+
+def worker_app() -> Starlette:
+    """The application of a worker. If the version cannot be had now, the worker ends, and the next one tries again."""
+    from mlflow_resnet.serving.app import create_app
+
+    fields, version_uri = json.loads(os.environ[WHAT_TO_SERVE])
+    try:
+        return create_app(ServeOptions(**fields), version_uri)
+    except MlflowException as error:
+        say(f"a worker cannot start: {error.message}")
+        time.sleep(SECONDS_BEFORE_A_NEW_WORKER)
+        sys.exit(1)

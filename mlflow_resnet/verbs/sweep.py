@@ -1,0 +1,157 @@
+"""A sweep: many trainings, each a child run of one run, and the best of them done once more, with a model."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import mlflow
+from mlflow.entities import LoggedModelOutput, Run
+
+from mlflow_resnet.io.console import say
+from mlflow_resnet.errors import MissingPackageError, SweepError, listed
+from mlflow_resnet.images.directories import LabeledDirectory
+from mlflow_resnet.model.network import pick_device
+from mlflow_resnet.options import SweepOptions, TrainOptions
+from mlflow_resnet.runs.preparation import check, scanned_test_data, training_on
+from mlflow_resnet.io.text.credentials import all_without_credentials
+from mlflow_resnet.tracking.card import sweep_card
+from mlflow_resnet.tracking.data import scanned_training_data
+from mlflow_resnet.tracking.run import attached_run_ends_with, child_run, recorded_run
+from mlflow_resnet.training.budget import Budget
+from mlflow_resnet.training.recipe import decide
+from mlflow_resnet.training.setup import check_batch_size
+from mlflow_resnet.runs.training import TrainResult, trained_at_once
+from mlflow_resnet.tuning.search_space import Space, check_corners, default_space, own_values, read_space
+
+try:
+    from optuna.trial import FrozenTrial
+except ModuleNotFoundError:
+    raise MissingPackageError("sweep", "optuna>=4") from None
+
+from mlflow_resnet.tuning.study import best_trial, ended, open_study, others_running
+from mlflow_resnet.tuning.trials import Sweep, end_interrupted_runs, train_options
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What `sweep` leaves.
+
+    Attributes:
+        run_id: of the parent run.
+        trials: that came to an end, those of earlier calls included.
+        best_values: option -> value in the best trial.
+        trained: the best trial's training, done again; None if that was not wanted, was done by an earlier call, or is
+            left to another process.
+    """
+
+    run_id: str
+    study_name: str
+    trials: int
+    best_trial: int
+    best_value: float
+    best_values: dict[str, Any]
+    trained: TrainResult | None
+
+
+def sweep(options: SweepOptions) -> SweepResult:
+    """Trains with values of the search space until there are enough trials or the time is over; then the best again.
+
+    Every trial is a run below one parent run. The parent has the best trial's metrics, its values as tags
+    `best.<option>`, and the model. The same call goes on where an earlier one stopped.
+
+    Raises:
+        MlflowResnetError: for anything a user can cause. A trial that diverges or runs out of memory is only a trial.
+    """
+    with attached_run_ends_with():
+        check(options, 1)
+        pick_device(options.device)
+        given = given_space(options)
+        budget = Budget(options.sweep_minutes * 60 or math.inf)
+        train_set, val_set = scanned_training_data(options)
+        test_set = scanned_test_data(options, train_set)
+        recipe = decide(train_options(options, {}), train_set.directory.class_names, len(train_set.directory))
+        space = given or default_space(recipe, options, len(train_set.directory))
+        check_corners(space, lambda values: check_trial(train_options(options, values), train_set.directory))
+        digests = {"training images": train_set.digest, "validation images": val_set.digest}
+        study = open_study(options, space, digests, recipe.probe_epochs)
+        name, resumed_id = f"sweep of {options.architecture} on {train_set.name}", study.user_attrs.get("run_id")
+        with recorded_run(name, asdict(options), uuid.uuid4().hex, resumed_id) as run:
+            all_trials = Sweep(options, space, study, train_set, val_set, test_set, budget)
+            all_trials.begin(run, own_values(space, recipe, options))
+            try:
+                all_trials.run_trials()
+            except (KeyboardInterrupt, SystemExit):
+                say("the same command goes on from here")
+                raise
+            return finish(all_trials, run)
+
+
+def given_space(options: SweepOptions) -> Space:
+    """The space of `search_space`, checked as far as it can be without the images; empty if none is given."""
+    if not options.search_space:
+        return {}
+    space = read_space(options.search_space, options)
+    check_corners(space, lambda values: train_options(options, values))
+    return space
+
+
+def check_trial(options: TrainOptions, train: LabeledDirectory) -> None:
+    """Raises an error for options that do not go with the images."""
+    check_batch_size(decide(options, train.class_names, len(train)), len(train))
+
+
+def finish(all_trials: Sweep, run: Run) -> SweepResult:
+    """Trains with the best values again and records them in the parent run.
+
+    Raises:
+        SweepError: if no trial was completed.
+    """
+    options, study = all_trials.options, all_trials.study
+    end_interrupted_runs(study)
+    best = best_trial(study)
+    if best is None:
+        raise SweepError(f"none of the {len(ended(study))} trials has a result; {last_reason(all_trials)}")
+    trained = retrained(all_trials, best) if options.retrain_best else None
+    if trained:
+        mlflow.log_outputs([LoggedModelOutput(trained.model_uri.removeprefix("models:/"), trained.best_epoch)])
+    mlflow.log_metrics(trained.metrics if trained else best.user_attrs["metrics"])
+    mlflow.set_tags(all_without_credentials({f"best.{name}": value for name, value in best.params.items()}))
+    count = len(ended(study))
+    mlflow.set_tag(
+        "mlflow.note.content", sweep_card(options, study.study_name, count, best.number, study.best_value, best.params)
+    )
+    return SweepResult(run.info.run_id, study.study_name, count, best.number, study.best_value, best.params, trained)
+
+
+def last_reason(all_trials: Sweep) -> str:
+    """Why the last trial that failed did, and what may help."""
+    errors = [trial.user_attrs["error"] for trial in ended(all_trials.study) if "error" in trial.user_attrs]
+    return f"the last error: {errors[-1]}" if errors else "give more sweep_minutes or fewer epochs"
+
+
+def retrained(all_trials: Sweep, best: FrozenTrial) -> TrainResult | None:
+    """Trains with the best trial's values again, in a child run, with model and registration.
+
+    Of several processes on one study the last one does it, and a later call does it only if something changed.
+    """
+    options, study = all_trials.options, all_trials.study
+    registration = {"registered_model_name": options.registered_model_name, "alias": options.alias}
+    if busy := others_running(study):
+        say(
+            f"other processes are at trial {listed(busy)}; the last of them trains with the best values again, or, if "
+            "they were killed, this command does, repeated in a minute"
+        )
+        return None
+    if study.user_attrs.get("retrained") == registration | {"trial": best.number}:
+        say("the best trial was trained again by an earlier call")
+        return None
+    say(f"training again with the values of trial {best.number}")
+    best_options = train_options(options, best.params, **registration)
+    with child_run("best") as run:
+        training = training_on(all_trials.train_set, all_trials.val_set, all_trials.test_set, best_options)
+        result = trained_at_once(best_options, training, run)
+    study.set_user_attr("retrained", registration | {"trial": best.number})
+    return result

@@ -1,0 +1,171 @@
+"""Transforms pictures on disk (Azure: *Init* and *Apply Image Transformation*).
+
+Training does not need it: it draws anew in every epoch, and scoring does what the model says. It is for those who want
+to see the pictures, or train with something else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from torchvision.transforms import v2
+
+from mlflow_resnet.errors import InvalidImageError, InvalidOptionsError, listed
+from mlflow_resnet.images.conversion.changes import make_unique
+from mlflow_resnet.images.conversion.entries import Entry, folder_entries, stored_entries
+from mlflow_resnet.images.decoding.decode import decode
+from mlflow_resnet.io.destinations import destination
+from mlflow_resnet.images.directories import no_images
+from mlflow_resnet.images.decoding.encode import png_of
+from mlflow_resnet.io.names import name_problem, path_below
+from mlflow_resnet.io.atomic import check_outside, new_directory, output_errors
+from mlflow_resnet.io.parallel import default_threads, map_ordered
+from mlflow_resnet.io.reasons import one_line, os_reason
+from mlflow_resnet.images.rules import Ignored
+from mlflow_resnet.model.preprocessing import to_array, to_tensor
+from mlflow_resnet.options import TransformOptions
+from mlflow_resnet.io.text.places import is_remote
+from mlflow_resnet.training.input.augmentation import Steps, build
+from mlflow_resnet.training.input.randomness import Seeded
+
+FIXED = ("Resize", "CenterCrop", "Pad", "Grayscale")  # the same for every picture; inference has only these
+RANDOM = (
+    "ColorJitter",
+    "RandomResizedCrop",
+    "RandomCrop",
+    "RandomHorizontalFlip",
+    "RandomVerticalFlip",
+    "RandomRotation",
+    "RandomAffine",
+    "RandomGrayscale",
+    "RandomPerspective",
+    "RandomErasing",
+    "RandAugment",
+    "TrivialAugmentWide",
+)
+# What the designer's module is set to before anybody touches it.
+DESIGNER: Steps = [
+    ("Resize", {"size": 256}),
+    ("CenterCrop", {"size": 224}),
+    ("RandomHorizontalFlip", {"p": 0.5}),
+]
+
+
+@dataclass(frozen=True)
+class Transformed:
+    """How many images were written, and why others were not, by where they are."""
+
+    images: int
+    unreadable: dict[str, str]
+    steps: list[str]
+
+
+def transform(options: TransformOptions, on_image: Callable[[], object] = lambda: None) -> Transformed:
+    """Writes every image below a directory as the PNG that a list of transformations makes of it.
+
+    Folders and names stay, but for the suffix. What is random is drawn from the seed and the image's name.
+
+    Raises:
+        InvalidOptionsError: if the list of transformations cannot be used.
+        InvalidDatasetError: if there are no images.
+        OutputError: if the directory cannot be written.
+    """
+    steps = read_steps(Path(options.transformation)) if options.transformation else DESIGNER
+    if options.mode == "inference":
+        steps = [step for step in steps if step[0] in FIXED]
+    apply = partial(transformed, composed(steps), options.random_seed)
+    if not is_remote(options.image_dir) and not is_remote(options.output_dir):
+        check_outside(options.image_dir, options.output_dir)
+    ignored, unreadable, taken = Counter[str](), dict[str, str](), set[str]()
+    if is_remote(options.image_dir):
+        entries = stored_entries(options.image_dir, ignored)
+    else:
+        entries = folder_entries(options.image_dir, ignored, options.follow_links)
+    with destination(options.output_dir) as place, new_directory(place) as folder:
+        for entry, result in map_ordered(apply, entries, options.num_workers or default_threads()):
+            if isinstance(result, str):
+                unreadable[entry.source] = result
+            else:
+                write_png(folder, entry.name, result, taken)
+            on_image()
+        if not taken:
+            raise no_images(options.image_dir, Ignored(**ignored))
+    return Transformed(len(taken), unreadable, [name for name, _ in steps])
+
+
+def transformed(apply: v2.Transform, seed: int, entry: Entry) -> tuple[Entry, bytes | str]:
+    """The entry with its picture as a PNG, or with the reason why there is none."""
+    if problem := name_problem(entry.name):
+        return entry, f"refused: its name {problem}"
+    digest = blake2b(f"{seed}/{entry.name}".encode(errors="surrogateescape"), digest_size=8).digest()
+    try:
+        picture = to_tensor(to_array(decode(entry.read()), grayscale=False)).contiguous()
+        with Seeded(int.from_bytes(digest, "big") >> 1):
+            return entry, png_of(apply(picture).permute(1, 2, 0).numpy())
+    except InvalidImageError as error:
+        return entry, error.message
+    except ValueError as error:  # a random crop larger than the image
+        return entry, one_line(error)
+
+
+def write_png(folder: Path, name: str, content: bytes, taken: set[str]) -> str:
+    """Writes a PNG below `folder` and returns its name: `name` but for the suffix, with a number if that is taken.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    file = make_unique(f"{name.rpartition('.')[0]}.png", taken)
+    path = path_below(folder, file)
+    with output_errors(path):  # a folder may be called like a file, but for the suffix
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return file
+
+
+def read_steps(path: Path) -> Steps:
+    """The transformations in a JSON file: a list of {"name": …, argument: …}, or a run's training.json with one.
+
+    Raises:
+        InvalidOptionsError: if there is no such list.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+        listing = content["transformations"] if isinstance(content, dict) else content
+        return [(step["name"], {key: value for key, value in step.items() if key != "name"}) for step in listing]
+    except OSError as error:
+        raise InvalidOptionsError([f"transformation {path}: {os_reason(error)}"]) from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        example = '[{"name": "Resize", "size": 256}, {"name": "CenterCrop", "size": 224}]'
+        raise InvalidOptionsError([f"transformation {path}: no list of transformations, such as {example}"]) from None
+
+
+def composed(steps: Sequence[tuple[str, dict[str, Any]]]) -> v2.Transform:
+    """One transform that does all `steps`.
+
+    Raises:
+        InvalidOptionsError: about every step that there is not, or whose arguments it does not take.
+    """
+    transforms = list(built(steps))
+    problems = [each for each in transforms if isinstance(each, str)]
+    if problems:
+        raise InvalidOptionsError(problems)
+    return v2.Compose(transforms) if transforms else v2.Identity()
+
+
+def built(steps: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[v2.Transform | str]:
+    """Each step as a transform, or what is wrong with it."""
+    for name, arguments in steps:
+        if name not in FIXED + RANDOM:
+            yield f"transformation {name!r} is unknown; choose of {listed(FIXED + RANDOM)}"
+            continue
+        try:
+            yield build(name, arguments)
+        except (TypeError, ValueError) as error:
+            yield f"transformation {name} does not take {arguments} ({one_line(error)})"
