@@ -51,8 +51,8 @@ def crop_of(picture: Image.Image, seed: int) -> Image.Image:
 
 def audit_job(images: Path, repetition: int) -> Measurement:
     """Audits twice, with a cache and a tracking store of their own."""
-    from mlflow_resnet.curation import audit
     from mlflow_resnet.options import AuditOptions
+    from mlflow_resnet.verbs.audit import audit
 
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder

@@ -22,8 +22,8 @@ from PIL import Image
 
 from mlflow_resnet.images.digits import write_digits
 from mlflow_resnet.images.directories import list_labeled
-from mlflow_resnet.io.atomic import new_directory
 from mlflow_resnet.images.splitting.stratified import split_indices
+from mlflow_resnet.io.atomic import new_directory
 
 SEED = 1
 VAL_FRACTION = 0.2

@@ -65,7 +65,7 @@ def train_model(architecture: str, photos: Path, folder: Path, epochs: int, repe
 
     from mlflow_resnet.model.storage import DATA_SUBPATH
     from mlflow_resnet.options import TrainOptions
-    from mlflow_resnet.pipeline import train
+    from mlflow_resnet.verbs.train import train
 
     with tempfile.TemporaryDirectory() as place:
         mlflow.set_tracking_uri(f"sqlite:///{place}/mlflow.db")

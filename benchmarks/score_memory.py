@@ -29,7 +29,7 @@ SPEED = "images/s"
 def scoring_job(model: Path, image_dir: Path, count: int, device: str, repetition: int) -> Measurement:
     """Images per second of a whole call, loading of the model included; `alternate` adds the memory."""
     from mlflow_resnet.options import ScoreOptions
-    from mlflow_resnet.pipeline import score
+    from mlflow_resnet.verbs.score import score
 
     with tempfile.TemporaryDirectory() as folder:
         options = ScoreOptions(

@@ -154,8 +154,8 @@ def with_int8(exported: Path, classifier: ImageClassifier) -> Score:
 
 def scored_by(predictor: Predictor) -> Score:
     """Scores to a Parquet file and reads the labels from it."""
-    from mlflow_resnet.scoring.to_file.batch import join, score_to_parts
     from mlflow_resnet.scoring.frame import LABEL
+    from mlflow_resnet.scoring.to_file.batch import join, score_to_parts
     from mlflow_resnet.scoring.to_file.parts import Parts
 
     index = {name: number for number, name in enumerate(predictor.classes)}

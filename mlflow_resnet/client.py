@@ -16,9 +16,9 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from mlflow_resnet.errors import InvalidImageError, ScoringServerError
+from mlflow_resnet.images.sources import file_source
 from mlflow_resnet.io.parallel import map_ordered
 from mlflow_resnet.io.reasons import one_line
-from mlflow_resnet.images.sources import file_source
 
 BATCH_BYTES = 16 * 2**20  # of files in one request, unless a single one is larger
 RETRIES = 8  # of a request to a busy server, after what it asks for or 0.5, 1, 2, … seconds

@@ -95,11 +95,11 @@ def measured(
         model_id: of the logged model, if MLflow knows it: then it logs the metrics itself.
     """
     from mlflow_resnet.evaluation.evaluate import evaluate
+    from mlflow_resnet.io.notes import Notes
     from mlflow_resnet.model.prediction import Predictor
     from mlflow_resnet.tracking import record
     from mlflow_resnet.tracking.data import checked
     from mlflow_resnet.tracking.dataset import images_of
-    from mlflow_resnet.io.notes import Notes
     from mlflow_resnet.tracking.recorder import Recorder
 
     data = checked(images_of(dataset), options.on_bad_image, options.num_workers)

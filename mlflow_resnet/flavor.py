@@ -34,6 +34,7 @@ from PIL import Image
 from mlflow_resnet._version import __version__
 from mlflow_resnet.errors import InvalidModelError, OutputError, TamperedModelError
 from mlflow_resnet.io.reasons import one_line
+from mlflow_resnet.io.text.places import local_path, place_problem
 from mlflow_resnet.model.backends.exported import copy_export, read_exports
 from mlflow_resnet.model.backends.forwards import TORCH, packages_of
 from mlflow_resnet.model.classifier import ImageClassifier
@@ -52,7 +53,6 @@ from mlflow_resnet.scoring.configuration import DEFAULT_MODEL_CONFIG, configured
 from mlflow_resnet.scoring.frame import ERROR, IMAGE, LABEL, probability_columns
 from mlflow_resnet.scoring.loading import read_verified, verified_model
 from mlflow_resnet.scoring.pyfunc import ScoringModel
-from mlflow_resnet.io.text.places import local_path, place_problem
 
 PARAM_TYPES = {int: DataType.long, float: DataType.double, str: DataType.string, bool: DataType.boolean}
 PACKAGE = Path(__file__).parent

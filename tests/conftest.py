@@ -74,7 +74,7 @@ def tracking(tmp_path_factory) -> Iterator[str]:
 def trained(tracking, images):
     """A model trained in this process and registered as `colors`, alias `champion`."""
     from mlflow_resnet.options import TrainOptions
-    from mlflow_resnet.pipeline import train
+    from mlflow_resnet.verbs.train import train
 
     options = TrainOptions(
         train_dir=str(images / "train"),

@@ -20,7 +20,8 @@ from mlflow_resnet.evaluation.evaluate import Evaluation
 from mlflow_resnet.evaluation.intervals import confidence_intervals
 from mlflow_resnet.evaluation.predictions import PROBABILITY, worth_a_look
 from mlflow_resnet.options import EvaluateOptions, TrainOptions
-from mlflow_resnet.pipeline import evaluate, train
+from mlflow_resnet.verbs.evaluate import evaluate
+from mlflow_resnet.verbs.train import train
 
 pytestmark = pytest.mark.networks
 

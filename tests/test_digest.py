@@ -14,10 +14,7 @@ from helpers import COLORS
 from mlflow import MlflowClient
 
 import mlflow_resnet
-from mlflow_resnet import champions, flavor, pipeline
-from mlflow_resnet.verbs import explain as explaining
-from mlflow_resnet.verbs import export as exporting
-from mlflow_resnet.verbs import shadow as shadowing
+from mlflow_resnet import flavor
 from mlflow_resnet.errors import InvalidModelError, MlflowResnetError, TamperedModelError, TamperedWeightsError
 from mlflow_resnet.model import weights
 from mlflow_resnet.model.backends.exported import read_exports, write_export
@@ -33,6 +30,13 @@ from mlflow_resnet.options import (
 )
 from mlflow_resnet.registry import evidence
 from mlflow_resnet.serving.version import load_version
+from mlflow_resnet.verbs import explain as explaining
+from mlflow_resnet.verbs import export as exporting
+from mlflow_resnet.verbs import shadow as shadowing
+from mlflow_resnet.verbs.champion import champion
+from mlflow_resnet.verbs.evaluate import evaluate
+from mlflow_resnet.verbs.promote import promote
+from mlflow_resnet.verbs.score import score
 
 CLASSES = tuple(COLORS)
 NAME = "digested colors"
@@ -167,15 +171,13 @@ def loaders(images, tmp_path):
         "pyfunc": lambda: mlflow.pyfunc.load_model(CHAMPION),
         "downloaded": lambda: downloaded(tmp_path),
         "serve": lambda: load_version(CHAMPION),
-        "score": lambda: pipeline.score(ScoreOptions(**of_model, output=f"{out}.csv")),
-        "evaluate": lambda: pipeline.evaluate(EvaluateOptions(**of_model)),
+        "score": lambda: score(ScoreOptions(**of_model, output=f"{out}.csv")),
+        "evaluate": lambda: evaluate(EvaluateOptions(**of_model)),
         "evaluator": lambda: mlflow.models.evaluate(
             CHAMPION, mlflow.data.from_image_directory(to_score), model_type="classifier", evaluators="resnet"
         ),
-        "promote": lambda: champions.promote(PromoteOptions(**of_model)),
-        "promote, as the champion": lambda: champions.promote(
-            PromoteOptions(**of_model | {"model_uri": f"models:/{NAME}/2"})
-        ),
+        "promote": lambda: promote(PromoteOptions(**of_model)),
+        "promote, as the champion": lambda: promote(PromoteOptions(**of_model | {"model_uri": f"models:/{NAME}/2"})),
         "shadow": lambda: shadowing.shadow(
             ShadowOptions(champion=f"models:/{NAME}/2", challenger=CHAMPION, image_dir=to_score)
         ),
@@ -351,8 +353,8 @@ def test_a_model_of_before_loads_everywhere(older, images):
     assert torch.equal(mlflow_resnet.load_model(uri).network.fc.weight, new_classifier(5).network.fc.weight)
     assert mlflow.pyfunc.load_model(uri).get_raw_model().classes == CLASSES
     assert len(load_version(uri).facts()["model_sha256"]) == 64
-    champions.promote(PromoteOptions(model_uri=uri, image_dir=str(images / "val")))
-    assert champions.champion("older colors").evidence.model_sha256 == flavor.load_predictor(uri).model_sha256
+    promote(PromoteOptions(model_uri=uri, image_dir=str(images / "val")))
+    assert champion("older colors").evidence.model_sha256 == flavor.load_predictor(uri).model_sha256
 
 
 def test_exchanged_weights_of_a_model_of_before_are_refused(older):
@@ -376,7 +378,7 @@ def test_an_export_added_to_a_model_of_before_is_refused(older):
 
 def test_evidence_speaks_of_what_was_loaded_and_of_the_logged_model(logged, images):
     options = PromoteOptions(model_uri=f"models:/{NAME}/2", image_dir=str(images / "val"), measure_only=True)
-    champions.promote(options)
+    promote(options)
     (text,) = [
         text for tag, text in MlflowClient().get_model_version(NAME, "2").tags.items() if tag.startswith(evidence.TAG)
     ]
@@ -398,7 +400,7 @@ def test_weights_that_the_logged_model_does_not_have_are_never_measured(tracking
     version = mlflow.register_model(f"models:/{model.model_id}", "evil colors")
     options = PromoteOptions(model_uri="models:/evil colors/1", image_dir=str(images / "val"))
     with pytest.raises(TamperedModelError, match=digest):
-        champions.promote(options)
+        promote(options)
     assert not client.get_model_version(version.name, version.version).tags
 
 

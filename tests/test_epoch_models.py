@@ -14,9 +14,10 @@ from mlflow_resnet.evaluation.evaluate import evaluate
 from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.options import TrainOptions
-from mlflow_resnet.pipeline import sync, train
 from mlflow_resnet.tracking import delivery
 from mlflow_resnet.tracking.record import log_epoch
+from mlflow_resnet.verbs.sync import sync
+from mlflow_resnet.verbs.train import train
 
 KEPT = {"checkpoint_minutes": 10, "checkpoint_dir": "saved"}
 

@@ -11,13 +11,13 @@ from helpers import TINY, learn
 from mlflow import MlflowClient
 
 from mlflow_resnet.options import TrainOptions
-from mlflow_resnet.pipeline import train
 from mlflow_resnet.runs.preparation import prepared
-from mlflow_resnet.training.input.labeled_images import TrainingImages
 from mlflow_resnet.training.epoch import EpochSoFar
+from mlflow_resnet.training.input.labeled_images import TrainingImages
 from mlflow_resnet.training.progress import Progress
 from mlflow_resnet.training.recipe import Recipe, phases
 from mlflow_resnet.training.schedule import Schedule
+from mlflow_resnet.verbs.train import train
 
 STEPS = 3  # of an epoch: 24 images in batches of 8
 

@@ -10,7 +10,7 @@ from mlflow_resnet.errors import BadImagesError, ClassMismatchError, InvalidMode
 from mlflow_resnet.evaluation import metrics
 from mlflow_resnet.evaluation.figures import confusion_matrix_figure
 from mlflow_resnet.options import EvaluateOptions
-from mlflow_resnet.pipeline import evaluate
+from mlflow_resnet.verbs.evaluate import evaluate
 
 pytestmark = pytest.mark.networks
 

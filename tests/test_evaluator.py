@@ -26,8 +26,8 @@ from mlflow_resnet.evaluator import FLAVOR
 from mlflow_resnet.flavor import FLAVOR_NAME
 from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.options import EvaluateOptions
-from mlflow_resnet.pipeline import evaluate
 from mlflow_resnet.tracking.dataset import images_of
+from mlflow_resnet.verbs.evaluate import evaluate
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import pytest
 from helpers import TINY, flags, run_main, write_class_folders
 from mlflow import MlflowClient
 
-from mlflow_resnet.tracking.dataset import from_image_directory, name_for_stores
 from mlflow_resnet.io.notes import Notes
+from mlflow_resnet.tracking.dataset import from_image_directory, name_for_stores
 from mlflow_resnet.tracking.recorder import Recorder
 
 

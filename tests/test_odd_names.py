@@ -15,8 +15,8 @@ from mlflow_resnet.images.conversion.convert import convert
 from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.images.index import read_index
 from mlflow_resnet.images.parquet_rows import read_parquet_rows
-from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.io.notes import Notes
+from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.tracking.pieces import PIECE, piece_of, read_piece
 from mlflow_resnet.tracking.recorder import Outbox, Recorder
 

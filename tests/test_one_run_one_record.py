@@ -6,13 +6,13 @@ from helpers import TINY, run_main
 from mlflow import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_PROJECT_ENTRY_POINT
 
-from mlflow_resnet.options import TrainOptions
-from mlflow_resnet.pipeline import train
-from mlflow_resnet.tracking.conflicts import RECORD_TAG, is_same
 from mlflow_resnet.io.notes import Notes
+from mlflow_resnet.options import TrainOptions
+from mlflow_resnet.tracking.conflicts import RECORD_TAG, is_same
 from mlflow_resnet.tracking.outages import begin_offline
 from mlflow_resnet.tracking.recorder import Outbox, Recorder
 from mlflow_resnet.tracking.run import recorded_run
+from mlflow_resnet.verbs.train import train
 
 PARAMS = {"learning_rate": 0.01, "recipe.batch_size": 16}
 

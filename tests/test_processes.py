@@ -15,12 +15,12 @@ from helpers import ROOT, TINY, flags, free_port, learn, run_cli, run_main, star
 from rounding import after_steps, assert_same_probabilities, of_auto
 
 from mlflow_resnet.images.sources import file_source
-from mlflow_resnet.training.distributed.launch import in_processes
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.options import TrainOptions
-from mlflow_resnet.pipeline import train
+from mlflow_resnet.runs.launch import in_processes
 from mlflow_resnet.runs.preparation import agreed
 from mlflow_resnet.training.distributed import processes
+from mlflow_resnet.verbs.train import train
 
 pytestmark = pytest.mark.networks
 

@@ -8,10 +8,10 @@ from helpers import how_it_ends, run_main, write_picture
 from mlflow import MlflowClient
 
 import mlflow_resnet
-from mlflow_resnet.champions import promote
 from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError, PromotionRefusedError
 from mlflow_resnet.options import PromoteOptions
 from mlflow_resnet.registry import aliases, evidence, promotion
+from mlflow_resnet.verbs.promote import promote
 
 NAME = "promoted-colors"
 CLAIM_SECONDS = aliases.CLAIM_SECONDS

@@ -7,9 +7,9 @@ from rounding import about
 from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.model.network import build_network, freeze, stage_of, train_mode
 from mlflow_resnet.options import TrainOptions
-from mlflow_resnet.pipeline import train
 from mlflow_resnet.training.optimizer import build_optimizer, set_learning_rate
 from mlflow_resnet.training.recipe import RECIPES, decide, phases
+from mlflow_resnet.verbs.train import train
 
 pytestmark = pytest.mark.networks
 

@@ -7,7 +7,7 @@ from helpers import REPORT_OF_HITS, TINY, free_port, server
 from mlflow import MlflowClient
 
 from mlflow_resnet.options import TrainOptions
-from mlflow_resnet.pipeline import train
+from mlflow_resnet.verbs.train import train
 
 
 @pytest.fixture(scope="module")

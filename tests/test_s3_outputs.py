@@ -11,10 +11,10 @@ from helpers import run_main, start_cli, upload
 from proxy import faulty, half
 
 from mlflow_resnet.errors import InvalidDatasetError
+from mlflow_resnet.images.sources import labeled_directory
 from mlflow_resnet.io.destinations import destination
 from mlflow_resnet.io.own_folders import MARKER
 from mlflow_resnet.io.s3.listing import UNFINISHED
-from mlflow_resnet.images.sources import labeled_directory
 
 MODEL = "models:/colors@champion"
 
@@ -161,7 +161,7 @@ def test_who_may_not_write_learns_it_before_any_work(trained, images, s3, prefix
     with faulty(os.environ["MLFLOW_S3_ENDPOINT_URL"], lambda method, path: "" if method == "GET" else "403") as server:
         monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", server.url)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("mlflow_resnet.pipeline.load_predictor", lambda *_: pytest.fail("the work began"))
+            patch.setattr("mlflow_resnet.verbs.score.load_predictor", lambda *_: pytest.fail("the work began"))
             score = run_main(
                 "score", "--model-uri", MODEL, "--image-dir", images / "val", "--output", f"s3://bucket/{prefix}/a.csv"
             )

@@ -1,4 +1,4 @@
-"""Scoring directories to files, with `pipeline.score` and the command line."""
+"""Scoring directories to files, with `score` and the command line."""
 
 import json
 import os
@@ -16,9 +16,8 @@ from rounding import assert_same_probabilities, assert_same_rows, of_auto
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidModelError, InvalidOptionsError, OutputError
 from mlflow_resnet.options import ScoreOptions
-from mlflow_resnet.pipeline import score
-from mlflow_resnet.scoring.to_file import batch
-from mlflow_resnet.scoring.to_file import parts
+from mlflow_resnet.scoring.to_file import batch, parts
+from mlflow_resnet.verbs.score import score
 
 pytestmark = pytest.mark.networks
 

@@ -14,7 +14,7 @@ from tiers import needs
 import mlflow_resnet
 import mlflow_resnet.spark
 from mlflow_resnet.options import ScoreOptions
-from mlflow_resnet.pipeline import score
+from mlflow_resnet.verbs.score import score
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ from rounding import assert_same_probabilities, of_auto
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError
 from mlflow_resnet.options import ScoreOptions
-from mlflow_resnet.pipeline import score
 from mlflow_resnet.scoring.to_file.lists import ImageList
+from mlflow_resnet.verbs.score import score
 
 MODEL = "models:/colors@champion"
 PROBABILITIES = [f"Scored Probabilities_{name}" for name in COLORS]
@@ -271,8 +271,7 @@ def test_the_reasons_of_unreadable_images_are_counted(trained, images, tmp_path)
 
 
 def test_a_parquet_file_is_read_a_row_group_at_a_time(trained, images, tmp_path, monkeypatch):
-    from mlflow_resnet.scoring.to_file import batch
-    from mlflow_resnet.scoring.to_file import parts
+    from mlflow_resnet.scoring.to_file import batch, parts
 
     monkeypatch.setattr(batch, "ROWS_PER_PART", 4)
     monkeypatch.setattr(parts, "ROWS_PER_PART", 4)

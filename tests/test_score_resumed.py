@@ -13,9 +13,9 @@ from proxy import faulty
 import mlflow_resnet
 from mlflow_resnet.io.owned import locked
 from mlflow_resnet.options import ConvertOptions, ScoreOptions
-from mlflow_resnet.pipeline import score
 from mlflow_resnet.scoring.to_file import batch
 from mlflow_resnet.scoring.to_file.parts import Parts
+from mlflow_resnet.verbs.score import score
 
 MODEL = "models:/colors@champion"
 NAMES = ("b/2.jpg", "b/10.jpg", "b.jpg", "b c/1.jpg", "b/c/1.jpg", "a/ü.jpg", "z\udcff/1.jpg", "z.jpg", "Z/1.jpg")
@@ -184,7 +184,7 @@ def test_a_prefix_in_s3_is_not_fetched_again(trained, folder, tmp_path, s3, monk
 
 
 def test_images_that_an_index_refers_to(trained, folder, read, tmp_path):
-    from mlflow_resnet.curation import convert
+    from mlflow_resnet.verbs.convert import convert
 
     shutil.rmtree(folder / "z\udcff")
     convert(ConvertOptions(source=str(folder), output_dir=str(tmp_path / "index"), transfer="reference"))

@@ -8,8 +8,8 @@ from mlflow import MlflowClient
 
 from mlflow_resnet.errors import ClassMismatchError, InvalidDatasetError, TrainingDivergedError
 from mlflow_resnet.options import TrainOptions
-from mlflow_resnet.pipeline import train
 from mlflow_resnet.registry.versions import register
+from mlflow_resnet.verbs.train import train
 
 FAST = TINY | {"epochs": 1}
 

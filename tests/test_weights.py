@@ -123,7 +123,7 @@ def test_a_failed_download_names_url_cache_file_and_ways_out(torch_home, monkeyp
 
 def test_training_never_starts_silently_from_scratch(torch_home, monkeypatch, workdir, images):
     from mlflow_resnet.options import TrainOptions
-    from mlflow_resnet.pipeline import train
+    from mlflow_resnet.verbs.train import train
 
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     with pytest.raises(WeightsDownloadError):

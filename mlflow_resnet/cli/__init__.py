@@ -25,8 +25,8 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_resnet.cli import images, models, registry  # noqa: F401 - each adds its commands to the group
 from mlflow_resnet.cli.group import cli
-from mlflow_resnet.io.console import is_first, make_logs_presentable
 from mlflow_resnet.errors import SIGINT_EXIT_CODE, SIGTERM_EXIT_CODE, MlflowResnetError, encodable, presentable
+from mlflow_resnet.io.console import is_first, make_logs_presentable
 from mlflow_resnet.io.reasons import os_reason
 from mlflow_resnet.io.text.characters import in_lines
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mlflow_resnet import options, summaries
+from mlflow_resnet import options
 from mlflow_resnet.cli.group import command
 
 
@@ -15,9 +15,10 @@ def convert(given: options.ConvertOptions) -> None:
     Repeated, it goes on where it stopped, adds what is new, moves what has another label, and removes what a table does
     not name any more.
     """
-    from mlflow_resnet import curation
 
-    click.echo(summaries.converted(curation.convert(given), given.output_dir))
+    from mlflow_resnet.verbs.convert import convert, summarize_convert
+
+    click.echo(summarize_convert(convert(given), given.output_dir))
 
 
 @command(
@@ -29,9 +30,10 @@ def split(given: options.SplitOptions) -> None:
 
     Pictures that are the same, and groups such as all pictures of one patient, stay on one side.
     """
-    from mlflow_resnet import curation
 
-    click.echo(summaries.divided(curation.split(given)))
+    from mlflow_resnet.verbs.split import split, summarize_split
+
+    click.echo(summarize_split(split(given)))
 
 
 @command(
@@ -43,9 +45,10 @@ def audit(given: options.AuditOptions) -> None:
 
     Exits with 2 if it finds what --fail-on names. Repeated, it reads only what has changed.
     """
-    from mlflow_resnet import curation
 
-    click.echo(summaries.audited(curation.audit(given)))
+    from mlflow_resnet.verbs.audit import audit, summarize_audit
+
+    click.echo(summarize_audit(audit(given)))
 
 
 @command(
@@ -60,6 +63,7 @@ def transform(given: options.TransformOptions) -> None:
 
     Training and scoring do not need it: they transform images as they read them.
     """
-    from mlflow_resnet import curation
 
-    click.echo(summaries.transformed(curation.transform(given), given.output_dir))
+    from mlflow_resnet.verbs.transform import summarize_transform, transform
+
+    click.echo(summarize_transform(transform(given), given.output_dir))

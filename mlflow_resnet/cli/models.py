@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mlflow_resnet import options, summaries
+from mlflow_resnet import options
 from mlflow_resnet.cli.group import cli, command
 from mlflow_resnet.io.console import is_first
 
@@ -16,28 +16,32 @@ from mlflow_resnet.io.console import is_first
 )
 def train(given: options.TrainOptions) -> None:
     """Train a ResNet on folders of images; log the run and the model; register it if a name is given."""
-    from mlflow_resnet import pipeline
 
-    result = pipeline.train(given)
+    from mlflow_resnet.runs.training import summarize_train
+    from mlflow_resnet.verbs.train import train
+
+    result = train(given)
     if is_first():
-        click.echo(summaries.trained(result, given))
+        click.echo(summarize_train(result, given))
 
 
 @cli.command()
 @click.argument("directory")
 def sync(directory: str) -> None:
     """Deliver what a training could not: run, artifacts, model and registration. DIRECTORY is its checkpoint folder."""
-    from mlflow_resnet import pipeline
 
-    click.echo(summaries.synchronized(pipeline.sync(directory)))
+    from mlflow_resnet.verbs.sync import summarize_sync, sync
+
+    click.echo(summarize_sync(sync(directory)))
 
 
 @command(options.FindLrOptions, "  mlflow-resnet find-lr --train-dir flowers --architecture resnet50")
 def find_lr(given: options.FindLrOptions) -> None:
     """Look for a learning rate: train on some batches at rising rates and log how the loss changes."""
-    from mlflow_resnet.verbs.find_lr import find_lr
 
-    click.echo(summaries.found_lr(find_lr(given)))
+    from mlflow_resnet.verbs.find_lr import find_lr, summarize_find_lr
+
+    click.echo(summarize_find_lr(find_lr(given)))
 
 
 @command(
@@ -54,9 +58,10 @@ def sweep(given: options.SweepOptions) -> None:
 
     The same command goes on where it stopped. Several of them share the work.
     """
-    from mlflow_resnet.verbs.sweep import sweep
 
-    click.echo(summaries.swept(sweep(given), given))
+    from mlflow_resnet.verbs.sweep import summarize_sweep, sweep
+
+    click.echo(summarize_sweep(sweep(given), given))
 
 
 @command(
@@ -65,9 +70,10 @@ def sweep(given: options.SweepOptions) -> None:
 )
 def score(given: options.ScoreOptions) -> None:
     """Score every image below a directory, or in a list, to a Parquet, CSV or JSONL file, one row per image."""
-    from mlflow_resnet import pipeline
 
-    click.echo(summaries.scored(pipeline.score(given)))
+    from mlflow_resnet.verbs.score import score, summarize_score
+
+    click.echo(summarize_score(score(given)))
 
 
 @command(options.ServeOptions, "  mlflow-resnet serve models:/flowers@champion --follow --workers 2")
@@ -76,6 +82,7 @@ def serve(given: options.ServeOptions) -> None:
 
     MODEL_URI is a version, models:/NAME/3, or an alias, models:/NAME@ALIAS.
     """
+
     from mlflow_resnet.verbs.serve import serve
 
     serve(given)
@@ -84,9 +91,10 @@ def serve(given: options.ServeOptions) -> None:
 @command(options.EvaluateOptions, "  mlflow-resnet evaluate --model-uri models:/flowers/2 --image-dir flowers-test")
 def evaluate(given: options.EvaluateOptions) -> None:
     """Measure a model on folders of images: accuracy, precision, recall, F1, log loss, per class and on average."""
-    from mlflow_resnet import pipeline
 
-    click.echo(summaries.evaluated(pipeline.evaluate(given)))
+    from mlflow_resnet.verbs.evaluate import evaluate, summarize_evaluate
+
+    click.echo(summarize_evaluate(evaluate(given)))
 
 
 @cli.command()
@@ -103,9 +111,10 @@ def compare(runs: tuple[str, ...], on: str) -> None:
 
     The first is compared with each other one by McNemar's test: could the difference be luck?
     """
-    from mlflow_resnet.verbs.compare import compare
 
-    click.echo(summaries.compared(compare(runs, on)))
+    from mlflow_resnet.verbs.compare import compare, summarize_compare
+
+    click.echo(summarize_compare(compare(runs, on)))
 
 
 @command(
@@ -114,9 +123,10 @@ def compare(runs: tuple[str, ...], on: str) -> None:
 )
 def explain(given: options.ExplainOptions) -> None:
     """Write each image with a heat map of what speaks for its most probable class, and a table. Needs captum."""
-    from mlflow_resnet.verbs import explain as explaining
 
-    click.echo(summaries.explained(explaining.explain(given)))
+    from mlflow_resnet.verbs.explain import explain, summarize_explain
+
+    click.echo(summarize_explain(explain(given)))
 
 
 @command(
@@ -129,14 +139,16 @@ def export(given: options.ExportOptions) -> None:
 
     int8 is refused if it loses more than half a point of accuracy.
     """
-    from mlflow_resnet.verbs import export as exporting
 
-    click.echo(summaries.exported(exporting.export(given)))
+    from mlflow_resnet.verbs.export import export, summarize_export
+
+    click.echo(summarize_export(export(given)))
 
 
 @command(options.DemoOptions, "  mlflow-resnet demo")
 def demo(given: options.DemoOptions) -> None:
     """Train on 1,797 handwritten digits, register the model, score the held-out ones. Under 3 minutes on two cores."""
-    from mlflow_resnet.verbs import demo as digits_demo
 
-    click.echo(summaries.demonstrated(digits_demo.demo(given), given))
+    from mlflow_resnet.verbs.demo import demo, summarize_demo
+
+    click.echo(summarize_demo(demo(given), given))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mlflow_resnet import options, summaries
+from mlflow_resnet import options
 from mlflow_resnet.cli.group import cli, command
 
 
@@ -17,17 +17,19 @@ def promote(given: options.PromoteOptions) -> None:
 
     Exits with 3 if it is worse; the alias then stays where it is.
     """
-    from mlflow_resnet import champions
 
-    click.echo(summaries.promoted(champions.promote(given), given))
+    from mlflow_resnet.verbs.promote import promote, summarize_promote
+
+    click.echo(summarize_promote(promote(given), given))
 
 
 @command(options.RollbackOptions, "  mlflow-resnet rollback --name flowers")
 def rollback(given: options.RollbackOptions) -> None:
     """Point the champion alias to the champion before. Exits with 3 if there is none."""
-    from mlflow_resnet import champions
 
-    click.echo(summaries.rolled_back(champions.rollback(given)))
+    from mlflow_resnet.verbs.rollback import rollback, summarize_rollback
+
+    click.echo(summarize_rollback(rollback(given)))
 
 
 @cli.command()
@@ -35,9 +37,10 @@ def rollback(given: options.RollbackOptions) -> None:
 @click.option("--alias", default="", help="only this one; empty: all")
 def history(name: str, alias: str) -> None:
     """Print who moved an alias, when, from where and to where."""
-    from mlflow_resnet import champions
 
-    click.echo(summaries.told(champions.history(name, alias), name))
+    from mlflow_resnet.verbs.history import history, summarize_history
+
+    click.echo(summarize_history(history(name, alias), name))
 
 
 @cli.command()
@@ -45,9 +48,10 @@ def history(name: str, alias: str) -> None:
 @click.option("--alias", default="champion", show_default=True)
 def champion(name: str, alias: str) -> None:
     """Print which version is champion, since when, and what it was measured to be."""
-    from mlflow_resnet import champions
 
-    click.echo(summaries.crowned(champions.champion(name, alias)))
+    from mlflow_resnet.verbs.champion import champion, summarize_champion
+
+    click.echo(summarize_champion(champion(name, alias)))
 
 
 @command(
@@ -57,6 +61,7 @@ def champion(name: str, alias: str) -> None:
 )
 def shadow(given: options.ShadowOptions) -> None:
     """Predict images with two models and show where their labels differ. The images need no labels."""
-    from mlflow_resnet.verbs import shadow as shadowing
 
-    click.echo(summaries.shadowed(shadowing.shadow(given)))
+    from mlflow_resnet.verbs.shadow import shadow, summarize_shadow
+
+    click.echo(summarize_shadow(shadow(given)))

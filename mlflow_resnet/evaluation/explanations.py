@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from mlflow_resnet.errors import MissingPackageError
 from mlflow_resnet.images.decoding.encode import png_of
-from mlflow_resnet.io.parallel import batched
 from mlflow_resnet.images.sources import ImageSource
+from mlflow_resnet.io.parallel import batched
 from mlflow_resnet.model.network import split_after
 from mlflow_resnet.model.prediction import Prediction, Predictor
 

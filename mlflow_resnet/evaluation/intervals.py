@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from scipy.stats import binomtest
@@ -63,3 +63,9 @@ def in_top(targets: np.ndarray, probabilities: np.ndarray, k: int = TOP_K) -> np
     """Whether each target is among the `k` most probable classes."""
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
     return (best == targets[:, None]).any(axis=1)
+
+
+def format_interval(interval: Iterable[float | None]) -> str:
+    """A 95 % interval in brackets; empty if there is none."""
+    known = [f"{bound:.4f}" for bound in interval if bound is not None]
+    return f" [{', '.join(known)}]" if known else ""

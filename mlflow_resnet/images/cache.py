@@ -15,11 +15,11 @@ import PIL
 
 from mlflow_resnet._version import __version__
 from mlflow_resnet.errors import BadImagesError, InvalidImageError, InvalidOptionsError
-from mlflow_resnet.io.cache_folder import private_cache
 from mlflow_resnet.images.decoding.decode import read_bytes
 from mlflow_resnet.images.directories import LabeledDirectory
-from mlflow_resnet.io.memory import available_memory, size_in_words
 from mlflow_resnet.images.packed import packed_images
+from mlflow_resnet.io.cache_folder import private_cache
+from mlflow_resnet.io.memory import available_memory, size_in_words
 from mlflow_resnet.io.parallel import map_ordered
 
 MODES = ("auto", "ram", "disk", "none")

@@ -14,17 +14,13 @@ from mlflow_resnet.errors import InvalidDatasetError, NotLabeledDatasetError, en
 from mlflow_resnet.images.decoding.decode import IMAGE_EXTENSIONS
 from mlflow_resnet.images.index import IndexRow, referenced_rows
 from mlflow_resnet.images.layout import Layout
-from mlflow_resnet.io.own_folders import STORES, is_artifact, is_own_folder
-from mlflow_resnet.io.reasons import os_reason
-from mlflow_resnet.images.rules import BOOKKEEPING, Ignored, file_kind, is_hidden
-from mlflow_resnet.io.s3.listing import StoredObject
+from mlflow_resnet.images.rules import Ignored, file_kind
 from mlflow_resnet.images.sorting import sorted_names
+from mlflow_resnet.io.names import is_hidden
+from mlflow_resnet.io.own_folders import BOOKKEEPING, STORES, is_artifact, is_own_folder
+from mlflow_resnet.io.reasons import os_reason
+from mlflow_resnet.io.s3.listing import StoredObject
 from mlflow_resnet.io.text.places import place_problem
-
-
-def evenly_spread(count: int, most: int) -> np.ndarray:
-    """At most `most` of the indices below `count`, each once, in their order. int of shape (min(count, most),)."""
-    return np.linspace(0, count - 1, min(count, most)).astype(int)
 
 
 @dataclass(frozen=True)
@@ -251,3 +247,8 @@ def _listing_errors(folder: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise InvalidDatasetError(folder, f"cannot be listed ({os_reason(error)})") from error
+
+
+def evenly_spread(count: int, most: int) -> np.ndarray:
+    """At most `most` of the indices below `count`, each once, in their order. int of shape (min(count, most),)."""
+    return np.linspace(0, count - 1, min(count, most)).astype(int)

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidTableError
-from mlflow_resnet.io.names import name_problem, shown, text_problem
-from mlflow_resnet.io.parquet.limits import check_parquet
 from mlflow_resnet.images.parquet_rows import LIMITS as PARQUET_LIMITS
 from mlflow_resnet.images.parquet_rows import read_parquet_rows
+from mlflow_resnet.io.names import name_problem, shown, text_problem
+from mlflow_resnet.io.own_folders import INDEX_NAME
+from mlflow_resnet.io.parquet.limits import check_parquet
 from mlflow_resnet.io.reasons import os_reason
-from mlflow_resnet.images.rules import INDEX_NAME
 
 SOURCE, TRANSFER = "mlflow_resnet.source", "mlflow_resnet.transfer"  # facts about the conversion
 REFERENCE = "reference"

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlflow_resnet.errors import OutputError
-from mlflow_resnet.io.memory import size_in_words
 from mlflow_resnet.io.atomic import leftovers, new_file
+from mlflow_resnet.io.memory import size_in_words
 
 IMAGES_PER_BATCH = 64  # as many are held while packing; each batch costs about 1 KiB of headers
 REMEDY = "name another folder with --cache-dir, or pass --cache none"

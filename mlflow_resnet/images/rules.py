@@ -7,10 +7,6 @@ from dataclasses import dataclass
 
 from mlflow_resnet.images.decoding.decode import IMAGE_EXTENSIONS
 from mlflow_resnet.images.decoding.kinds import is_unread
-from mlflow_resnet.io.own_folders import MARKER
-
-INDEX_NAME, LEFT_OUT_NAME = "index.parquet", "left_out.csv"  # what `convert` writes beside the images
-BOOKKEEPING = (INDEX_NAME, LEFT_OUT_NAME, MARKER)
 
 
 @dataclass(frozen=True)
@@ -45,11 +41,6 @@ class Ignored:
         }
         clauses = [f"{count} {what}" for what, count in facts.items() if count]
         return "ignored " + ", ".join(clauses) if clauses else ""
-
-
-def is_hidden(name: str) -> bool:
-    """Whether the name of a file or folder says that it is not part of a data set."""
-    return name.startswith(".") or name == "__MACOSX"
 
 
 def file_kind(name: str) -> str:

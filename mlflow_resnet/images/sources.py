@@ -5,21 +5,23 @@ from __future__ import annotations
 import functools
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError, ObjectUnreadableError, encodable
-from mlflow_resnet.io.cache_folder import private_cache
 from mlflow_resnet.images.decoding.decode import MAX_IMAGE_BYTES, read_bytes
 from mlflow_resnet.images.directories import LabeledDirectory, Walk, labeled, list_labeled, walk_order
 from mlflow_resnet.images.index import referenced_rows
-from mlflow_resnet.io.names import leads_out
+from mlflow_resnet.images.rules import file_kind
+from mlflow_resnet.io.cache_folder import private_cache
+from mlflow_resnet.io.names import is_hidden, leads_out
+from mlflow_resnet.io.own_folders import is_artifact
 from mlflow_resnet.io.parallel import map_ordered
 from mlflow_resnet.io.s3.client import MEANINGS, connected
-from mlflow_resnet.io.s3.listing import StoredObject, check_names, images_among, objects
+from mlflow_resnet.io.s3.listing import StoredObject, check_names, objects
 from mlflow_resnet.io.s3.location import Location, located
 from mlflow_resnet.io.s3.transfer import THREADS, content_of, copied
 from mlflow_resnet.io.text.places import is_remote, local_path, place_problem
@@ -227,3 +229,16 @@ def something(uri: str, found: Iterator[StoredObject]) -> Iterator[StoredObject]
         raise InvalidDatasetError(uri, MEANINGS["404"])
     yield first
     yield from found
+
+
+def images_among(found: Iterable[StoredObject], ignored: Counter[str]) -> Iterator[StoredObject]:
+    """The images, by our rules for files; `ignored` counts the others by the fields of `Ignored`."""
+    for each in found:
+        if any(map(is_hidden, each.name.split("/"))) and not leads_out(each.name):
+            ignored["hidden"] += 1
+        elif is_artifact(each.name):
+            ignored["own"] += 1
+        elif (kind := file_kind(each.name)) != "image":
+            ignored[kind] += 1
+        else:
+            yield each

@@ -242,3 +242,10 @@ def unwritable(path: Path, error: OSError) -> OutputError:
 def free_bytes(path: Path) -> int:
     """On the disk of `path`, of which the last parts need not exist."""
     return shutil.disk_usage(next(each for each in (path, *path.parents) if each.exists())).free
+
+
+def write_file(path: Path, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

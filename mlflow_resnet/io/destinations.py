@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from mlflow_resnet.io.console import say
 from mlflow_resnet.errors import MlflowResnetError, NotSentError, PathError
-from mlflow_resnet.io.cache_folder import private_cache
 from mlflow_resnet.io.atomic import output_errors, resumable_file
+from mlflow_resnet.io.cache_folder import private_cache
+from mlflow_resnet.io.console import say
+from mlflow_resnet.io.own_folders import INDEX_NAME
 from mlflow_resnet.io.owned import locked, make_private
-from mlflow_resnet.images.rules import INDEX_NAME
 from mlflow_resnet.io.s3.upload import UploadedFile, UploadedFolder
 from mlflow_resnet.io.text.places import is_remote
 

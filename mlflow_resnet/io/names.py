@@ -10,7 +10,7 @@ import os
 from pathlib import Path, PureWindowsPath
 
 from mlflow_resnet.errors import OutputError, printable
-from mlflow_resnet.images.rules import BOOKKEEPING, is_hidden
+from mlflow_resnet.io.own_folders import BOOKKEEPING
 
 MAX_PART_BYTES, MAX_NAME_BYTES = 255, 1024  # of what is between two "/", and of all; the former is that of file systems
 
@@ -76,3 +76,8 @@ def shown(name: object) -> str:
     """A name that may be anything, for a message: at most 100 characters of it, in quotes."""
     text = ascii(name) if text_problem(name) else repr(printable(str(name)))
     return text if len(text) <= 100 else f"{text[:100]}…"
+
+
+def is_hidden(name: str) -> bool:
+    """Whether the name of a file or folder says that it is not part of a data set."""
+    return name.startswith(".") or name == "__MACOSX"

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_resnet.errors import CheckpointError, OutputError
-from mlflow_resnet.io.atomic import new_file
+from mlflow_resnet.io.atomic import new_file, write_file
 from mlflow_resnet.io.reasons import one_line
-from mlflow_resnet.io.untrusted import MOST_JSON, check_fields, parse_fields, read_plain
 from mlflow_resnet.io.text.credentials import all_without_credentials
-from mlflow_resnet.training.checkpoints import write_file
+from mlflow_resnet.io.untrusted import MOST_JSON, check_fields, parse_fields, read_plain
 
 SPARE, SPARE_BYTES = ".spare", 64 * 2**10  # a file beside the notes, given up when the disk is full
 KINDS = {  # of a training's notes

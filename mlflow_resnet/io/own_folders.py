@@ -12,6 +12,8 @@ from pathlib import Path
 
 MARKER = ".mlflow_resnet"  # a file in folders of ours that hold no data set
 MARKERS = (MARKER, ".mlflow-resnet-demo", "MLmodel")  # the last one is in every model of MLflow's
+INDEX_NAME, LEFT_OUT_NAME = "index.parquet", "left_out.csv"  # what `convert` writes beside the images
+BOOKKEEPING = (INDEX_NAME, LEFT_OUT_NAME, MARKER)
 STORES = ("mlruns", "mlartifacts")  # where MLflow keeps artifacts below the current folder, unless it is told otherwise
 
 # experiment/run or experiment/models/model or experiment/traces/trace, in all of MLflow's stores of artifacts

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from mlflow_resnet.errors import InvalidImageError, InvalidOptionsError
-from mlflow_resnet.io.parallel import batched, default_threads, map_ordered
 from mlflow_resnet.images.sources import ImageSource
+from mlflow_resnet.io.parallel import batched, default_threads, map_ordered
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.model.precision import scoring_precision

@@ -16,11 +16,11 @@ from torch import Tensor
 from torchvision.models import WeightsEnum, get_model_weights
 
 from mlflow_resnet.errors import InvalidModelError, WeightsDownloadError, WeightsError, WeightsMismatchError, listed
-from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.images.sources import local_file
+from mlflow_resnet.io.reasons import one_line
+from mlflow_resnet.io.text.places import is_remote, local_path
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.state_dicts import SUFFIXES, read_state_dict
-from mlflow_resnet.io.text.places import is_remote, local_path
 
 TRIES = 3
 SECONDS_BETWEEN_TRIES = 2.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from mlflow_resnet.io.text.places import is_remote
 from mlflow_resnet.options.base import (
     AUTO,
     DEVICE,
@@ -21,7 +22,6 @@ from mlflow_resnet.options.base import (
     model_name_problems,
     option,
 )
-from mlflow_resnet.io.text.places import is_remote
 
 ARCHITECTURES = (
     "resnet18",

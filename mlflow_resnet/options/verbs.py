@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from mlflow_resnet.io.text.places import is_remote
 from mlflow_resnet.options.base import (
     BACKEND,
     BACKENDS,
@@ -29,7 +30,6 @@ from mlflow_resnet.options.base import (
     option,
     resolution_problems,
 )
-from mlflow_resnet.io.text.places import is_remote
 
 FINDINGS = (
     "unreadable",

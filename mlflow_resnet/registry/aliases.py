@@ -20,8 +20,8 @@ from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, RESOURCE_CONFLICT, E
 from mlflow.tracking.context.default_context import DefaultRunContext
 from mlflow.utils.mlflow_tags import MLFLOW_USER
 
-from mlflow_resnet.io.console import say
 from mlflow_resnet.errors import PromotionRefusedError
+from mlflow_resnet.io.console import say
 from mlflow_resnet.registry import history
 from mlflow_resnet.registry.patterns import fits
 

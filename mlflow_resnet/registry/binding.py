@@ -25,8 +25,8 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FILE_NAME
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 
-from mlflow_resnet.io.console import say
 from mlflow_resnet.errors import InvalidModelError
+from mlflow_resnet.io.console import say
 from mlflow_resnet.io.parallel import within
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.registry.versions import logged_model_of, uri_of

@@ -15,24 +15,24 @@ from typing import Any
 import mlflow
 import torch
 
-from mlflow_resnet.io.console import say
 from mlflow_resnet.errors import CheckpointError, OutputError, listed
-from mlflow_resnet.io.atomic import output_errors
+from mlflow_resnet.io.atomic import output_errors, write_file
+from mlflow_resnet.io.console import say
+from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.io.own_folders import mark_own
 from mlflow_resnet.io.owned import follow_links, locked, make_private
 from mlflow_resnet.io.reasons import one_line
-from mlflow_resnet.runs.mirror import NOTES, Mirror
-from mlflow_resnet.runs.mirror_stores import store_of
-from mlflow_resnet.options import WITHOUT_EFFECT, TrainOptions
-from mlflow_resnet.runs.preparation import Training
 from mlflow_resnet.io.text.credentials import all_without_credentials
 from mlflow_resnet.io.text.places import is_remote
+from mlflow_resnet.options import WITHOUT_EFFECT, TrainOptions
+from mlflow_resnet.runs.mirror import NOTES, Mirror
+from mlflow_resnet.runs.mirror_stores import store_of
+from mlflow_resnet.runs.preparation import Training
 from mlflow_resnet.tracking.delivery import end_run
-from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.tracking.recorder import Outbox
 from mlflow_resnet.tracking.remains import find_gone, find_unregistered, restore_run
 from mlflow_resnet.tracking.run import chosen_experiment, trying
-from mlflow_resnet.training.checkpoints import KEPT, CheckpointFolder, write_file
+from mlflow_resnet.training.checkpoints import KEPT, CheckpointFolder
 from mlflow_resnet.training.course import EpochResult, Saving, checkpoint_bytes
 from mlflow_resnet.training.recipe import phases
 

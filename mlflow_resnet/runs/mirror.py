@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mlflow_resnet.io.console import say
 from mlflow_resnet.errors import CheckpointError, MlflowResnetError
-from mlflow_resnet.io.names import name_problem
 from mlflow_resnet.io.atomic import disk_errors
+from mlflow_resnet.io.console import say
+from mlflow_resnet.io.names import name_problem
+from mlflow_resnet.io.notes import Notes, checked
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.untrusted import MOST_JSON, read_plain
 from mlflow_resnet.runs.mirror_stores import Store
-from mlflow_resnet.io.notes import Notes, checked
 from mlflow_resnet.training.checkpoints import KEPT, NUMBER, SUMS, CheckpointFolder
 
 NOTES = "training.json"

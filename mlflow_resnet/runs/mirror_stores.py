@@ -11,11 +11,11 @@ from typing import Protocol
 from mlflow import MlflowClient
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.io.s3.client import connected, patiently
 from mlflow_resnet.io.s3.listing import StoredObject, listing
 from mlflow_resnet.io.s3.location import Location, located
 from mlflow_resnet.io.s3.transfer import receive
-from mlflow_resnet.io.notes import Notes
 
 ARTIFACTS = "artifacts"
 ARTIFACT_FOLDER = "checkpoints"

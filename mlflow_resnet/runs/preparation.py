@@ -6,18 +6,18 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 
 from mlflow_resnet import flavor
-from mlflow_resnet.io.console import is_first, progress_stream
 from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.evaluation.evaluate import targets_of
 from mlflow_resnet.images.sources import check_directories
+from mlflow_resnet.io.console import is_first, progress_stream
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.tracking.data import scanned_dataset, scanned_training_data
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
 from mlflow_resnet.tracking.server import check_servers
-from mlflow_resnet.training.distributed import processes
 from mlflow_resnet.training.course import EpochResult, Saving
+from mlflow_resnet.training.distributed import processes
 from mlflow_resnet.training.input.labeled_images import LabeledImages, TrainingImages
 from mlflow_resnet.training.loop import fit
 from mlflow_resnet.training.progress import Progress

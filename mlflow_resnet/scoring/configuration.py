@@ -12,8 +12,8 @@ from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.model.backends.forwards import TORCH, prepared_forward, usable_device
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.stored import StoredModel
-from mlflow_resnet.scoring.over_http import hosting
 from mlflow_resnet.scoring.mlflows_checks import check_models_of_ours
+from mlflow_resnet.scoring.over_http import hosting
 from mlflow_resnet.scoring.pyfunc import ScoringModel
 
 DEFAULT_MODEL_CONFIG: dict[str, Any] = {

@@ -20,11 +20,11 @@ import pandas as pd
 from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError, InvalidOptionsError, encodable, listed
 from mlflow_resnet.images.cells import content_of_record, decode_base64
 from mlflow_resnet.images.decoding.decode import MAX_IMAGE_BYTES, looks_like_image
-from mlflow_resnet.io.s3.client import connected
 from mlflow_resnet.images.sources import ImageSource, directory_sources, failing_source, file_source, object_source
+from mlflow_resnet.io.s3.client import connected
+from mlflow_resnet.io.text.places import is_remote, local_path
 from mlflow_resnet.scoring.over_http.guard import Guard, is_serving
 from mlflow_resnet.scoring.sentences import COLUMNS_CANNOT_BE_USED, NUMBERS_CANNOT_BE_USED
-from mlflow_resnet.io.text.places import is_remote, local_path
 
 DATA_URI = re.compile(rb"data:[^,]{0,100};base64,")
 MAX_ENCODED_BYTES = MAX_IMAGE_BYTES * 4 // 3 * 79 // 76 + 1024  # base64 with line breaks and a prefix

@@ -17,8 +17,8 @@ from typing import Any
 import pandas as pd
 
 from mlflow_resnet.options import unknown_params
-from mlflow_resnet.scoring.over_http.guard import is_serving
 from mlflow_resnet.scoring.inputs import as_table, image_column
+from mlflow_resnet.scoring.over_http.guard import is_serving
 
 LOADER = "mlflow_resnet.flavor"  # `flavor.__name__`, by which MLflow tells whose model it is
 

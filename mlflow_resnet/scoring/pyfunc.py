@@ -18,11 +18,11 @@ from mlflow_resnet.images.sources import ImageSource
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.prediction import LABEL, Prediction, Predictor
 from mlflow_resnet.options import PredictOptions, predict_options
-from mlflow_resnet.scoring.over_http.admission import CALL, Admission
 from mlflow_resnet.scoring.frame import ERROR, EXPLANATION, scored_frame
+from mlflow_resnet.scoring.inputs import image_sources, number_of_images
+from mlflow_resnet.scoring.over_http.admission import CALL, Admission
 from mlflow_resnet.scoring.over_http.guard import Guard, current_guard, is_serving
 from mlflow_resnet.scoring.over_http.hosting import is_mlflows_server, take_requests_at_once
-from mlflow_resnet.scoring.inputs import image_sources, number_of_images
 from mlflow_resnet.scoring.over_http.merging import MergedForward
 
 MOST_WARM_UP_SECONDS = 60.0

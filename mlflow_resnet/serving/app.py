@@ -16,8 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlflow_resnet.options import ServeOptions
 from mlflow_resnet.registry.versions import alias_of
-from mlflow_resnet.scoring.over_http import guard
-from mlflow_resnet.scoring.over_http import hosting
+from mlflow_resnet.scoring.over_http import guard, hosting
 from mlflow_resnet.serving.connections import complain_seldom
 from mlflow_resnet.serving.current import CurrentVersion
 from mlflow_resnet.serving.intake import Intake

@@ -12,9 +12,9 @@ from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 
 from mlflow_resnet._version import __version__
 from mlflow_resnet.evaluation.evaluate import HEADLINE, Evaluation, name_of
-from mlflow_resnet.options import SweepOptions, TrainOptions
 from mlflow_resnet.io.text.characters import presentable
 from mlflow_resnet.io.text.markdown import code, plain
+from mlflow_resnet.options import SweepOptions, TrainOptions
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
 from mlflow_resnet.training.recipe import Recipe
 

@@ -6,15 +6,15 @@ import os
 
 from tqdm import tqdm
 
-from mlflow_resnet.io.console import is_first, say
 from mlflow_resnet.errors import listed, printable
 from mlflow_resnet.images.directories import LabeledDirectory
-from mlflow_resnet.io.parallel import default_threads
 from mlflow_resnet.images.scan import Scan, apply_policy, digest_of, scan
 from mlflow_resnet.images.sources import labeled_directory
 from mlflow_resnet.images.splitting.split import split_labeled
-from mlflow_resnet.options import EvaluateOptions, ExportOptions, PromoteOptions, TrainOptions
+from mlflow_resnet.io.console import is_first, say
+from mlflow_resnet.io.parallel import default_threads
 from mlflow_resnet.io.text.places import is_remote
+from mlflow_resnet.options import EvaluateOptions, ExportOptions, PromoteOptions, TrainOptions
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset, source_of
 from mlflow_resnet.training.distributed import processes
 

@@ -21,10 +21,10 @@ from mlflow.types import ColSpec, DataType, Schema
 from mlflow_resnet.errors import InvalidDatasetError, encodable, listed
 from mlflow_resnet.images.cells import format_cell
 from mlflow_resnet.images.directories import LabeledDirectory
-from mlflow_resnet.io.parallel import default_threads
 from mlflow_resnet.images.rules import Ignored
 from mlflow_resnet.images.scan import Scan, digest_of, scan
 from mlflow_resnet.images.sources import labeled_directory
+from mlflow_resnet.io.parallel import default_threads
 from mlflow_resnet.io.text.places import is_remote, local_path
 
 IMAGE, LABEL = "image", "label"

@@ -35,11 +35,11 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from mlflow_resnet import flavor
+from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.model.stored import FLAVOR_NAME, MODEL_SHA256, read_model
 from mlflow_resnet.registry import aliases, versions
 from mlflow_resnet.tracking.conflicts import RECORD_TAG, differing_params, find_conflict
 from mlflow_resnet.tracking.dataset import name_for_stores
-from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.tracking.run import find_run
 
 MODEL_NAME = "model"

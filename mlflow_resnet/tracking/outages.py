@@ -10,9 +10,9 @@ from typing import Any
 
 from mlflow.environment_variables import MLFLOW_RUN_ID
 
+from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.tracking.conflicts import as_logged
 from mlflow_resnet.tracking.delivery import now, run_piece
-from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.tracking.record import LAST_LOGGED, logged_epochs
 from mlflow_resnet.tracking.recorder import Outbox
 from mlflow_resnet.tracking.run import recorded_run, status_after

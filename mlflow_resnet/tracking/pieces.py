@@ -9,9 +9,9 @@ from typing import Any
 
 from mlflow_resnet.errors import CheckpointError
 from mlflow_resnet.io.reasons import one_line
-from mlflow_resnet.io.untrusted import MOST_JSON, check_fields, parse_fields, read_plain, shorten_value
 from mlflow_resnet.io.text.characters import all_encodable
 from mlflow_resnet.io.text.credentials import all_without_credentials
+from mlflow_resnet.io.untrusted import MOST_JSON, check_fields, parse_fields, read_plain, shorten_value
 
 PIECE, FILES = "piece.json", "files"
 NAME = re.compile(r"[0-9]{6,12}")  # of the folder of a piece

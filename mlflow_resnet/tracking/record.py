@@ -15,7 +15,6 @@ from mlflow.models import Model
 from PIL import Image
 
 from mlflow_resnet import flavor
-from mlflow_resnet.io.console import say
 from mlflow_resnet.errors import OutputError
 from mlflow_resnet.evaluation import report
 from mlflow_resnet.evaluation.evaluate import Evaluation
@@ -23,9 +22,10 @@ from mlflow_resnet.evaluation.figures import image_grid
 from mlflow_resnet.images.audit.findings import AuditedImage, Finding
 from mlflow_resnet.images.audit.report import write_report
 from mlflow_resnet.images.directories import evenly_spread
+from mlflow_resnet.io.console import say
+from mlflow_resnet.io.text.spreadsheets import write_csv
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.prediction import Predictor
-from mlflow_resnet.io.text.spreadsheets import write_csv
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
 from mlflow_resnet.tracking.delivery import MODEL_NAME, now
 from mlflow_resnet.tracking.recorder import Recorder

@@ -16,14 +16,13 @@ from typing import Any
 import mlflow
 from mlflow.entities import Run
 
-from mlflow_resnet.io.console import say
 from mlflow_resnet.errors import CheckpointError, NotDeliveredError, OutputError
-from mlflow_resnet.io.atomic import new_directory, synced
+from mlflow_resnet.io.atomic import new_directory, synced, write_file
+from mlflow_resnet.io.console import say
+from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.tracking.delivery import MODEL_NAME, deliver
-from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.tracking.pieces import FILES, NAME, PIECE, is_leftover, piece_of, read_piece
-from mlflow_resnet.training.checkpoints import write_file
 
 LONGEST_PAUSE = 30.0  # seconds between two tries
 

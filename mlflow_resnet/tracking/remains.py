@@ -10,9 +10,9 @@ from mlflow.entities import LifecycleStage
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from mlflow_resnet.io.console import say
+from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.registry.versions import version_of
 from mlflow_resnet.tracking.card import for_version
-from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.tracking.run import find_known, find_run
 
 

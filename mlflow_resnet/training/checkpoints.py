@@ -16,10 +16,10 @@ from typing import Any
 from safetensors import SafetensorError, torch
 from torch import Tensor
 
-from mlflow_resnet.io.console import say
 from mlflow_resnet.errors import CheckpointError, OutputError
+from mlflow_resnet.io.atomic import free_bytes, output_errors, synced, write_file
+from mlflow_resnet.io.console import say
 from mlflow_resnet.io.names import name_problem, shown
-from mlflow_resnet.io.atomic import free_bytes, output_errors, synced
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.untrusted import MOST_JSON, parse_fields, read_plain
 
@@ -178,10 +178,3 @@ def read(folder: Path) -> State:
         return State({name.removesuffix(SUFFIX): torch.load(content) for name, content in files.items()}, facts)
     except (OSError, KeyError, RecursionError, SafetensorError) as error:
         raise ValueError(one_line(error)) from None
-
-
-def write_file(path: Path, content: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())

@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlflow_resnet.io.console import say
 from mlflow_resnet.errors import OutputError
 from mlflow_resnet.evaluation.evaluate import Evaluation
+from mlflow_resnet.io.console import say
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import stage_of, stages_until
 from mlflow_resnet.options import STAGES
-from mlflow_resnet.training.distributed import processes
 from mlflow_resnet.training.best import Best
 from mlflow_resnet.training.budget import Budget
 from mlflow_resnet.training.checkpoints import CheckpointFolder, State
+from mlflow_resnet.training.distributed import processes
 from mlflow_resnet.training.epoch import EpochSoFar, Rate
 from mlflow_resnet.training.optimizer import TENSORS_KEPT
 from mlflow_resnet.training.recipe import Recipe

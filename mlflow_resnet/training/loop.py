@@ -13,9 +13,9 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from mlflow_resnet.io.console import say
 from mlflow_resnet.errors import CheckpointError, PredictionsDivergedError, TrainingDivergedError
 from mlflow_resnet.evaluation.evaluate import Evaluation, named
+from mlflow_resnet.io.console import say
 from mlflow_resnet.io.parallel import default_threads
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.model.classifier import ImageClassifier
@@ -23,16 +23,16 @@ from mlflow_resnet.model.hardware import is_out_of_memory, keep_freed_memory, us
 from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.model.precision import pick_precision
 from mlflow_resnet.options import TrainOptions
-from mlflow_resnet.training.distributed import processes
 from mlflow_resnet.training.best import Best
 from mlflow_resnet.training.budget import Budget
 from mlflow_resnet.training.checkpoints import State
 from mlflow_resnet.training.course import NETWORK, Course, EpochResult, Saving, restore_course, restore_trainer
+from mlflow_resnet.training.distributed import processes
+from mlflow_resnet.training.distributed.synchronized import synchronize_batch_norms
 from mlflow_resnet.training.input.labeled_images import LabeledImages, TrainingImages
 from mlflow_resnet.training.progress import Progress
 from mlflow_resnet.training.recipe import Recipe, phases
 from mlflow_resnet.training.stopping import Stop
-from mlflow_resnet.training.distributed.synchronized import synchronize_batch_norms
 from mlflow_resnet.training.trainer import Trainer
 from mlflow_resnet.training.work import FeatureWork, ImageWork
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from mlflow_resnet.io.console import say
 from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError
 from mlflow_resnet.evaluation.evaluate import targets_of
 from mlflow_resnet.images.cache import PreparedImages, prepared_images
 from mlflow_resnet.images.directories import LabeledDirectory
+from mlflow_resnet.io.console import say
 from mlflow_resnet.io.parallel import default_threads
 from mlflow_resnet.model.classifier import ImageClassifier, new_classifier
 from mlflow_resnet.model.preprocessing import Preprocessing

@@ -13,15 +13,15 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
-from mlflow_resnet.io.console import say
 from mlflow_resnet.errors import MlflowResnetError, OutOfMemoryError, TrainingDivergedError
+from mlflow_resnet.io.console import say
 from mlflow_resnet.model.hardware import give_back_memory, is_out_of_memory
 from mlflow_resnet.model.precision import pick_precision
 from mlflow_resnet.options import TrainOptions
-from mlflow_resnet.training.distributed import processes
 from mlflow_resnet.training.averaging import averaged
-from mlflow_resnet.training.input.labeled_images import class_weights
+from mlflow_resnet.training.distributed import processes
 from mlflow_resnet.training.epoch import EpochSoFar
+from mlflow_resnet.training.input.labeled_images import class_weights
 from mlflow_resnet.training.input.mixing import Mixing
 from mlflow_resnet.training.optimizer import build_optimizer, set_learning_rate
 from mlflow_resnet.training.progress import Progress

@@ -15,8 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mlflow_resnet.errors import SweepError, listed
 from mlflow_resnet.io.reasons import one_line
-from mlflow_resnet.options import SweepOptions, TrainOptions
 from mlflow_resnet.io.text.credentials import all_without_credentials
+from mlflow_resnet.options import SweepOptions, TrainOptions
 from mlflow_resnet.tuning.search_space import INDIFFERENT, Space
 
 HEARTBEAT_SECONDS = 10

@@ -14,21 +14,21 @@ from optuna import Study, Trial, TrialPruned
 from optuna.trial import FrozenTrial, TrialState
 
 from mlflow_resnet._version import __version__
-from mlflow_resnet.io.console import say
 from mlflow_resnet.errors import InvalidOptionsError, OutOfMemoryError, TrainingDivergedError
+from mlflow_resnet.io.console import say
+from mlflow_resnet.io.text.credentials import all_without_credentials, without_credentials
+from mlflow_resnet.io.text.spreadsheets import write_csv
 from mlflow_resnet.model.hardware import is_out_of_memory
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.options import SweepOptions, TrainOptions
 from mlflow_resnet.runs.preparation import training_on
-from mlflow_resnet.io.text.credentials import all_without_credentials, without_credentials
-from mlflow_resnet.io.text.spreadsheets import write_csv
+from mlflow_resnet.runs.training import log_beginning
 from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
 from mlflow_resnet.tracking.recorder import recorder_of
 from mlflow_resnet.tracking.run import child_run, exists
 from mlflow_resnet.training.budget import Budget
 from mlflow_resnet.training.course import EpochResult
-from mlflow_resnet.runs.training import log_beginning
 from mlflow_resnet.tuning.search_space import Space
 from mlflow_resnet.tuning.study import ended, interrupted
 

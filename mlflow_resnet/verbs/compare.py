@@ -20,6 +20,7 @@ from mlflow_resnet.evaluation.predictions import IMAGE, TRUTH
 from mlflow_resnet.evaluation.report import PREDICTIONS
 from mlflow_resnet.io.parquet.limits import ParquetLimits, check_parquet
 from mlflow_resnet.io.reasons import one_line
+from mlflow_resnet.io.text.characters import in_lines, rows_of
 from mlflow_resnet.model.prediction import LABEL
 from mlflow_resnet.tracking.delivery import CONTEXT_TAG
 from mlflow_resnet.tracking.run import exists
@@ -133,3 +134,29 @@ def shown_metrics(run: Run, context: str) -> dict[str, float]:
     names = {name: name_of(name, context) for name in HEADLINE}
     names["log_loss"] = name_of("calibration/log_loss", context)
     return {name: run.data.metrics[logged] for name, logged in names.items() if logged in run.data.metrics}
+
+
+def summarize_compare(result: RunComparison) -> str:
+    columns = result.table.drop(columns="run")
+    lines = [
+        f"{result.images} {result.context} images",
+        "",
+        *rows_of(columns),
+    ]
+    first, *others = zip(result.table["run"], result.table["name"], strict=True)
+    for (run, name), pairing in zip(others, result.pairings, strict=True):
+        lines += [
+            "",
+            f"{name} ({run}) and {first[1]} ({first[0]})",
+            f"  right: both {pairing.both}, only the former {pairing.only_second}, "
+            f"only the latter {pairing.only_first}, neither {pairing.neither}",
+            f"  accuracy {pairing.difference:+.4f}, McNemar's exact test p = {pairing.p_value:.4g}: "
+            f"{judge_pairing(pairing)}",
+        ]
+    return in_lines(lines)
+
+
+def judge_pairing(pairing: Pairing) -> str:
+    if pairing.p_value < 0.05:
+        return "hardly luck" if pairing.difference > 0 else "hardly luck, and worse"
+    return "may well be luck"

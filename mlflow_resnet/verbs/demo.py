@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow_resnet import pipeline
+from mlflow_resnet.errors import presentable
 from mlflow_resnet.images.digits import write_digits
-from mlflow_resnet.io.atomic import new_directory
 from mlflow_resnet.images.splitting.split import split
+from mlflow_resnet.io.atomic import new_directory
+from mlflow_resnet.io.text.characters import in_lines, rows_of
 from mlflow_resnet.options import DemoOptions, ScoreOptions, TrainOptions
+from mlflow_resnet.runs.training import TrainResult, summarize_train
 from mlflow_resnet.scoring.to_file.batch import ScoredFile
+from mlflow_resnet.verbs.score import score
+from mlflow_resnet.verbs.train import train
 
 TRAIN_FRACTION = 0.8
 MARKER = ".mlflow-resnet-demo"  # says that the folder is ours to replace
@@ -21,7 +25,7 @@ class DemoResult:
     """What the demo leaves."""
 
     folder: Path
-    trained: pipeline.TrainResult
+    trained: TrainResult
     scored: ScoredFile
 
 
@@ -29,11 +33,11 @@ def demo(options: DemoOptions) -> DemoResult:
     """Writes, splits, trains on, registers and scores 1,797 digits. Running it again replaces the folder."""
     folder = Path(options.output_dir)
     write_images(folder, options.random_seed)
-    trained = pipeline.train(train_options(options))
+    trained = train(train_options(options))
     held_out = ScoreOptions(
         model_uri=trained.model_uri, image_dir=str(folder / "val"), output=str(folder / "scored.csv")
     )
-    return DemoResult(folder, trained, pipeline.score(held_out))
+    return DemoResult(folder, trained, score(held_out))
 
 
 def write_images(folder: Path, random_seed: int) -> None:
@@ -63,3 +67,28 @@ def train_options(options: DemoOptions) -> TrainOptions:
         alias=options.alias,
         checkpoint_minutes=0,
     )
+
+
+PORT = 5001
+
+
+def summarize_demo(result: DemoResult, options: DemoOptions) -> str:
+    folder, model = result.folder, f"models:/{options.registered_model_name}@{options.alias}"
+    picture = sorted((folder / "val").rglob("*.png"))[0]
+    rows = in_lines(rows_of(result.scored.head.iloc[:, :4]))
+    return f"""
+{summarize_train(result.trained, options)}
+scored    {result.scored.rows} held-out images in {presentable(result.scored.path)}, which begins (first columns)
+
+{rows}
+
+Next:
+  # look at the run
+  mlflow ui --port 5000
+  # serve the champion
+  mlflow models serve --model-uri {model} --port {PORT} --env-manager local
+  # send it a picture
+  base64 < "{presentable(picture)}" | tr -d '\\n' | sed 's/.*/{{"inputs": ["&"]}}/' | \\
+    curl http://127.0.0.1:{PORT}/invocations --header 'Content-Type: application/json' --data-binary @-
+  # train on your own folder of class folders
+  mlflow-resnet train --train-dir YOUR_FOLDER --registered-model-name mine --alias champion"""

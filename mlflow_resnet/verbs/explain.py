@@ -13,21 +13,22 @@ from tqdm import tqdm
 
 from mlflow_resnet.errors import encodable
 from mlflow_resnet.evaluation.explanations import check_captum, explained
-from mlflow_resnet.io.destinations import destination
 from mlflow_resnet.images.directories import no_images
-from mlflow_resnet.io.names import name_problem
-from mlflow_resnet.io.atomic import new_directory
-from mlflow_resnet.io.own_folders import mark_own
+from mlflow_resnet.images.pictures import write_png
 from mlflow_resnet.images.rules import Ignored
 from mlflow_resnet.images.sources import ImageSource, check_directories, directory_sources, failing_source
-from mlflow_resnet.model.prediction import Prediction
-from mlflow_resnet.options import ExplainOptions
-from mlflow_resnet.pipeline import check_servers_of, load_predictor
-from mlflow_resnet.scoring.frame import ERROR, IMAGE, LABEL
+from mlflow_resnet.io.atomic import new_directory
+from mlflow_resnet.io.destinations import destination
+from mlflow_resnet.io.names import name_problem
+from mlflow_resnet.io.own_folders import mark_own
+from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.io.text.places import result_place
 from mlflow_resnet.io.text.spreadsheets import write_csv
+from mlflow_resnet.model.prediction import Prediction
+from mlflow_resnet.options import ExplainOptions
+from mlflow_resnet.scoring.frame import ERROR, IMAGE, LABEL
 from mlflow_resnet.tracking.run import attached_run_ends_with
-from mlflow_resnet.verbs.transform import write_png
+from mlflow_resnet.verbs.frame import check_servers_of, load_predictor
 
 COLUMNS = [IMAGE, LABEL, "confidence", "file", ERROR]
 INDEX_NAME = "index.csv"
@@ -93,3 +94,10 @@ def staying_inside(source: ImageSource) -> ImageSource:
     """`source`, unless what it is called in its bucket or index cannot be the name of a file here."""
     problem = name_problem(source.place)
     return failing_source(source.name, f"refused: its name {problem}", source.place) if problem else source
+
+
+def summarize_explain(result: Explained) -> str:
+    lines = [f"{result.images} images in {result.index}, each that could be read with a heat map beside it"]
+    if result.unreadable:
+        lines.append(f"{result.unreadable} of them could not be read; the column `error` says why")
+    return in_lines(lines)

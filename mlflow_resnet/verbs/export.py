@@ -9,16 +9,18 @@ from pathlib import Path
 import numpy as np
 
 from mlflow_resnet import flavor
-from mlflow_resnet.io.console import say
 from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError, InvalidModelError
 from mlflow_resnet.evaluation.calibration import log_probabilities
 from mlflow_resnet.evaluation.evaluate import evaluate
-from mlflow_resnet.io.destinations import destination
 from mlflow_resnet.images.directories import evenly_spread
+from mlflow_resnet.images.sources import check_directories, file_source, labeled_directory
 from mlflow_resnet.io.atomic import new_directory
+from mlflow_resnet.io.console import say
+from mlflow_resnet.io.destinations import destination
 from mlflow_resnet.io.own_folders import mark_own
 from mlflow_resnet.io.parallel import default_threads, map_ordered
-from mlflow_resnet.images.sources import check_directories, file_source, labeled_directory
+from mlflow_resnet.io.text.characters import in_lines
+from mlflow_resnet.io.text.places import result_place
 from mlflow_resnet.model.backends.exported import write_export
 from mlflow_resnet.model.backends.forwards import FORMATS, forward_of_files
 from mlflow_resnet.model.backends.quantized import quantize
@@ -28,14 +30,13 @@ from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.preprocessing import Preprocessing
 from mlflow_resnet.model.storage import digest_of, write_description
 from mlflow_resnet.options import ExportOptions
-from mlflow_resnet.pipeline import check_servers_of
-from mlflow_resnet.io.text.places import result_place
 from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.data import scanned_dataset
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
 from mlflow_resnet.tracking.recorder import recorder_of
 from mlflow_resnet.tracking.run import attached_run_ends_with, recorded_run
 from mlflow_resnet.tracking.server import check_servers
+from mlflow_resnet.verbs.frame import check_servers_of
 
 CALIBRATION_IMAGES = 300
 
@@ -176,3 +177,13 @@ def registered(
             registered_model_name=options.registered_model_name,
         )
     return f"models:/{options.registered_model_name}/{info.registered_model_version}"
+
+
+def summarize_export(result: Exported) -> str:
+    parity = result.parity
+    lines = [f"{parity.images} images compared with torch in fp32"]
+    lines.append(f"same label for {parity.label_agreement:.4f}")
+    lines.append(f"log probabilities differ by {parity.log_probability_difference:.2g} at most")
+    lines.append(f"accuracy {parity.accuracy:.4f} ({parity.accuracy - parity.accuracy_of_fp32:+.4f})")
+    lines.append(f"model     {result.path}")
+    return in_lines(lines + ([f"registry  {result.model_uri}"] if result.model_uri else []))

@@ -10,16 +10,17 @@ import mlflow
 import pandas as pd
 from tqdm import tqdm
 
-from mlflow_resnet.io.console import say
 from mlflow_resnet.evaluation.figures import learning_rate_figure
+from mlflow_resnet.io.console import say
+from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.options import FindLrOptions
 from mlflow_resnet.runs.preparation import check, prepared
+from mlflow_resnet.runs.training import all_params, log_beginning
 from mlflow_resnet.tracking.recorder import recorder_of
 from mlflow_resnet.tracking.run import attached_run_ends_with, recorded_run
 from mlflow_resnet.training.rate_test import RatePoint, Suggestion, rate_points, suggest
 from mlflow_resnet.training.recipe import phases
-from mlflow_resnet.runs.training import all_params, log_beginning
 
 
 @dataclass(frozen=True)
@@ -77,3 +78,14 @@ def log_test(points: Sequence[RatePoint], suggestion: Suggestion) -> None:
     mlflow.log_metrics(
         {"suggested_learning_rate": suggestion.tenth_of_minimum, "steepest_learning_rate": suggestion.steepest}
     )
+
+
+def summarize_find_lr(result: LearningRateTest) -> str:
+    suggestion, last = result.suggestion, result.points[-1]
+    lines = [f"suggested learning rate {suggestion.tenth_of_minimum:.2g}, a tenth of that with the lowest loss"]
+    lines.append(f"the loss falls fastest at {suggestion.steepest:.2g}")
+    lines.append(f"tested    {result.strategy}, {last.step} steps up to {last.learning_rate:.2g}")
+    lines.append(f"run       {result.run_id}, learning_rate_test.png")
+    if suggestion.note:
+        lines.append(f"note      {suggestion.note}")
+    return in_lines(lines)

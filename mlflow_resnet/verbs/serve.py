@@ -16,8 +16,8 @@ import uvicorn
 from mlflow.exceptions import MlflowException
 from starlette.applications import Starlette
 
-from mlflow_resnet.io.console import say
 from mlflow_resnet.errors import InvalidOptionsError
+from mlflow_resnet.io.console import say
 from mlflow_resnet.io.parallel import default_threads
 from mlflow_resnet.options import ServeOptions
 from mlflow_resnet.registry.versions import resolve, uri_of

@@ -13,18 +13,19 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from mlflow_resnet.errors import InvalidOptionsError, listed, printable
+from mlflow_resnet.errors import LISTED, InvalidOptionsError, listed, printable
 from mlflow_resnet.evaluation.galleries import WRONG, mosaic, tile
 from mlflow_resnet.evaluation.report import picture
 from mlflow_resnet.images.directories import no_images
 from mlflow_resnet.images.rules import Ignored
 from mlflow_resnet.images.sources import ImageSource, check_directories, directory_sources
+from mlflow_resnet.io.text.characters import in_lines, rows_of
 from mlflow_resnet.model.prediction import Prediction, Predictor
 from mlflow_resnet.options import ShadowOptions
-from mlflow_resnet.pipeline import check_servers_of, load_predictor
 from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.recorder import recorder_of
 from mlflow_resnet.tracking.run import attached_run_ends_with, recorded_run
+from mlflow_resnet.verbs.frame import check_servers_of, load_predictor
 
 FOLDER = "shadow"
 DISAGREEMENTS, CHANGES, GALLERY = "disagreements.parquet", "changes.json", "disagreements.png"
@@ -193,3 +194,16 @@ def metrics_of(result: Shadowed) -> dict[str, float]:
         "shadow/unreadable": result.unreadable,
         "shadow/disagreements": len(result.table),
     }
+
+
+def summarize_shadow(result: Shadowed) -> str:
+    """How far the two agree, and the answers that both were surest of."""
+    lines = [
+        f"agreement {result.agreement:.4f} on {result.images} images, {len(result.table)} get another label",
+        f"confidence of the champion {result.confidences[0]:.4f}, of the challenger {result.confidences[1]:.4f}",
+    ]
+    if result.unreadable:
+        lines.append(f"{result.unreadable} images could not be read")
+    if len(result.table):
+        lines += ["", *rows_of(result.table.head(LISTED)), ""]
+    return in_lines([*lines, f"table and pictures are in shadow/ of run {result.run_id}"])

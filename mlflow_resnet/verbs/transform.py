@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
@@ -16,24 +16,29 @@ from pathlib import Path
 from typing import Any
 
 from torchvision.transforms import v2
+from tqdm import tqdm
 
 from mlflow_resnet.errors import InvalidImageError, InvalidOptionsError, listed
-from mlflow_resnet.images.conversion.changes import make_unique
 from mlflow_resnet.images.conversion.entries import Entry, folder_entries, stored_entries
 from mlflow_resnet.images.decoding.decode import decode
-from mlflow_resnet.io.destinations import destination
-from mlflow_resnet.images.directories import no_images
 from mlflow_resnet.images.decoding.encode import png_of
-from mlflow_resnet.io.names import name_problem, path_below
-from mlflow_resnet.io.atomic import check_outside, new_directory, output_errors
+from mlflow_resnet.images.directories import no_images
+from mlflow_resnet.images.pictures import write_png
+from mlflow_resnet.images.rules import Ignored
+from mlflow_resnet.images.sources import check_directories
+from mlflow_resnet.io.atomic import check_outside, new_directory
+from mlflow_resnet.io.destinations import destination
+from mlflow_resnet.io.names import name_problem
 from mlflow_resnet.io.parallel import default_threads, map_ordered
 from mlflow_resnet.io.reasons import one_line, os_reason
-from mlflow_resnet.images.rules import Ignored
+from mlflow_resnet.io.text.characters import in_lines
+from mlflow_resnet.io.text.places import is_remote
 from mlflow_resnet.model.preprocessing import to_array, to_tensor
 from mlflow_resnet.options import TransformOptions
-from mlflow_resnet.io.text.places import is_remote
+from mlflow_resnet.tracking.run import attached_run_ends_with
 from mlflow_resnet.training.input.augmentation import Steps, build
 from mlflow_resnet.training.input.randomness import Seeded
+from mlflow_resnet.verbs.frame import list_left_out
 
 FIXED = ("Resize", "CenterCrop", "Pad", "Grayscale")  # the same for every picture; inference has only these
 RANDOM = (
@@ -67,7 +72,7 @@ class Transformed:
     steps: list[str]
 
 
-def transform(options: TransformOptions, on_image: Callable[[], object] = lambda: None) -> Transformed:
+def transform(options: TransformOptions) -> Transformed:
     """Writes every image below a directory as the PNG that a list of transformations makes of it.
 
     Folders and names stay, but for the suffix. What is random is drawn from the seed and the image's name.
@@ -77,27 +82,33 @@ def transform(options: TransformOptions, on_image: Callable[[], object] = lambda
         InvalidDatasetError: if there are no images.
         OutputError: if the directory cannot be written.
     """
-    steps = read_steps(Path(options.transformation)) if options.transformation else DESIGNER
-    if options.mode == "inference":
-        steps = [step for step in steps if step[0] in FIXED]
-    apply = partial(transformed, composed(steps), options.random_seed)
-    if not is_remote(options.image_dir) and not is_remote(options.output_dir):
-        check_outside(options.image_dir, options.output_dir)
-    ignored, unreadable, taken = Counter[str](), dict[str, str](), set[str]()
-    if is_remote(options.image_dir):
-        entries = stored_entries(options.image_dir, ignored)
-    else:
-        entries = folder_entries(options.image_dir, ignored, options.follow_links)
-    with destination(options.output_dir) as place, new_directory(place) as folder:
-        for entry, result in map_ordered(apply, entries, options.num_workers or default_threads()):
-            if isinstance(result, str):
-                unreadable[entry.source] = result
-            else:
-                write_png(folder, entry.name, result, taken)
-            on_image()
-        if not taken:
-            raise no_images(options.image_dir, Ignored(**ignored))
-    return Transformed(len(taken), unreadable, [name for name, _ in steps])
+    with attached_run_ends_with():
+        check_directories(options.image_dir)
+        steps = read_steps(Path(options.transformation)) if options.transformation else DESIGNER
+        if options.mode == "inference":
+            steps = [step for step in steps if step[0] in FIXED]
+        apply = partial(transformed, composed(steps), options.random_seed)
+        if not is_remote(options.image_dir) and not is_remote(options.output_dir):
+            check_outside(options.image_dir, options.output_dir)
+        ignored, unreadable, taken = Counter[str](), dict[str, str](), set[str]()
+        if is_remote(options.image_dir):
+            entries = stored_entries(options.image_dir, ignored)
+        else:
+            entries = folder_entries(options.image_dir, ignored, options.follow_links)
+        with (
+            tqdm(desc="transforming", unit="img", leave=False, disable=None) as bar,
+            destination(options.output_dir) as place,
+            new_directory(place) as folder,
+        ):
+            for entry, result in map_ordered(apply, entries, options.num_workers or default_threads()):
+                if isinstance(result, str):
+                    unreadable[entry.source] = result
+                else:
+                    write_png(folder, entry.name, result, taken)
+                bar.update()
+            if not taken:
+                raise no_images(options.image_dir, Ignored(**ignored))
+        return Transformed(len(taken), unreadable, [name for name, _ in steps])
 
 
 def transformed(apply: v2.Transform, seed: int, entry: Entry) -> tuple[Entry, bytes | str]:
@@ -113,20 +124,6 @@ def transformed(apply: v2.Transform, seed: int, entry: Entry) -> tuple[Entry, by
         return entry, error.message
     except ValueError as error:  # a random crop larger than the image
         return entry, one_line(error)
-
-
-def write_png(folder: Path, name: str, content: bytes, taken: set[str]) -> str:
-    """Writes a PNG below `folder` and returns its name: `name` but for the suffix, with a number if that is taken.
-
-    Raises:
-        OutputError: if it cannot be written.
-    """
-    file = make_unique(f"{name.rpartition('.')[0]}.png", taken)
-    path = path_below(folder, file)
-    with output_errors(path):  # a folder may be called like a file, but for the suffix
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    return file
 
 
 def read_steps(path: Path) -> Steps:
@@ -169,3 +166,8 @@ def built(steps: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[v2.Transform 
             yield build(name, arguments)
         except (TypeError, ValueError) as error:
             yield f"transformation {name} does not take {arguments} ({one_line(error)})"
+
+
+def summarize_transform(result: Transformed, output_dir: str) -> str:
+    first = f"{result.images} images in {output_dir}: {', '.join(result.steps) or 'as they were'}"
+    return in_lines([first, *list_left_out(result.unreadable)])

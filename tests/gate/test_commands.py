@@ -11,8 +11,8 @@ from gate_server import Gate
 from helpers import TINY, flags, how_it_ends, run_main
 
 import mlflow_resnet
-from mlflow_resnet.champions import promote
 from mlflow_resnet.options import PromoteOptions
+from mlflow_resnet.verbs.promote import promote
 
 
 @pytest.fixture(scope="module")

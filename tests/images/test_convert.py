@@ -21,15 +21,15 @@ from PIL import Image
 from proxy import faulty
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError, OutputError, StoreUnreachableError
-from mlflow_resnet.images.decoding import decode
 from mlflow_resnet.images.conversion import archives
 from mlflow_resnet.images.conversion import convert as converting
 from mlflow_resnet.images.conversion.convert import convert
+from mlflow_resnet.images.decoding import decode
 from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.images.index import read_index
-from mlflow_resnet.io.names import shown
 from mlflow_resnet.images.rules import Ignored
 from mlflow_resnet.images.sources import directory_sources
+from mlflow_resnet.io.names import shown
 
 GOOD = encoded(photo(4, 3), "PNG")
 Files = dict[str, bytes]

@@ -13,9 +13,9 @@ from helpers import COLORS, TINY, run_main, write_class_folders
 
 from mlflow_resnet.images.conversion.convert import convert
 from mlflow_resnet.images.directories import list_labeled
-from mlflow_resnet.io.own_folders import MARKER
 from mlflow_resnet.images.rules import Ignored
 from mlflow_resnet.images.sources import labeled_directory, places
+from mlflow_resnet.io.own_folders import MARKER
 
 Write = Callable[..., Path]
 RUN, MODEL = "0/0123456789abcdef0123456789abcdef", "0/models/m-0123456789abcdef0123456789abcdef"

@@ -7,8 +7,8 @@ import threading
 from made_images import encoded, photo
 
 from mlflow_resnet.images.decoding import decode as decoding
-from mlflow_resnet.io import parallel
 from mlflow_resnet.images.decoding.decode import BYTES_PER_PIXEL, decoded
+from mlflow_resnet.io import parallel
 from mlflow_resnet.io.room import Room
 
 PICTURE = encoded(photo(100, 100), "PNG")

@@ -16,10 +16,10 @@ from mlflow_resnet.errors import (
     ObjectUnreadableError,
 )
 from mlflow_resnet.images.directories import list_labeled
+from mlflow_resnet.images.sources import directory_sources, labeled_directory, local_file
 from mlflow_resnet.io.s3.client import connected
 from mlflow_resnet.io.s3.listing import objects
 from mlflow_resnet.io.s3.location import located
-from mlflow_resnet.images.sources import directory_sources, labeled_directory, local_file
 
 
 @pytest.fixture

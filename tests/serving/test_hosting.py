@@ -59,9 +59,8 @@ def test_workers_are_counted_in_the_command(command, workers):
 
 
 def test_workers_of_mlflows_server_share_the_cores():
-    shared = (
-        "from mlflow_resnet.scoring.over_http.hosting import *; share_cores(); print(default_threads(), torch.get_num_threads())"
-    )
+    shared = "from mlflow_resnet.scoring.over_http.hosting import *; share_cores(); "
+    shared += "print(default_threads(), torch.get_num_threads())"
     environment = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", WORLD_SIZE)}
     process = subprocess.run(
         [sys.executable, "-c", shared, "--workers", "2"], capture_output=True, text=True, check=True, env=environment

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from helpers import run_main, write_picture
 
-from mlflow_resnet.io import console
 from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError
+from mlflow_resnet.io import console
 from mlflow_resnet.io.reasons import MOST, one_line
 from mlflow_resnet.io.text.characters import all_encodable, encodable, presentable, printable
 
@@ -133,7 +133,7 @@ def test_names_of_files_reach_the_terminal_in_no_command(tmp_path: Path) -> None
 def test_an_error_of_the_machine_is_one_line_and_one_of_ours_a_trace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mlflow_resnet import curation
+    from mlflow_resnet.verbs import convert
 
     def broken(error: Exception) -> object:
         def convert(options: object) -> None:
@@ -142,11 +142,11 @@ def test_an_error_of_the_machine_is_one_line_and_one_of_ours_a_trace(
         return convert
 
     arguments = ("convert", "--source", tmp_path, "--output-dir", tmp_path / "out")
-    monkeypatch.setattr(curation, "convert", broken(PermissionError(13, "no", "/etc/a\nb")))
+    monkeypatch.setattr(convert, "convert", broken(PermissionError(13, "no", "/etc/a\nb")))
     done = run_main(*arguments)
     assert done.returncode == 2
     assert done.stderr == "mlflow-resnet: /etc/a\\nb: permission denied\n"
-    monkeypatch.setattr(curation, "convert", broken(KeyError("a mistake in this program")))
+    monkeypatch.setattr(convert, "convert", broken(KeyError("a mistake in this program")))
     with pytest.raises(KeyError):
         run_main(*arguments)
     assert sys.argv[0] != "mlflow-resnet"

@@ -12,12 +12,12 @@ from helpers import run_main
 from mlflow_resnet.errors import InvalidModelError, MlflowResnetError, ServerUnreachableError
 from mlflow_resnet.images.conversion.convert import convert
 from mlflow_resnet.images.index import read_index
+from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.s3.location import located
+from mlflow_resnet.io.text.credentials import all_without_credentials, without_credentials
 from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.runs.folder import ROOT, TrainingFolder, as_given, default_folder, digest_of, identity_of
-from mlflow_resnet.io.text.credentials import all_without_credentials, without_credentials
-from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.tracking.recorder import Outbox
 
 SECRET = "s3cr3t"

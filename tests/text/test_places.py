@@ -8,16 +8,16 @@ from helpers import write_picture
 
 from mlflow_resnet import flavor
 from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError, InvalidOptionsError, OutputError
-from mlflow_resnet.io.cache_folder import private_cache
 from mlflow_resnet.images.conversion.convert import convert
-from mlflow_resnet.io.atomic import new_directory, new_file
 from mlflow_resnet.images.sources import check_directories, local_file
+from mlflow_resnet.io.atomic import new_directory, new_file
+from mlflow_resnet.io.cache_folder import private_cache
+from mlflow_resnet.io.text.places import local_path, place_problem, result_place
 from mlflow_resnet.options import AuditOptions, ConvertOptions, DemoOptions, ScoreOptions, SplitOptions, TrainOptions
 from mlflow_resnet.runs.folder import opened_folder
-from mlflow_resnet.scoring.over_http.guard import Guard
 from mlflow_resnet.scoring.inputs import image_sources
+from mlflow_resnet.scoring.over_http.guard import Guard
 from mlflow_resnet.scoring.to_file.lists import ImageList
-from mlflow_resnet.io.text.places import local_path, place_problem, result_place
 from mlflow_resnet.tracking.dataset import from_image_directory
 
 

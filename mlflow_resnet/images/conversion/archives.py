@@ -17,9 +17,10 @@ from typing import IO, BinaryIO, cast
 
 from mlflow_resnet.errors import InvalidDatasetError, printable
 from mlflow_resnet.images.decoding.decode import MAX_IMAGE_BYTES
+from mlflow_resnet.images.rules import file_kind
+from mlflow_resnet.io.names import is_hidden
 from mlflow_resnet.io.own_folders import is_artifact
 from mlflow_resnet.io.reasons import one_line
-from mlflow_resnet.images.rules import file_kind, is_hidden
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2")
 MAX_ARCHIVE_BYTES = 100 * 2**30  # of all members, unpacked

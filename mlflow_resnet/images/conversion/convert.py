@@ -39,11 +39,12 @@ from mlflow_resnet.images.decoding.decode import MAX_IMAGE_BYTES, decode, usual_
 from mlflow_resnet.images.directories import no_images
 from mlflow_resnet.images.index import REFERENCE, SOURCE, TRANSFER, IndexRow, read_index, write_index
 from mlflow_resnet.images.layout import Layout
-from mlflow_resnet.io.names import path_below
+from mlflow_resnet.images.rules import Ignored, is_image
 from mlflow_resnet.io.atomic import check_outside, resumable_directory
+from mlflow_resnet.io.names import path_below
+from mlflow_resnet.io.own_folders import INDEX_NAME, LEFT_OUT_NAME
 from mlflow_resnet.io.parallel import default_threads, map_ordered
 from mlflow_resnet.io.reasons import os_reason
-from mlflow_resnet.images.rules import INDEX_NAME, LEFT_OUT_NAME, Ignored, is_image
 from mlflow_resnet.io.text.characters import is_utf8
 from mlflow_resnet.io.text.credentials import without_credentials
 from mlflow_resnet.io.text.spreadsheets import QUOTED, write_csv

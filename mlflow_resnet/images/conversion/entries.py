@@ -19,8 +19,8 @@ from mlflow_resnet.images.conversion.tables import TABLE_SUFFIXES, Columns, List
 from mlflow_resnet.images.decoding.decode import MAX_IMAGE_BYTES, read_bytes
 from mlflow_resnet.images.directories import Walk
 from mlflow_resnet.images.layout import Layout
-from mlflow_resnet.io.names import name_problem, shown, text_problem
 from mlflow_resnet.images.sources import TOO_LARGE, local_file, read_object, stored_images
+from mlflow_resnet.io.names import name_problem, shown, text_problem
 from mlflow_resnet.io.text.credentials import without_credentials
 from mlflow_resnet.io.text.places import S3, is_remote, local_path, place_problem
 

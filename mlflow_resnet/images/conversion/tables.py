@@ -19,7 +19,6 @@ from mlflow_resnet.images.cells import (
     unwrap_cell,
 )
 from mlflow_resnet.images.conversion.hugging_face import find_features, read_class_names, read_features
-from mlflow_resnet.io.names import shown
 from mlflow_resnet.images.parquet_rows import (
     Row,
     check_image_column,
@@ -29,8 +28,9 @@ from mlflow_resnet.images.parquet_rows import (
     read_parquet_rows,
     read_parquet_schema,
 )
-from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.images.rules import is_image
+from mlflow_resnet.io.names import shown
+from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.text.rows import describe_encoding, open_text, read_bounded_lines, read_bounded_rows
 from mlflow_resnet.io.text.spreadsheets import is_ours, unquote
 

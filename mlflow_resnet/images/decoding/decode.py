@@ -33,8 +33,8 @@ from mlflow_resnet.errors import InvalidImageError
 from mlflow_resnet.images.decoding.colors import loaded, rgb
 from mlflow_resnet.images.decoding.cost import check_structure, check_work
 from mlflow_resnet.images.decoding.kinds import describe_content
-from mlflow_resnet.io.memory import available_memory
 from mlflow_resnet.images.decoding.orientation import Region, as_stored, orientation_of, swapped, turned
+from mlflow_resnet.io.memory import available_memory
 from mlflow_resnet.io.reasons import one_line, os_reason
 from mlflow_resnet.io.room import Room
 

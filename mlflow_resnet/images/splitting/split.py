@@ -18,18 +18,18 @@ from mlflow_resnet.errors import (
     printable,
 )
 from mlflow_resnet.images.decoding.decode import decode, read_bytes
-from mlflow_resnet.io.destinations import destinations
 from mlflow_resnet.images.directories import LabeledDirectory
-from mlflow_resnet.io.names import path_below
-from mlflow_resnet.io.atomic import check_apart, new_directory, output_errors
-from mlflow_resnet.io.parallel import default_threads
-from mlflow_resnet.io.reasons import os_reason
 from mlflow_resnet.images.sources import labeled_directory
 from mlflow_resnet.images.splitting.connected import connected, equal_pairs
 from mlflow_resnet.images.splitting.grouped import split_groups
 from mlflow_resnet.images.splitting.groups import groups_of
 from mlflow_resnet.images.splitting.sizes import Sizes
 from mlflow_resnet.images.splitting.stratified import check_counts, split_indices
+from mlflow_resnet.io.atomic import check_apart, new_directory, output_errors
+from mlflow_resnet.io.destinations import destinations
+from mlflow_resnet.io.names import path_below
+from mlflow_resnet.io.parallel import default_threads
+from mlflow_resnet.io.reasons import os_reason
 
 
 def split(

@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 
 from mlflow_resnet.errors import InvalidTableError
 from mlflow_resnet.io.memory import size_in_words
-from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.parquet.thrift import EndsTooEarlyError, Long, Struct, ThriftError, read_struct
+from mlflow_resnet.io.reasons import one_line
 
 MAX_FOOTER_BYTES = 2 * 2**20  # a thousand times what a table with the columns of an index has
 MAX_COLUMNS, MAX_DEPTH = 1000, 50  # Arrow's reader calls itself for each level

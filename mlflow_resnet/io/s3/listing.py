@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from mlflow_resnet.errors import InvalidDatasetError, listed, printable
-from mlflow_resnet.io.names import leads_out, name_problem
-from mlflow_resnet.io.own_folders import is_artifact
-from mlflow_resnet.images.rules import file_kind, is_hidden
+from mlflow_resnet.io.names import name_problem
 from mlflow_resnet.io.s3.client import patiently
 from mlflow_resnet.io.s3.location import Location
 
@@ -70,19 +67,6 @@ def listing(client: Any, location: Location, prefix: str) -> Iterator[StoredObje
         if not page.get("IsTruncated"):
             return
         following = {"ContinuationToken": page["NextContinuationToken"]}
-
-
-def images_among(found: Iterable[StoredObject], ignored: Counter[str]) -> Iterator[StoredObject]:
-    """The images, by our rules for files; `ignored` counts the others by the fields of `Ignored`."""
-    for each in found:
-        if any(map(is_hidden, each.name.split("/"))) and not leads_out(each.name):
-            ignored["hidden"] += 1
-        elif is_artifact(each.name):
-            ignored["own"] += 1
-        elif (kind := file_kind(each.name)) != "image":
-            ignored[kind] += 1
-        else:
-            yield each
 
 
 def check_names(uri: str, found: Iterable[StoredObject]) -> None:

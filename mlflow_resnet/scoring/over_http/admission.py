@@ -17,8 +17,8 @@ from functools import partial
 from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
 
 from mlflow_resnet.errors import InvalidOptionsError, MlflowResnetError, ServerBusyError
-from mlflow_resnet.io.parallel import batched
 from mlflow_resnet.images.sources import ImageSource
+from mlflow_resnet.io.parallel import batched
 from mlflow_resnet.model.prediction import Prediction
 
 MARGIN = 0.8  # of the time of a request that may be planned: the pace is an estimate

@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlflow_resnet.errors import OutputError
-from mlflow_resnet.io.parallel import ahead
 from mlflow_resnet.images.sources import ImageSource
+from mlflow_resnet.io.parallel import ahead
+from mlflow_resnet.io.text.places import result_place
+from mlflow_resnet.io.text.spreadsheets import QUOTED, write_csv
 from mlflow_resnet.model.prediction import Prediction, Predictor
 from mlflow_resnet.scoring.frame import LABEL, scored_frame, text_columns
 from mlflow_resnet.scoring.to_file.parts import ROWS_PER_PART, Parts
 from mlflow_resnet.scoring.to_file.reasons import Reason, Reasons
-from mlflow_resnet.io.text.places import result_place
-from mlflow_resnet.io.text.spreadsheets import QUOTED, write_csv
 
 SECONDS_PER_PART = 5.0
 BATCHES_AHEAD = 2

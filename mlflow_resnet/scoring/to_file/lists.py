@@ -20,7 +20,6 @@ from mlflow_resnet.images.cells import (
     unwrap_cell,
 )
 from mlflow_resnet.images.decoding.decode import MAX_IMAGE_BYTES
-from mlflow_resnet.io.parallel import map_ordered
 from mlflow_resnet.images.parquet_rows import (
     check_image_column,
     find_image_columns,
@@ -28,16 +27,17 @@ from mlflow_resnet.images.parquet_rows import (
     read_parquet_rows,
     read_parquet_schema,
 )
-from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.images.rules import is_image
+from mlflow_resnet.images.sources import TOO_LARGE, ImageSource, failing_source, file_source, local_file, object_source
+from mlflow_resnet.io.parallel import map_ordered
+from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.s3.client import connected
 from mlflow_resnet.io.s3.transfer import THREADS
-from mlflow_resnet.images.sources import TOO_LARGE, ImageSource, failing_source, file_source, local_file, object_source
-from mlflow_resnet.io.text.rows import describe_encoding, open_text, read_bounded_lines, read_bounded_rows
-from mlflow_resnet.scoring.inputs import NO_URLS, URL
 from mlflow_resnet.io.text.credentials import without_credentials
 from mlflow_resnet.io.text.places import is_remote
+from mlflow_resnet.io.text.rows import describe_encoding, open_text, read_bounded_lines, read_bounded_rows
 from mlflow_resnet.io.text.spreadsheets import is_ours, unquote
+from mlflow_resnet.scoring.inputs import NO_URLS, URL
 
 COLUMNS = ("image", "path")
 Cell = str | bytes

@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from mlflow_resnet.io.console import say
 from mlflow_resnet.errors import OutputError, listed
 from mlflow_resnet.io.atomic import new_file, output_errors, synced
+from mlflow_resnet.io.console import say
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.untrusted import build_record, parse_fields
 

@@ -10,8 +10,8 @@ from threading import Event, Thread
 
 from tqdm import tqdm
 
-from mlflow_resnet.io.console import progress_stream, say
 from mlflow_resnet.errors import MlflowResnetError
+from mlflow_resnet.io.console import progress_stream, say
 
 SECONDS_PER_LINE = 60.0
 SECONDS_BEFORE_COUNTING = 5.0  # a short call does not pay for a second listing

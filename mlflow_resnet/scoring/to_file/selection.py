@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from mlflow_resnet.errors import InvalidDatasetError
 from mlflow_resnet.images.sources import ImageSource, check_directories, directory_sources, places
+from mlflow_resnet.io.text.places import is_remote
 from mlflow_resnet.model.storage import sha256_of
 from mlflow_resnet.scoring.to_file.lists import ImageList, is_list
-from mlflow_resnet.io.text.places import is_remote
 
 
 @dataclass(frozen=True)

@@ -1,30 +1,28 @@
-"""Who is champion: measuring and promoting a version, rolling back, and what happened before."""
+"""Moves an alias to a version that was measured to be no worse."""
 
 from __future__ import annotations
 
 import math
-import shlex
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from mlflow_resnet.errors import ClassMismatchError, InvalidModelError, PromotionRefusedError
+from mlflow_resnet.errors import ClassMismatchError
 from mlflow_resnet.evaluation.evaluate import Evaluation
 from mlflow_resnet.evaluation.evaluate import evaluate as evaluate_images
 from mlflow_resnet.evaluation.pairing import hits_paired
 from mlflow_resnet.images.sources import check_directories
-from mlflow_resnet.model.stored import MODEL_SHA256
-from mlflow_resnet.options import PromoteOptions, RollbackOptions
-from mlflow_resnet.pipeline import load_predictor
+from mlflow_resnet.io.text.characters import in_lines
+from mlflow_resnet.options import PromoteOptions
 from mlflow_resnet.registry import aliases, evidence, promotion, versions
 from mlflow_resnet.registry.evidence import Evidence, MeasuredChampion
-from mlflow_resnet.registry.history import ROLLBACK, Entry, champions, entries, newest, shown
 from mlflow_resnet.tracking.data import scanned_dataset
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
 from mlflow_resnet.tracking.run import attached_run_ends_with
 from mlflow_resnet.tracking.server import check_servers
+from mlflow_resnet.verbs.frame import describe_gate, load_predictor
 
 
 @dataclass(frozen=True)
@@ -44,23 +42,6 @@ class Measured:
     @property
     def metrics(self) -> dict[str, float]:
         return {name: value for name, value in self.evaluation.metrics.items() if math.isfinite(value)}
-
-
-@dataclass(frozen=True)
-class Champion:
-    """The version that has an alias.
-
-    Attributes:
-        since: the entry of the history that made it champion; None if it was made so by other means.
-        evidence: why, if that is known.
-        is_guarded: whether a gate in the server decides who becomes champion.
-    """
-
-    version: ModelVersion
-    alias: str
-    since: Entry | None
-    evidence: Evidence | None
-    is_guarded: bool
 
 
 def promote(options: PromoteOptions) -> promotion.Comparison:
@@ -155,77 +136,9 @@ def signed_if_possible(proof: Evidence) -> Evidence:
     return evidence.signed(proof, key) if key else proof
 
 
-def rollback(options: RollbackOptions) -> aliases.Move:
-    """Points the alias to the champion before the present one.
-
-    Raises:
-        PromotionRefusedError: if the history knows of none, the version is gone, a gate refuses, or somebody else moves
-            the alias meanwhile.
-    """
-    with attached_run_ends_with():
-        check_servers(registry=True)
-        model = versions.registered_model(options.name)
-        now = aliases.version_with(model, options.alias)
-        path = champions(entries(model.tags, options.alias))
-        if now is None or now not in path:
-            raise no_way_back(options.name, options.alias, f"the history does not know {shown(now)}, which has it")
-        earlier = path[: len(path) - 1 - path[::-1].index(now)]
-        if not earlier:
-            raise no_way_back(options.name, options.alias, f"there was no champion before {shown(now)}")
-        version = ready(options.name, earlier[-1], options.alias)
-        logged = versions.logged_model_of(version)
-        digest = logged.params.get(MODEL_SHA256, "") if logged else ""
-        move = aliases.Move(options.name, options.alias, now, earlier[-1], ROLLBACK, digest)
-        aliases.move_alias(move)
-    return move
-
-
-def no_way_back(name: str, alias: str, problem: str) -> PromotionRefusedError:
-    return PromotionRefusedError(
-        f"@{alias} of {name} stays where it is: {problem}. `mlflow-resnet history --name {shlex.quote(name)}` shows "
-        "what happened; promote a version instead."
-    )
-
-
-def ready(name: str, version: int, alias: str) -> ModelVersion:
-    """The version, if it is there and can be loaded."""
-    try:
-        found = versions.resolve(f"models:/{name}/{version}")
-    except InvalidModelError:
-        raise no_way_back(name, alias, f"version {version}, the champion before, was deleted") from None
-    if found.status != "READY":
-        raise no_way_back(name, alias, f"version {version}, the champion before, is {found.status}, not READY")
-    return found
-
-
-def history(name: str, alias: str = "") -> list[Entry]:
-    """The moves of an alias, or of all of them, oldest first.
-
-    Raises:
-        InvalidModelError: if there is no such registered model.
-    """
-    check_servers(registry=True)
-    return entries(versions.registered_model(name).tags, alias or None)
-
-
-def champion(name: str, alias: str = "champion") -> Champion:
-    """The version that has the alias, and why.
-
-    Raises:
-        InvalidModelError: if there is no such registered model, or no version with the alias.
-    """
-    check_servers(registry=True)
-    version = versions.resolve(f"models:/{name}@{alias}")
-    model = versions.registered_model(name)
-    last = newest(model.tags, alias)
-    since = last if last and last.after == int(version.version) else None
-    return Champion(version, alias, since, proof_in(version, since), aliases.has_gate(model, alias))
-
-
-def proof_in(version: ModelVersion, since: Entry | None) -> Evidence | None:
-    """The evidence that a version was made champion with, if it can be read."""
-    text = version.tags.get(since.evidence, "") if since and since.evidence else ""
-    try:
-        return evidence.from_older_text(text) if text else None
-    except evidence.EvidenceError:
-        return None
+def summarize_promote(result: promotion.Comparison, options: PromoteOptions) -> str:
+    version = f"models:/{result.candidate.name}/{result.candidate.version}"
+    if options.measure_only:
+        signed = "signed" if result.evidence.signature else "not signed"
+        return in_lines([str(result), f"{version} has the evidence ({signed}); @{options.alias} stays where it is"])
+    return in_lines([str(result), f"@{options.alias} now points to {version}", describe_gate(result.is_guarded)])

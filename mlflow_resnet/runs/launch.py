@@ -23,8 +23,8 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from mlflow_resnet.io.console import is_first, make_logs_presentable
 from mlflow_resnet.errors import SIGINT_EXIT_CODE, SIGTERM_EXIT_CODE, MlflowResnetError, ProcessEndedError
+from mlflow_resnet.io.console import is_first, make_logs_presentable
 from mlflow_resnet.io.parallel import default_threads
 
 SIGNALS = [name for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]  # not all on Windows
@@ -44,9 +44,9 @@ def in_processes(count: int, function: Callable[[Any], Any], argument: Any, envi
     """
     with tempfile.TemporaryDirectory(prefix="mlflow_resnet-") as folder:
         (Path(folder) / "call").write_bytes(pickle.dumps((function, argument)))
-        # Not `-m mlflow_resnet.training.distributed.launch`: a worker must find the modules that this process has found, wherever they are.
+        # Not `-m`: a worker must find the modules that this process has found, wherever they are.
         code = f"import os, sys; sys.path[:] = {sys.path!r}; os.environ.update({environment!r}); "
-        code += f"from mlflow_resnet.training.distributed.launch import work; work({folder!r}, {os.getpid()})"
+        code += f"from mlflow_resnet.runs.launch import work; work({folder!r}, {os.getpid()})"
         try:
             with signals_passed_on() as signals, silenced("torch.distributed"):
                 elastic_launch(launch_config(count, signals, folder), sys.executable)("-c", code)

@@ -1,0 +1,9 @@
+"""What differs when the caller is somebody else.
+
+guard           what is allowed
+bodies          what may be parsed
+admission       no work that cannot be done in time
+merging         the images of several requests go through the network together
+hosting         cores and threads
+mlflows_server  has `mlflow models serve` go by these
+"""

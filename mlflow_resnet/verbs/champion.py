@@ -1,0 +1,66 @@
+"""The version that has an alias, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlflow.entities.model_registry import ModelVersion
+
+from mlflow_resnet.io.text.characters import in_lines
+from mlflow_resnet.registry import aliases, evidence, versions
+from mlflow_resnet.registry.evidence import Evidence
+from mlflow_resnet.registry.history import Entry, newest
+from mlflow_resnet.tracking.server import check_servers
+from mlflow_resnet.verbs.frame import describe_gate
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The version that has an alias.
+
+    Attributes:
+        since: the entry of the history that made it champion; None if it was made so by other means.
+        evidence: why, if that is known.
+        is_guarded: whether a gate in the server decides who becomes champion.
+    """
+
+    version: ModelVersion
+    alias: str
+    since: Entry | None
+    evidence: Evidence | None
+    is_guarded: bool
+
+
+def champion(name: str, alias: str = "champion") -> Champion:
+    """The version that has the alias, and why.
+
+    Raises:
+        InvalidModelError: if there is no such registered model, or no version with the alias.
+    """
+    check_servers(registry=True)
+    version = versions.resolve(f"models:/{name}@{alias}")
+    model = versions.registered_model(name)
+    last = newest(model.tags, alias)
+    since = last if last and last.after == int(version.version) else None
+    return Champion(version, alias, since, proof_in(version, since), aliases.has_gate(model, alias))
+
+
+def proof_in(version: ModelVersion, since: Entry | None) -> Evidence | None:
+    """The evidence that a version was made champion with, if it can be read."""
+    text = version.tags.get(since.evidence, "") if since and since.evidence else ""
+    try:
+        return evidence.from_older_text(text) if text else None
+    except evidence.EvidenceError:
+        return None
+
+
+def summarize_champion(result: Champion) -> str:
+    version, since, proof = result.version, result.since, result.evidence
+    lines = [f"@{result.alias} of {version.name} is version {version.version}"]
+    lines.append(f"since     {since.time}, {since.action} by {since.who}" if since else "since     not known")
+    if proof:
+        signed = "signed" if proof.signature else "not signed"
+        data = f"{proof.images} images of {proof.dataset_name} (digest {proof.dataset_digest})"
+        lines.append(f"measured  on {data} at {proof.measured_at} by {proof.measured_by}, {signed}")
+        lines += [f"          {metric:20}{value:.4f}" for metric, value in proof.metrics.items()]
+    return in_lines([*lines, describe_gate(result.is_guarded)])

@@ -1,0 +1,56 @@
+"""Makes an image directory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tqdm import tqdm
+
+from mlflow_resnet.images.conversion.convert import Converted
+from mlflow_resnet.images.conversion.convert import convert as convert_images
+from mlflow_resnet.io.destinations import destination
+from mlflow_resnet.io.own_folders import LEFT_OUT_NAME
+from mlflow_resnet.io.text.characters import in_lines
+from mlflow_resnet.options import (
+    ConvertOptions,
+)
+from mlflow_resnet.tracking.run import attached_run_ends_with
+from mlflow_resnet.verbs.frame import list_left_out
+
+
+def convert(options: ConvertOptions) -> Converted:
+    """Makes an image directory from folders, archives, S3, tables or annotations.
+
+    One that is complete gets what is new, unless it is in S3, where it must be empty.
+
+    Raises:
+        MlflowResnetError: for anything a user can cause. A bad image is only left out.
+    """
+    with (
+        attached_run_ends_with(),
+        destination(options.output_dir, key=repr(replace(options, num_workers=0))) as place,
+        tqdm(desc="converting", unit="img", leave=False, disable=None) as bar,
+    ):
+        return convert_images(
+            options.source,
+            place,
+            image_root=options.image_root,
+            image_column=options.image_column,
+            label_column=options.label_column,
+            transfer=options.transfer,
+            threads=options.num_workers,
+            csv_formulas=options.csv_formulas,
+            follow_links=options.follow_links,
+            called=options.output_dir,
+            on_image=bar.update,
+        )
+
+
+def summarize_convert(result: Converted, output_dir: str) -> str:
+    classes = f" of {len(result.classes)} classes" if result.classes else ", without class folders"
+    earlier = result.images - result.added
+    by_whom = f", {earlier} by an earlier call" if earlier else ""
+    parts = f"{len(result.parts)} parts in " if result.parts else ""
+    lines = [f"{result.images} images{classes} in {parts}{output_dir}{by_whom}"]
+    lines += filter(None, (str(result.ignored), *result.notes, result.advice))
+    return in_lines([*lines, *list_left_out(result.unreadable, f"; {LEFT_OUT_NAME} in that folder has them all")])

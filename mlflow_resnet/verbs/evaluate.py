@@ -1,0 +1,54 @@
+"""Measures a model on labeled images."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from mlflow_resnet.evaluation.evaluate import Evaluation
+from mlflow_resnet.evaluation.evaluate import evaluate as evaluate_images
+from mlflow_resnet.evaluation.intervals import format_interval
+from mlflow_resnet.images.sources import check_directories
+from mlflow_resnet.io.text.characters import in_lines, rows_of
+from mlflow_resnet.options import (
+    EvaluateOptions,
+)
+from mlflow_resnet.tracking import record
+from mlflow_resnet.tracking.data import scanned_dataset
+from mlflow_resnet.tracking.recorder import recorder_of
+from mlflow_resnet.tracking.run import attached_run_ends_with, recorded_run
+from mlflow_resnet.tracking.server import check_servers
+from mlflow_resnet.verbs.frame import load_predictor
+
+
+def evaluate(options: EvaluateOptions) -> Evaluation:
+    """Measures a model on a labeled directory and logs a run with metrics, tables, figures and galleries.
+
+    Raises:
+        MlflowResnetError: for anything a user can cause.
+    """
+    with attached_run_ends_with():
+        check_directories(options.image_dir)
+        check_servers(registry=options.model_uri.startswith("models:/"))
+        predictor = load_predictor(options.model_uri, options, options.precision, options.backend)
+        predictor = predictor.at_test_time(options.tta, options.resolution)
+        dataset = scanned_dataset(options.image_dir, options, "evaluation")
+        evaluation = evaluate_images(predictor, dataset.directory, options.batch_size)
+        with recorded_run(f"evaluate {options.model_uri}", asdict(options)) as run:
+            recorder = recorder_of(run)
+            recorder.ids.note(model_id=predictor.model_id or None)
+            record.log_params(recorder, asdict(options))
+            record.log_evaluation(recorder, evaluation, dataset, predictor)
+    return evaluation
+
+
+SHOWN_DETAILS = ("ranking/auc_ovr", "calibration/ece", "calibration/brier", "abstention/aurc")
+
+
+def summarize_evaluate(result: Evaluation) -> str:
+    names = {"top1_accuracy": "overall accuracy (top1_accuracy)"}
+    numbers = [
+        f"{names.get(name, name):34}{value:.4f}{format_interval(result.intervals.get(name, ()))}"
+        for name, value in result.metrics.items()
+    ]
+    numbers += [f"{name:34}{value:.4f}" for name, value in result.details.items() if name in SHOWN_DETAILS]
+    return in_lines([f"{len(result.targets)} images", *numbers, "", *rows_of(result.per_class)])

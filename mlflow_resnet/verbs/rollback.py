@@ -1,0 +1,63 @@
+"""Moves an alias back to the champion before."""
+
+from __future__ import annotations
+
+import shlex
+
+from mlflow.entities.model_registry import ModelVersion
+
+from mlflow_resnet.errors import InvalidModelError, PromotionRefusedError, presentable
+from mlflow_resnet.model.stored import MODEL_SHA256
+from mlflow_resnet.options import RollbackOptions
+from mlflow_resnet.registry import aliases, versions
+from mlflow_resnet.registry.history import ROLLBACK, champions, entries, shown
+from mlflow_resnet.tracking.run import attached_run_ends_with
+from mlflow_resnet.tracking.server import check_servers
+
+
+def rollback(options: RollbackOptions) -> aliases.Move:
+    """Points the alias to the champion before the present one.
+
+    Raises:
+        PromotionRefusedError: if the history knows of none, the version is gone, a gate refuses, or somebody else moves
+            the alias meanwhile.
+    """
+    with attached_run_ends_with():
+        check_servers(registry=True)
+        model = versions.registered_model(options.name)
+        now = aliases.version_with(model, options.alias)
+        path = champions(entries(model.tags, options.alias))
+        if now is None or now not in path:
+            raise no_way_back(options.name, options.alias, f"the history does not know {shown(now)}, which has it")
+        earlier = path[: len(path) - 1 - path[::-1].index(now)]
+        if not earlier:
+            raise no_way_back(options.name, options.alias, f"there was no champion before {shown(now)}")
+        version = ready(options.name, earlier[-1], options.alias)
+        logged = versions.logged_model_of(version)
+        digest = logged.params.get(MODEL_SHA256, "") if logged else ""
+        move = aliases.Move(options.name, options.alias, now, earlier[-1], ROLLBACK, digest)
+        aliases.move_alias(move)
+    return move
+
+
+def no_way_back(name: str, alias: str, problem: str) -> PromotionRefusedError:
+    return PromotionRefusedError(
+        f"@{alias} of {name} stays where it is: {problem}. `mlflow-resnet history --name {shlex.quote(name)}` shows "
+        "what happened; promote a version instead."
+    )
+
+
+def ready(name: str, version: int, alias: str) -> ModelVersion:
+    """The version, if it is there and can be loaded."""
+    try:
+        found = versions.resolve(f"models:/{name}/{version}")
+    except InvalidModelError:
+        raise no_way_back(name, alias, f"version {version}, the champion before, was deleted") from None
+    if found.status != "READY":
+        raise no_way_back(name, alias, f"version {version}, the champion before, is {found.status}, not READY")
+    return found
+
+
+def summarize_rollback(result: aliases.Move) -> str:
+    now = f"models:/{result.name}/{result.after}"
+    return presentable(f"@{result.alias} now points to {now} again, no more to version {result.before}")
