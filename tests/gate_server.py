@@ -176,15 +176,21 @@ def tag_of(facts: evidence.Evidence) -> tuple[str, str]:
     return facts.tag, evidence.to_text(facts)
 
 
-def command(port: int, database: str, scheme: str, workers: int, *more: str) -> list[str]:
+def command(port: int, database: str, scheme: str, workers: int, *more: str, python: str = sys.executable) -> list[str]:
     stores = ["--backend-store-uri", database, "--registry-store-uri", scheme + database]
-    run = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", str(workers)]
+    run = [python, "-m", "mlflow", "server", "--port", str(port), "--workers", str(workers)]
     return [*run, *stores, *more]
 
 
 @contextlib.contextmanager
 def gate_server(
-    folder: Path, policy: str, database: str = "", workers: int = 4, more: tuple[str, ...] = (), **env: str
+    folder: Path,
+    policy: str,
+    database: str = "",
+    workers: int = 4,
+    more: tuple[str, ...] = (),
+    python: str = sys.executable,
+    **env: str,
 ) -> Iterator[Gate]:
     """A server in a folder; with sqlite, if no other database is named."""
     port, path = free_port(), folder / "policy.yaml"
@@ -192,6 +198,6 @@ def gate_server(
     url = f"http://127.0.0.1:{port}"
     fewer_processes = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     env = {"MLFLOW_RESNET_GATE_POLICY": str(path)} | fewer_processes | env
-    line = command(port, database or f"sqlite:///{folder}/mlflow.db", "resnet-gate+", workers, *more)
+    line = command(port, database or f"sqlite:///{folder}/mlflow.db", "resnet-gate+", workers, *more, python=python)
     with server(line, f"{url}/health", folder, seconds=300, **env):
         yield Gate(url, folder, path)
