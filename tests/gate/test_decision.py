@@ -10,9 +10,9 @@ from scipy.stats import binomtest
 
 from mlflow_resnet.evaluation.mcnemar import mcnemar
 from mlflow_resnet.registry import history
-from mlflow_resnet.registry.evidence import MeasuredChampion, signed
+from mlflow_resnet.registry.evidence import signed
 from mlflow_resnet.registry.gate.decision import judge
-from mlflow_resnet.registry.gate.policy import rule_of
+from mlflow_resnet.registry.gate.rule import Rule
 from mlflow_resnet.registry.gate.situation import LoggedMetric, Move, Proven, is_rollback
 
 CHAMPION, CANDIDATE = (Version("colors", number, f"m-{number}", f"{number}" * 64) for number in (1, 2))
@@ -20,10 +20,7 @@ OTHER = Version("shapes", 2, "m-2", "2" * 64)
 
 
 def rule(text=""):
-    problems = []
-    made = rule_of({"models": "colors", "alias": "champion"} | (yaml.safe_load(text) or {}), "rule", problems)
-    assert problems == []
-    return made
+    return Rule.model_validate({"models": "colors", "alias": "champion"} | (yaml.safe_load(text) or {}))
 
 
 def move(*evidence, tags=None, **changes):
@@ -48,9 +45,10 @@ def move(*evidence, tags=None, **changes):
 
 
 def compared(own, other, lost=0, won=0, images=100):
-    champion = MeasuredChampion(1, "m-1", "1" * 64, {"top1_accuracy": other, "log_loss": other}, lost, won, 1.0)
-    metrics = {"top1_accuracy": own, "log_loss": own}
-    return dataclasses.replace(proof(CANDIDATE), champion=champion, metrics=metrics, images=images)
+    metrics = {"top1_accuracy": other, "log_loss": other}
+    numbers = {"metrics": metrics, "only_champion_right": lost, "only_candidate_right": won}
+    made = proof(CANDIDATE, CHAMPION, metrics={"top1_accuracy": own, "log_loss": own}, images=images)
+    return made.model_copy(update={"champion": made.champion.model_copy(update=numbers)})
 
 
 def judged(made, moved):
@@ -84,8 +82,8 @@ def missing(text, moved):
 )
 def test_allowed(text, evidence):
     if "ece" in text:
-        champion = dataclasses.replace(evidence.champion, metrics={"ece": 0.3})
-        evidence = dataclasses.replace(evidence, metrics={"ece": 0.2}, champion=champion)
+        champion = evidence.champion.model_copy(update={"metrics": {"ece": 0.3}})
+        evidence = evidence.model_copy(update={"metrics": {"ece": 0.2}, "champion": champion})
     verdict = judged(rule(text), move(evidence))
     assert verdict.missing == ()
     assert verdict.evidence == evidence.tag
@@ -272,18 +270,18 @@ SIGNED, AT_LEAST = "signed: true", "require: {metrics: {top1_accuracy: {min: 0.9
 def test_one_measurement_must_meet_all_rules():
     """Not the signature by one and the number by another."""
     real = signed(proof(CANDIDATE, CHAMPION), "key")
-    forged = dataclasses.replace(proof(CANDIDATE, CHAMPION), metrics={"top1_accuracy": 0.99}, dataset_digest="other")
+    forged = proof(CANDIDATE, CHAMPION, metrics={"top1_accuracy": 0.99}, dataset_digest="other")
     verdicts = judge([rule(SIGNED), rule(AT_LEAST)], move(real, forged))
     assert any(verdict.missing for _, verdict in verdicts)
     assert len({verdict.evidence for _, verdict in verdicts}) == 1
-    better = signed(dataclasses.replace(forged, dataset_digest="third"), "key")
+    better = signed(forged.model_copy(update={"dataset_digest": "third"}), "key")
     verdicts = judge([rule(SIGNED), rule(AT_LEAST)], move(real, forged, better))
     assert [verdict.missing for _, verdict in verdicts] == [(), ()]
 
 
 def test_a_rule_that_is_only_tried_does_not_choose_the_measurement():
     real = signed(proof(CANDIDATE, CHAMPION), "key")
-    forged = dataclasses.replace(proof(CANDIDATE, CHAMPION), metrics={"top1_accuracy": 0.99}, dataset_digest="other")
+    forged = proof(CANDIDATE, CHAMPION, metrics={"top1_accuracy": 0.99}, dataset_digest="other")
     tried = rule("mode: dry-run\n" + AT_LEAST)
     (_, enforced), (_, told) = judge([rule(SIGNED), tried], move(real, forged))
     assert enforced.missing == ()

@@ -98,6 +98,13 @@ def test_what_is_no_list_of_rules_is_a_mistake(policy, text, said):
         ("{models: a, alias: c, require: {}}", "require is empty; fill it or remove it"),
         ("{models: a, alias: c, require: {metrics: {}}}", "require: metrics is empty"),
         ("{models: a, alias: c, require: {tags: {}}}", "require: tags is empty"),
+        ("{models: a, alias: c, approval: }", "rule 1: approval is empty; fill it or remove it"),
+        ("{models: a, alias: c, require: {flavor: }}", "rule 1: require: flavor is empty"),
+        ("{models: ' ', alias: c}", "models is ' '; expected a name; * stands for any letters"),
+        ("{models: a, alias: c, 3: x}", "rule 1: 3 is not a field"),
+        ("{models: a, alias: c, signed: 1}", "signed is 1; expected true or false"),
+        ("{models: a, alias: c, require: {dataset_digest: []}}", "dataset_digest is []; expected a digest"),
+        ("{models: a, alias: c, require: {metrics: {log_loss: {max: .inf}}}}", "max is inf; expected a number"),
         ("{models: a, alias: c, require: {tags: {1: x}}}", "has the name 1; expected text"),
         ("{models: a, alias: c, require: {tags: {mlflow_resnet.gate.x: null}}}", "that only the gate writes"),
         (

@@ -19,7 +19,7 @@ def judge(rules: Sequence[Rule], move: Move) -> list[tuple[Rule, Verdict]]:
     """
     found, unreadable = evidence_for(move)
     back = is_rollback(move)
-    asking = [rule for rule in rules if not (back and rule.rollback)]
+    asking = [rule for rule in rules if not (back and rule.allows_rollback)]
     best = min(found, key=lambda evidence: count_what_lacks(asking, move, evidence), default=None)
     return [
         (rule, judge_rule(rule, move, best, unreadable) if rule in asking else Verdict(tuple(unloadable(move))))
@@ -53,14 +53,14 @@ def unloadable(move: Move) -> list[str]:
 def of_version(rule: Rule, move: Move) -> list[str]:
     """What the version lacks, whatever was measured."""
     missing = []
-    for name, wanted in rule.tags.items():
+    for name, wanted in rule.require.tags.items():
         if name not in move.tags:
             missing.append(f"tag {name} is missing" + (f"; expected {wanted!r}" if wanted else ""))
         elif wanted is not None and move.tags[name] != wanted:
             missing.append(f"tag {name} is {move.tags[name]!r}; expected {wanted!r}")
-    if rule.flavor and rule.flavor not in move.proven.flavors:
-        missing.append(f"its flavors are {', '.join(move.proven.flavors) or 'unknown'}; expected {rule.flavor}")
-    if rule.signature and not move.proven.signature:
+    if rule.require.flavor and rule.require.flavor not in move.proven.flavors:
+        missing.append(f"its flavors are {', '.join(move.proven.flavors) or 'unknown'}; expected {rule.require.flavor}")
+    if rule.require.signature and not move.proven.signature:
         missing.append("its model has no signature")
     return missing
 

@@ -48,7 +48,7 @@ class GuardedAliases(Rows):
 
     def description_of(self, name: str, alias: str, version: Any) -> Description | None:
         """The MLmodel file, if a rule asks for it. It may take long to fetch, so it is not fetched under the lock."""
-        if not any(rule.flavor or rule.signature for rule in self.policy.guarding(name, alias)):
+        if not any(rule.require.flavor or rule.require.signature for rule in self.policy.guarding(name, alias)):
             return None
         return describe_mlmodel(self, name, version, self.tracking_uri)
 
@@ -109,5 +109,5 @@ def action_of(move: Move, verdicts: Sequence[guards.Ruled]) -> str:
     enforced = [verdict for rule, verdict in verdicts if rule.is_enforced]
     if not enforced and any(verdict.missing for _, verdict in verdicts):
         return history.FORCE
-    back = is_rollback(move) and any(rule.rollback for rule, _ in verdicts)
+    back = is_rollback(move) and any(rule.allows_rollback for rule, _ in verdicts)
     return history.ROLLBACK if back else history.PROMOTE

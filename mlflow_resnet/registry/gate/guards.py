@@ -37,7 +37,7 @@ def refuse(rules: Sequence[Rule], sentence: str) -> None:
 
 
 def refuse_removal(rules: Sequence[Rule], sentence: str) -> None:
-    refuse([rule for rule in rules if not rule.remove], sentence)
+    refuse([rule for rule in rules if not rule.allows_removal], sentence)
 
 
 def refuse_move(move: Move, verdicts: Sequence[Ruled]) -> None:

@@ -37,7 +37,7 @@ def of_evidence(rule: Rule, move: Move, evidence: Evidence) -> list[str]:
     """What one measurement lacks."""
     missing = [*of_identity(move, evidence), *of_origin(rule, move, evidence), *of_champion(rule, move, evidence)]
     missing += overtaken(move, evidence) or outlived(move, evidence)
-    for name, bounds in rule.metrics.items():
+    for name, bounds in rule.require.metrics.items():
         value = evidence.metrics.get(name)
         if value is None:
             missing.append(f"{name} was not measured")
@@ -72,18 +72,18 @@ def of_origin(rule: Rule, move: Move, evidence: Evidence) -> list[str]:
     missing = []
     if evidence.images == 0:
         missing.append("it was measured on 0 images")
-    if rule.dataset_digests and evidence.dataset_digest not in rule.dataset_digests:
-        wanted = " or ".join(rule.dataset_digests)
+    if rule.require.dataset_digest and evidence.dataset_digest not in rule.require.dataset_digest:
+        wanted = " or ".join(rule.require.dataset_digest)
         missing.append(f"it was measured on data with digest {evidence.dataset_digest}; expected {wanted}")
     age = move.now - parse_time(evidence.measured_at)
     if age < -CLOCKS:
         missing.append(f"it was measured at {evidence.measured_at}, which is yet to come")
-    if rule.max_age_days is not None and age > timedelta(days=rule.max_age_days):
-        missing.append(f"it was measured at {evidence.measured_at}, more than {rule.max_age_days:g} days ago")
+    if rule.require.max_age_days is not None and age > timedelta(days=rule.require.max_age_days):
+        missing.append(f"it was measured at {evidence.measured_at}, more than {rule.require.max_age_days:g} days ago")
     if rule.signed and not (move.key and verified(evidence, move.key)):
         missing.append("its signature is missing or was not made with the server's key")
     if rule.logged:
-        names = [*rule.metrics, *([rule.not_worse.metric] if rule.not_worse else [])]
+        names = [*rule.require.metrics, *([rule.not_worse.metric] if rule.not_worse else [])]
         for name in dict.fromkeys(names):
             missing += unlogged(move.proven, evidence, name, evidence.metrics.get(name, math.nan), "logged model")
     return missing

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 from mlflow.exceptions import MlflowException
 from mlflow.utils.validation import (
@@ -22,26 +22,29 @@ MEANT = "?[]{}|\\^$!%,;"  # mean something elsewhere: in a shell, a regular expr
 OF_MLFLOW_RESNET = "mlflow_resnet."  # begins the names of tags that the gate or the commands write
 
 
-def find_mistakes(rules: Sequence[Rule]) -> list[str]:
-    """What is wrong with rules whose fields can be read, each with the rule's number, from 1."""
-    found = [f"rule {number}: {each}" for number, rule in enumerate(rules, 1) for each in find_mistakes_in_rule(rule)]
-    facts = [vars(rule) | {"models": folded(rule.models), "alias": folded(rule.alias)} for rule in rules]
-    for number, fact in enumerate(facts, 1):
-        if (first := facts.index(fact) + 1) != number and fact["models"]:
+def find_mistakes(rules: Mapping[int, Rule]) -> list[str]:
+    """Describes what is wrong with rules whose fields can be read, by their numbers in the file."""
+    found = [f"rule {number}: {each}" for number, rule in rules.items() for each in find_mistakes_in_rule(rule)]
+    firsts: list[tuple[int, Rule]] = []
+    for number, rule in rules.items():
+        same = rule.model_copy(update={"models": folded(rule.models), "alias": folded(rule.alias)})
+        if first := next((first for first, other in firsts if other == same), None):
             found.append(f"rule {number} says the same as rule {first}; remove one of them")
+        else:
+            firsts.append((number, same))
     return found
 
 
 def find_mistakes_in_rule(rule: Rule) -> Iterator[str]:
     yield from of_name("models", rule.models, _validate_model_name)
     yield from of_name("alias", rule.alias, _validate_model_alias_name, _validate_model_alias_name_reserved)
-    for metric, bounds in rule.metrics.items():
+    for metric, bounds in rule.require.metrics.items():
         yield from of_metric(f"require: metrics: {metric}", metric)
         yield from of_bounds(f"require: metrics: {metric}", metric, bounds)
-    if rule.not_worse and rule.not_worse.metric:
+    if rule.not_worse:
         yield from of_metric("not_worse: metric", rule.not_worse.metric)
         yield from of_limit(rule.not_worse)
-    if rule.max_age_days == 0:
+    if rule.require.max_age_days == 0:
         yield "require: max_age_days is 0, which nothing can meet; expected more"
     yield from of_logged(rule)
     yield from of_tags(rule)
@@ -80,8 +83,8 @@ def of_bounds(field: str, metric: str, bounds: Bounds) -> Iterator[str]:
 def of_limit(limit: NotWorse) -> Iterator[str]:
     """What keeps a comparison with the champion from refusing anything, or the right thing."""
     name, metric = limit.kind, limit.metric
-    if metric in MEASURED and limit.lower_is_better != (metric in LOWER_IS_BETTER):
-        said = str(limit.lower_is_better).lower()
+    if metric in MEASURED and limit.is_lower_better != (metric in LOWER_IS_BETTER):
+        said = str(limit.is_lower_better).lower()
         yield f"not_worse: lower_is_better is {said}, which is wrong of {metric}; remove it"
     if name != "significant" and metric in FRACTIONS and limit.limit >= 1:
         yield f"not_worse: {name} is {limit.limit:g}, which allows everything; expected less than 1"
@@ -92,7 +95,7 @@ def of_limit(limit: NotWorse) -> Iterator[str]:
 
 
 def of_logged(rule: Rule) -> Iterator[str]:
-    if rule.logged and not rule.metrics and not rule.not_worse:
+    if rule.logged and not rule.require.metrics and not rule.not_worse:
         yield "logged is true, but no metric is asked for; add require: metrics: or not_worse:"
     if rule.logged and not rule.signed and rule.not_worse and rule.not_worse.kind == "significant":
         yield (
@@ -107,6 +110,6 @@ def of_tags(rule: Rule) -> Iterator[str]:
         yield f"approval: tag is {rule.approval.tag!r}, which mlflow_resnet itself writes; expected a name of your own"
     elif rule.approval and folded(rule.approval.tag).endswith(BY):
         yield f"approval: tag is {rule.approval.tag!r}; .by ends the names of the tags that say who approved"
-    for tag in rule.tags:
+    for tag in rule.require.tags:
         if is_gates(tag):
             yield f"require: tags: {tag} is a tag that only the gate writes; expected a name of your own"

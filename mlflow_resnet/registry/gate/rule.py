@@ -1,67 +1,144 @@
-"""One rule: what a version of certain models must have before a certain alias may point to it."""
+"""One rule: what a version of certain models must have before a certain alias may point to it.
+
+The fields are those of the file with the rules; docs/gate.md tells what each of them means.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
+from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
+
+from mlflow_resnet.evaluation.names import LOWER_IS_BETTER
 from mlflow_resnet.registry.patterns import fits
+from mlflow_resnet.registry.validation import Number, Record, build_mistake, expect
 
-ENFORCE, DRY_RUN = "enforce", "dry-run"
+ENFORCE = "enforce"
+LIMITS = ("by", "relative", "significant")
 
 
-@dataclass(frozen=True)
-class Bounds:
+def list_one(value: object) -> object:
+    """A text as a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+Text = Annotated[str, StringConstraints(pattern=r"\S")]
+Flag = Annotated[bool, expect("true or false")]
+Bound = Annotated[Number, expect("a number")]
+Fraction = Annotated[Number, Field(ge=0, le=1), expect("a number from 0 to 1")]
+Days = Annotated[Number, Field(ge=0, le=36500), expect("a number from 0 to 36500")]
+Digests = Annotated[
+    list[Text],
+    Field(min_length=1),
+    BeforeValidator(list_one),
+    expect("a digest, or a list of them, in quotes"),
+]
+TagName = Annotated[Text, expect("text")]
+TagValue = Annotated[Text | None, expect("text in quotes, or null for any value")]
+
+
+class Part(Record):
+    """A mapping in the file with the rules. A field without a value is a mistake: it would ask for nothing."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def refuse_empty(cls, value: Any) -> Any:
+        if value is None or value == {}:
+            raise build_mistake("is empty; fill it or remove it")
+        return value
+
+
+class Bounds(Part):
     """A metric's least and greatest value, both allowed."""
 
-    min: float | None
-    max: float | None
+    min: Bound | None = None
+    max: Bound | None = None
+
+    @model_validator(mode="after")
+    def require_bound(self) -> Bounds:
+        if self.min is None and self.max is None:
+            raise build_mistake("has no bound; expected min or max or both")
+        return self
 
 
-@dataclass(frozen=True)
-class NotWorse:
-    """How much worse than the champion a candidate may be.
+class NotWorse(Part):
+    """How much worse than the champion a candidate may be, by one of three limits.
 
     Attributes:
-        kind: by (in the metric's unit), relative (a fraction of the champion's) or significant (the p value of
-            McNemar's test below which a worse candidate is refused).
+        by: in the metric's unit.
+        relative: a fraction of the champion's value.
+        significant: the p value of McNemar's test below which a worse candidate is refused.
     """
 
-    metric: str
-    kind: str
-    limit: float
-    lower_is_better: bool
+    metric: Annotated[Text, expect("the name of a metric")]
+    by: Annotated[Number, Field(ge=0), expect("a number from 0")] | None = None
+    relative: Fraction | None = None
+    significant: Fraction | None = None
+    lower_is_better: Flag | None = None
+
+    @model_validator(mode="after")
+    def require_limit(self) -> NotWorse:
+        count = sum(getattr(self, name) is not None for name in LIMITS)
+        if count != 1:
+            raise build_mistake(f"has {count} limits; expected one of {', '.join(LIMITS)}")
+        return self
+
+    @property
+    def kind(self) -> str:
+        return next(name for name in LIMITS if getattr(self, name) is not None)
+
+    @property
+    def limit(self) -> float:
+        return getattr(self, self.kind)
+
+    @property
+    def is_lower_better(self) -> bool:
+        return self.metric in LOWER_IS_BETTER if self.lower_is_better is None else self.lower_is_better
 
 
-@dataclass(frozen=True)
-class Approval:
-    tag: str
-    by_another_user: bool
+class Approval(Part):
+    """A tag that says that somebody approved."""
+
+    tag: Annotated[Text, expect("the name of a tag")]
+    by_another_user: Flag = False
 
 
-@dataclass(frozen=True, eq=False)
-class Rule:
+class Requirements(Part):
+    """What the version and its measurement must have."""
+
+    metrics: dict[TagName, Bounds] = {}
+    dataset_digest: Digests | None = None
+    tags: dict[TagName, TagValue] = {}
+    signature: Flag = False
+    flavor: Annotated[Text, expect("the name of a flavor, such as mlflow_resnet")] | None = None
+    max_age_days: Days | None = None
+
+
+class Rule(Part):
     """What a version of certain models must have before a certain alias may point to it."""
 
-    models: str
-    alias: str
-    mode: str
-    metrics: Mapping[str, Bounds]
-    dataset_digests: tuple[str, ...]
-    tags: Mapping[str, str | None]
-    signature: bool
-    flavor: str | None
-    max_age_days: float | None
-    not_worse: NotWorse | None
-    approval: Approval | None
-    signed: bool
-    logged: bool
-    rollback: bool
-    remove: bool
+    models: Annotated[Text, expect("a name; * stands for any letters")]
+    alias: Annotated[Text, expect("an alias; * stands for any letters")]
+    mode: Annotated[Literal["enforce", "dry-run"], expect("enforce or dry-run")] = "enforce"
+    require: Requirements = Requirements()
+    not_worse: NotWorse | None = None
+    approval: Approval | None = None
+    signed: Flag = False
+    logged: Flag = False
+    rollback: Annotated[Literal["previous", "forbidden"], expect("previous or forbidden")] = "previous"
+    remove: Annotated[Literal["forbidden", "allowed"], expect("forbidden or allowed")] = "forbidden"
 
     @property
     def is_enforced(self) -> bool:
         return self.mode == ENFORCE
+
+    @property
+    def allows_rollback(self) -> bool:
+        return self.rollback == "previous"
+
+    @property
+    def allows_removal(self) -> bool:
+        return self.remove == "allowed"
 
     def covers(self, name: str) -> bool:
         return fits(name, self.models)
