@@ -20,7 +20,7 @@ from mlflow_resnet.options import PromoteOptions, RollbackOptions
 from mlflow_resnet.pipeline import load_predictor
 from mlflow_resnet.registry import aliases, evidence, promotion, versions
 from mlflow_resnet.registry.evidence import Evidence, MeasuredChampion
-from mlflow_resnet.registry.history import ROLLBACK, Entry, champions, entries, newest, shown
+from mlflow_resnet.registry.history import ROLLBACK, Entry, Move, champions, entries, newest, shown
 from mlflow_resnet.tracking.data import scanned_dataset
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
 from mlflow_resnet.tracking.run import attached_run_ends_with
@@ -157,7 +157,7 @@ def signed_if_possible(proof: Evidence) -> Evidence:
     return evidence.signed(proof, key) if key else proof
 
 
-def rollback(options: RollbackOptions) -> aliases.Move:
+def rollback(options: RollbackOptions) -> Move:
     """Points the alias to the champion before the present one.
 
     Raises:
@@ -175,9 +175,9 @@ def rollback(options: RollbackOptions) -> aliases.Move:
         if not earlier:
             raise no_way_back(options.name, options.alias, f"there was no champion before {shown(now)}")
         version = ready(options.name, earlier[-1], options.alias)
-        logged = versions.logged_model_of(version)
+        logged = versions.find_logged_model(version)
         digest = logged.params.get(MODEL_SHA256, "") if logged else ""
-        move = aliases.Move(options.name, options.alias, now, earlier[-1], ROLLBACK, digest)
+        move = Move(options.name, options.alias, now, earlier[-1], ROLLBACK, digest)
         aliases.move_alias(move)
     return move
 

@@ -77,10 +77,10 @@ def alias_of(model_uri: str) -> str:
     return (match and match["alias"]) or ""
 
 
-def logged_model_of(version: ModelVersion) -> LoggedModel | None:
+def find_logged_model(version: ModelVersion) -> LoggedModel | None:
     """The logged model that a version is, or is a copy of; None if it was registered from elsewhere."""
     origin = follow_copies(version, resolve)
-    model_id = model_id_in(origin.source) or origin.model_id
+    model_id = parse_model_id(origin.source) or origin.model_id
     return MlflowClient().get_logged_model(model_id) if model_id else None
 
 
@@ -102,7 +102,7 @@ def follow_copies(version: ModelVersion, find_version: Callable[[str], ModelVers
     raise InvalidModelError(uri_of(version), "is a copy of copies without an end.")
 
 
-def model_id_in(source: str | None) -> str:
+def parse_model_id(source: str | None) -> str:
     """The id of the logged model that the source of a version is; "" if it is something else."""
     match = LOGGED_MODEL_URI.fullmatch(source or "")
     return match["model_id"] if match else ""

@@ -64,13 +64,13 @@ def training_card(facts: CardFacts) -> str:
         validation=validation,
         headline=HEADLINE,
         name_metric=name_of,
-        list_classes=class_list,
+        list_classes=list_classes,
         worst=table[table["support"] > 0].sort_values("recall", kind="stable").iloc[0],
         rare=tuple(table["class"][table["support"] < FEW_IMAGES]),
         few_images=FEW_IMAGES,
         start=facts.start[0].upper() + facts.start[1:],
         licence=describe_licence(facts),
-        uri=model_uri(facts.options),
+        uri=build_model_uri(facts.options),
         versions=list_versions(facts.environment),
     )
     return cut(card, MAX_RUN)
@@ -87,7 +87,7 @@ def cut(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - len(end)].rpartition("\n")[0] + end
 
 
-def class_list(classes: Sequence[str]) -> Markup:
+def list_classes(classes: Sequence[str]) -> Markup:
     """The names of the first classes as code spans, and how many more there are."""
     more = f" and {len(classes) - MAX_LISTED_CLASSES} more" if len(classes) > MAX_LISTED_CLASSES else ""
     return Markup(", ".join(map(code, classes[:MAX_LISTED_CLASSES])) + more)
@@ -102,7 +102,7 @@ def describe_licence(facts: CardFacts) -> str:
     return TORCHVISION_LICENCE
 
 
-def model_uri(options: TrainOptions) -> str:
+def build_model_uri(options: TrainOptions) -> str:
     """The URI that the trained model has when it is registered, so far as it is known before."""
     if not options.registered_model_name:
         return "models:/m-…"

@@ -13,7 +13,7 @@ from mlflow_resnet.registry import history
 from mlflow_resnet.registry.evidence import signed
 from mlflow_resnet.registry.gate.decision import judge
 from mlflow_resnet.registry.gate.rule import Rule
-from mlflow_resnet.registry.gate.situation import LoggedMetric, Move, Proven, is_rollback
+from mlflow_resnet.registry.gate.situation import LoggedMetric, Proven, Situation, is_rollback
 
 CHAMPION, CANDIDATE = (Version("colors", number, f"m-{number}", f"{number}" * 64) for number in (1, 2))
 OTHER = Version("shapes", 2, "m-2", "2" * 64)
@@ -27,7 +27,7 @@ def move(*evidence, tags=None, **changes):
     """Version 2 is to follow version 1."""
     written = dict(map(tag_of, evidence or [proof(CANDIDATE, CHAMPION)]))
     known = Proven((), "m-2", "2" * 64, flavors=("mlflow_resnet", "python_function"), signature=True)
-    facts = Move(
+    facts = Situation(
         name="colors",
         alias="champion",
         version=2,
@@ -219,7 +219,9 @@ def noted(*moves):
     past = []
     for action, before, after in moves:
         last = past[-1] if past else None
-        past.append(history.next_entry(last, "champion", "ann", action, before, after, policy="abc"))
+        past.append(
+            history.next_entry(last, history.Move("colors", "champion", before, after, action), "ann", policy="abc")
+        )
     return tuple(past)
 
 
@@ -235,7 +237,7 @@ def test_back_to_the_version_before_needs_no_new_evidence():
     assert not is_rollback(dataclasses.replace(back, version=5))
     clients = tuple(dataclasses.replace(entry, policy=None) for entry in PAST)
     assert not is_rollback(dataclasses.replace(back, past=clients))
-    done = history.next_entry(PAST[-1], "champion", "ann", history.ROLLBACK, 1, 2, policy="abc")
+    done = history.next_entry(PAST[-1], history.Move("colors", "champion", 1, 2, history.ROLLBACK), "ann", policy="abc")
     assert not is_rollback(dataclasses.replace(back, past=(*PAST, done), version=1, champion=2))  # forth again
 
 

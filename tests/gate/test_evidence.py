@@ -1,13 +1,14 @@
 """Evidence and history as text."""
 
-import dataclasses
 import json
+from dataclasses import replace
 
 import pytest
 from gate_server import Version, proof
 
 from mlflow_resnet.registry import evidence, history
 from mlflow_resnet.registry.evidence import EvidenceError, from_text, signed, to_text, verified
+from mlflow_resnet.registry.history import Move
 
 SIGNED_BEFORE = (
     r'{"alias":"champion","champion":{"metrics":{"log_loss":1e-07,"top1_accuracy":1},"model_id":"m-0123","'
@@ -19,6 +20,7 @@ SIGNED_BEFORE = (
     r',"name":"colors","signature":"4a336d80893294355dbf103774d99a7753a9d3273239fe30a6353616b4ff9371","ver'
     r'sion":2}'
 )
+FIRST_MOVE = Move("colors", "champion", None, 1, history.PROMOTE)
 FIRST, SECOND = (Version("colors", number, f"m-{number}", "ab" * 32) for number in (1, 2))
 
 
@@ -107,14 +109,14 @@ def test_a_signature_survives_writing_and_reading():
 
 
 def test_entries_that_speak_of_weights_alone_are_still_read():
-    entry = history.next_entry(None, "champion", "ann", history.PROMOTE, None, 1, "ab", "tag", "0123")
+    entry = history.next_entry(None, replace(FIRST_MOVE, model_sha256="ab", evidence="tag"), "ann", "0123")
     text = entry.to_text().replace("model_sha256", "weights_sha256")
-    assert history.entries({entry.tag: text}) == [dataclasses.replace(entry, model_sha256="")]
+    assert history.entries({entry.tag: text}) == [replace(entry, model_sha256="")]
 
 
 def test_history_is_numbered_and_in_order():
-    first = history.next_entry(None, "champion", "ann", history.PROMOTE, None, 1, "ab", "tag", "0123")
-    second = history.next_entry(first, "champion", "ben", history.ROLLBACK, 1, None)
+    first = history.next_entry(None, replace(FIRST_MOVE, model_sha256="ab", evidence="tag"), "ann", "0123")
+    second = history.next_entry(first, Move("colors", "champion", 1, None, history.ROLLBACK), "ben")
     tags = {entry.tag: entry.to_text() for entry in (second, first)}
     assert sorted(tags) == ["mlflow_resnet.history.champion.000001", "mlflow_resnet.history.champion.000002"]
     assert history.entries(tags, "champion") == [first, second]
@@ -123,7 +125,7 @@ def test_history_is_numbered_and_in_order():
 
 
 def test_what_is_no_history_is_left_out():
-    entry = history.next_entry(None, "champion", "ann", history.PROMOTE, None, 1)
+    entry = history.next_entry(None, FIRST_MOVE, "ann")
     tags = {entry.tag: entry.to_text(), f"{evidence.TAG}x": "{}"}
     tags |= {
         "mlflow_resnet.history.champion.000002": "nonsense",
@@ -133,7 +135,7 @@ def test_what_is_no_history_is_left_out():
 
 
 def test_what_somebody_wrote_into_the_history_does_not_command_the_terminal():
-    entry = history.next_entry(None, "champion", "ann\x1b[2J\nroot", history.PROMOTE, None, 1)
+    entry = history.next_entry(None, FIRST_MOVE, "ann\x1b[2J\nroot")
     assert str(entry).endswith("by ann?[2J?root")
 
 
@@ -142,7 +144,7 @@ def test_what_somebody_wrote_into_the_history_does_not_command_the_terminal():
     [{"time": "now"}, {"time": "2026-01-01T00:00:00"}, {"to": "1"}, {"from": True}, {"sequence": "1"}, {"who": None}],
 )
 def test_an_entry_with_a_field_of_another_kind_is_left_out(change):
-    entry = history.next_entry(None, "champion", "ann", history.PROMOTE, None, 1)
+    entry = history.next_entry(None, FIRST_MOVE, "ann")
     assert history.entries({entry.tag: entry.to_text()}) == [entry]
     text = json.dumps(json.loads(entry.to_text()) | change)
     assert history.entries({entry.tag: text}) == []

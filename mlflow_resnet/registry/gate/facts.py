@@ -19,7 +19,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.store.model_registry.abstract_store import AbstractStore
 
 from mlflow_resnet.registry.gate.situation import LoggedMetric, Proven
-from mlflow_resnet.registry.versions import VERSION_URI, follow_copies, model_id_in
+from mlflow_resnet.registry.versions import VERSION_URI, follow_copies, parse_model_id
 
 MODEL_SHA256 = "model_sha256"  # a param that mlflow_resnet logs with every model
 NOT_IN_A_NAME = re.compile(r"[^\w.@+\- ]")
@@ -62,7 +62,7 @@ class Description:
 def describe_mlmodel(store: AbstractStore, name: str, version: int, tracking_uri: str | None) -> Description | None:
     """Reads the MLmodel file of a version, which takes long and so is done before the lock; None if it cannot be."""
     try:
-        model = logged_model(model_id_of(store, name, version), tracking_uri)
+        model = logged_model(find_model_id(store, name, version), tracking_uri)
     except MlflowException:
         return None
     facts = mlmodel_of(model)
@@ -80,7 +80,7 @@ def proven(
         description: of the MLmodel file, which counts if it is this logged model's.
     """
     try:
-        model_id = model_id_of(store, name, version)
+        model_id = find_model_id(store, name, version)
         model = logged_model(model_id, tracking_uri)
     except MlflowException as error:
         return Proven((f"its logged model is not to be had ({error.message})",))
@@ -98,7 +98,7 @@ def proven(
     )
 
 
-def model_id_of(store: AbstractStore, name: str, version: int) -> str:
+def find_model_id(store: AbstractStore, name: str, version: int) -> str:
     """The logged model that a version, or the version that it is a copy of, was registered from."""
 
     def find_version(uri: str) -> ModelVersion:
@@ -108,7 +108,7 @@ def model_id_of(store: AbstractStore, name: str, version: int) -> str:
         return store.get_model_version(match["name"], int(match["version"]))
 
     source = follow_copies(store.get_model_version(name, version), find_version).source or ""
-    if model_id := model_id_in(source):
+    if model_id := parse_model_id(source):
         return model_id
     raise build_foreign_source_error(source)
 

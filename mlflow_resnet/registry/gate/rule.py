@@ -17,7 +17,7 @@ ENFORCE = "enforce"
 LIMITS = ("by", "relative", "significant")
 
 
-def list_one(value: object) -> object:
+def wrap_text(value: object) -> object:
     """A text as a list of one."""
     return [value] if isinstance(value, str) else value
 
@@ -30,7 +30,7 @@ Days = Annotated[Number, Field(ge=0, le=36500), expect("a number from 0 to 36500
 Digests = Annotated[
     list[Text],
     Field(min_length=1),
-    BeforeValidator(list_one),
+    BeforeValidator(wrap_text),
     expect("a digest, or a list of them, in quotes"),
 ]
 TagName = Annotated[Text, expect("text")]
