@@ -57,14 +57,12 @@ def describe_problem(where: str, problem: ErrorDetails) -> str:
     if kind in ("extra_forbidden", "invalid_key"):
         name = problem["loc"][-1] if kind == "extra_forbidden" else problem["input"]
         return ": ".join([*path[:-1], f"{name!r} is not a field"])
-    if kind == MISTAKE:
-        return f"{': '.join(path)} {said}"
-    if kind == "missing":
-        return f"{': '.join(path)} is missing"
     wanted = said if kind == UNEXPECTED else WANTED.get(kind, said)
+    clause = {MISTAKE: said, "missing": "is missing"}.get(kind, f"is {value}; expected {wanted}")
     if path[-1] == "[key]":
-        return f"{': '.join(path[:-2])} has the name {value}; expected {wanted}"
-    return f"{': '.join(path)} is {value}; expected {wanted}"
+        path = path[:-1] if kind == MISTAKE else path[:-2]
+        clause = said if kind == MISTAKE else f"has the name {value}; expected {wanted}"
+    return f"{': '.join(path)} {clause}"
 
 
 WANTED = {  # by pydantic's name of the error

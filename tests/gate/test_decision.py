@@ -75,15 +75,15 @@ def missing(text, moved):
         ("not_worse: {metric: top1_accuracy, by: 0}", compared(0.95, 0.95)),
         ("not_worse: {metric: top1_accuracy, relative: 0.1}", compared(0.45, 0.5)),
         ("not_worse: {metric: log_loss, by: 0}", compared(0.2, 0.3)),
-        ("not_worse: {metric: ece, by: 0, lower_is_better: true}", compared(0.2, 0.3)),
+        ("not_worse: {metric: macro_f1, by: 0, lower_is_better: true}", compared(0.2, 0.3)),
         ("not_worse: {metric: top1_accuracy, significant: 0.05}", compared(0.9, 0.95, lost=9, won=4)),
         ("not_worse: {metric: top1_accuracy, significant: 0.05}", compared(0.9, 0.95, lost=1, won=50)),
     ],
 )
 def test_allowed(text, evidence):
-    if "ece" in text:
-        champion = evidence.champion.model_copy(update={"metrics": {"ece": 0.3}})
-        evidence = evidence.model_copy(update={"metrics": {"ece": 0.2}, "champion": champion})
+    if "macro_f1" in text:
+        champion = evidence.champion.model_copy(update={"metrics": {"macro_f1": 0.3}})
+        evidence = evidence.model_copy(update={"metrics": {"macro_f1": 0.2}, "champion": champion})
     verdict = judged(rule(text), move(evidence))
     assert verdict.missing == ()
     assert verdict.evidence == evidence.tag
@@ -103,7 +103,7 @@ def test_allowed(text, evidence):
         ("", proof(CANDIDATE, CHAMPION, measured_at="2999-01-01T00:00:00+00:00"), "which is yet to come"),
         ("require: {metrics: {top1_accuracy: {min: 0.91}}}", proof(CANDIDATE, CHAMPION), "0.9; expected at least 0.91"),
         ("require: {metrics: {log_loss: {max: 0.2}}}", proof(CANDIDATE, CHAMPION), "0.3; expected at most 0.2"),
-        ("require: {metrics: {f1: {min: 0}}}", proof(CANDIDATE, CHAMPION), "f1 was not measured"),
+        ("require: {metrics: {macro_f1: {min: 0}}}", proof(CANDIDATE, CHAMPION), "macro_f1 was not measured"),
         ("require: {dataset_digest: x}", proof(CANDIDATE, CHAMPION), f"digest {DIGEST}; expected x"),
         (
             "require: {max_age_days: 1}",
@@ -115,14 +115,14 @@ def test_allowed(text, evidence):
         ("not_worse: {metric: top1_accuracy, by: 0.01}", compared(0.93, 0.95), "worse by 0.02; allowed are 0.01"),
         ("not_worse: {metric: top1_accuracy, relative: 0.01}", compared(0.4, 0.5), "allowed are 0.005"),
         ("not_worse: {metric: log_loss, by: 0.05}", compared(0.4, 0.3), "log_loss is 0.4, of the champion 0.3"),
-        ("not_worse: {metric: f1, by: 1}", compared(1, 1), "f1 was not measured of both"),
+        ("not_worse: {metric: macro_f1, by: 1}", compared(1, 1), "macro_f1 was not measured of both"),
         (
-            "not_worse: {metric: f1, significant: 0.05}",
+            "not_worse: {metric: macro_f1, significant: 0.05}",
             compared(1, 1, lost=9, won=1),
             "on 9 images, only the candidate on 1",
         ),
         (
-            "not_worse: {metric: f1, significant: 0.05}",
+            "not_worse: {metric: macro_f1, significant: 0.05}",
             compared(1, 1, lost=90, won=11),
             "90 and 11 images are right of one",
         ),
@@ -174,9 +174,9 @@ def test_allowed_with_what_the_version_has(text, changes):
 
 
 def test_everything_that_is_missing_is_told_at_once():
-    text = "require: {metrics: {f1: {min: 1}}, tags: {ticket: null}}\napproval: {tag: ok}"
+    text = "require: {metrics: {macro_f1: {min: 1}}, tags: {ticket: null}}\napproval: {tag: ok}"
     said = missing(text, move(proof(CANDIDATE, images=0)))
-    for part in ("f1 was not", "ticket is missing", "tag ok is", "0 images", "against none"):
+    for part in ("macro_f1 was not", "ticket is missing", "tag ok is", "0 images", "against none"):
         assert part in said
 
 

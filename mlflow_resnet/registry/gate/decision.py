@@ -6,10 +6,8 @@ from collections.abc import Sequence
 
 from mlflow_resnet.registry.evidence import Evidence
 from mlflow_resnet.registry.gate.measurement import evidence_for, of_evidence, overtaken
-from mlflow_resnet.registry.gate.rule import Rule
+from mlflow_resnet.registry.gate.rule import BY, Rule
 from mlflow_resnet.registry.gate.situation import Situation, Verdict, is_rollback
-
-BY = ".by"  # ends the name of the tag in which the gate writes who set the approval
 
 
 def judge(rules: Sequence[Rule], situation: Situation) -> list[tuple[Rule, Verdict]]:

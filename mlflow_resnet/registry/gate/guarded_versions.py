@@ -10,12 +10,11 @@ from mlflow.entities.model_registry import ModelVersion, ModelVersionTag
 
 from mlflow_resnet.registry import history
 from mlflow_resnet.registry.gate import guards
-from mlflow_resnet.registry.gate.decision import BY
 from mlflow_resnet.registry.gate.facts import user
 from mlflow_resnet.registry.gate.guarded_aliases import GuardedAliases
 from mlflow_resnet.registry.gate.policy import Policy
 from mlflow_resnet.registry.gate.rows import is_of_files
-from mlflow_resnet.registry.gate.rule import Rule
+from mlflow_resnet.registry.gate.rule import BY, Rule
 from mlflow_resnet.registry.history import Move
 from mlflow_resnet.registry.patterns import folded
 

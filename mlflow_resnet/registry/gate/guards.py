@@ -14,8 +14,7 @@ from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, RESOURCE_CONFLICT
 
 from mlflow_resnet.registry import evidence, history
 from mlflow_resnet.registry.aliases import GATE_TAG
-from mlflow_resnet.registry.gate.decision import BY
-from mlflow_resnet.registry.gate.rule import Rule
+from mlflow_resnet.registry.gate.rule import BY, Rule
 from mlflow_resnet.registry.gate.situation import Situation, Verdict
 from mlflow_resnet.registry.patterns import folded
 

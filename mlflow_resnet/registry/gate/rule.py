@@ -5,35 +5,93 @@ The fields are those of the file with the rules; docs/gate.md tells what each of
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
+from mlflow.exceptions import MlflowException
+from mlflow.utils.validation import (
+    _validate_model_alias_name,
+    _validate_model_alias_name_reserved,
+    _validate_model_name,
+)
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, field_validator, model_validator
 
-from mlflow_resnet.evaluation.names import LOWER_IS_BETTER
-from mlflow_resnet.registry.patterns import fits
+from mlflow_resnet.errors import listed
+from mlflow_resnet.evaluation.names import LOWER_IS_BETTER, MEASURED
+from mlflow_resnet.registry.aliases import GATE_TAG
+from mlflow_resnet.registry.patterns import fits, folded
 from mlflow_resnet.registry.validation import Number, Record, build_mistake, expect
 
 ENFORCE = "enforce"
 LIMITS = ("by", "relative", "significant")
+BY = ".by"  # ends the name of the tag in which the gate writes who set the approval
+MEANT = "?[]{}|\\^$!%,;"  # mean something elsewhere: in a shell, a regular expression, SQL, a list
+OF_MLFLOW_RESNET = "mlflow_resnet."  # begins the names of tags that the gate or the commands write
 
 
 def wrap_text(value: object) -> object:
-    """A text as a list of one."""
+    """Returns a list of one text for a text, anything else as it is."""
     return [value] if isinstance(value, str) else value
+
+
+def require_pattern(text: str, *validations: Callable[[str], None]) -> str:
+    """Refuses a pattern that cannot mean any name that MLflow takes."""
+    if meant := [letter for letter in MEANT if letter in text]:
+        raise build_mistake(
+            f"is {text!r}, and {' '.join(meant)} would stand for no more than itself; "
+            "write * for letters that may differ, and a rule for each name"
+        )
+    try:
+        for validate in validations:
+            validate(text.replace("*", "a"))
+    except MlflowException as error:
+        raise build_mistake(f"is {text!r}, which fits nothing: {error.message}") from None
+    return text
+
+
+def require_models(text: str) -> str:
+    return require_pattern(text, _validate_model_name)
+
+
+def require_alias(text: str) -> str:
+    return require_pattern(text, _validate_model_alias_name, _validate_model_alias_name_reserved)
+
+
+def require_measured(metric: str) -> str:
+    if metric not in MEASURED:
+        raise build_mistake(f"is not what is measured; expected one of {listed(sorted(MEASURED))}")
+    return metric
+
+
+def require_writable(tag: str) -> str:
+    """Refuses a tag that no client may write on a version."""
+    if folded(tag).startswith(GATE_TAG):
+        raise build_mistake("is a tag that only the gate writes; expected a name of your own")
+    return tag
+
+
+def require_own(tag: str) -> str:
+    """Refuses a tag for approvals that something else writes, or that says who approved."""
+    if folded(tag).startswith(OF_MLFLOW_RESNET):
+        raise build_mistake(f"is {tag!r}, which mlflow_resnet itself writes; expected a name of your own")
+    if folded(tag).endswith(BY):
+        raise build_mistake(f"is {tag!r}; {BY} ends the names of the tags that say who approved")
+    return tag
 
 
 Text = Annotated[str, StringConstraints(pattern=r"\S")]
 Flag = Annotated[bool, expect("true or false")]
 Bound = Annotated[Number, expect("a number")]
 Fraction = Annotated[Number, Field(ge=0, le=1), expect("a number from 0 to 1")]
-Days = Annotated[Number, Field(ge=0, le=36500), expect("a number from 0 to 36500")]
+Days = Annotated[Number, Field(gt=0, le=36500), expect("a number above 0, at most 36500")]
 Digests = Annotated[
     list[Text],
     Field(min_length=1),
     BeforeValidator(wrap_text),
     expect("a digest, or a list of them, in quotes"),
 ]
-TagName = Annotated[Text, expect("text")]
+Metric = Annotated[Text, expect("the name of a metric"), AfterValidator(require_measured)]
+TagName = Annotated[Text, expect("text"), AfterValidator(require_writable)]
 TagValue = Annotated[Text | None, expect("text in quotes, or null for any value")]
 
 
@@ -70,18 +128,18 @@ class NotWorse(Part):
         significant: the p value of McNemar's test below which a worse candidate is refused.
     """
 
-    metric: Annotated[Text, expect("the name of a metric")]
+    metric: Metric
     by: Annotated[Number, Field(ge=0), expect("a number from 0")] | None = None
     relative: Fraction | None = None
     significant: Fraction | None = None
     lower_is_better: Flag | None = None
 
-    @model_validator(mode="after")
-    def require_limit(self) -> NotWorse:
-        count = sum(getattr(self, name) is not None for name in LIMITS)
-        if count != 1:
+    @model_validator(mode="before")
+    @classmethod
+    def require_limit(cls, facts: Any) -> Any:
+        if isinstance(facts, dict) and (count := sum(name in facts for name in LIMITS)) != 1:
             raise build_mistake(f"has {count} limits; expected one of {', '.join(LIMITS)}")
-        return self
+        return facts
 
     @property
     def kind(self) -> str:
@@ -99,14 +157,14 @@ class NotWorse(Part):
 class Approval(Part):
     """A tag that says that somebody approved."""
 
-    tag: Annotated[Text, expect("the name of a tag")]
+    tag: Annotated[Text, expect("the name of a tag"), AfterValidator(require_own)]
     by_another_user: Flag = False
 
 
 class Requirements(Part):
     """What the version and its measurement must have."""
 
-    metrics: dict[TagName, Bounds] = {}
+    metrics: dict[Metric, Bounds] = {}
     dataset_digest: Digests | None = None
     tags: dict[TagName, TagValue] = {}
     signature: Flag = False
@@ -117,8 +175,8 @@ class Requirements(Part):
 class Rule(Part):
     """What a version of certain models must have before a certain alias may point to it."""
 
-    models: Annotated[Text, expect("a name; * stands for any letters")]
-    alias: Annotated[Text, expect("an alias; * stands for any letters")]
+    models: Annotated[Text, expect("a name; * stands for any letters"), AfterValidator(require_models)]
+    alias: Annotated[Text, expect("an alias; * stands for any letters"), AfterValidator(require_alias)]
     mode: Annotated[Literal["enforce", "dry-run"], expect("enforce or dry-run")] = "enforce"
     require: Requirements = Requirements()
     not_worse: NotWorse | None = None
