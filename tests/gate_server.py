@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import sys
 from collections.abc import Iterator
@@ -153,7 +152,13 @@ def proof(
 ) -> evidence.Evidence:
     """Evidence that passes the rules of `colors`, unless it is changed."""
     measured = champion and evidence.MeasuredChampion(
-        champion.number, champion.model_id, champion.weights, {"top1_accuracy": 0.9, "log_loss": 0.3}, 3, 4, 1.0
+        version=champion.number,
+        model_id=champion.model_id,
+        model_sha256=champion.weights,
+        metrics={"top1_accuracy": 0.9, "log_loss": 0.3},
+        only_champion_right=3,
+        only_candidate_right=4,
+        p_value=1.0,
     )
     facts = evidence.Evidence(
         name=version.name,
@@ -168,8 +173,10 @@ def proof(
         measured_by="somebody",
         alias=alias,
         champion=measured,
+        signature="",
+        format=evidence.FORMAT,
     )
-    return dataclasses.replace(facts, **changes)
+    return facts.model_copy(update=changes)
 
 
 def tag_of(facts: evidence.Evidence) -> tuple[str, str]:

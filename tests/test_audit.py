@@ -15,7 +15,7 @@ from mlflow_resnet import audit, train
 from mlflow_resnet.errors import AuditFailedError, InvalidOptionsError, MissingPackageError
 from mlflow_resnet.images.audit import facts as facts_module
 from mlflow_resnet.images.audit.findings import KINDS, AuditedImage, findings
-from mlflow_resnet.images.audit.report import page
+from mlflow_resnet.images.audit.report import render_page
 from mlflow_resnet.options import FINDINGS, AuditOptions, TrainOptions
 
 
@@ -132,7 +132,7 @@ def test_everything_is_logged(workdir, folders):
     row = table[table.name == "cat/1.png"].iloc[0]
     assert (row.part, row.label, row.width, row.height, row.problem) == ("train", "cat", 96, 80, "")
     html = Path(artifact(result, "report.html")).read_text(encoding="utf-8")
-    assert html.count("<img alt='' src='data:image/jpeg;base64,") == 2
+    assert html.count('<img alt="" src="data:image/jpeg;base64,') == 2
     assert "val/cat/copy.png" in html
 
 
@@ -140,10 +140,11 @@ def test_names_cannot_smuggle_markup_into_the_report(tmp_path):
     name = "<script>alert(1)</script>.png"
     facts = facts_module.ImageFacts(problem="<b>bad</b>")
     images = [AuditedImage("train", f"<i>cat/{name}", "<i>cat", str(tmp_path / "x"), facts)]
-    html = "".join(page(images, findings(images)))
+    html = render_page(images, findings(images))
     assert "<script>" not in html
     assert "<b>" not in html
     assert "<i>" not in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;.png" in html
 
 
 def test_a_pipeline_fails_on_what_it_names(workdir, folders):

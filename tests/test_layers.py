@@ -1,11 +1,13 @@
 """The structure of the package: seven rules, and a plugin's import that stays light."""
 
 import ast
+import shutil
 import subprocess
 import sys
 from collections import Counter
 from configparser import ConfigParser
 from importlib.metadata import distribution
+from zipfile import ZipFile
 
 import pytest
 import yaml
@@ -119,6 +121,7 @@ import sys, warnings
 warnings.simplefilter("error", UserWarning)
 import mlflow
 from importlib.metadata import distribution
+from zipfile import ZipFile
 for entry_point in distribution("mlflow_resnet").entry_points:
     assert callable(entry_point.load()), entry_point
     assert "torch" not in sys.modules, f"{entry_point} imports torch"
@@ -159,6 +162,19 @@ def test_conda_yaml_asks_for_what_setup_cfg_asks_for():
     (pip,) = [entry["pip"] for entry in conda["dependencies"] if isinstance(entry, dict)]
     assert pip == required
     assert f"python{setup['options']['python_requires']}" in conda["dependencies"]
+
+
+@pytest.mark.process
+def test_an_install_has_every_file_of_the_package(tmp_path):
+    source = shutil.copytree(PACKAGE, tmp_path / "source" / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, source.parent)
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", source.parent]
+    done = subprocess.run(build, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    ours = {path.relative_to(source.parent).as_posix() for path in source.rglob("*") if path.is_file()}
+    assert ours <= set(ZipFile(wheel).namelist())
 
 
 NOT_IN_A_SAVED_MODEL = ("boto3", "captum", "imagehash", "matplotlib", "optuna", "psutil", "scipy", "sklearn", "tqdm")

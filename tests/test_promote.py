@@ -1,4 +1,3 @@
-import dataclasses
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
@@ -198,7 +197,7 @@ def test_the_evidence_says_what_was_measured_of_what(versions, images, monkeypat
     assert found.champion.p_value == pytest.approx(0.5 ** (wrong - 1))
     assert evidence.verified(found, "secret")
     assert not evidence.verified(found, "guessed")
-    assert not evidence.verified(dataclasses.replace(found, images=13), "secret")
+    assert not evidence.verified(found.model_copy(update={"images": 13}), "secret")
 
 
 def test_measuring_only_leaves_the_alias_to_somebody_else(versions, images):

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from filelock import FileLock
 
 from mlflow_resnet.errors import OutputError
 from mlflow_resnet.io.atomic import leftovers, new_file
@@ -91,10 +92,6 @@ def _pack(path: Path, images: Images, expected_bytes: Callable[[], int]) -> None
             os.fsync(file.fileno())  # else a power cut could leave the final name on a file with holes
 
 
-def _open_no_link(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
-
-
 def _check_room(path: Path, expected_bytes: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if expected_bytes > free:
@@ -122,14 +119,11 @@ def _lock(path: Path, *, wait: bool) -> Iterator[bool]:
 
     On a file system without locks nobody does: then several processes do the same work, and the last one's file stays.
     """
-    with ExitStack() as stack:
-        try:
-            import fcntl  # not on Windows
-
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(open(path.with_suffix(".lock"), "ab", opener=_open_no_link))
-            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held = True
-        except (ImportError, OSError):
-            held = False
-        yield held
+    lock = FileLock(path.with_suffix(".lock"), blocking=wait)
+    with suppress(OSError, NotImplementedError):  # held by another process, or there are no locks
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    try:
+        yield lock.is_locked
+    finally:
+        lock.release()

@@ -11,7 +11,6 @@ import contextlib
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
@@ -23,32 +22,13 @@ from mlflow.utils.mlflow_tags import MLFLOW_USER
 from mlflow_resnet.errors import PromotionRefusedError
 from mlflow_resnet.io.console import say
 from mlflow_resnet.registry import history
+from mlflow_resnet.registry.history import Move
 from mlflow_resnet.registry.patterns import fits
 
 GATE_TAG = "mlflow_resnet.gate"  # a gate store shows it on models that have rules: globs of their aliases
 CLAIM_TAG = "mlflow_resnet.claim."
 CLAIM_SECONDS = 1.0  # longer than a server takes to move an alias
 REFUSALS = {ErrorCode.Name(code) for code in (PERMISSION_DENIED, RESOURCE_CONFLICT)}
-
-
-@dataclass(frozen=True)
-class Move:
-    """An alias from one version to another.
-
-    Attributes:
-        before: the version that has it, None if none has.
-        action: history.PROMOTE or history.ROLLBACK.
-        model_sha256: of the version `after`.
-        evidence: the tag of that version that says why.
-    """
-
-    name: str
-    alias: str
-    before: int | None
-    after: int
-    action: str
-    model_sha256: str = ""
-    evidence: str | None = None
 
 
 def move_alias(move: Move) -> None:
@@ -160,10 +140,7 @@ def is_noted(model: RegisteredModel, move: Move) -> bool:
 
 def note(client: MlflowClient, model: RegisteredModel, move: Move) -> None:
     """Appends the move to the history of the model."""
-    last = history.newest(model.tags, move.alias)
-    entry = history.next_entry(
-        last, move.alias, user(), move.action, move.before, move.after, move.model_sha256, move.evidence
-    )
+    entry = history.next_entry(history.newest(model.tags, move.alias), move, user())
     client.set_registered_model_tag(move.name, entry.tag, entry.to_text())
 
 

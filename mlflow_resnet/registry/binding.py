@@ -29,7 +29,7 @@ from mlflow_resnet.errors import InvalidModelError
 from mlflow_resnet.io.console import say
 from mlflow_resnet.io.parallel import within
 from mlflow_resnet.io.reasons import one_line
-from mlflow_resnet.registry.versions import logged_model_of, uri_of
+from mlflow_resnet.registry.versions import find_logged_model, uri_of
 
 Found = TypeVar("Found")
 SECONDS = 10.0  # for which a server may be silent before a folder is loaded without it
@@ -86,7 +86,7 @@ def bind_registered(model_uri: str) -> Binding:
 
 def bind_version(version: ModelVersion) -> Binding:
     """A version that was not registered from a logged model has no params that could be compared."""
-    logged = logged_model_of(version)
+    logged = find_logged_model(version)
     return bind_logged(logged, uri_of(version), version) if logged else Binding(uri_of(version), version)
 
 

@@ -6,27 +6,25 @@ needs torch, and nothing asks a server.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import hmac
 import json
 import os
-import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from mlflow_resnet.errors import MlflowResnetError
-from mlflow_resnet.io.untrusted import parse_json
+from mlflow_resnet.io.untrusted import parse_fields
+from mlflow_resnet.registry.validation import Number, Record, expect, list_problems
 
 TAG = "mlflow_resnet.evidence."
 KEY_VARIABLE = "MLFLOW_RESNET_GATE_KEY"
 FORMAT = 2  # 1 spoke of the weights only
-SHOWN = (1, FORMAT)  # to people; what decides takes the newest only
 ROUNDING = 1e-9  # of what a drop may be: 0.95 - 0.94 is a little more than 0.01
 MOST = 10**12  # images; more than that is no count
-LARGEST = sys.float_info.max
 
 
 class EvidenceError(MlflowResnetError):
@@ -36,8 +34,20 @@ class EvidenceError(MlflowResnetError):
         super().__init__(f"not evidence of mlflow_resnet: {problem}. Measure the version again.")
 
 
-@dataclass(frozen=True)
-class MeasuredChampion:
+def require_offset(time: str) -> str:
+    """Refuses all but a time in ISO format that says how far from UTC it is."""
+    if datetime.fromisoformat(time).utcoffset() is None:
+        raise ValueError
+    return time
+
+
+Count = Annotated[int, Field(ge=0, le=MOST), expect("an integer from 0")]
+Metric = Annotated[Number, expect("a finite number")]
+Time = Annotated[str, AfterValidator(require_offset), expect("a time with an offset, 2026-01-31T12:00:00+00:00")]
+Format = Annotated[int, Field(ge=1, le=FORMAT), expect(f"{FORMAT}, update mlflow_resnet")]
+
+
+class MeasuredChampion(Record):
     """The version that held the alias while the candidate was measured, on the same images.
 
     Attributes:
@@ -45,18 +55,17 @@ class MeasuredChampion:
         p_value: of that test, two-sided and exact.
     """
 
-    version: int
+    version: Count
     model_id: str
     model_sha256: str
-    metrics: Mapping[str, float]
-    only_champion_right: int
-    only_candidate_right: int
-    p_value: float
+    metrics: Mapping[str, Metric]
+    only_champion_right: Count
+    only_candidate_right: Count
+    p_value: Metric
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """One measurement of a version.
+class Evidence(Record):
+    """One measurement of a version. Raises EvidenceError, which names every field that is not as it should be.
 
     Attributes:
         model_sha256: of all that decides what the version answers, as it was loaded and measured; see
@@ -68,85 +77,32 @@ class Evidence:
     """
 
     name: str
-    version: int
+    version: Count
     model_id: str
     model_sha256: str
     dataset_name: str
     dataset_digest: str
-    images: int
-    metrics: Mapping[str, float]
-    measured_at: str
+    images: Count
+    metrics: Mapping[str, Metric]
+    measured_at: Time
     measured_by: str
     alias: str
     champion: MeasuredChampion | None
-    signature: str = ""
-    format: int = FORMAT
+    signature: str
+    format: Format
 
-    def __post_init__(self) -> None:
-        problems = list(problems_of(self))
-        if self.champion:
-            problems += [f"champion's {problem}" for problem in problems_of(self.champion)]
-        if problems:
-            raise EvidenceError("; ".join(problems))
+    @model_validator(mode="wrap")
+    @classmethod
+    def explain_mistakes(cls, facts: Any, handler: Callable[[Any], Evidence]) -> Evidence:
+        try:
+            return handler(facts)
+        except ValidationError as error:
+            raise EvidenceError("; ".join(list_problems(error))) from None
 
     @property
     def tag(self) -> str:
         """The name of the tag of the version that holds this text."""
         return f"{TAG}{self.dataset_digest}.{self.alias}"
-
-
-def problems_of(facts: Evidence | MeasuredChampion) -> list[str]:
-    """What is wrong with the fields of one of the two."""
-    found = []
-    for field in dataclasses.fields(facts):
-        value = getattr(facts, field.name)
-        fits, wanted = CHECKS.get(str(field.type), (is_champion, "fields or null"))
-        if not fits(value):
-            found.append(f"{field.name} is {value!r}; expected {wanted}")
-    if isinstance(facts, Evidence) and not found:
-        if facts.format not in SHOWN:
-            found.append(f"format is {facts.format}; expected {FORMAT}, update mlflow_resnet")
-        if not has_offset(facts.measured_at):
-            wanted = "a time with an offset, 2026-01-31T12:00:00+00:00"
-            found.append(f"measured_at is {facts.measured_at!r}; expected {wanted}")
-    return found
-
-
-def is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value <= MOST
-
-
-def is_finite(value: object) -> bool:
-    """Whether it is a number, neither NaN nor infinite, nor an integer that no float can hold."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
-
-
-def are_finite(value: object) -> bool:
-    return isinstance(value, Mapping) and all(map(is_finite, value.values()))
-
-
-def is_champion(value: object) -> bool:
-    return value is None or isinstance(value, MeasuredChampion)
-
-
-def has_offset(time: str) -> bool:
-    """Whether it is a time in ISO format that says how far from UTC it is."""
-    try:
-        return datetime.fromisoformat(time).utcoffset() is not None
-    except ValueError:
-        return False
-
-
-CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {  # by the type of a field
-    "str": (is_text, "text"),
-    "int": (is_count, "an integer from 0"),
-    "float": (is_finite, "a finite number"),
-    "Mapping[str, float]": (are_finite, "names with finite numbers"),
-}
 
 
 def drop(candidate: float, champion: float, lower_is_better: bool) -> float:
@@ -156,7 +112,7 @@ def drop(candidate: float, champion: float, lower_is_better: bool) -> float:
 
 def to_text(evidence: Evidence) -> str:
     """Canonical JSON: one text for one value."""
-    return canonical(dataclasses.asdict(evidence))
+    return canonical(evidence.model_dump())
 
 
 def canonical(facts: Mapping[str, Any]) -> str:
@@ -170,9 +126,9 @@ def from_text(text: str) -> Evidence:
         EvidenceError: if it is something else; names every field that is missing, unknown or of another kind.
     """
     facts = parse_facts(text)
-    if isinstance(facts, dict) and facts.get("format") == 1:
+    if facts.get("format") == 1:
         raise EvidenceError("its format is 1, which does not say all that was measured")
-    return build_evidence(facts)
+    return Evidence.model_validate(facts)
 
 
 def from_older_text(text: str) -> Evidence:
@@ -182,40 +138,19 @@ def from_older_text(text: str) -> Evidence:
         EvidenceError: as `from_text` does.
     """
     facts = parse_facts(text)
-    if isinstance(facts, dict) and facts.get("format") == 1:
+    if facts.get("format") == 1:
         for each in (facts, facts.get("champion")):
             if isinstance(each, dict) and each.pop("weights_sha256", None) is not None:
                 each["model_sha256"] = ""
-    return build_evidence(facts)
+    return Evidence.model_validate(facts)
 
 
-def parse_facts(text: str) -> Any:
+def parse_facts(text: str) -> dict[str, Any]:
     """What the text of a tag says."""
     try:
-        return parse_json(text)
+        return parse_fields(text)
     except ValueError as error:
-        raise EvidenceError(f"not JSON ({error})") from None
-
-
-def build_evidence(facts: Any) -> Evidence:
-    """The fields of evidence as the value itself."""
-    champion = facts.get("champion") if isinstance(facts, dict) else None
-    require_fields(facts, Evidence, "")
-    if champion is not None:
-        require_fields(champion, MeasuredChampion, "champion's ")
-        facts["champion"] = MeasuredChampion(**champion)
-    return Evidence(**facts)
-
-
-def require_fields(facts: object, kind: type[Any], whose: str) -> None:
-    """Raises unless `facts` has all of the fields of `kind` and no others."""
-    if not isinstance(facts, dict):
-        raise EvidenceError(f"{whose or 'the text '}is {type(facts).__name__}; expected an object with fields")
-    names = {field.name for field in dataclasses.fields(kind)}
-    problems = [f"{whose}field {name} is missing" for name in sorted(names - facts.keys())]
-    problems += [f"{whose}field {name!r} is unknown" for name in sorted(facts.keys() - names)]
-    if problems:
-        raise EvidenceError("; ".join(problems))
+        raise EvidenceError(f"not JSON with fields ({error})") from None
 
 
 def key_of_environment() -> str:
@@ -226,14 +161,13 @@ def key_of_environment() -> str:
 
 def signature_of(evidence: Evidence, key: str) -> str:
     """Hexadecimal HMAC-SHA256 of all fields but the signature."""
-    facts = dataclasses.asdict(evidence)
-    del facts["signature"]
+    facts = evidence.model_dump(exclude={"signature"})
     return hmac.new(key.encode(), canonical(facts).encode(), hashlib.sha256).hexdigest()
 
 
 def signed(evidence: Evidence, key: str) -> Evidence:
     """The same evidence with a signature, which only who has the key can make."""
-    return dataclasses.replace(evidence, signature=signature_of(evidence, key))
+    return evidence.model_copy(update={"signature": signature_of(evidence, key)})
 
 
 def verified(evidence: Evidence, key: str) -> bool:

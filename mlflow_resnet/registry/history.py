@@ -21,6 +21,26 @@ PROMOTE, ROLLBACK, REMOVE, FORCE = "promote", "rollback", "remove", "force"
 
 
 @dataclass(frozen=True)
+class Move:
+    """An alias from one version to another.
+
+    Attributes:
+        before, after: versions; None where the alias points to nothing.
+        action: promote, rollback, remove or force.
+        model_sha256: of the version `after`; empty if it is not known.
+        evidence: the name of that version's tag that says why, or None.
+    """
+
+    name: str
+    alias: str
+    before: int | None
+    after: int | None
+    action: str
+    model_sha256: str = ""
+    evidence: str | None = None
+
+
+@dataclass(frozen=True)
 class Entry:
     """One move of an alias.
 
@@ -130,18 +150,17 @@ def champions(known: Iterable[Entry]) -> list[int]:
     return found
 
 
-def next_entry(
-    last: Entry | None,
-    alias: str,
-    who: str,
-    action: str,
-    before: int | None,
-    after: int | None,
-    model_sha256: str = "",
-    evidence: str | None = None,
-    policy: str | None = None,
-) -> Entry:
+def next_entry(last: Entry | None, move: Move, who: str, policy: str | None = None) -> Entry:
     """The entry that follows `last`, at this moment."""
-    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-    number = last.sequence + 1 if last else 1
-    return Entry(number, alias, now, who, action, before, after, model_sha256, evidence, policy)
+    return Entry(
+        sequence=last.sequence + 1 if last else 1,
+        alias=move.alias,
+        time=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+        who=who,
+        action=move.action,
+        before=move.before,
+        after=move.after,
+        model_sha256=move.model_sha256,
+        evidence=move.evidence,
+        policy=policy,
+    )

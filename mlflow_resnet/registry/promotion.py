@@ -11,8 +11,9 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow_resnet.errors import InvalidOptionsError, PromotionRefusedError, listed
 from mlflow_resnet.evaluation.names import LOWER_IS_BETTER
 from mlflow_resnet.registry import history
-from mlflow_resnet.registry.aliases import Move, move_alias
+from mlflow_resnet.registry.aliases import move_alias
 from mlflow_resnet.registry.evidence import ROUNDING, Evidence, drop, to_text
+from mlflow_resnet.registry.history import Move
 
 TAG = "mlflow_resnet.promotion."
 

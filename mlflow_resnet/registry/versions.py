@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import mlflow
 from mlflow import MlflowClient
@@ -12,7 +13,7 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_resnet.errors import InvalidModelError
 
-VERSION_URI = re.compile(r"models:/(?P<name>[^/@]+)(/(?P<version>\d+)|@(?P<alias>[^/@]+))")
+VERSION_URI = re.compile(r"models:/(?P<name>[^/]+?)(/(?P<version>\d+)|@(?P<alias>[^/@]+))")
 LOGGED_MODEL_URI = re.compile(r"models:/(?P<model_id>m-[^/@]+)")
 MAX_COPIES = 20  # of copies, from a version to the logged model
 
@@ -76,14 +77,32 @@ def alias_of(model_uri: str) -> str:
     return (match and match["alias"]) or ""
 
 
-def logged_model_of(version: ModelVersion) -> LoggedModel | None:
+def find_logged_model(version: ModelVersion) -> LoggedModel | None:
     """The logged model that a version is, or is a copy of; None if it was registered from elsewhere."""
-    source, named = version.source or "", version.model_id
+    origin = follow_copies(version, resolve)
+    model_id = parse_model_id(origin.source) or origin.model_id
+    return MlflowClient().get_logged_model(model_id) if model_id else None
+
+
+def follow_copies(version: ModelVersion, find_version: Callable[[str], ModelVersion]) -> ModelVersion:
+    """The version that was copied first, perhaps this one itself.
+
+    Args:
+        find_version: of a URI that `VERSION_URI` matches.
+
+    Raises:
+        InvalidModelError: if the copies have no end.
+    """
+    origin = version
     for _ in range(MAX_COPIES):
-        if match := LOGGED_MODEL_URI.fullmatch(source):
-            return MlflowClient().get_logged_model(match["model_id"])
+        source = origin.source or ""
         if not VERSION_URI.fullmatch(source):
-            return MlflowClient().get_logged_model(named) if named else None
-        origin = resolve(source)
-        source, named = origin.source or "", origin.model_id
+            return origin
+        origin = find_version(source)
     raise InvalidModelError(uri_of(version), "is a copy of copies without an end.")
+
+
+def parse_model_id(source: str | None) -> str:
+    """The id of the logged model that the source of a version is; "" if it is something else."""
+    match = LOGGED_MODEL_URI.fullmatch(source or "")
+    return match["model_id"] if match else ""

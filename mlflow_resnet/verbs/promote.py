@@ -114,6 +114,8 @@ def evidence_of(measured: Measured, against: Measured | None, dataset: ImageDire
         measured_by=aliases.user(),
         alias=alias,
         champion=champion_of(measured, against) if against else None,
+        signature="",
+        format=evidence.FORMAT,
     )
 
 

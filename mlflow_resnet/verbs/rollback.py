@@ -10,12 +10,12 @@ from mlflow_resnet.errors import InvalidModelError, PromotionRefusedError, prese
 from mlflow_resnet.model.stored import MODEL_SHA256
 from mlflow_resnet.options import RollbackOptions
 from mlflow_resnet.registry import aliases, versions
-from mlflow_resnet.registry.history import ROLLBACK, champions, entries, shown
+from mlflow_resnet.registry.history import ROLLBACK, Move, champions, entries, shown
 from mlflow_resnet.tracking.run import attached_run_ends_with
 from mlflow_resnet.tracking.server import check_servers
 
 
-def rollback(options: RollbackOptions) -> aliases.Move:
+def rollback(options: RollbackOptions) -> Move:
     """Points the alias to the champion before the present one.
 
     Raises:
@@ -33,9 +33,9 @@ def rollback(options: RollbackOptions) -> aliases.Move:
         if not earlier:
             raise no_way_back(options.name, options.alias, f"there was no champion before {shown(now)}")
         version = ready(options.name, earlier[-1], options.alias)
-        logged = versions.logged_model_of(version)
+        logged = versions.find_logged_model(version)
         digest = logged.params.get(MODEL_SHA256, "") if logged else ""
-        move = aliases.Move(options.name, options.alias, now, earlier[-1], ROLLBACK, digest)
+        move = Move(options.name, options.alias, now, earlier[-1], ROLLBACK, digest)
         aliases.move_alias(move)
     return move
 
@@ -58,6 +58,6 @@ def ready(name: str, version: int, alias: str) -> ModelVersion:
     return found
 
 
-def summarize_rollback(result: aliases.Move) -> str:
+def summarize_rollback(result: Move) -> str:
     now = f"models:/{result.name}/{result.after}"
     return presentable(f"@{result.alias} now points to {now} again, no more to version {result.before}")

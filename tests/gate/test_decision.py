@@ -10,27 +10,24 @@ from scipy.stats import binomtest
 
 from mlflow_resnet.evaluation.mcnemar import mcnemar
 from mlflow_resnet.registry import history
-from mlflow_resnet.registry.evidence import MeasuredChampion, signed
+from mlflow_resnet.registry.evidence import signed
 from mlflow_resnet.registry.gate.decision import judge
-from mlflow_resnet.registry.gate.policy import rule_of
-from mlflow_resnet.registry.gate.situation import LoggedMetric, Move, Proven, is_rollback
+from mlflow_resnet.registry.gate.rule import Rule
+from mlflow_resnet.registry.gate.situation import LoggedMetric, Proven, Situation, is_rollback
 
 CHAMPION, CANDIDATE = (Version("colors", number, f"m-{number}", f"{number}" * 64) for number in (1, 2))
 OTHER = Version("shapes", 2, "m-2", "2" * 64)
 
 
 def rule(text=""):
-    problems = []
-    made = rule_of({"models": "colors", "alias": "champion"} | (yaml.safe_load(text) or {}), "rule", problems)
-    assert problems == []
-    return made
+    return Rule.model_validate({"models": "colors", "alias": "champion"} | (yaml.safe_load(text) or {}))
 
 
 def move(*evidence, tags=None, **changes):
     """Version 2 is to follow version 1."""
     written = dict(map(tag_of, evidence or [proof(CANDIDATE, CHAMPION)]))
     known = Proven((), "m-2", "2" * 64, flavors=("mlflow_resnet", "python_function"), signature=True)
-    facts = Move(
+    facts = Situation(
         name="colors",
         alias="champion",
         version=2,
@@ -48,9 +45,10 @@ def move(*evidence, tags=None, **changes):
 
 
 def compared(own, other, lost=0, won=0, images=100):
-    champion = MeasuredChampion(1, "m-1", "1" * 64, {"top1_accuracy": other, "log_loss": other}, lost, won, 1.0)
-    metrics = {"top1_accuracy": own, "log_loss": own}
-    return dataclasses.replace(proof(CANDIDATE), champion=champion, metrics=metrics, images=images)
+    metrics = {"top1_accuracy": other, "log_loss": other}
+    numbers = {"metrics": metrics, "only_champion_right": lost, "only_candidate_right": won}
+    made = proof(CANDIDATE, CHAMPION, metrics={"top1_accuracy": own, "log_loss": own}, images=images)
+    return made.model_copy(update={"champion": made.champion.model_copy(update=numbers)})
 
 
 def judged(made, moved):
@@ -77,15 +75,15 @@ def missing(text, moved):
         ("not_worse: {metric: top1_accuracy, by: 0}", compared(0.95, 0.95)),
         ("not_worse: {metric: top1_accuracy, relative: 0.1}", compared(0.45, 0.5)),
         ("not_worse: {metric: log_loss, by: 0}", compared(0.2, 0.3)),
-        ("not_worse: {metric: ece, by: 0, lower_is_better: true}", compared(0.2, 0.3)),
+        ("not_worse: {metric: macro_f1, by: 0, lower_is_better: true}", compared(0.2, 0.3)),
         ("not_worse: {metric: top1_accuracy, significant: 0.05}", compared(0.9, 0.95, lost=9, won=4)),
         ("not_worse: {metric: top1_accuracy, significant: 0.05}", compared(0.9, 0.95, lost=1, won=50)),
     ],
 )
 def test_allowed(text, evidence):
-    if "ece" in text:
-        champion = dataclasses.replace(evidence.champion, metrics={"ece": 0.3})
-        evidence = dataclasses.replace(evidence, metrics={"ece": 0.2}, champion=champion)
+    if "macro_f1" in text:
+        champion = evidence.champion.model_copy(update={"metrics": {"macro_f1": 0.3}})
+        evidence = evidence.model_copy(update={"metrics": {"macro_f1": 0.2}, "champion": champion})
     verdict = judged(rule(text), move(evidence))
     assert verdict.missing == ()
     assert verdict.evidence == evidence.tag
@@ -105,7 +103,7 @@ def test_allowed(text, evidence):
         ("", proof(CANDIDATE, CHAMPION, measured_at="2999-01-01T00:00:00+00:00"), "which is yet to come"),
         ("require: {metrics: {top1_accuracy: {min: 0.91}}}", proof(CANDIDATE, CHAMPION), "0.9; expected at least 0.91"),
         ("require: {metrics: {log_loss: {max: 0.2}}}", proof(CANDIDATE, CHAMPION), "0.3; expected at most 0.2"),
-        ("require: {metrics: {f1: {min: 0}}}", proof(CANDIDATE, CHAMPION), "f1 was not measured"),
+        ("require: {metrics: {macro_f1: {min: 0}}}", proof(CANDIDATE, CHAMPION), "macro_f1 was not measured"),
         ("require: {dataset_digest: x}", proof(CANDIDATE, CHAMPION), f"digest {DIGEST}; expected x"),
         (
             "require: {max_age_days: 1}",
@@ -117,14 +115,14 @@ def test_allowed(text, evidence):
         ("not_worse: {metric: top1_accuracy, by: 0.01}", compared(0.93, 0.95), "worse by 0.02; allowed are 0.01"),
         ("not_worse: {metric: top1_accuracy, relative: 0.01}", compared(0.4, 0.5), "allowed are 0.005"),
         ("not_worse: {metric: log_loss, by: 0.05}", compared(0.4, 0.3), "log_loss is 0.4, of the champion 0.3"),
-        ("not_worse: {metric: f1, by: 1}", compared(1, 1), "f1 was not measured of both"),
+        ("not_worse: {metric: macro_f1, by: 1}", compared(1, 1), "macro_f1 was not measured of both"),
         (
-            "not_worse: {metric: f1, significant: 0.05}",
+            "not_worse: {metric: macro_f1, significant: 0.05}",
             compared(1, 1, lost=9, won=1),
             "on 9 images, only the candidate on 1",
         ),
         (
-            "not_worse: {metric: f1, significant: 0.05}",
+            "not_worse: {metric: macro_f1, significant: 0.05}",
             compared(1, 1, lost=90, won=11),
             "90 and 11 images are right of one",
         ),
@@ -176,9 +174,9 @@ def test_allowed_with_what_the_version_has(text, changes):
 
 
 def test_everything_that_is_missing_is_told_at_once():
-    text = "require: {metrics: {f1: {min: 1}}, tags: {ticket: null}}\napproval: {tag: ok}"
+    text = "require: {metrics: {macro_f1: {min: 1}}, tags: {ticket: null}}\napproval: {tag: ok}"
     said = missing(text, move(proof(CANDIDATE, images=0)))
-    for part in ("f1 was not", "ticket is missing", "tag ok is", "0 images", "against none"):
+    for part in ("macro_f1 was not", "ticket is missing", "tag ok is", "0 images", "against none"):
         assert part in said
 
 
@@ -221,7 +219,9 @@ def noted(*moves):
     past = []
     for action, before, after in moves:
         last = past[-1] if past else None
-        past.append(history.next_entry(last, "champion", "ann", action, before, after, policy="abc"))
+        past.append(
+            history.next_entry(last, history.Move("colors", "champion", before, after, action), "ann", policy="abc")
+        )
     return tuple(past)
 
 
@@ -237,7 +237,7 @@ def test_back_to_the_version_before_needs_no_new_evidence():
     assert not is_rollback(dataclasses.replace(back, version=5))
     clients = tuple(dataclasses.replace(entry, policy=None) for entry in PAST)
     assert not is_rollback(dataclasses.replace(back, past=clients))
-    done = history.next_entry(PAST[-1], "champion", "ann", history.ROLLBACK, 1, 2, policy="abc")
+    done = history.next_entry(PAST[-1], history.Move("colors", "champion", 1, 2, history.ROLLBACK), "ann", policy="abc")
     assert not is_rollback(dataclasses.replace(back, past=(*PAST, done), version=1, champion=2))  # forth again
 
 
@@ -272,18 +272,18 @@ SIGNED, AT_LEAST = "signed: true", "require: {metrics: {top1_accuracy: {min: 0.9
 def test_one_measurement_must_meet_all_rules():
     """Not the signature by one and the number by another."""
     real = signed(proof(CANDIDATE, CHAMPION), "key")
-    forged = dataclasses.replace(proof(CANDIDATE, CHAMPION), metrics={"top1_accuracy": 0.99}, dataset_digest="other")
+    forged = proof(CANDIDATE, CHAMPION, metrics={"top1_accuracy": 0.99}, dataset_digest="other")
     verdicts = judge([rule(SIGNED), rule(AT_LEAST)], move(real, forged))
     assert any(verdict.missing for _, verdict in verdicts)
     assert len({verdict.evidence for _, verdict in verdicts}) == 1
-    better = signed(dataclasses.replace(forged, dataset_digest="third"), "key")
+    better = signed(forged.model_copy(update={"dataset_digest": "third"}), "key")
     verdicts = judge([rule(SIGNED), rule(AT_LEAST)], move(real, forged, better))
     assert [verdict.missing for _, verdict in verdicts] == [(), ()]
 
 
 def test_a_rule_that_is_only_tried_does_not_choose_the_measurement():
     real = signed(proof(CANDIDATE, CHAMPION), "key")
-    forged = dataclasses.replace(proof(CANDIDATE, CHAMPION), metrics={"top1_accuracy": 0.99}, dataset_digest="other")
+    forged = proof(CANDIDATE, CHAMPION, metrics={"top1_accuracy": 0.99}, dataset_digest="other")
     tried = rule("mode: dry-run\n" + AT_LEAST)
     (_, enforced), (_, told) = judge([rule(SIGNED), tried], move(real, forged))
     assert enforced.missing == ()

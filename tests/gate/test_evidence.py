@@ -1,20 +1,39 @@
 """Evidence and history as text."""
 
-import dataclasses
 import json
+from dataclasses import replace
 
 import pytest
 from gate_server import Version, proof
 
 from mlflow_resnet.registry import evidence, history
 from mlflow_resnet.registry.evidence import EvidenceError, from_text, signed, to_text, verified
+from mlflow_resnet.registry.history import Move
 
+SIGNED_BEFORE = (
+    r'{"alias":"champion","champion":{"metrics":{"log_loss":1e-07,"top1_accuracy":1},"model_id":"m-0123","'
+    r'model_sha256":"cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd","only_candidate_rig'
+    r'ht":4,"only_champion_right":3,"p_value":1.0,"version":1},"dataset_digest":"aaaa000011112222","datase'
+    r't_name":"p\u00edcs \udcff","format":2,"images":100,"measured_at":"2026-01-31T12:00:00.500+00:00","me'
+    r'asured_by":"ann","metrics":{"log_loss":0.30000000000000004,"top1_accuracy":1,"top5_accuracy":-0.0},"'
+    r'model_id":"m-4567","model_sha256":"abababababababababababababababababababababababababababababababab"'
+    r',"name":"colors","signature":"4a336d80893294355dbf103774d99a7753a9d3273239fe30a6353616b4ff9371","ver'
+    r'sion":2}'
+)
+FIRST_MOVE = Move("colors", "champion", None, 1, history.PROMOTE)
 FIRST, SECOND = (Version("colors", number, f"m-{number}", "ab" * 32) for number in (1, 2))
 
 
 def test_evidence_read_is_what_was_written():
     for facts in (proof(FIRST), signed(proof(SECOND, FIRST), "key")):
         assert from_text(to_text(facts)) == facts
+
+
+def test_a_tag_that_an_earlier_version_signed_is_still_verified():
+    """Made before pydantic checked evidence: whole numbers stay whole, and odd names as they are."""
+    assert to_text(from_text(SIGNED_BEFORE)) == SIGNED_BEFORE
+    assert verified(from_text(SIGNED_BEFORE), "key")
+    assert not verified(from_text(SIGNED_BEFORE.replace('"top1_accuracy":1,', '"top1_accuracy":1.0,')), "key")
 
 
 def test_its_tag_says_which_data_and_which_alias():
@@ -25,18 +44,28 @@ def test_its_tag_says_which_data_and_which_alias():
     ("text", "said"),
     [
         ("{", "not JSON"),
-        ("[]", "the text is list"),
+        ("[]", "[], where an object with fields is expected"),
         ("[" * 100_000, "not JSON"),
-        (to_text(proof(FIRST)).replace("0.3", "1" * 400), "expected names with finite numbers"),
+        (to_text(proof(FIRST)).replace("0.3", "1" * 400), "expected a finite number"),
         (to_text(proof(FIRST)).replace('"images":100', '"images":' + "9" * 400), "expected an integer from 0"),
-        ("{}", "field model_id is missing"),
-        (to_text(proof(FIRST)).replace("0.3", "NaN"), "metrics is {'log_loss': nan"),
+        ("{}", "; model_id is missing; "),
+        (to_text(proof(FIRST)).replace("0.3", "NaN"), "metrics: log_loss is nan; expected a finite number"),
         (to_text(proof(FIRST)).replace('"format":2', '"format":3'), "format is 3; expected 2, update mlflow_resnet"),
         (to_text(proof(FIRST)).replace('"format":2', '"format":1'), "its format is 1, which does not say all"),
         (to_text(proof(FIRST)).replace('"version":1', '"version":"1"'), "version is '1'; expected an integer"),
-        (to_text(proof(FIRST)).replace('"images"', '"pictures"'), "field 'pictures' is unknown"),
-        (to_text(proof(FIRST)).replace('"champion":null', '"champion":3'), "champion's is int"),
-        (to_text(proof(SECOND, FIRST)).replace('"p_value":1.0', '"p_value":Infinity'), "champion's p_value is inf"),
+        (to_text(proof(FIRST)).replace('"version":1', '"version":true'), "version is True; expected an integer"),
+        (to_text(proof(FIRST)).replace("0.3", "true"), "metrics: log_loss is True; expected a finite number"),
+        (to_text(proof(FIRST)).replace('"format":2', '"format":2.0'), "format is 2.0; expected 2"),
+        (to_text(proof(FIRST)).replace(',"signature":""', ""), "signature is missing"),
+        (to_text(proof(FIRST)).replace('"images"', '"pictures"'), "'pictures' is not a field"),
+        (
+            to_text(proof(FIRST)).replace('"champion":null', '"champion":3'),
+            "champion is 3; expected fields with values",
+        ),
+        (
+            to_text(proof(SECOND, FIRST)).replace('"p_value":1.0', '"p_value":Infinity'),
+            "champion: p_value is inf; expected a finite number",
+        ),
         (to_text(proof(FIRST, measured_at="2026-01-31T12:00:00+00:00")).replace("+00:00", ""), "with an offset"),
     ],
 )
@@ -72,7 +101,7 @@ def test_a_signature_is_of_every_field_and_of_one_key():
         "version": 3,
     }
     for name, value in others.items():
-        assert not verified(dataclasses.replace(facts, **{name: value}), "key"), name
+        assert not verified(facts.model_copy(update={name: value}), "key"), name
 
 
 def test_a_signature_survives_writing_and_reading():
@@ -80,14 +109,14 @@ def test_a_signature_survives_writing_and_reading():
 
 
 def test_entries_that_speak_of_weights_alone_are_still_read():
-    entry = history.next_entry(None, "champion", "ann", history.PROMOTE, None, 1, "ab", "tag", "0123")
+    entry = history.next_entry(None, replace(FIRST_MOVE, model_sha256="ab", evidence="tag"), "ann", "0123")
     text = entry.to_text().replace("model_sha256", "weights_sha256")
-    assert history.entries({entry.tag: text}) == [dataclasses.replace(entry, model_sha256="")]
+    assert history.entries({entry.tag: text}) == [replace(entry, model_sha256="")]
 
 
 def test_history_is_numbered_and_in_order():
-    first = history.next_entry(None, "champion", "ann", history.PROMOTE, None, 1, "ab", "tag", "0123")
-    second = history.next_entry(first, "champion", "ben", history.ROLLBACK, 1, None)
+    first = history.next_entry(None, replace(FIRST_MOVE, model_sha256="ab", evidence="tag"), "ann", "0123")
+    second = history.next_entry(first, Move("colors", "champion", 1, None, history.ROLLBACK), "ben")
     tags = {entry.tag: entry.to_text() for entry in (second, first)}
     assert sorted(tags) == ["mlflow_resnet.history.champion.000001", "mlflow_resnet.history.champion.000002"]
     assert history.entries(tags, "champion") == [first, second]
@@ -96,7 +125,7 @@ def test_history_is_numbered_and_in_order():
 
 
 def test_what_is_no_history_is_left_out():
-    entry = history.next_entry(None, "champion", "ann", history.PROMOTE, None, 1)
+    entry = history.next_entry(None, FIRST_MOVE, "ann")
     tags = {entry.tag: entry.to_text(), f"{evidence.TAG}x": "{}"}
     tags |= {
         "mlflow_resnet.history.champion.000002": "nonsense",
@@ -106,7 +135,7 @@ def test_what_is_no_history_is_left_out():
 
 
 def test_what_somebody_wrote_into_the_history_does_not_command_the_terminal():
-    entry = history.next_entry(None, "champion", "ann\x1b[2J\nroot", history.PROMOTE, None, 1)
+    entry = history.next_entry(None, FIRST_MOVE, "ann\x1b[2J\nroot")
     assert str(entry).endswith("by ann?[2J?root")
 
 
@@ -115,7 +144,7 @@ def test_what_somebody_wrote_into_the_history_does_not_command_the_terminal():
     [{"time": "now"}, {"time": "2026-01-01T00:00:00"}, {"to": "1"}, {"from": True}, {"sequence": "1"}, {"who": None}],
 )
 def test_an_entry_with_a_field_of_another_kind_is_left_out(change):
-    entry = history.next_entry(None, "champion", "ann", history.PROMOTE, None, 1)
+    entry = history.next_entry(None, FIRST_MOVE, "ann")
     assert history.entries({entry.tag: entry.to_text()}) == [entry]
     text = json.dumps(json.loads(entry.to_text()) | change)
     assert history.entries({entry.tag: text}) == []

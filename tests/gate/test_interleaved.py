@@ -9,7 +9,6 @@ import contextlib
 import itertools
 import shutil
 import threading
-from dataclasses import replace
 
 import mlflow
 import pytest
@@ -241,7 +240,7 @@ def test_a_promotion_just_before_another_is_seen_by_it(registry, name):
 def test_evidence_is_not_changed_just_after_it_made_a_champion(registry, name):
     version = registry.version(f"plain-{name}")
     registry.measure(version)
-    better = ModelVersionTag(*tag_of(replace(proof(version), images=10**6)))
+    better = ModelVersionTag(*tag_of(proof(version, images=10**6)))
 
     def other():
         registry.second.set_registered_model_alias(version.name, "champion", 1)

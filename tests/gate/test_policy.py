@@ -41,6 +41,7 @@ def test_all_mistakes_are_listed_at_once(policy):
 - {models: "*", alias: champion, not_worse: {metric: f1, by: 0.1, relative: 0.1}, approval: {by_another_user: maybe}}
 - {models: "*", alias: champion, not_worse: {by: true}, rollback: never, signed: true, require: {tags: {a: yes}}}
 - nonsense
+- {models: "a?", alias: latest, mode: sometimes, approval: {tag: mlflow_resnet.x}, require: {metrics: {f1: {max: 1}}}}
 """
     found = problems(policy, text)
     for said in (
@@ -51,7 +52,7 @@ def test_all_mistakes_are_listed_at_once(policy):
         "rule 2: require: metrics: top1_accuracy has no bound; expected min or max or both",
         "rule 2: require: metrics: f1: min is 'high'; expected a number",
         "rule 2: require: dataset_digest is 1234; expected a digest, or a list of them, in quotes",
-        "rule 2: require: max_age_days is -1; expected a number from 0",
+        "rule 2: require: max_age_days is -1; expected a number above 0",
         "rule 3: not_worse has 2 limits; expected one of by, relative, significant",
         "rule 3: approval: tag is missing",
         "rule 3: approval: by_another_user is 'maybe'; expected true or false",
@@ -61,6 +62,11 @@ def test_all_mistakes_are_listed_at_once(policy):
         "rule 4: require: tags: a is True; expected text in quotes",
         "signed is true, but the server has no key; set MLFLOW_RESNET_GATE_KEY",
         "rule 5 is 'nonsense'; expected fields with values",
+        "rule 6: models is 'a?', and ? would stand for no more than itself",
+        "rule 6: alias is 'latest', which fits nothing",
+        "rule 6: mode is 'sometimes'",
+        "rule 6: approval: tag is 'mlflow_resnet.x', which mlflow_resnet itself writes",
+        "rule 6: require: metrics: f1 is not what is measured",
     ):
         assert said in found, found
 
@@ -98,6 +104,13 @@ def test_what_is_no_list_of_rules_is_a_mistake(policy, text, said):
         ("{models: a, alias: c, require: {}}", "require is empty; fill it or remove it"),
         ("{models: a, alias: c, require: {metrics: {}}}", "require: metrics is empty"),
         ("{models: a, alias: c, require: {tags: {}}}", "require: tags is empty"),
+        ("{models: a, alias: c, approval: }", "rule 1: approval is empty; fill it or remove it"),
+        ("{models: a, alias: c, require: {flavor: }}", "rule 1: require: flavor is empty"),
+        ("{models: ' ', alias: c}", "models is ' '; expected a name; * stands for any letters"),
+        ("{models: a, alias: c, 3: x}", "rule 1: 3 is not a field"),
+        ("{models: a, alias: c, signed: 1}", "signed is 1; expected true or false"),
+        ("{models: a, alias: c, require: {dataset_digest: []}}", "dataset_digest is []; expected a digest"),
+        ("{models: a, alias: c, require: {metrics: {log_loss: {max: .inf}}}}", "max is inf; expected a number"),
         ("{models: a, alias: c, require: {tags: {1: x}}}", "has the name 1; expected text"),
         ("{models: a, alias: c, require: {tags: {mlflow_resnet.gate.x: null}}}", "that only the gate writes"),
         (
@@ -115,7 +128,7 @@ def test_what_is_no_list_of_rules_is_a_mistake(policy, text, said):
         ),
         ("{models: a, alias: c, require: {metrics: {log_loss: {max: -1}}}}", "max is -1; expected a number from 0"),
         ("{models: a, alias: c, require: {metrics: {log_loss: {min: 2, max: 1}}}}", "max is 1, less than min, 2"),
-        ("{models: a, alias: c, require: {max_age_days: 0}}", "max_age_days is 0, which nothing can meet"),
+        ("{models: a, alias: c, require: {max_age_days: 0}}", "max_age_days is 0; expected a number above 0"),
         ("{models: a, alias: c, not_worse: {metric: cost, by: 0}}", "not_worse: metric is not what is measured"),
         ("{models: a, alias: c, not_worse: {metric: top1_accuracy, by: 2}}", "by is 2, which allows everything"),
         ("{models: a, alias: c, not_worse: {metric: top1_accuracy, relative: 1}}", "relative is 1, which allows"),

@@ -23,7 +23,7 @@ OWN = [{"key": "mlflow_resnet.gate.dry_run.champion", "value": "fine"}, {"key": 
 
 
 def clients_entry(alias, policy=None, sequence=1):
-    entry = history.next_entry(None, alias, "a client", history.PROMOTE, None, 1, policy=policy)
+    entry = history.next_entry(None, history.Move("", alias, None, 1, history.PROMOTE), "a client", policy)
     return {"key": entry.tag, "value": entry.to_text()}
 
 

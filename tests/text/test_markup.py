@@ -119,13 +119,13 @@ def test_an_apostrophe_in_a_list_of_somebody_elses_is_a_part_of_the_name(tmp_pat
 
 def test_a_card_and_its_command_show_hostile_names_as_they_are() -> None:
     from mlflow_resnet.options import SweepOptions, TrainOptions
-    from mlflow_resnet.tracking.card import class_list, sweep_card
+    from mlflow_resnet.tracking.card import list_classes, sweep_card
 
     options = TrainOptions(train_dir="photos\n```\n# heading", weights="https://me:secret@host/w.pth")
     assert "\n" not in options.command()
     assert "secret" not in options.command()
     card = sweep_card(SweepOptions(train_dir="x"), "`\n# study", 3, 1, 0.5, {"optimizer": "a | b\n\n# heading"})
     renderer = MarkdownIt("gfm-like", {"html": True, "linkify": False})
-    page = renderer.render(f"{card}\n\n{len(HOSTILE)} classes: {class_list(tuple(HOSTILE))}.\n")
+    page = renderer.render(f"{card}\n\n{len(HOSTILE)} classes: {list_classes(tuple(HOSTILE))}.\n")
     assert page.count("<h") == page.count("<h2>") == 1
     assert page.count("<td>") == 2

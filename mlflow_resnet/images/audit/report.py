@@ -5,32 +5,26 @@ from __future__ import annotations
 import base64
 import io
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from html import escape
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlflow_resnet.errors import InvalidImageError, encodable, printable
-from mlflow_resnet.images.audit.findings import KINDS, AuditedImage, Finding, Group
+from mlflow_resnet.errors import InvalidImageError, encodable
+from mlflow_resnet.images.audit.findings import KINDS, AuditedImage, Finding
 from mlflow_resnet.images.decoding.decode import decode, read_bytes
+from mlflow_resnet.io.text.templates import render_template
 
 THUMBNAIL_EDGE = 112  # pixels
 GROUPS_SHOWN, IMAGES_SHOWN = 12, 6  # of each finding, of each group
-STYLE = """
-body { font: 15px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 70em; padding: 0 1em; color: #222 }
-table { border-collapse: collapse } td, th { padding: .2em 1em .2em 0; text-align: left }
-.group { display: inline-flex; gap: .5em; margin: .4em; padding: .4em; border: 1px solid #ccc; border-radius: 4px }
-figure { margin: 0; width: 8em } figcaption { font-size: 12px; overflow-wrap: anywhere } img { max-width: 100% }
-"""
 
 
 def write_report(folder: Path, images: Sequence[AuditedImage], found: Sequence[Finding]) -> None:
     """Writes report.html and images.parquet, a row per image with its facts and the kinds of its findings."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.html").write_text("".join(page(images, found)), encoding="utf-8")
+    (folder / "report.html").write_text(render_page(images, found), encoding="utf-8")
     pq.write_table(table_of(images, found), folder / "images.parquet")
 
 
@@ -52,44 +46,23 @@ def table_of(images: Sequence[AuditedImage], found: Sequence[Finding]) -> pa.Tab
     )
 
 
-def page(images: Sequence[AuditedImage], found: Sequence[Finding]) -> Iterator[str]:
-    yield f"<!doctype html><html lang=en><meta charset=utf-8><title>Image audit</title><style>{STYLE}</style>"
-    counts = Counter((image.part, image.label) for image in images)
-    yield f"<h1>Image audit</h1><p>{len(images)} images, {len(found)} kinds of findings.</p>"
-    yield "<table><tr><th>finding<th>images<th>they</tr>"
-    for finding in found:
-        row = f"<td><a href='#{finding.kind}'>{finding.kind}</a><td>{finding.images}<td>{KINDS[finding.kind]}"
-        yield f"<tr>{row}</tr>"
-    yield "</table><h2>Classes</h2><table><tr><th>part<th>class<th>images</tr>"
-    for (part, label), count in sorted(counts.items()):
-        yield f"<tr><td>{escape(printable(part))}<td>{escape(printable(label))}<td>{count}</tr>"
-    yield "</table>"
-    for finding in found:
-        yield from section(finding)
+def render_page(images: Sequence[AuditedImage], found: Sequence[Finding]) -> str:
+    """The first groups of each kind of finding, with thumbnails of their first images."""
+    classes = Counter((image.part, image.label) for image in images)
+    return render_template(
+        "images/audit/report.html.jinja",
+        images=images,
+        found=found,
+        kinds=KINDS,
+        classes=sorted(classes.items()),
+        groups_shown=GROUPS_SHOWN,
+        images_shown=IMAGES_SHOWN,
+        draw_thumbnail=draw_thumbnail,
+    )
 
 
-def section(finding: Finding) -> Iterator[str]:
-    """One kind of finding, with the first few of its groups."""
-    yield f"<h2 id={finding.kind}>{finding.kind}: {finding.images} images {KINDS[finding.kind]}</h2>"
-    for group in finding.groups[:GROUPS_SHOWN]:
-        yield "<div class=group>"
-        yield from map(figure, group[:IMAGES_SHOWN])
-        yield f"{more(group, IMAGES_SHOWN)}</div>"
-    yield f"<p>{more(finding.groups, GROUPS_SHOWN)}</p>"
-
-
-def more(items: Sequence[AuditedImage] | Sequence[Group], shown: int) -> str:
-    return f"and {len(items) - shown} more" if len(items) > shown else ""
-
-
-def figure(image: AuditedImage) -> str:
-    """A thumbnail with the image's name, or with the reason why there is none."""
-    caption = escape(str(image)) + (f"<br>{escape(printable(image.facts.problem))}" if image.facts.problem else "")
-    return f"<figure>{'' if image.facts.problem else thumbnail(image.path)}<figcaption>{caption}</figcaption></figure>"
-
-
-def thumbnail(path: str) -> str:
-    """An image element that holds its picture; empty if the file has gone."""
+def draw_thumbnail(path: str) -> str:
+    """A small JPEG of an image, in base64; empty if the file has gone."""
     try:
         picture = decode(read_bytes(path), THUMBNAIL_EDGE)
     except InvalidImageError:
@@ -97,4 +70,4 @@ def thumbnail(path: str) -> str:
     picture.thumbnail((THUMBNAIL_EDGE, THUMBNAIL_EDGE))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=80)
-    return f"<img alt='' src='data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}'>"
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -15,7 +15,7 @@ def worse(limit: NotWorse, evidence: Evidence, champion: MeasuredChampion) -> li
     if name not in evidence.metrics or name not in champion.metrics:
         return [f"{name} was not measured of both"]
     own, other = evidence.metrics[name], champion.metrics[name]
-    lost = drop(own, other, limit.lower_is_better)
+    lost = drop(own, other, limit.is_lower_better)
     allowed = limit.limit * (abs(other) if limit.kind == "relative" else 1)
     if lost <= allowed + ROUNDING:
         return []

@@ -8,21 +8,20 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import flask
 import yaml
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelStatus
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from mlflow.store.artifact.utils.models import _parse_model_uri
 from mlflow.store.model_registry.abstract_store import AbstractStore
 
 from mlflow_resnet.registry.gate.situation import LoggedMetric, Proven
+from mlflow_resnet.registry.versions import VERSION_URI, follow_copies, parse_model_id
 
 MODEL_SHA256 = "model_sha256"  # a param that mlflow_resnet logs with every model
-COPIES = 20  # of copies of copies are followed
 NOT_IN_A_NAME = re.compile(r"[^\w.@+\- ]")
 
 
@@ -63,7 +62,7 @@ class Description:
 def describe_mlmodel(store: AbstractStore, name: str, version: int, tracking_uri: str | None) -> Description | None:
     """Reads the MLmodel file of a version, which takes long and so is done before the lock; None if it cannot be."""
     try:
-        model = logged_model(model_id_of(store, name, version), tracking_uri)
+        model = logged_model(find_model_id(store, name, version), tracking_uri)
     except MlflowException:
         return None
     facts = mlmodel_of(model)
@@ -81,7 +80,7 @@ def proven(
         description: of the MLmodel file, which counts if it is this logged model's.
     """
     try:
-        model_id = model_id_of(store, name, version)
+        model_id = find_model_id(store, name, version)
         model = logged_model(model_id, tracking_uri)
     except MlflowException as error:
         return Proven((f"its logged model is not to be had ({error.message})",))
@@ -99,19 +98,23 @@ def proven(
     )
 
 
-def model_id_of(store: AbstractStore, name: str, version: int) -> str:
+def find_model_id(store: AbstractStore, name: str, version: int) -> str:
     """The logged model that a version, or the version that it is a copy of, was registered from."""
-    for _ in range(COPIES):
-        source = store.get_model_version(name, version).source or ""
-        if urlparse(source).scheme != "models":
-            break
-        parsed = _parse_model_uri(source)
-        if parsed.model_id:
-            return parsed.model_id
-        if not (parsed.name and parsed.version):
-            break
-        name, version = parsed.name, int(parsed.version)
-    raise MlflowException.invalid_parameter_value(f"it is made from {source}; expected models:/<model id>")
+
+    def find_version(uri: str) -> ModelVersion:
+        match = VERSION_URI.fullmatch(uri)
+        if not match or match["alias"]:  # an alias may mean another version by now
+            raise build_foreign_source_error(uri)
+        return store.get_model_version(match["name"], int(match["version"]))
+
+    source = follow_copies(store.get_model_version(name, version), find_version).source or ""
+    if model_id := parse_model_id(source):
+        return model_id
+    raise build_foreign_source_error(source)
+
+
+def build_foreign_source_error(source: str) -> MlflowException:
+    return MlflowException.invalid_parameter_value(f"it is made from {source}; expected models:/<model id>")
 
 
 def logged_model(model_id: str, tracking_uri: str | None) -> LoggedModel:

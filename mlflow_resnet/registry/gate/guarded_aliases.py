@@ -16,7 +16,8 @@ from mlflow_resnet.registry.gate.facts import Description, describe_mlmodel, pro
 from mlflow_resnet.registry.gate.policy import Policy
 from mlflow_resnet.registry.gate.reloading import PolicyFile
 from mlflow_resnet.registry.gate.rows import Rows
-from mlflow_resnet.registry.gate.situation import Move, is_rollback
+from mlflow_resnet.registry.gate.situation import Situation, is_rollback
+from mlflow_resnet.registry.history import Move
 
 
 class GuardedAliases(Rows):
@@ -37,18 +38,18 @@ class GuardedAliases(Rows):
             policy = self.policy
             if not policy.guarding(name, alias) or self.is_for_prompts(name, version):
                 return super().set_registered_model_alias(name, alias, version)
-            move = self.move_of(name, alias, version, description)
-            if move.champion == move.version:
+            situation = self.read_situation(name, alias, version, description)
+            if situation.champion == situation.version:
                 return None  # told again, after an answer that was lost
-            verdicts = judge(policy.guarding(name, alias), move)
-            guards.refuse_move(move, verdicts)
+            verdicts = judge(policy.guarding(name, alias), situation)
+            guards.enforce(guards.forbid_move(situation, verdicts, is_enforced=True))
             super().set_registered_model_alias(name, alias, version)
-            self.note_move(policy, move, verdicts)
+            self.note_move(policy, situation, verdicts)
         return None
 
     def description_of(self, name: str, alias: str, version: Any) -> Description | None:
         """The MLmodel file, if a rule asks for it. It may take long to fetch, so it is not fetched under the lock."""
-        if not any(rule.flavor or rule.signature for rule in self.policy.guarding(name, alias)):
+        if not any(rule.require.flavor or rule.require.signature for rule in self.policy.guarding(name, alias)):
             return None
         return describe_mlmodel(self, name, version, self.tracking_uri)
 
@@ -56,12 +57,12 @@ class GuardedAliases(Rows):
         """Whether the version is a prompt's, and so is the model."""
         return not self.has_files(name, int(self.get_model_version(name, version).version)) and self.is_prompt(name)
 
-    def move_of(self, name: str, alias: str, version: Any, description: Description | None) -> Move:
+    def read_situation(self, name: str, alias: str, version: Any, description: Description | None) -> Situation:
         """All that the decision depends on, read under the lock."""
         candidate, (alias, champion) = self.get_model_version(name, version), self.held_by(name, alias)
         number, model = int(candidate.version), self.row_of(name)
         standing = None if champion is None else proven(self, name, champion, self.tracking_uri)
-        return Move(
+        return Situation(
             name=str(model.name),
             alias=alias,
             version=number,
@@ -76,22 +77,22 @@ class GuardedAliases(Rows):
             now=datetime.now(timezone.utc),
         )
 
-    def note_move(self, policy: Policy, move: Move, verdicts: Sequence[guards.Ruled]) -> None:
+    def note_move(self, policy: Policy, situation: Situation, verdicts: Sequence[guards.Ruled]) -> None:
         """The history's entry, and on the version what a rule that is only tried would have refused."""
-        action = action_of(move, verdicts)
+        action = action_of(situation, verdicts)
         used = [verdict.evidence for _, verdict in verdicts if verdict.evidence and action == history.PROMOTE]
-        digest, reason = move.proven.model_sha256, used[0] if used else None
-        self.note(policy, move.name, move.alias, action, move.champion, move.version, digest, reason)
-        if text := guards.dry_run_text(move, verdicts):
-            tag = ModelVersionTag(f"{guards.OWN_TAGS}dry_run.{move.alias}", text)
-            super().set_model_version_tag(move.name, move.version, tag)
+        digest, reason = situation.proven.model_sha256, used[0] if used else None
+        name, alias, version = situation.name, situation.alias, situation.version
+        self.note(policy, Move(name, alias, situation.champion, version, action, digest, reason))
+        if refusal := guards.forbid_move(situation, verdicts, is_enforced=False):
+            guards.enforce(refusal)
+            text = f"{situation.now.isoformat(timespec='seconds')} would be refused: {refusal.sentence}"
+            super().set_model_version_tag(name, version, ModelVersionTag(f"{guards.OWN_TAGS}dry_run.{alias}", text))
 
-    def note(self, policy: Policy, name: str, alias: str, action: str, before: int | None, *after: Any) -> None:
-        """Appends to the history. `after` is what `history.next_entry` takes after it."""
-        past = self.past_of(name, alias)
-        to, digest, reason = after or (None, "", None)
-        last = past[-1] if past else None
-        self.append(name, history.next_entry(last, alias, who(), action, before, to, digest, reason, policy.digest))
+    def note(self, policy: Policy, move: Move) -> None:
+        """Appends to the history."""
+        past = self.past_of(move.name, move.alias)
+        self.append(move.name, history.next_entry(past[-1] if past else None, move, who(), policy.digest))
 
     def delete_registered_model_alias(self, name: str, alias: str) -> None:
         with self.transaction():
@@ -99,15 +100,15 @@ class GuardedAliases(Rows):
             rules = policy.guarding(name, alias)
             alias, before = self.held_by(name, alias) if rules else (alias, None)
             if before is not None:
-                guards.refuse_removal(rules, f"@{alias} of {name} may not be removed")
-                self.note(policy, name, alias, history.REMOVE, before)
+                guards.enforce(guards.forbid_removal(rules, f"@{alias} of {name} may not be removed"))
+                self.note(policy, Move(name, alias, before, None, history.REMOVE))
             super().delete_registered_model_alias(name, alias)
 
 
-def action_of(move: Move, verdicts: Sequence[guards.Ruled]) -> str:
+def action_of(situation: Situation, verdicts: Sequence[guards.Ruled]) -> str:
     """What the history calls it. A move that missed rules, all of which are only tried, is forced."""
     enforced = [verdict for rule, verdict in verdicts if rule.is_enforced]
     if not enforced and any(verdict.missing for _, verdict in verdicts):
         return history.FORCE
-    back = is_rollback(move) and any(rule.rollback for rule, _ in verdicts)
+    back = is_rollback(situation) and any(rule.allows_rollback for rule, _ in verdicts)
     return history.ROLLBACK if back else history.PROMOTE

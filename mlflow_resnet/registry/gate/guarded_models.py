@@ -20,15 +20,16 @@ class GuardedModels(GuardedVersions):
     """A SQL store whose models do not slip away from their rules."""
 
     def create_registered_model(self, name: str, tags: Any = None, *args: Any, **kwargs: Any) -> Any:
-        guards.refuse_own_tags(tag.key for tag in tags or ())
+        for tag in tags or ():
+            guards.enforce(guards.forbid_own_tag(tag.key))
         return super().create_registered_model(name, tags, *args, **kwargs)
 
     def set_registered_model_tag(self, name: str, tag: RegisteredModelTag) -> None:
         with self.transaction():
             policy = self.policy
             if not (guards.is_history(tag.key) and self.is_kept_by_clients(policy, name, tag)):
-                guards.refuse_own_tags([tag.key])
-            guards.refuse_prompt_tag(policy.covering(name), tag.key)
+                guards.enforce(guards.forbid_own_tag(tag.key))
+            guards.enforce(guards.forbid_prompt_tag(policy.covering(name), tag.key))
             super().set_registered_model_tag(name, tag)
 
     def is_kept_by_clients(self, policy: Policy, name: str, tag: RegisteredModelTag) -> bool:
@@ -41,15 +42,16 @@ class GuardedModels(GuardedVersions):
     def delete_registered_model_tag(self, name: str, key: str) -> None:
         with self.transaction():
             if guards.is_history(key):
-                guards.refuse_own_tags([key])
-            guards.refuse_prompt_tag(self.policy.covering(name), key)
+                guards.enforce(guards.forbid_own_tag(key))
+            guards.enforce(guards.forbid_prompt_tag(self.policy.covering(name), key))
             super().delete_registered_model_tag(name, key)
 
     def rename_registered_model(self, name: str, new_name: str) -> Any:
         with self.transaction():
             policy = self.policy
             for held in self.held(policy, name, new_name):
-                guards.refuse(held.rules, f"{name} may not be renamed to {new_name} while it has @{held.alias}")
+                sentence = f"{name} may not be renamed to {new_name} while it has @{held.alias}"
+                guards.enforce(guards.forbid(held.rules, sentence))
             if rules := policy.covering(new_name):
                 self.forget(policy, name, new_name, rules)
             return self.shown(super().rename_registered_model(name, new_name))
@@ -62,7 +64,7 @@ class GuardedModels(GuardedVersions):
     def delete_registered_model(self, name: str) -> None:
         with self.transaction():
             for held in self.held(self.policy, name):
-                guards.refuse(held.rules, f"{name} may not be deleted while it has @{held.alias}")
+                guards.enforce(guards.forbid(held.rules, f"{name} may not be deleted while it has @{held.alias}"))
             super().delete_registered_model(name)
 
     # what clients are shown

@@ -10,12 +10,12 @@ from mlflow.entities.model_registry import ModelVersion, ModelVersionTag
 
 from mlflow_resnet.registry import history
 from mlflow_resnet.registry.gate import guards
-from mlflow_resnet.registry.gate.decision import BY
 from mlflow_resnet.registry.gate.facts import user
 from mlflow_resnet.registry.gate.guarded_aliases import GuardedAliases
 from mlflow_resnet.registry.gate.policy import Policy
 from mlflow_resnet.registry.gate.rows import is_of_files
-from mlflow_resnet.registry.gate.rule import Rule
+from mlflow_resnet.registry.gate.rule import BY, Rule
+from mlflow_resnet.registry.history import Move
 from mlflow_resnet.registry.patterns import folded
 
 
@@ -41,7 +41,8 @@ class GuardedVersions(GuardedAliases):
     ) -> ModelVersion:
         with self.transaction():
             rules = self.rules_on(self.policy, name, version)
-            guards.refuse(rules, f"stages of {name} may not be changed, because its aliases are guarded")
+            sentence = f"stages of {name} may not be changed, because its aliases are guarded"
+            guards.enforce(guards.forbid(rules, sentence))
             return super().transition_model_version_stage(name, version, stage, archive_existing_versions)
 
     def delete_model_version(self, name: str, version: Any) -> None:
@@ -50,8 +51,8 @@ class GuardedVersions(GuardedAliases):
             for held in self.held(policy, name):
                 if held.version == int(self.get_model_version(name, version).version):
                     sentence = f"version {held.version} of {name} may not be deleted: it is @{held.alias}"
-                    guards.refuse_removal(held.rules, sentence)
-                    self.note(policy, name, held.alias, history.REMOVE, held.version)
+                    guards.enforce(guards.forbid_removal(held.rules, sentence))
+                    self.note(policy, Move(name, held.alias, held.version, None, history.REMOVE))
             super().delete_model_version(name, version)
 
     def set_model_version_tag(self, name: str, version: Any, tag: ModelVersionTag) -> None:
@@ -77,7 +78,7 @@ class GuardedVersions(GuardedAliases):
             policy = self.policy
             rules = self.rules_on(policy, name, version)
             if guards.is_own(key, rules):
-                guards.refuse_always(f"tag {key} is the gate's own; it may not be changed")
+                guards.enforce(guards.Refusal(f"tag {key} is the gate's own; it may not be changed"))
             if rules and guards.is_evidence(key):
                 self.require_not_used(policy, name, version, key, value)
             yield guards.is_approval(key, rules)
@@ -89,4 +90,4 @@ class GuardedVersions(GuardedAliases):
             speaks = held.version == int(current.version) and folded(key).endswith(f".{folded(held.alias)}")
             if speaks and current.tags.get(key) != value:
                 sentence = f"tag {key} may not be changed: it is why version {held.version} is @{held.alias}"
-                guards.refuse(held.rules, sentence)
+                guards.enforce(guards.forbid(held.rules, sentence))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Iterable, Sequence
-from typing import NoReturn
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from mlflow.entities.model_registry import RegisteredModelTag
 from mlflow.exceptions import MlflowException
@@ -14,9 +14,8 @@ from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, RESOURCE_CONFLICT
 
 from mlflow_resnet.registry import evidence, history
 from mlflow_resnet.registry.aliases import GATE_TAG
-from mlflow_resnet.registry.gate.decision import BY
-from mlflow_resnet.registry.gate.rule import Rule
-from mlflow_resnet.registry.gate.situation import Move, Verdict
+from mlflow_resnet.registry.gate.rule import BY, Rule
+from mlflow_resnet.registry.gate.situation import Situation, Verdict
 from mlflow_resnet.registry.patterns import folded
 
 _logger = logging.getLogger(__name__)
@@ -24,49 +23,60 @@ OWN_TAGS = f"{GATE_TAG}."  # begins the names of the tags of versions that only 
 Ruled = tuple[Rule, Verdict]
 
 
-def refuse_always(sentence: str, code: int = PERMISSION_DENIED) -> NoReturn:
-    raise MlflowException(f"The gate refused: {sentence}.", error_code=code)
+@dataclass(frozen=True)
+class Refusal:
+    """Why a write may not be done.
+
+    Attributes:
+        is_enforced: otherwise only the log tells what would have been refused.
+    """
+
+    sentence: str
+    code: int = PERMISSION_DENIED
+    is_enforced: bool = True
 
 
-def refuse(rules: Sequence[Rule], sentence: str) -> None:
-    """Raises if any of the rules is enforced; otherwise the log tells what would have been refused."""
-    if any(rule.is_enforced for rule in rules):
-        refuse_always(sentence)
-    if rules:
-        _logger.warning("dry run, would be refused: %s", sentence)
+def enforce(refusal: Refusal | None) -> None:
+    """Raises MlflowException if there is a refusal."""
+    if refusal and refusal.is_enforced:
+        raise MlflowException(f"The gate refused: {refusal.sentence}.", error_code=refusal.code)
+    if refusal:
+        _logger.warning("dry run, would be refused: %s", refusal.sentence)
 
 
-def refuse_removal(rules: Sequence[Rule], sentence: str) -> None:
-    refuse([rule for rule in rules if not rule.remove], sentence)
+def forbid(rules: Sequence[Rule], sentence: str) -> Refusal | None:
+    """Forbids what none of these rules allows, and only for a try if none of them is enforced."""
+    return Refusal(sentence, is_enforced=any(rule.is_enforced for rule in rules)) if rules else None
 
 
-def refuse_move(move: Move, verdicts: Sequence[Ruled]) -> None:
-    """Raises with everything that is missing: 403, or 409 if all that is wrong is that another move came first."""
-    refusing = [verdict for rule, verdict in verdicts if rule.is_enforced and verdict.missing]
+def forbid_removal(rules: Sequence[Rule], sentence: str) -> Refusal | None:
+    return forbid([rule for rule in rules if not rule.allows_removal], sentence)
+
+
+def forbid_move(situation: Situation, verdicts: Sequence[Ruled], is_enforced: bool) -> Refusal | None:
+    """Tells all that is missing for the rules that are enforced, or for the others.
+
+    The code is 409 if all that is wrong is that another move came first, else 403.
+    """
+    refusing = [verdict for rule, verdict in verdicts if rule.is_enforced == is_enforced and verdict.missing]
     if not refusing:
-        return
-    code = RESOURCE_CONFLICT if all(verdict.is_overtaken for verdict in refusing) else PERMISSION_DENIED
-    refuse_always(f"{unproven(move, refusing)}. Run: {command(move)}", code)
-
-
-def unproven(move: Move, refusing: Sequence[Verdict]) -> str:
+        return None
     missing = dict.fromkeys(each for verdict in refusing for each in verdict.missing)
-    return f"version {move.version} of {move.name} may not become @{move.alias}: {'; '.join(missing)}"
+    sentence = (
+        f"version {situation.version} of {situation.name} may not become @{situation.alias}: {'; '.join(missing)}"
+    )
+    if is_enforced:
+        sentence += f". Run: {build_command(situation)}"
+    code = RESOURCE_CONFLICT if all(verdict.is_overtaken for verdict in refusing) else PERMISSION_DENIED
+    return Refusal(sentence, code, is_enforced)
 
 
-def command(move: Move) -> str:
-    """What measures the version."""
-    uri, alias = shlex.quote(f"models:/{move.name}/{move.version}"), f" --alias {move.alias}"
-    return f"mlflow-resnet promote --model-uri {uri} --image-dir <the data set>{alias * (move.alias != 'champion')}"
-
-
-def dry_run_text(move: Move, verdicts: Sequence[Ruled]) -> str:
-    """What the rules that are only tried would have refused; empty if nothing."""
-    refusing = [verdict for rule, verdict in verdicts if not rule.is_enforced and verdict.missing]
-    if not refusing:
-        return ""
-    _logger.warning("dry run, would be refused: %s", sentence := unproven(move, refusing))
-    return f"{move.now.isoformat(timespec='seconds')} would be refused: {sentence}"
+def build_command(situation: Situation) -> str:
+    """The command that measures the version."""
+    uri, alias = shlex.quote(f"models:/{situation.name}/{situation.version}"), f" --alias {situation.alias}"
+    return (
+        f"mlflow-resnet promote --model-uri {uri} --image-dir <the data set>{alias * (situation.alias != 'champion')}"
+    )
 
 
 def is_approval(key: str, rules: Sequence[Rule]) -> bool:
@@ -93,13 +103,11 @@ def is_history(key: str) -> bool:
     return folded(key).startswith(history.TAG)
 
 
-def refuse_own_tags(keys: Iterable[str]) -> None:
-    """Raises if a tag of a registered model is one that only the gate writes."""
-    for key in keys:
-        if is_history(key):
-            refuse_always(f"tag {key} is a part of the history, which only the gate writes")
-        if is_gates(key):
-            refuse_always(f"tag {key} is the gate's own; it may not be set")
+def forbid_own_tag(key: str) -> Refusal | None:
+    """Forbids a tag of a registered model that only the gate writes."""
+    if is_history(key):
+        return Refusal(f"tag {key} is a part of the history, which only the gate writes")
+    return Refusal(f"tag {key} is the gate's own; it may not be set") if is_gates(key) else None
 
 
 def is_clients_entry(tag: RegisteredModelTag) -> bool:
@@ -108,7 +116,8 @@ def is_clients_entry(tag: RegisteredModelTag) -> bool:
     return bool(found) and not found[0].policy
 
 
-def refuse_prompt_tag(rules: Sequence[Rule], key: str) -> None:
-    """A model that called itself a prompt would have no rules."""
-    if folded(key) == IS_PROMPT_TAG_KEY:
-        refuse(rules, f"tag {key} may not be changed, because aliases of this name are guarded")
+def forbid_prompt_tag(rules: Sequence[Rule], key: str) -> Refusal | None:
+    """Forbids the tag of prompts: a model that called itself one would have no rules."""
+    if folded(key) != IS_PROMPT_TAG_KEY:
+        return None
+    return forbid(rules, f"tag {key} may not be changed, because aliases of this name are guarded")

@@ -8,18 +8,18 @@ from datetime import datetime, timedelta
 from mlflow_resnet.registry.evidence import TAG, Evidence, EvidenceError, from_text, verified
 from mlflow_resnet.registry.gate.comparison import worse
 from mlflow_resnet.registry.gate.rule import Rule
-from mlflow_resnet.registry.gate.situation import Move, Proven, moves_of_the_gate
+from mlflow_resnet.registry.gate.situation import Proven, Situation, moves_of_the_gate
 from mlflow_resnet.registry.history import shown
 
 CLOCKS = timedelta(minutes=10)  # by which the clock of who measured may be ahead
 PREFIXES = ("", "test_", "val_")  # of a metric's name on the logged model, by the part of the data
 
 
-def evidence_for(move: Move) -> tuple[list[Evidence], list[str]]:
+def evidence_for(situation: Situation) -> tuple[list[Evidence], list[str]]:
     """The evidence for this alias among the version's tags, and what is wrong with tags that cannot be read."""
     found, problems = [], []
-    for name, text in sorted(move.tags.items()):
-        if not name.startswith(TAG) or not name.endswith(f".{move.alias}"):
+    for name, text in sorted(situation.tags.items()):
+        if not name.startswith(TAG) or not name.endswith(f".{situation.alias}"):
             continue
         try:
             evidence = from_text(text)
@@ -33,11 +33,15 @@ def evidence_for(move: Move) -> tuple[list[Evidence], list[str]]:
     return found, problems
 
 
-def of_evidence(rule: Rule, move: Move, evidence: Evidence) -> list[str]:
+def of_evidence(rule: Rule, situation: Situation, evidence: Evidence) -> list[str]:
     """What one measurement lacks."""
-    missing = [*of_identity(move, evidence), *of_origin(rule, move, evidence), *of_champion(rule, move, evidence)]
-    missing += overtaken(move, evidence) or outlived(move, evidence)
-    for name, bounds in rule.metrics.items():
+    missing = [
+        *of_identity(situation, evidence),
+        *of_origin(rule, situation, evidence),
+        *of_champion(rule, situation, evidence),
+    ]
+    missing += overtaken(situation, evidence) or outlived(situation, evidence)
+    for name, bounds in rule.require.metrics.items():
         value = evidence.metrics.get(name)
         if value is None:
             missing.append(f"{name} was not measured")
@@ -50,14 +54,14 @@ def of_evidence(rule: Rule, move: Move, evidence: Evidence) -> list[str]:
     return missing
 
 
-def of_identity(move: Move, evidence: Evidence) -> list[str]:
+def of_identity(situation: Situation, evidence: Evidence) -> list[str]:
     """Whether what was measured is this version and these weights. A copied tag is of another one."""
     known = {
-        "name": move.name,
-        "version": move.version,
-        "alias": move.alias,
-        "model_id": move.proven.model_id,
-        "model_sha256": move.proven.model_sha256,
+        "name": situation.name,
+        "version": situation.version,
+        "alias": situation.alias,
+        "model_id": situation.proven.model_id,
+        "model_sha256": situation.proven.model_sha256,
     }
     measured = {name: getattr(evidence, name) for name in known}
     return [
@@ -67,25 +71,25 @@ def of_identity(move: Move, evidence: Evidence) -> list[str]:
     ]
 
 
-def of_origin(rule: Rule, move: Move, evidence: Evidence) -> list[str]:
+def of_origin(rule: Rule, situation: Situation, evidence: Evidence) -> list[str]:
     """Whether it is of the right images, fresh, signed and equal to what the server knows."""
     missing = []
     if evidence.images == 0:
         missing.append("it was measured on 0 images")
-    if rule.dataset_digests and evidence.dataset_digest not in rule.dataset_digests:
-        wanted = " or ".join(rule.dataset_digests)
+    if rule.require.dataset_digest and evidence.dataset_digest not in rule.require.dataset_digest:
+        wanted = " or ".join(rule.require.dataset_digest)
         missing.append(f"it was measured on data with digest {evidence.dataset_digest}; expected {wanted}")
-    age = move.now - parse_time(evidence.measured_at)
+    age = situation.now - parse_time(evidence.measured_at)
     if age < -CLOCKS:
         missing.append(f"it was measured at {evidence.measured_at}, which is yet to come")
-    if rule.max_age_days is not None and age > timedelta(days=rule.max_age_days):
-        missing.append(f"it was measured at {evidence.measured_at}, more than {rule.max_age_days:g} days ago")
-    if rule.signed and not (move.key and verified(evidence, move.key)):
+    if rule.require.max_age_days is not None and age > timedelta(days=rule.require.max_age_days):
+        missing.append(f"it was measured at {evidence.measured_at}, more than {rule.require.max_age_days:g} days ago")
+    if rule.signed and not (situation.key and verified(evidence, situation.key)):
         missing.append("its signature is missing or was not made with the server's key")
     if rule.logged:
-        names = [*rule.metrics, *([rule.not_worse.metric] if rule.not_worse else [])]
+        names = [*rule.require.metrics, *([rule.not_worse.metric] if rule.not_worse else [])]
         for name in dict.fromkeys(names):
-            missing += unlogged(move.proven, evidence, name, evidence.metrics.get(name, math.nan), "logged model")
+            missing += unlogged(situation.proven, evidence, name, evidence.metrics.get(name, math.nan), "logged model")
     return missing
 
 
@@ -93,10 +97,10 @@ def parse_time(time: str) -> datetime:
     return datetime.fromisoformat(time)
 
 
-def of_champion(rule: Rule, move: Move, evidence: Evidence) -> list[str]:
+def of_champion(rule: Rule, situation: Situation, evidence: Evidence) -> list[str]:
     """Whether the champion of the evidence is the one that the server knows, and so are its numbers."""
-    measured, known = evidence.champion, move.standing
-    if not (measured and known) or measured.version != move.champion:
+    measured, known = evidence.champion, situation.standing
+    if not (measured and known) or measured.version != situation.champion:
         return []  # `overtaken` tells
     if not known.model_id:
         return [f"of the champion, {problem}" for problem in known.problems] if rule.not_worse else []
@@ -122,19 +126,23 @@ def unlogged(known: Proven, evidence: Evidence, name: str, value: float, owner: 
     return [f"{name} of the {owner} on these images is {found}; the evidence says {value:.6g}"]
 
 
-def outlived(move: Move, evidence: Evidence) -> list[str]:
+def outlived(situation: Situation, evidence: Evidence) -> list[str]:
     """Whether the version lost the alias since it was measured: what was taken back must be measured again."""
-    losses = [entry.time for entry in moves_of_the_gate(move.past) if entry.before == move.version != entry.after]
+    losses = [
+        entry.time for entry in moves_of_the_gate(situation.past) if entry.before == situation.version != entry.after
+    ]
     if not losses or parse_time(evidence.measured_at) >= parse_time(losses[-1]):
         return []
-    return [f"it was measured at {evidence.measured_at}, before it lost @{move.alias} at {losses[-1]}"]
+    return [f"it was measured at {evidence.measured_at}, before it lost @{situation.alias} at {losses[-1]}"]
 
 
-def overtaken(move: Move, evidence: Evidence) -> list[str]:
+def overtaken(situation: Situation, evidence: Evidence) -> list[str]:
     """Whether the champion that it was compared with still is the one: compare and set."""
     measured = evidence.champion.version if evidence.champion else None
-    if measured == move.champion:
+    if measured == situation.champion:
         return []
-    newest = move.past[-1] if move.past else None
-    moved = f", since {newest.time}, moved by {newest.who}" if newest and newest.after == move.champion else ""
-    return [f"it was measured against {shown(measured)}, but {shown(move.champion)} is @{move.alias} now{moved}"]
+    newest = situation.past[-1] if situation.past else None
+    moved = f", since {newest.time}, moved by {newest.who}" if newest and newest.after == situation.champion else ""
+    return [
+        f"it was measured against {shown(measured)}, but {shown(situation.champion)} is @{situation.alias} now{moved}"
+    ]

@@ -9,15 +9,27 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from mlflow_resnet.errors import PathError
-from mlflow_resnet.evaluation.names import LOWER_IS_BETTER
 from mlflow_resnet.registry.evidence import KEY_VARIABLE, key_of_environment
 from mlflow_resnet.registry.gate.mistakes import find_mistakes
-from mlflow_resnet.registry.gate.reader import Reader, UniqueKeysLoader, are_texts, is_text, is_text_or_null
-from mlflow_resnet.registry.gate.rule import DRY_RUN, ENFORCE, Approval, Bounds, NotWorse, Rule
+from mlflow_resnet.registry.gate.rule import Rule
+from mlflow_resnet.registry.validation import list_problems
+
+
+class UniqueKeysLoader(yaml.SafeLoader):
+    """YAML without the same key twice, of which PyYAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if isinstance(key, str) and keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{key} is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 class InvalidPolicyError(PathError):
@@ -56,7 +68,6 @@ def read_policy(path: Path) -> Policy:
     Raises:
         InvalidPolicyError: if it cannot be read or has mistakes; tells all of them.
     """
-    problems: list[str] = []
     try:
         content = path.read_bytes()
         facts = yaml.load(content, UniqueKeysLoader)
@@ -66,89 +77,21 @@ def read_policy(path: Path) -> Policy:
         raise InvalidPolicyError(path, [f"not YAML ({' '.join(str(error).split())})"]) from None
     if not isinstance(facts, list) or not facts:
         raise InvalidPolicyError(path, ["it has no rules; expected a list, each rule with models: and alias:"])
-    rules = tuple(rule_of(each, f"rule {number}", problems) for number, each in enumerate(facts, 1))
-    problems += find_mistakes(rules)
-    if any(rule.signed for rule in rules) and not key_of_environment():
+    rules, problems = read_rules(facts)
+    if any(isinstance(each, dict) and each.get("signed") is True for each in facts) and not key_of_environment():
         problems.append(f"signed is true, but the server has no key; set {KEY_VARIABLE} in its environment")
     if problems:
         raise InvalidPolicyError(path, problems)
-    return Policy(rules, hashlib.sha256(content).hexdigest()[:12])
+    return Policy(tuple(rules), hashlib.sha256(content).hexdigest()[:12])
 
 
-def rule_of(facts: object, where: str, problems: list[str]) -> Rule:
-    """One rule; appends its mistakes to `problems`."""
-    reader = Reader(facts, where, problems)
-    required = reader.part("require") or Reader({}, where, problems)
-    digests = required.take("dataset_digest", are_texts, "a digest, or a list of them, in quotes", [])
-    rule = Rule(
-        models=reader.required("models", is_text, "a name; * stands for any letters", ""),
-        alias=reader.required("alias", is_text, "an alias; * stands for any letters", ""),
-        mode=reader.choice("mode", (ENFORCE, DRY_RUN)),
-        metrics=bounds_of(required.part("metrics")),
-        dataset_digests=(digests,) if isinstance(digests, str) else tuple(digests),
-        tags=tags_of(required.part("tags")),
-        signature=required.flag("signature"),
-        flavor=required.take("flavor", is_text, "the name of a flavor, such as mlflow_resnet"),
-        max_age_days=required.number("max_age_days", 0, 36500),
-        not_worse=not_worse_of(reader.part("not_worse")),
-        approval=approval_of(reader.part("approval")),
-        signed=reader.flag("signed"),
-        logged=reader.flag("logged"),
-        rollback=reader.choice("rollback", ("previous", "forbidden")) == "previous",
-        remove=reader.choice("remove", ("forbidden", "allowed")) == "allowed",
-    )
-    required.end()
-    reader.end()
-    return rule
-
-
-def bounds_of(reader: Reader | None) -> dict[str, Bounds]:
-    """Metrics with their bounds."""
-    found: dict[str, Bounds] = {}
-    for part in reader.parts() if reader else ():
-        found[part.name] = bounds = Bounds(part.number("min"), part.number("max"))
-        if bounds == Bounds(None, None):
-            part.problems.append(f"{part.where} has no bound; expected min or max or both")
-        part.end()
-    return found
-
-
-def tags_of(reader: Reader | None) -> dict[str, str | None]:
-    """Names of tags with the values that they must have, or None for any."""
-    wanted = "text in quotes, or null for any value"
-    if not reader:
-        return {}
-    found = {}
-    for name in list(reader.facts):
-        if is_text(name):
-            found[name] = reader.take(name, is_text_or_null, wanted)
-        else:
-            reader.problems.append(f"{reader.where}: {reader.facts.pop(name)!r} has the name {name!r}; expected text")
-    return found
-
-
-def not_worse_of(reader: Reader | None) -> NotWorse | None:
-    if not reader:
-        return None
-    metric = reader.required("metric", is_text, "the name of a metric", "")
-    limits = {kind: reader.number(kind, 0, 1) for kind in ("relative", "significant")} | {"by": reader.number("by", 0)}
-    given = {kind: limit for kind, limit in limits.items() if limit is not None}
-    if len(given) != 1:
-        reader.problems.append(f"{reader.where} has {len(given)} limits; expected one of by, relative, significant")
-    lower = reader.take(
-        "lower_is_better", lambda value: isinstance(value, bool), "true or false", metric in LOWER_IS_BETTER
-    )
-    reader.end()
-    kind, limit = next(iter(given.items()), ("by", 0.0))
-    return NotWorse(metric, kind, limit, lower)
-
-
-def approval_of(reader: Reader | None) -> Approval | None:
-    if not reader:
-        return None
-    approval = Approval(
-        reader.required("tag", is_text, "the name of a tag", ""),
-        reader.flag("by_another_user"),
-    )
-    reader.end()
-    return approval
+def read_rules(facts: Sequence[object]) -> tuple[list[Rule], list[str]]:
+    """The rules that can be read, and what is wrong with any of them."""
+    rules: dict[int, Rule] = {}
+    problems: list[str] = []
+    for number, each in enumerate(facts, 1):
+        try:
+            rules[number] = Rule.model_validate(each)
+        except ValidationError as error:
+            problems += list_problems(error, f"rule {number}")
+    return list(rules.values()), problems + find_mistakes(rules)

@@ -71,7 +71,7 @@ class Rows(OneTransaction):
         """The guarded aliases of a model, by its name or any of the others that it may get."""
         found = []
         for row in self.rows(SqlRegisteredModelAlias, name=name):
-            rules = list(dict.fromkeys(rule for each in (name, *names) for rule in policy.guarding(each, row.alias)))
+            rules = [rule for rule in policy.rules if any(rule.guards(each, row.alias) for each in (name, *names))]
             if rules and self.has_files(name, row.version):
                 found.append(Held(row.alias, row.version, rules))
         return found

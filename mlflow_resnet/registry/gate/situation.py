@@ -34,7 +34,7 @@ class Proven:
 
 
 @dataclass(frozen=True)
-class Move:
+class Situation:
     """An alias that somebody wants to point to a version.
 
     Attributes:
@@ -80,8 +80,8 @@ def moves_of_the_gate(past: Sequence[Entry]) -> list[Entry]:
     return [entry for entry in past if entry.policy]
 
 
-def is_rollback(move: Move) -> bool:
+def is_rollback(situation: Situation) -> bool:
     """Whether the version was champion before this one, by evidence, and nobody moved the alias past the gate."""
-    moves = moves_of_the_gate(move.past)
+    moves = moves_of_the_gate(situation.past)
     met_rules = {entry.after for entry in moves if entry.action in (PROMOTE, ROLLBACK)}
-    return champions(moves)[-2:] == [move.version, move.champion] and move.version in met_rules
+    return champions(moves)[-2:] == [situation.version, situation.champion] and situation.version in met_rules

@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,7 +22,7 @@ USERS = ("ann", "ben", "cat")
 PASSWORD = "correct horse"
 ACCURACY = (0.98, 0.92, 0.6, 0.3)  # what each program's logged models truly have
 KEY = "sekret"  # of who measures
-NAMES_OF_DIGEST = {each.name for each in fields(Evidence)} & {"model_sha256", "weights_sha256"}
+NAMES_OF_DIGEST = Evidence.model_fields.keys() & {"model_sha256", "weights_sha256"}
 DIGEST = min(NAMES_OF_DIGEST)  # the field that says what was measured, and the param of the logged model
 READY = "LOGGED_MODEL_READY"
 TIMEOUT = 60
