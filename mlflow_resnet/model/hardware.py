@@ -7,8 +7,9 @@ import sys
 
 import torch
 
+from mlflow_resnet.model.torch_seams import OUT_OF_MEMORY_ON_CPU
+
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
-OUT_OF_MEMORY_ON_CPU = ("can't allocate memory", "could not create a primitive", "could not execute a primitive")
 
 
 def use_tensor_cores() -> None:

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from mlflow.exceptions import MlflowException
-from mlflow.utils.validation import (
-    _validate_model_alias_name,
-    _validate_model_alias_name_reserved,
-    _validate_model_name,
-)
 
 from mlflow_resnet.errors import listed
 from mlflow_resnet.evaluation.names import FRACTIONS, LOWER_IS_BETTER, MEASURED
+from mlflow_resnet.mlflow_seams import validate_alias, validate_model_name
 from mlflow_resnet.registry.gate.decision import BY
 from mlflow_resnet.registry.gate.guards import is_gates
 from mlflow_resnet.registry.gate.rule import Bounds, NotWorse, Rule
@@ -33,8 +29,8 @@ def find_mistakes(rules: Sequence[Rule]) -> list[str]:
 
 
 def find_mistakes_in_rule(rule: Rule) -> Iterator[str]:
-    yield from of_name("models", rule.models, _validate_model_name)
-    yield from of_name("alias", rule.alias, _validate_model_alias_name, _validate_model_alias_name_reserved)
+    yield from of_name("models", rule.models, validate_model_name)
+    yield from of_name("alias", rule.alias, validate_alias)
     for metric, bounds in rule.metrics.items():
         yield from of_metric(f"require: metrics: {metric}", metric)
         yield from of_bounds(f"require: metrics: {metric}", metric, bounds)

@@ -16,21 +16,16 @@ from functools import cache
 import torch
 
 from mlflow_resnet.io.parallel import default_threads
+from mlflow_resnet.mlflow_seams import is_scoring_server
 from mlflow_resnet.scoring.over_http.guard import is_serving
 
-MODEL_PATH = "__pyfunc_model_path__"  # MLflow tells its scoring server the model in this environment variable
 WORLD_SIZE = "LOCAL_WORLD_SIZE"
 REQUESTS_AT_ONCE = 512  # each in a thread, most of which wait for the network
 
 
 def is_hosted() -> bool:
     """Whether this process is a scoring server, or is going to be one when the model is loaded."""
-    return is_serving() or is_mlflows_server()
-
-
-def is_mlflows_server() -> bool:
-    """Whether this process is `mlflow models serve`'s."""
-    return MODEL_PATH in os.environ
+    return is_serving() or is_scoring_server()
 
 
 def share_cores() -> None:

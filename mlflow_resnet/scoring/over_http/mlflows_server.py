@@ -1,7 +1,7 @@
 """Has `mlflow models serve` look at what it is sent, and say no, as `mlflow-resnet serve` does.
 
-It parses a body before a model sees it, and has no hook for that, so its function `invocations` (3.17) is replaced in
-the process that serves a model of ours. It takes the body, its Content-Type, the model and the schema of its input, and
+It parses a body before a model sees it, and has no hook for that, so its function is replaced in the
+process that serves a model of ours. It takes the body, its Content-Type, the model and the schema of its input, and
 MlflowExceptions that it raises become answers.
 """
 
@@ -14,9 +14,9 @@ from functools import partial
 from typing import Any
 
 from mlflow.exceptions import MlflowException
-from mlflow.pyfunc import scoring_server
 
 from mlflow_resnet.errors import InvalidOptionsError, MlflowResnetError
+from mlflow_resnet.mlflow_seams import replace_invocations
 from mlflow_resnet.scoring.over_http.admission import CALL, Call
 from mlflow_resnet.scoring.over_http.bodies import BodyLimits, checked_body, kind_of
 from mlflow_resnet.scoring.sentences import FAILED, sentence_for
@@ -28,12 +28,11 @@ logger = logging.getLogger(__name__)
 
 def bound_mlflows_server(max_images: int) -> None:
     """From now on MLflow's scoring server of this process parses only what costs little."""
-    original = getattr(scoring_server.invocations, "args", (scoring_server.invocations,))[0]
-    scoring_server.invocations = partial(answer_bounded, original, max_images)
+    replace_invocations(partial(answer_bounded, max_images))
 
 
 def answer_bounded(
-    invocations: Callable[..., Any], max_images: int, data: bytes, content_type: str | None, *others: Any
+    max_images: int, invocations: Callable[..., Any], data: bytes, content_type: str | None, *others: Any
 ) -> Any:
     """What `invocations` answers, or one of our own errors."""
     call = Call(time.monotonic())
