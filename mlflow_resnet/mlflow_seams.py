@@ -67,6 +67,25 @@ def load_evaluation_artifact(artifact: EvaluationArtifact, path: Path) -> None:
     artifact._load(path)
 
 
+def detach_active_run(status: str) -> Callable[[], None]:
+    """Ends the active run in this process, as `mlflow.end_run` does. The function that is returned tells the server."""
+    from mlflow import MlflowClient
+    from mlflow.environment_variables import MLFLOW_RUN_ID
+    from mlflow.tracking import fluent
+
+    run_id = fluent._active_run_stack.get().pop().info.run_id
+    fluent._last_active_run_id.set(run_id)
+    MLFLOW_RUN_ID.unset()
+    monitor = fluent.run_id_to_system_metrics_monitor.pop(run_id, None)
+
+    def tell() -> None:
+        MlflowClient().set_terminated(run_id, status)
+        if monitor:
+            monitor.finish()
+
+    return tell
+
+
 # The registry's store and the server around it
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sqlite3
+import threading
 from pathlib import Path
 
 import mlflow
@@ -157,6 +158,17 @@ def test_artifacts_of_an_evaluation_are_read_from_where_they_lie(tmp_path):
     artifact = JsonEvaluationArtifact("s3://nowhere/report.json")
     mlflow_seams.load_evaluation_artifact(artifact, tmp_path / "report.json")
     assert artifact.content == [1]
+
+
+def test_an_active_run_ends_here_before_its_server_hears_of_it(workdir):
+    run = mlflow.start_run(log_system_metrics=True)
+    tell = mlflow_seams.detach_active_run("FAILED")
+    assert mlflow.active_run() is None
+    assert mlflow.last_active_run().info.run_id == run.info.run_id
+    assert mlflow.get_run(run.info.run_id).info.status == "RUNNING"
+    tell()
+    assert mlflow.get_run(run.info.run_id).info.status == "FAILED"
+    assert "SystemMetricsMonitor" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_uris_of_models_are_parsed():

@@ -25,6 +25,7 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_resnet.cli import images, models, registry  # noqa: F401 - each adds its commands to the group
 from mlflow_resnet.cli.group import cli
+from mlflow_resnet.cli.process import bound_requests
 from mlflow_resnet.errors import SIGINT_EXIT_CODE, SIGTERM_EXIT_CODE, MlflowResnetError, encodable, presentable
 from mlflow_resnet.io.console import is_first, make_logs_presentable
 from mlflow_resnet.io.reasons import os_reason
@@ -43,6 +44,7 @@ def main() -> NoReturn:
     use_utf8()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(SIGTERM_EXIT_CODE))
     make_logs_presentable()
+    bound_requests()
     try:
         cli.main(standalone_mode=False)
     except click.ClickException as error:
