@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial, wraps
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -163,6 +163,27 @@ def replace_invocations(replacement: Callable[..., Any]) -> None:
     MlflowExceptions become answers.
     """
     replace_function(import_module("mlflow.pyfunc.scoring_server"), "invocations", replacement)
+
+
+def call_in_server_loop(function: Callable[[], object]) -> None:
+    """Has MLflow's scoring server call a function once in its event loop, before it answers the first request.
+
+    It must be called before `scoring_server.init`, as it is while a model is loaded: that decorates what answers.
+    """
+    scoring_server: Any = import_module("mlflow.pyfunc.scoring_server")
+    decorate, call_once = scoring_server._async_catch_mlflow_exception, cache(function)
+
+    def decorate_again(answer: Callable[..., Any]) -> Callable[..., Any]:
+        decorated = decorate(answer)
+
+        @wraps(decorated)
+        async def answer_in_loop(*args: Any, **kwargs: Any) -> Any:
+            call_once()
+            return await decorated(*args, **kwargs)
+
+        return answer_in_loop
+
+    scoring_server._async_catch_mlflow_exception = decorate_again
 
 
 def replace_function(module: ModuleType, name: str, replacement: Callable[..., Any]) -> None:

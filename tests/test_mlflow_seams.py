@@ -279,6 +279,23 @@ def test_what_the_scoring_server_answers_is_replaced_once(monkeypatch, model):
     assert given == [(body(4), JSON, model, model.metadata.get_input_schema())]
 
 
+def test_a_function_is_called_once_in_the_loop_of_the_scoring_server(monkeypatch, model):
+    from mlflow.pyfunc import scoring_server
+
+    loops = []
+    decorate = scoring_server._async_catch_mlflow_exception
+    monkeypatch.setattr(scoring_server, "_async_catch_mlflow_exception", decorate)
+    mlflow_seams.call_in_server_loop(lambda: loops.append(asyncio.get_running_loop()))
+    app = scoring_server.init(model)
+
+    async def post_twice():
+        return [await post(app, body(number)) for number in (4, 6)], asyncio.get_running_loop()
+
+    answers, loop = asyncio.run(post_twice())
+    assert answers == [{"predictions": [{"number": 2.0}]}, {"predictions": [{"number": 3.0}]}]
+    assert loops == [loop]
+
+
 async def post(app, content):
     """The answer of an ASGI application to JSON."""
     answered = b""

@@ -15,7 +15,6 @@ import torch
 
 from mlflow_resnet.evaluation.explanations import explained
 from mlflow_resnet.images.sources import ImageSource
-from mlflow_resnet.mlflow_seams import is_scoring_server
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.prediction import LABEL, Prediction, Predictor
 from mlflow_resnet.options import PredictOptions, predict_options
@@ -23,7 +22,6 @@ from mlflow_resnet.scoring.frame import ERROR, EXPLANATION, scored_frame
 from mlflow_resnet.scoring.inputs import image_sources, number_of_images
 from mlflow_resnet.scoring.over_http.admission import CALL, Admission
 from mlflow_resnet.scoring.over_http.guard import Guard, current_guard, is_serving
-from mlflow_resnet.scoring.over_http.hosting import take_requests_at_once
 from mlflow_resnet.scoring.over_http.merging import MergedForward
 
 MOST_WARM_UP_SECONDS = 60.0
@@ -112,8 +110,6 @@ class ScoringModel:
         Raises:
             ServerBusyError: if they cannot be had in time.
         """
-        if is_scoring_server():
-            take_requests_at_once()
         images = number_of_images(model_input)
         guard.check_number(images)
         with self._admission.admitted(images) as work:

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 
 import torch
 
@@ -44,14 +42,9 @@ def workers_of(command: list[str]) -> int:
     return 1
 
 
-@cache
 def take_requests_at_once() -> None:
-    """Gives the running event loops of this process threads for all requests; from any thread, the first time only.
+    """Gives the running event loop threads for all requests.
 
-    Their own are a few per core, and a request that waits for one is not seen by anybody. MLflow's scoring server
-    loads a model before it has a loop, and gives none to its requests' threads, so they are looked for.
+    Its own are a few per core, and a request that waits for one is not seen by anybody.
     """
-    for found in gc.get_objects():
-        if issubclass(type(found), asyncio.AbstractEventLoop) and found.is_running():  # isinstance would ask the object
-            executor = ThreadPoolExecutor(REQUESTS_AT_ONCE, "request")
-            found.call_soon_threadsafe(found.set_default_executor, executor)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(REQUESTS_AT_ONCE, "request"))

@@ -16,9 +16,10 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 
 from mlflow_resnet.errors import InvalidOptionsError, MlflowResnetError
-from mlflow_resnet.mlflow_seams import replace_invocations
+from mlflow_resnet.mlflow_seams import call_in_server_loop, replace_invocations
 from mlflow_resnet.scoring.over_http.admission import CALL, Call
 from mlflow_resnet.scoring.over_http.bodies import BodyLimits, checked_body, kind_of
+from mlflow_resnet.scoring.over_http.hosting import take_requests_at_once
 from mlflow_resnet.scoring.sentences import FAILED, sentence_for
 
 LIMITS = BodyLimits(bytes=128 * 2**20, text_bytes=128 * 2**20)  # the sizes themselves are a proxy's to limit
@@ -27,7 +28,8 @@ logger = logging.getLogger(__name__)
 
 
 def bound_mlflows_server(max_images: int) -> None:
-    """From now on MLflow's scoring server of this process parses only what costs little."""
+    """Has MLflow's scoring server of this process parse only what costs little, and take all requests at once."""
+    call_in_server_loop(take_requests_at_once)
     replace_invocations(partial(answer_bounded, max_images))
 
 
