@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 
-from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
+from mlflow_resnet.errors import SIGTERM_EXIT_CODE
+from mlflow_resnet.io.process import claim_process
 
-RETRIES, REQUEST_SECONDS = 2, 60  # an artifact store may take so long to keep a large file
+# How long MLflow asks a server, unless the user has said so. Its own defaults, 7 and 120, would keep a user waiting for
+# a quarter of an hour; an artifact store may take a minute to keep a large file.
+REQUESTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}
 
 
-def bound_requests() -> None:
-    """Has MLflow give up on a server in minutes, unless the user has set how long: its defaults are 7 and 120."""
-    os.environ.setdefault(MLFLOW_HTTP_REQUEST_MAX_RETRIES.name, str(RETRIES))
-    os.environ.setdefault(MLFLOW_HTTP_REQUEST_TIMEOUT.name, str(REQUEST_SECONDS))
+def prepare_process() -> None:
+    """Makes this process ours: SIGTERM ends it as an exception does, and requests of MLflow are bounded."""
+    claim_process()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(SIGTERM_EXIT_CODE))
+    for name, value in REQUESTS.items():
+        os.environ.setdefault(name, value)

@@ -19,6 +19,7 @@ from requests import RequestException
 
 from mlflow_resnet.errors import ServerRefusesError, ServerUnreachableError
 from mlflow_resnet.io.parallel import within
+from mlflow_resnet.io.process import is_own_process
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.text.credentials import without_credentials
 
@@ -42,9 +43,9 @@ def check_servers(registry: bool) -> None:
 
 
 def keep_address_private() -> None:
-    """Has MLflow not print the address of each run that ends, if the address has a password in it."""
+    """Has MLflow not print the address of each run that ends, if it has a password in it and this process is ours."""
     uri = mlflow.get_tracking_uri()
-    if without_credentials(uri) != uri:
+    if is_own_process() and without_credentials(uri) != uri:
         os.environ[MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.name] = "true"
 
 
