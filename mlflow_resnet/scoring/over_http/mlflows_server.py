@@ -37,22 +37,37 @@ def answer_bounded(
     max_images: int, invocations: Callable[..., Any], data: bytes, content_type: str | None, *others: Any
 ) -> Any:
     """What `invocations` answers, or one of our own errors."""
-    call = Call(time.monotonic())
-    token = CALL.set(call)
-    try:
+
+    def answer() -> Any:
         kind = kind_of(content_type or "")
         content, _ = checked_body(kind, data, LIMITS, max_images)
         return invocations(content, kind, *others)
+
+    token = CALL.set(Call(time.monotonic()))
+    try:
+        return answer_shortly(answer)
+    finally:
+        CALL.reset(token)
+
+
+def answer_shortly(answer: Callable[[], Any]) -> Any:
+    """Calls `answer` for the current call. The operator's log tells more than the caller is told.
+
+    Raises:
+        MlflowResnetError: whatever it raises, in one sentence that repeats nothing of what was sent.
+    """
+    call = CALL.get()
+    try:
+        return answer()
     except MlflowResnetError as error:
         logger.warning("refused: %s", error)
         raise
     except Exception as error:
         message = error.message if isinstance(error, MlflowException) else ""
-        sentence = FAILED if call.is_scored else sentence_for(message)
-        if call.is_scored:
+        is_scored = bool(call and call.is_scored)
+        sentence = FAILED if is_scored else sentence_for(message)
+        if is_scored:
             logger.error(getattr(error, "stack_trace", None) or message, exc_info=not message)
         else:
             logger.warning("refused: %s", sentence)
         raise InvalidOptionsError([sentence]) from None
-    finally:
-        CALL.reset(token)
