@@ -1,10 +1,13 @@
 """What a library call leaves as it was: everything that belongs to the whole process, also while it runs."""
 
 import json
+import signal
 import subprocess
 import sys
 
 from helpers import TINY
+
+from mlflow_resnet.training.stopping import SIGNALS, Stop
 
 CALLS = """
 import json, logging, os, signal, socket, sys, threading, time, warnings
@@ -55,3 +58,15 @@ def test_library_calls_leave_the_process_as_it_was(workdir, images):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "{}"
+
+
+def test_signals_wait_for_a_training_only_in_a_process_of_ours(request):
+    def handlers_within():
+        with Stop().postponed():
+            return [signal.getsignal(number) for number in SIGNALS]
+
+    before = [signal.getsignal(number) for number in SIGNALS]
+    assert handlers_within() == before
+    request.getfixturevalue("own_process")
+    assert all(now != then for now, then in zip(handlers_within(), before, strict=True) if then != signal.SIG_IGN)
+    assert [signal.getsignal(number) for number in SIGNALS] == before
