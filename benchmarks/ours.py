@@ -21,6 +21,7 @@ from torch.nn.functional import cross_entropy
 
 from mlflow_resnet.evaluation.evaluate import Evaluation, evaluate
 from mlflow_resnet.images.directories import list_labeled
+from mlflow_resnet.io.process import claim_process
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.precision import pick_precision
 from mlflow_resnet.model.prediction import Predictor
@@ -33,6 +34,8 @@ from mlflow_resnet.training.optimizer import build_optimizer
 from mlflow_resnet.training.recipe import decide
 from mlflow_resnet.training.setup import starting_classifier
 from mlflow_resnet.training.trainer import Trainer
+
+claim_process()  # as the command line does
 
 
 def fit(setting: Setting) -> Trained:

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from mlflow_resnet.images.sources import file_source
+from mlflow_resnet.io.process import claim_process
 from mlflow_resnet.model.backends import openvino
 from mlflow_resnet.model.backends.exported import write_export
 from mlflow_resnet.model.backends.forwards import forward_of_files
@@ -135,6 +136,7 @@ def transformers_pipeline(classifier: ImageClassifier, workers: int) -> Score:
 
 def ours(classifier: ImageClassifier, workers: int, **options: Any) -> Score:
     """What `mlflow-resnet score` does with a loaded model, to the finished Parquet file."""
+    claim_process()
     keep_freed_memory()
     predictor = Predictor(classifier, "cpu", **options)
     return scored_by(predictor)
@@ -188,6 +190,7 @@ def decode_alone(classifier: ImageClassifier, workers: int) -> Score:
 
 def forward_alone(classifier: ImageClassifier, workers: int, **options: Any) -> Score:
     """The limit of ours: its network, on images in memory."""
+    claim_process()
     keep_freed_memory()
     predictor = Predictor(classifier, "cpu", **options)
     size = classifier.preprocessing.image_size

@@ -19,12 +19,12 @@ from mlflow_resnet.errors import InvalidImageError, ScoringServerError
 from mlflow_resnet.images.sources import file_source
 from mlflow_resnet.io.parallel import map_ordered
 from mlflow_resnet.io.reasons import one_line
+from mlflow_resnet.mlflow_seams import ERROR_MARK
 
 BATCH_BYTES = 16 * 2**20  # of files in one request, unless a single one is larger
 RETRIES = 8  # of a request to a busy server, after what it asks for or 0.5, 1, 2, … seconds
 LONGEST_PAUSE = 30  # seconds
 PARQUET = {"Content-Type": "application/vnd.apache.parquet"}
-ERROR_MARK = "\nError: "  # MLflow's, between what it was sent and what went wrong
 
 Row = dict[str, Any]
 

@@ -23,9 +23,9 @@ from mlflow.models.evaluation.artifacts import (
     JsonEvaluationArtifact,
     ParquetEvaluationArtifact,
 )
-from mlflow.utils.import_hooks import register_post_import_hook
 
 from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError
+from mlflow_resnet.mlflow_seams import load_evaluation_artifact, wrap_builtin_evaluate
 from mlflow_resnet.options import EvaluateOptions
 
 if TYPE_CHECKING:
@@ -181,15 +181,8 @@ def artifacts_in(folder: Path, uri: str) -> dict[str, EvaluationArtifact]:
     for path in sorted(folder.iterdir()):
         if kind := ARTIFACTS.get(path.suffix):
             artifacts[path.stem] = kind(f"{uri}/{path.name}")
-            artifacts[path.stem]._load(path)
+            load_evaluation_artifact(artifacts[path.stem], path)
     return artifacts
 
 
-def replace_evaluate(module: Any) -> None:
-    """Has MLflow's own evaluators leave models of ours to this one, once their `module` is imported."""
-    evaluate = module.BuiltInEvaluator.evaluate
-    if not hasattr(evaluate, "__wrapped__"):
-        module.BuiltInEvaluator.evaluate = leave_to_resnet(evaluate)
-
-
-register_post_import_hook(replace_evaluate, "mlflow.models.evaluation.default_evaluator")
+wrap_builtin_evaluate(leave_to_resnet)

@@ -28,13 +28,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelInputExample, ModelSignature
 from mlflow.models.model import MLMODEL_FILE_NAME, ModelInfo
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
-from mlflow.utils.environment import _mlflow_conda_env
 from PIL import Image
 
 from mlflow_resnet._version import __version__
 from mlflow_resnet.errors import InvalidModelError, OutputError, TamperedModelError
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.text.places import local_path, place_problem
+from mlflow_resnet.mlflow_seams import make_conda_env
 from mlflow_resnet.model.backends.exported import copy_export, read_exports
 from mlflow_resnet.model.backends.forwards import TORCH, packages_of
 from mlflow_resnet.model.classifier import ImageClassifier
@@ -74,7 +74,7 @@ def get_default_pip_requirements(backend: str = TORCH) -> list[str]:
 
 def get_default_conda_env() -> dict[str, Any]:
     """The conda environment that a saved model gets by default."""
-    return _mlflow_conda_env(additional_pip_deps=get_default_pip_requirements())
+    return make_conda_env(get_default_pip_requirements())
 
 
 def default_signature(classes: tuple[str, ...]) -> ModelSignature:

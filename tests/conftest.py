@@ -1,8 +1,10 @@
 """Real image folders, a real model trained on them, real servers. Nothing of MLflow, torch or S3 is mocked."""
 
+import logging
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +45,19 @@ def not_serving() -> Iterator[None]:
     yield
     for name in SERVING_SWITCHES:
         os.environ.pop(name, None)
+
+
+@pytest.fixture
+def own_process() -> Iterator[None]:
+    """This process is a command of ours, and for the next test that of a caller again."""
+    from mlflow_resnet.io import process
+
+    factory = logging.getLogRecordFactory()
+    with warnings.catch_warnings():
+        process.claim_process()
+        yield
+    process._claimed.clear()
+    logging.setLogRecordFactory(factory)
 
 
 @pytest.fixture(scope="session")

@@ -117,7 +117,7 @@ def test_timing_is_of_the_run_and_not_of_the_model(trained):
 
 
 @pytest.fixture
-def interrupted(monkeypatch):
+def interrupted(monkeypatch, own_process):
     """Has the next training get a Ctrl-C in a step, which is counted over all epochs."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job ignores
     advance = Progress.advance

@@ -15,12 +15,13 @@ from helpers import ROOT
 
 PACKAGE = ROOT / "mlflow_resnet"
 DOORS = {"__init__", "__main__", "client", "evaluator", "flavor", "ray", "spark"}  # somebody outside writes their paths
-PLAIN = {"_version", "errors"}
+PLAIN = {"_version", "errors", "mlflow_seams"}
 # each may import those before it
 ORDER = [
     "_version",
     "errors",
     "io",
+    "mlflow_seams",
     "options",
     "images",
     "model",
@@ -90,6 +91,28 @@ def test_a_verb_imports_no_other_verb():
     for path in (PACKAGE / "verbs").glob("*.py"):
         others = {module for module in imports_at_the_top(path) if module.startswith("mlflow_resnet.verbs.")}
         assert others <= {"mlflow_resnet.verbs.frame"} or path.stem == "demo", f"{path.stem} imports {others}"
+
+
+SEAMS = {"mlflow": "mlflow_seams.py", "torch": "model/torch_seams.py"}  # of others, no private names are used
+OF_PYTHON = {"_Hash", "_exit"}
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+def is_private(name):
+    return name.startswith("_") and not name.startswith("__")
+
+
+def test_private_names_of_a_library_stand_in_one_file():
+    nodes = {str(path.relative_to(PACKAGE)): list(ast.walk(ast.parse(path.read_text()))) for path in FILES}
+    own = {node.name for path in nodes for node in nodes[path] if isinstance(node, DEFINITIONS)}
+    own |= {n.attr for path in nodes for n in nodes[path] if isinstance(n, ast.Attribute) and type(n.ctx) is ast.Store}
+    for path, found in nodes.items():
+        for node in found:
+            if isinstance(node, ast.ImportFrom) and any(is_private(alias.name) for alias in node.names):
+                library = node.module.split(".")[0]
+                assert library == "mlflow_resnet" or path == SEAMS.get(library), f"{path}, line {node.lineno}"
+            elif isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in own | OF_PYTHON:
+                assert path in SEAMS.values(), f"{path}, line {node.lineno}: {node.attr}"
 
 
 def test_folders_stay_small():

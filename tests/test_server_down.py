@@ -1,13 +1,18 @@
 import contextlib
+import os
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import mlflow
 import pytest
 
-from mlflow_resnet.errors import ServerRefusesError, ServerUnreachableError
+from mlflow_resnet.errors import NotDeliveredError, ServerRefusesError, ServerUnreachableError
+from mlflow_resnet.io.notes import Notes
+from mlflow_resnet.tracking.recorder import Outbox
+from mlflow_resnet.tracking.run import recorded_run
 from mlflow_resnet.tracking.server import check_servers, within
 
 
@@ -75,6 +80,43 @@ class NoEntry(BaseHTTPRequestHandler):
         self.wfile.write(b"<html>please log in</html>" * 1000)
 
     do_POST = do_GET
+
+
+def test_threads_that_ask_at_once_leave_the_environment_alone(workdir):
+    seen = set()
+
+    def check():
+        for _ in range(20):
+            with pytest.raises(ServerUnreachableError):
+                check_servers(registry=True)
+            seen.add(tuple(sorted(os.environ.items())))
+
+    mlflow.set_tracking_uri("http://127.0.0.1:9")
+    before = tuple(sorted(os.environ.items()))
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(check), pool.submit(check)]:
+            done.result()
+    assert seen == {before}
+
+
+def test_an_outbox_learns_soon_that_the_server_hangs(workdir):
+    with socket.create_server(("127.0.0.1", 0)) as silent, time_limit(40):
+        mlflow.set_tracking_uri(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        outbox = Outbox(workdir / "outbox", Notes(run_id="of nobody"))
+        with pytest.raises(NotDeliveredError, match="did not take all"), outbox.delivering(1, 1):
+            outbox.put("tags", tags={"a": "b"})
+    assert len(outbox.pieces()) == 1
+
+
+def test_a_server_that_hangs_does_not_keep_a_run_from_ending(workdir):
+    def interrupt(silent):
+        with recorded_run("broken", {}):
+            mlflow.set_tracking_uri(f"http://127.0.0.1:{silent.getsockname()[1]}")
+            raise KeyboardInterrupt
+
+    with socket.create_server(("127.0.0.1", 0)) as silent, time_limit(30), pytest.raises(KeyboardInterrupt):
+        interrupt(silent)
+    assert mlflow.active_run() is None
 
 
 def test_an_answer_that_takes_too_long():

@@ -1,10 +1,14 @@
 import argparse
 import enum
+import hashlib
 import io
 import pydoc
+import socket
 from datetime import datetime
 from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -119,6 +123,42 @@ def test_a_failed_download_names_url_cache_file_and_ways_out(torch_home, monkeyp
     assert "--weights FILE" in message
     assert "--pretrained false" in message
     assert "\n" not in message
+
+
+@pytest.fixture
+def offered(tmp_path):
+    """A folder, and the address at which its files are had."""
+    folder = tmp_path / "offered"
+    folder.mkdir()
+    serving = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=folder))
+    Thread(target=serving.serve_forever, daemon=True).start()
+    yield folder, f"http://127.0.0.1:{serving.server_port}"
+    serving.shutdown()
+    serving.server_close()
+
+
+def test_a_download_is_what_its_name_says(offered, tmp_path):
+    folder, url = offered
+    content = bytes(range(256)) * 2**13
+    good, bad = f"net-{hashlib.sha256(content).hexdigest()[:8]}.pth", "net-00000000.pth"
+    for name in (good, bad):
+        (folder / name).write_bytes(content)
+    weights.fetch(f"{url}/{good}", tmp_path / "cache" / good)
+    assert (tmp_path / "cache" / good).read_bytes() == content
+    with pytest.raises(OSError, match="SHA-256"):
+        weights.fetch(f"{url}/{bad}", tmp_path / "cache" / bad)
+    with pytest.raises(OSError, match="404"):
+        weights.fetch(f"{url}/nothing.pth", tmp_path / "cache" / "nothing-0.pth")
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [good]
+
+
+def test_a_server_that_sends_nothing_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "DOWNLOAD_TIMEOUT_SECONDS", 0.2)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        pytest.raises(OSError, match="timed out"),
+    ):
+        weights.fetch(f"http://127.0.0.1:{silent.getsockname()[1]}/net-0.pth", tmp_path / "net-0.pth")
 
 
 def test_training_never_starts_silently_from_scratch(torch_home, monkeypatch, workdir, images):

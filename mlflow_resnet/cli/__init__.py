@@ -16,7 +16,6 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is loaded
 
 import io
-import signal
 import sys
 from typing import NoReturn
 
@@ -25,8 +24,9 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_resnet.cli import images, models, registry  # noqa: F401 - each adds its commands to the group
 from mlflow_resnet.cli.group import cli
-from mlflow_resnet.errors import SIGINT_EXIT_CODE, SIGTERM_EXIT_CODE, MlflowResnetError, encodable, presentable
-from mlflow_resnet.io.console import is_first, make_logs_presentable
+from mlflow_resnet.cli.process import prepare_process
+from mlflow_resnet.errors import SIGINT_EXIT_CODE, MlflowResnetError, encodable, presentable
+from mlflow_resnet.io.console import is_first
 from mlflow_resnet.io.reasons import os_reason
 from mlflow_resnet.io.text.characters import in_lines
 
@@ -41,8 +41,7 @@ def main() -> NoReturn:
     0: done, 2: bad input, 3: promotion refused, 4: not delivered, 5: diverged, 130, 141 and 143: signals.
     """
     use_utf8()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(SIGTERM_EXIT_CODE))
-    make_logs_presentable()
+    prepare_process()
     try:
         cli.main(standalone_mode=False)
     except click.ClickException as error:

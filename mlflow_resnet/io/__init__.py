@@ -16,6 +16,7 @@ s3            objects, prefixes, transfers
 parallel      an ordered map over threads
 memory        how much memory is available
 room          what may be used of it at once
+process       whether this process is ours
 reasons       errors of the system in words
 console       lines for people on stderr
 """

@@ -1,4 +1,4 @@
-"""What the machine can do: tensor cores, memory that is kept, and errors that mean there is too little of it."""
+"""Memory that is kept, and errors that mean there is too little of it."""
 
 from __future__ import annotations
 
@@ -7,24 +7,20 @@ import sys
 
 import torch
 
+from mlflow_resnet.io.process import is_own_process
+from mlflow_resnet.model.torch_seams import OUT_OF_MEMORY_ON_CPU
+
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
-OUT_OF_MEMORY_ON_CPU = ("can't allocate memory", "could not create a primitive", "could not execute a primitive")
-
-
-def use_tensor_cores() -> None:
-    """Lets fp32 matrix products and convolutions on NVIDIA GPUs round their inputs to TF32."""
-    torch.backends.cuda.matmul.allow_tf32 = True
-    torch.backends.cudnn.allow_tf32 = True
 
 
 def keep_freed_memory() -> None:
-    """Has glibc keep what is freed instead of giving it back to the system at every batch.
+    """Has glibc keep what is freed instead of giving it back to the system at every batch, if this process is ours.
 
     The system has to clear each page that it hands out again: without this, training on a CPU and scoring in bf16 are
     about 10 % slower. Not where addresses are limited (ulimit -v): oneDNN asks the system itself for room for its code,
     and ends in an error or a crash when what is kept has taken all of it.
     """
-    if has_limited_addresses():
+    if not is_own_process() or has_limited_addresses():
         return
     call_glibc("mallopt", M_MMAP_MAX, 0)
     call_glibc("mallopt", M_TRIM_THRESHOLD, 2**31 - 1)

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm  # of all kinds, SyncBatchNorm too
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import get_model
 
 from mlflow_resnet.errors import InvalidOptionsError, listed
 from mlflow_resnet.io.reasons import one_line
+from mlflow_resnet.model.torch_seams import BatchNorm
 from mlflow_resnet.options import ARCHITECTURES, STAGES
 
 DEVICE_TYPES = ("cpu", "cuda", "mps")
@@ -103,7 +103,7 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
     for module in list(network.modules()):
         children = list(module.named_children())
         for (conv_name, conv), (norm_name, norm) in zip(children, children[1:], strict=False):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, BatchNorm):
                 setattr(module, conv_name, fuse_conv_bn_eval(conv, norm))
                 setattr(module, norm_name, nn.Identity())
     return network

@@ -11,6 +11,8 @@ import torch
 from torch import Size, Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from mlflow_resnet.model.torch_seams import add_convolution_and_rectify, convolve, reorder_weight
+
 # Of the largest output; something else would differ by far more. Kernels of float32 add up in their own order, in
 # which 150 layers of 4608 products may differ by 1e-3; bf16 has 2**-9 for a unit and is rounded at other places.
 LARGEST_DIFFERENCE = {torch.float32: 2e-3, torch.bfloat16: 0.05}
@@ -61,17 +63,15 @@ class PackedConv(nn.Module):
         self.bias = conv.bias
         self.geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
         weight = conv.weight.contiguous()
-        self.weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.geometry, list(inputs.shape))
+        self.weight = reorder_weight(weight, self.geometry, inputs.shape)
 
     def forward(self, inputs: Tensor, then: str = "none") -> Tensor:
         """`then` is "relu" or "none"."""
-        return torch.ops.mkldnn._convolution_pointwise(inputs, self.weight, self.bias, *self.geometry, then, [], "")
+        return convolve(inputs, self.weight, self.bias, self.geometry, then)
 
     def added_to(self, shortcut: Tensor, inputs: Tensor) -> Tensor:
         """ReLU of the sum, in the memory of `shortcut`."""
-        return torch.ops.mkldnn._convolution_pointwise_.binary(
-            shortcut, inputs, self.weight, self.bias, *self.geometry, "add", 1.0, "relu", [], ""
-        )
+        return add_convolution_and_rectify(shortcut, inputs, self.weight, self.bias, self.geometry)
 
 
 class PackedBlock(nn.Module):

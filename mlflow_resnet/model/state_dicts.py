@@ -23,13 +23,14 @@ from torch import Tensor
 from mlflow_resnet.errors import WeightsError, listed
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.text.characters import is_utf8
+from mlflow_resnet.model.torch_seams import COMPILED_PREFIX
 
 SUFFIXES = (".pth", ".pt", ".safetensors", ".ckpt", ".bin", ".tar", ".th", ".pkl", ".pickle")
 FIRST, SECOND = "layer1.0.conv1.weight", "conv1.weight"  # every ResNet of torchvision's has both
 # What training scripts call the network in a checkpoint, and wrappers put before its keys.
 USUAL_PARTS = frozenset(
     [*("model", "state_dict", "model_state_dict", "model_state", "net", "network", "weights", "backbone", "encoder")]
-    + ["module", "_orig_mod"]
+    + ["module", COMPILED_PREFIX]
 )
 DEEPEST = 4  # dicts in dicts
 MOST_NETWORKS = 20  # that are told apart

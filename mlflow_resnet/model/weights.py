@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
+import hashlib
 import os
-import socket
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
+import requests
 import torch
 from torch import Tensor
 from torchvision.models import WeightsEnum, get_model_weights
 
 from mlflow_resnet.errors import InvalidModelError, WeightsDownloadError, WeightsError, WeightsMismatchError, listed
 from mlflow_resnet.images.sources import local_file
+from mlflow_resnet.io.atomic import new_file
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.text.places import is_remote, local_path
 from mlflow_resnet.model.classifier import ImageClassifier
@@ -78,30 +77,39 @@ def imagenet_weights(architecture: str, name: str) -> WeightsEnum:
 def download(member: WeightsEnum) -> dict[str, Tensor]:
     """The state_dict of torchvision weights, from the cache in TORCH_HOME or the network, in at most three tries."""
     cache_file = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(member.url)
-    if cache_file.exists():
-        return read_state_dict(cache_file, str(cache_file))
-    for attempt in range(1, TRIES + 1):
+    tries = 0
+    while not cache_file.exists():
         try:
-            with socket_timeout(DOWNLOAD_TIMEOUT_SECONDS):
-                return torch.hub.load_state_dict_from_url(
-                    member.url, map_location="cpu", check_hash=True, weights_only=True, progress=sys.stderr.isatty()
-                )
-        except (OSError, RuntimeError, http.client.HTTPException) as error:  # RuntimeError: the hash differs
-            reason = one_line(error)
-        if attempt < TRIES:
+            tries += 1
+            fetch(member.url, cache_file)
+        except OSError as error:
+            if tries == TRIES:
+                raise WeightsDownloadError(str(member), member.url, str(cache_file), one_line(error), TRIES) from None
             time.sleep(SECONDS_BETWEEN_TRIES)
-    raise WeightsDownloadError(str(member), member.url, str(cache_file), reason, TRIES)
+    return read_state_dict(cache_file, str(cache_file))
 
 
-@contextlib.contextmanager
-def socket_timeout(seconds: float) -> Iterator[None]:
-    """torch.hub opens its connection without a timeout and would wait forever."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
+def fetch(url: str, path: Path) -> None:
+    """Downloads a file whose name ends with the beginning of its SHA-256. torch.hub would wait for a server forever.
+
+    Raises:
+        OSError: if it cannot be had, or is another file.
+    """
+    from tqdm import tqdm
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    with requests.get(url, stream=True, timeout=DOWNLOAD_TIMEOUT_SECONDS) as answer, new_file(path) as partial:
+        answer.raise_for_status()
+        total = int(answer.headers.get("Content-Length", 0)) or None
+        bar = tqdm(desc=path.name, total=total, unit="B", unit_scale=True, leave=False, disable=None)
+        with bar, open(partial, "wb") as file:
+            for chunk in answer.iter_content(2**20):
+                file.write(chunk)
+                digest.update(chunk)
+                bar.update(len(chunk))
+        if not digest.hexdigest().startswith(path.stem.rpartition("-")[2]):
+            raise OSError(f"its SHA-256 is {digest.hexdigest()}, which is not in its name")
 
 
 def copy_into(classifier: ImageClassifier, state: dict[str, Tensor], name: str, *, same_head: bool) -> str:

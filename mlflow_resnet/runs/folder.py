@@ -31,7 +31,7 @@ from mlflow_resnet.runs.preparation import Training
 from mlflow_resnet.tracking.delivery import end_run
 from mlflow_resnet.tracking.recorder import Outbox
 from mlflow_resnet.tracking.remains import find_gone, find_unregistered, restore_run
-from mlflow_resnet.tracking.run import chosen_experiment, trying
+from mlflow_resnet.tracking.run import chosen_experiment, try_briefly
 from mlflow_resnet.training.checkpoints import KEPT, CheckpointFolder
 from mlflow_resnet.training.course import EpochResult, Saving, checkpoint_bytes
 from mlflow_resnet.training.recipe import phases
@@ -266,8 +266,7 @@ class TrainingFolder:
             raise
         except Exception as error:  # connections, servers, databases, object stores: no common base class
             raise self.outbox.not_delivered(one_line(error)) from None
-        with trying():
-            end_run(self.notes)
+        try_briefly(lambda: end_run(self.notes))
 
     def result(self) -> dict[str, Any]:
         """What a `TrainResult` has besides the classifier, of a training that may be unfinished or not delivered."""

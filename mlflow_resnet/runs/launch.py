@@ -24,8 +24,9 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from mlflow_resnet.errors import SIGINT_EXIT_CODE, SIGTERM_EXIT_CODE, MlflowResnetError, ProcessEndedError
-from mlflow_resnet.io.console import is_first, make_logs_presentable
+from mlflow_resnet.io.console import is_first
 from mlflow_resnet.io.parallel import default_threads
+from mlflow_resnet.io.process import claim_process
 
 SIGNALS = [name for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]  # not all on Windows
 GRACE_SECONDS = 5.0  # that a worker has to end after a signal
@@ -133,7 +134,7 @@ def outcome_of(rank: int, folder: str) -> Any:
 def work(folder: str, launcher: int) -> None:
     """The life of a worker, whose launcher has the process id `launcher`."""
     end_in_time(launcher)
-    make_logs_presentable()
+    claim_process()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(SIGTERM_EXIT_CODE))
     signal.signal(signal.SIGINT, lambda *_: sys.exit(SIGINT_EXIT_CODE))
     if "OMP_NUM_THREADS" not in os.environ:

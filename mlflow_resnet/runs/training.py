@@ -18,6 +18,7 @@ from mlflow_resnet.evaluation.precision import check_metrics, checks_in, precisi
 from mlflow_resnet.images.audit.findings import TEST, TRAIN, VAL
 from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.io.text.characters import in_lines
+from mlflow_resnet.mlflow_seams import NOTE_TAG
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import network_of
 from mlflow_resnet.model.prediction import Predictor
@@ -190,7 +191,7 @@ def log_card(
         environment=environment_params(),
     )
     card = training_card(facts)
-    record.log_tags(recorder, {"mlflow.note.content": card})
+    record.log_tags(recorder, {NOTE_TAG: card})
     tags = headline_tags(evaluations)
     recorder.ids.note(headline=tags)  # for a version that is registered later
     if name := options.registered_model_name:

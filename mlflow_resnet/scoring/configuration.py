@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlflow_resnet.errors import InvalidOptionsError
+from mlflow_resnet.mlflow_seams import is_scoring_server
 from mlflow_resnet.model.backends.forwards import TORCH, prepared_forward, usable_device
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.stored import StoredModel
@@ -49,7 +50,7 @@ def configured_model(stored: StoredModel, given: Mapping[str, Any]) -> ScoringMo
     model = ScoringModel(configured_predictor(stored, config), max_latency_ms=latency, **numbers)
     if hosted:
         model.warm_up()
-    if hosting.is_mlflows_server():
+    if is_scoring_server():
         from mlflow_resnet.scoring.over_http.mlflows_server import bound_mlflows_server
 
         bound_mlflows_server(numbers["max_images_per_request"])

@@ -1,21 +1,19 @@
 """What MLflow checks before it calls a model, for models of ours.
 
-MLflow (3.17, `_validate_prediction_input` in mlflow/pyfunc/__init__.py) compares what a caller gives with the model's
-signature. Of the one unnamed column of our signature, which alone takes texts, bytes, lists and tables, it makes "the
-first column", whatever is in it; and it drops params that it does not know. It has no hook for either, so that function
-is replaced in a process that loads a model of ours. It is told whose model it is. If it ever changes its name, loading
-a model fails.
+MLflow compares what a caller gives with the model's signature. Of the one unnamed column of our signature, which alone
+takes texts, bytes, lists and tables, it makes "the first column", whatever is in it; and it drops params that it does
+not know. It has no hook for either, so its function is replaced in a process that loads a model of ours. It is told
+whose model it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from importlib import import_module
 from typing import Any
 
 import pandas as pd
 
+from mlflow_resnet.mlflow_seams import replace_input_check
 from mlflow_resnet.options import unknown_params
 from mlflow_resnet.scoring.inputs import as_table, image_column
 from mlflow_resnet.scoring.over_http.guard import is_serving
@@ -25,9 +23,7 @@ LOADER = "mlflow_resnet.flavor"  # `flavor.__name__`, by which MLflow tells whos
 
 def check_models_of_ours() -> None:
     """From now on in this process, models of ours get the column of images, and unknown params are refused."""
-    pyfunc: Any = import_module("mlflow.pyfunc")
-    original = getattr(pyfunc._validate_prediction_input, "args", (pyfunc._validate_prediction_input,))[0]
-    pyfunc._validate_prediction_input = partial(check_input, original)
+    replace_input_check(check_input)
 
 
 def check_input(

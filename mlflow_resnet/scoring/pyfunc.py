@@ -22,7 +22,6 @@ from mlflow_resnet.scoring.frame import ERROR, EXPLANATION, scored_frame
 from mlflow_resnet.scoring.inputs import image_sources, number_of_images
 from mlflow_resnet.scoring.over_http.admission import CALL, Admission
 from mlflow_resnet.scoring.over_http.guard import Guard, current_guard, is_serving
-from mlflow_resnet.scoring.over_http.hosting import is_mlflows_server, take_requests_at_once
 from mlflow_resnet.scoring.over_http.merging import MergedForward
 
 MOST_WARM_UP_SECONDS = 60.0
@@ -111,8 +110,6 @@ class ScoringModel:
         Raises:
             ServerBusyError: if they cannot be had in time.
         """
-        if is_mlflows_server():
-            take_requests_at_once()
         images = number_of_images(model_input)
         guard.check_number(images)
         with self._admission.admitted(images) as work:

@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import re
 
+from mlflow_resnet import mlflow_seams
+
 LONGEST_REASON = 500  # characters
 CANNOT_BE_USED = "the input cannot be used; send images in base64 as inputs, or a table with one column of them"
 COLUMNS_CANNOT_BE_USED = "the input cannot be used: of several columns, one must be named image"
 NUMBERS_CANNOT_BE_USED = "the input cannot be used: its column of images holds numbers"
 FAILED = "the images could not be scored; the server's log says why"
-PLACE = re.compile(r"JSONDecodeError\(.{0,80}(line \d+ column \d+ \(char \d+\))")
+PLACE = re.compile(mlflow_seams.PLACE_IN_JSON)
 # What MLflow says in its refusals -> what is said instead.
 SENTENCES = {
-    "JSONDecodeError": "the body is not valid JSON",
-    "exactly one of the input fields": (
+    mlflow_seams.NOT_JSON: "the body is not valid JSON",
+    mlflow_seams.NOT_ONE_INPUT: (
         "the JSON must be an object with exactly one of inputs, instances, dataframe_split and dataframe_records"
     ),
-    "valid CSV-formatted": "the body cannot be read as CSV",
-    "valid Parquet": "the body cannot be read as Parquet",
-    "Parameters must be a dictionary": "params must be an object",
-    "Invalid parameters found": "a value in params has another type than predict takes",
+    mlflow_seams.NOT_CSV: "the body cannot be read as CSV",
+    mlflow_seams.NOT_PARQUET: "the body cannot be read as Parquet",
+    mlflow_seams.PARAMS_NOT_A_DICTIONARY: "params must be an object",
+    mlflow_seams.PARAMS_OF_OTHER_TYPES: "a value in params has another type than predict takes",
 }
 
 

@@ -4,7 +4,6 @@ connections how many, how long each may take to ask, which heads of requests are
 fitting   whether a version fits into this machine
 version   a version, verified, loaded and tried, as an application
 current   which version answers now, and the thread that follows the alias
-refusals  MLflow's refusals without stack traces and without the input
 app       the application around it: names the version in every answer, `/model`
 intake    what is taken in at all: whole bodies, in time, of bounded sizes, so many at once
 server    sockets and processes

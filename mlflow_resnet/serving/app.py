@@ -1,4 +1,4 @@
-"""The application of one process: MLflow's scoring server of the current version, whose name every answer carries."""
+"""The application of one process: it answers as `mlflow models serve` does, and names the version that answers."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import contextlib
 import os
 from collections.abc import AsyncIterator
 
+import mlflow
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,6 +21,7 @@ from mlflow_resnet.scoring.over_http import guard, hosting
 from mlflow_resnet.serving.connections import complain_seldom
 from mlflow_resnet.serving.current import CurrentVersion
 from mlflow_resnet.serving.intake import Intake
+from mlflow_resnet.serving.invocations import answer_invocation
 from mlflow_resnet.serving.version import load_version
 
 MIB = 2**20
@@ -47,29 +49,25 @@ def create_app(options: ServeOptions, version_uri: str) -> Starlette:
         yield
         current.stop()
 
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        await scope[SERVED].app(scope, receive, send)
+    async def answer(scope: Scope, kind: str, content: bytes) -> Response:
+        return await answer_invocation(scope[SERVED].model, kind, content)
+
+    async def ping(request: Request) -> Response:
+        return Response("\n", media_type="application/json")
+
+    async def version(request: Request) -> Response:
+        return Response(mlflow.__version__, media_type="application/json")
 
     async def model(request: Request) -> JSONResponse:
         return JSONResponse(request[SERVED].facts() | current.facts())
 
     intake = Intake(answer, options.max_body_mib * MIB, lambda scope: scope[SERVED].max_images)
-    pages = [Route(path, Page(answer), methods=["GET"]) for path in ("/ping", "/health", "/version")]
-    routes = [Route("/model", model), Route("/invocations", intake, methods=["POST"]), *pages]
-    app = Starlette(routes=routes, lifespan=following)
+    pages = {"/ping": ping, "/health": ping, "/version": version, "/model": model}
+    routes = [Route(path, page, methods=["GET"]) for path, page in pages.items()]
+    app = Starlette(routes=[*routes, Route("/invocations", intake, methods=["POST"])], lifespan=following)
     app.router.redirect_slashes = False
     app.add_middleware(Naming, current)
     return app
-
-
-class Page:
-    """An application as an endpoint: Starlette would take a function for one of requests."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, send)
 
 
 class Naming:

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import mlflow
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -16,7 +17,7 @@ from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.registry.versions import are_same, uri_of
 from mlflow_resnet.scoring.sentences import without_words_of_others
 from mlflow_resnet.serving.version import ServedVersion, load_version, utc_now
-from mlflow_resnet.tracking.server import patience
+from mlflow_resnet.tracking.server import require_answer
 
 LONGEST_WAIT_SECONDS = 600.0
 STOP_SECONDS = 10.0
@@ -68,8 +69,8 @@ class CurrentVersion:
         """Asks the registry once where the alias is, and serves that version if it can be served."""
         name = self.served.version.name
         try:
-            with patience(retries=1, seconds=5):
-                version = MlflowClient().get_model_version_by_alias(name, self._alias)
+            require_answer(mlflow.get_registry_uri())
+            version = MlflowClient().get_model_version_by_alias(name, self._alias)
         except Exception as error:  # connections, DNS, TLS, databases: no common base class
             self._note(f"where @{self._alias} of {name} points is not known ({one_line(error)})")
         else:
@@ -89,8 +90,7 @@ class CurrentVersion:
     def _replace_by(self, version: ModelVersion, wait_seconds: float) -> None:
         """Args: wait_seconds: until the next attempt, should this one fail."""
         try:
-            with patience(retries=2, seconds=30):
-                served = load_version(uri_of(version), self._device)
+            served = load_version(uri_of(version), self._device)
         except MlflowException as error:
             wait = min(wait_seconds, LONGEST_WAIT_SECONDS)
             self._refusal = Refusal(version, error.message, wait, time.monotonic() + wait)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from mlflow_resnet.errors import RefusedBodyError
 from mlflow_resnet.scoring.over_http.admission import CALL, Call
@@ -22,6 +22,7 @@ from mlflow_resnet.scoring.over_http.bodies import BodyLimits, checked_body, kin
 from mlflow_resnet.scoring.over_http.hosting import REQUESTS_AT_ONCE
 
 BUSY = (429, 503)
+Answer = Callable[[Scope, str, bytes], Awaitable[Response]]
 BODIES_AT_ONCE = 4  # of the largest size
 TEXT_SHARE = 4  # JSON and CSV may have this part of the largest size
 FIRST_SECONDS = 10.0  # for a body of no bytes; more of them have more time
@@ -44,16 +45,16 @@ class Arrival:
 
 
 class Intake:
-    """Passes whole requests on to `app`, and answers 4xx or 503 to those that are too much.
+    """Passes whole bodies on to `answer`, with their kind, and answers 4xx or 503 to those that are too much.
 
     Attributes:
         requests: those whose bodies are there, and that are being answered.
         held: bytes of bodies, of what has arrived of them; of Parquet, what it decodes to.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int, max_images: Callable[[Scope], int]) -> None:
+    def __init__(self, answer: Answer, max_body_bytes: int, max_images: Callable[[Scope], int]) -> None:
         """Args: max_images: how many the model that answers takes at once."""
-        self._app, self._max_images = app, max_images
+        self._answer, self._max_images = answer, max_images
         self._limits = BodyLimits(max_body_bytes, max_body_bytes // TEXT_SHARE)
         self._most_held = BODIES_AT_ONCE * max_body_bytes
         self._arriving: dict[Arrival, None] = {}  # the one that takes longest first
@@ -62,14 +63,13 @@ class Intake:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         arrival = Arrival()
         try:
-            headers = MutableHeaders(scope=scope)
+            headers = Headers(scope=scope)
             kind = kind_of(headers.get("content-type", ""), headers.get("content-encoding", ""))
             self._check_size(int(headers.get("content-length", "0")), kind)
             self._check_requests()
             content = await self._received(arrival, kind, receive)
             if content is not None:
-                headers["content-type"] = kind  # MLflow knows it in this form alone
-                await self._answered(arrival, kind, content, scope, receive, send)
+                await self._answer_whole(arrival, kind, content, scope, receive, send)
         except HTTPException as refused:
             await JSONResponse({"detail": refused.detail}, refused.status_code, refused.headers)(scope, receive, send)
         except RefusedBodyError as refused:
@@ -128,32 +128,22 @@ class Intake:
             raise busy()
         self.held, arrival.held = self.held + more, size
 
-    async def _answered(
+    async def _answer_whole(
         self, arrival: Arrival, kind: str, content: bytes, scope: Scope, receive: Receive, send: Send
     ) -> None:
         arrival.content.clear()
         self._check_requests()
-        call, token = Call(time.monotonic()), None
-        messages: list[Message] = []
-
-        async def receive_whole() -> Message:
-            return messages.pop() if messages else await receive()
-
-        async def send_with_pause(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] in BUSY:
-                MutableHeaders(scope=message)["Retry-After"] = str(call.retry_after)
-            await send(message)
-
+        call = Call(time.monotonic())
         self.requests += 1
         try:
             content, size = await asyncio.to_thread(checked_body, kind, content, self._limits, self._max_images(scope))
             self._hold(arrival, max(size, arrival.held))
-            messages.append({"type": "http.request", "body": content, "more_body": False})
-            token = CALL.set(call)
-            await self._app(scope, receive_whole, send_with_pause)
+            CALL.set(call)  # in the context of this request, which is a task of its own
+            answer = await self._answer(scope, kind, content)
+            if answer.status_code in BUSY:
+                answer.headers["Retry-After"] = str(call.retry_after)
+            await answer(scope, receive, send)
         finally:
-            if token:
-                CALL.reset(token)
             self.requests -= 1
 
 

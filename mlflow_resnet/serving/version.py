@@ -1,9 +1,9 @@
-"""A registered version, verified, loaded and tried, as an application that answers like `mlflow models serve`."""
+"""A registered version, verified, loaded and tried, before it answers."""
 
 from __future__ import annotations
 
 import contextlib
-import weakref
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -14,8 +14,7 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.pyfunc import PyFuncModel, scoring_server
-from starlette.types import ASGIApp
+from mlflow.pyfunc import PyFuncModel
 
 from mlflow_resnet import flavor
 from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError
@@ -34,8 +33,8 @@ from mlflow_resnet.scoring.configuration import (
 )
 from mlflow_resnet.scoring.frame import ERROR
 from mlflow_resnet.scoring.loading import read_verified
+from mlflow_resnet.scoring.over_http import guard
 from mlflow_resnet.serving.fitting import check_fits, check_texts
-from mlflow_resnet.serving.refusals import NotedModel, ShortRefusals
 
 SUM_TOLERANCE = 1e-3  # float32 over many classes
 
@@ -49,8 +48,7 @@ class ServedVersion:
         model_sha256: of all that decides its answers, as it was loaded and verified.
         since: when it was ready, UTC.
         max_images: that a request may have.
-        model: in memory as long as this refers to it. `app` does not, because FastAPI keeps what it has served forever.
-        app: MLflow's scoring server of this version alone.
+        model: what predicts, in memory as long as this refers to it.
     """
 
     version: ModelVersion
@@ -59,7 +57,6 @@ class ServedVersion:
     since: str
     max_images: int
     model: PyFuncModel
-    app: ASGIApp
 
     @property
     def uri(self) -> str:
@@ -99,8 +96,7 @@ def load_version(model_uri: str, device: str = AUTO) -> ServedVersion:
             config = read_configuration(path, device)
             check_fits(path, config)
             model, stored = load_data(path, known, config)
-        noted: Any = NotedModel(weakref.proxy(model))
-        app = ShortRefusals(scoring_server.init(noted))  # from here on predict takes what it takes over HTTP
+        os.environ[guard.SERVING] = "true"  # from here on predict takes what it takes over HTTP
         try_out(model)
     except InvalidOptionsError:
         raise
@@ -109,7 +105,7 @@ def load_version(model_uri: str, device: str = AUTO) -> ServedVersion:
     except Exception as error:  # MLflow, torch, databases and disks share no base class
         raise InvalidModelError(model_uri, f"cannot be served ({one_line(error)}).") from None
     max_images = positive(config, "max_images_per_request")
-    return ServedVersion(known.version, known.model_id, stored.sha256, utc_now(), max_images, model, app)
+    return ServedVersion(known.version, known.model_id, stored.sha256, utc_now(), max_images, model)
 
 
 def read_configuration(path: Path, device: str) -> dict[str, Any]:

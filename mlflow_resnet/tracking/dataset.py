@@ -26,6 +26,7 @@ from mlflow_resnet.images.scan import Scan, digest_of, scan
 from mlflow_resnet.images.sources import labeled_directory
 from mlflow_resnet.io.parallel import default_threads
 from mlflow_resnet.io.text.places import is_remote, local_path
+from mlflow_resnet.mlflow_seams import AMBIGUOUS_SOURCE
 
 IMAGE, LABEL = "image", "label"
 
@@ -152,7 +153,7 @@ def source_of(uri: str) -> DatasetSource:
     can act on it.
     """
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The specified dataset source can be interpreted in multiple ways")
+        warnings.filterwarnings("ignore", AMBIGUOUS_SOURCE)
         return resolve_dataset_source(uri if is_remote(uri) else os.path.abspath(uri))
 
 

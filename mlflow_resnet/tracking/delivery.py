@@ -36,6 +36,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from mlflow_resnet import flavor
 from mlflow_resnet.io.notes import Notes
+from mlflow_resnet.mlflow_seams import DATASET_CONTEXT_TAG, TABLES_TAG
 from mlflow_resnet.model.stored import FLAVOR_NAME, MODEL_SHA256, read_model
 from mlflow_resnet.registry import aliases, versions
 from mlflow_resnet.tracking.conflicts import RECORD_TAG, differing_params, find_conflict
@@ -44,8 +45,6 @@ from mlflow_resnet.tracking.run import find_run
 
 MODEL_NAME = "model"
 PARAMS_AT_ONCE = 100  # the most that MLflow takes
-CONTEXT_TAG = "mlflow.data.context"
-TABLES_TAG = "mlflow.loggedArtifacts"
 PREFIX = "mlflow_resnet."
 PIECE_TAG = "mlflow_resnet.piece"  # by which a run or a model is found again, if its id was lost with the answer
 
@@ -141,7 +140,7 @@ def send_metrics(client: MlflowClient, piece: Mapping[str, Any], files: Path, id
 def send_input(client: MlflowClient, piece: Mapping[str, Any], files: Path, ids: Notes) -> None:
     """A dataset as an input of the run, or of the model too."""
     dataset = Dataset(**{**piece["dataset"], "name": name_for_stores(piece["dataset"]["name"])})
-    data = DatasetInput(dataset, [InputTag(CONTEXT_TAG, piece["context"])])
+    data = DatasetInput(dataset, [InputTag(DATASET_CONTEXT_TAG, piece["context"])])
     models = [LoggedModelInput(ids["model_id"])] if piece["of_model"] else None
     client.log_inputs(ids["run_id"], [data], models)
 

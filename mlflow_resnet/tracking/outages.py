@@ -16,11 +16,9 @@ from mlflow_resnet.tracking.delivery import now, run_piece
 from mlflow_resnet.tracking.record import LAST_LOGGED, logged_epochs
 from mlflow_resnet.tracking.recorder import Outbox
 from mlflow_resnet.tracking.run import recorded_run, status_after
-from mlflow_resnet.tracking.server import patience
 
 SECONDS_AT_END = 30.0  # for a server that is away
 SECONDS_AFTER_ERROR = 3.0
-REQUEST_SECONDS = 60  # an artifact store may take so long to keep a large file
 
 
 @contextmanager
@@ -39,7 +37,7 @@ def recorded_by_way_of(outbox: Outbox, name: str, params: Mapping[str, Any], off
         return
     begun_in = outbox.ids.get("run_id")
     run_of_training = recorded_run(name, params, outbox.ids["record_id"], begun_in)
-    with patience(retries=1, seconds=REQUEST_SECONDS), run_of_training as run:
+    with run_of_training as run:
         begin_in(outbox.ids, run.info.run_id)
         known = pending_epochs(outbox)
         if run.info.run_id == begun_in:

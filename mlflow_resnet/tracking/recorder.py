@@ -15,6 +15,7 @@ from typing import Any
 
 import mlflow
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
 from mlflow_resnet.errors import CheckpointError, NotDeliveredError, OutputError
 from mlflow_resnet.io.atomic import new_directory, synced, write_file
@@ -23,8 +24,10 @@ from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.tracking.delivery import MODEL_NAME, deliver
 from mlflow_resnet.tracking.pieces import FILES, NAME, PIECE, is_leftover, piece_of, read_piece
+from mlflow_resnet.tracking.server import require_answer
 
 LONGEST_PAUSE = 30.0  # seconds between two tries
+SECONDS_BETWEEN_QUESTIONS = 5.0
 
 
 class Recorder:
@@ -118,6 +121,7 @@ class Outbox(Recorder):
         for folder in self.pieces():
             if self.over.is_set():
                 return
+            require_answer(mlflow.get_tracking_uri())
             deliver(read_piece(folder), folder / FILES, self.ids)
             done = folder.rename(folder.with_name(f".{folder.name}"))
             shutil.rmtree(done, ignore_errors=True)
@@ -193,8 +197,19 @@ class Outbox(Recorder):
         """Waits for the thread, which now tries every second."""
         self.in_hurry.set()
         self.news.set()
+        asked = time.monotonic()
         while self.pieces() and is_worth_while():
             time.sleep(0.05)
+            if not self.trouble and time.monotonic() > asked + SECONDS_BETWEEN_QUESTIONS:
+                self.ask_server()
+                asked = time.monotonic()
+
+    def ask_server(self) -> None:
+        """Begins trouble if the server does not answer, which the thread may learn from MLflow only after minutes."""
+        try:
+            require_answer(mlflow.get_tracking_uri())
+        except MlflowException as error:
+            self.begin_trouble(one_line(error))
 
     def model_path(self) -> Path | None:
         """Where the trained model is until it is delivered."""

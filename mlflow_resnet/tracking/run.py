@@ -17,15 +17,18 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from mlflow_resnet.io.console import is_first, say
+from mlflow_resnet.io.parallel import within
 from mlflow_resnet.io.text.characters import presentable
+from mlflow_resnet.mlflow_seams import detach_active_run
 from mlflow_resnet.tracking.conflicts import RECORD_TAG, find_conflict
-from mlflow_resnet.tracking.server import keep_address_private, patience
+from mlflow_resnet.tracking.server import keep_address_private
 
 SIGNALS = (KeyboardInterrupt, SystemExit)  # Ctrl-C, and SIGTERM, which the command line turns into SystemExit
 DEFAULT_EXPERIMENT, DEFAULT_EXPERIMENT_ID = "Default", "0"  # of every store of MLflow
 CONTINUED_IN = "mlflow_resnet.continued_in"
 UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what MLflow answers to an id that it does not have
 T = TypeVar("T")
+SECONDS_TO_HEAR = 8.0
 RUN_ID_FILE = "MLFLOW_RESNET_RUN_ID_FILE"  # variable: where a worker process leaves the id of the run it began
 
 
@@ -112,17 +115,16 @@ def ending(run: Run, killed_by: tuple[type[BaseException], ...] = ()) -> Iterato
     try:
         yield run
     except BaseException as error:
-        with trying():
-            mlflow.end_run(status_after(error, killed_by))
+        if mlflow.active_run():
+            try_briefly(detach_active_run(status_after(error, killed_by)))
         raise
     mlflow.end_run()
 
 
-@contextlib.contextmanager
-def trying() -> Iterator[None]:
+def try_briefly(tell: Callable[[], object]) -> None:
     """Gives a server one chance of a few seconds to hear of an end; another error may be the one to report."""
-    with patience(retries=0, seconds=5), contextlib.suppress(Exception):
-        yield
+    with contextlib.suppress(Exception):
+        within(SECONDS_TO_HEAR, tell)
 
 
 def exists(run_id: str) -> bool:
@@ -177,8 +179,8 @@ def attached_run_ends_with() -> Iterator[None]:
         yield
     except BaseException as error:
         if run_id and os.environ.get(MLFLOW_RUN_ID.name):
-            with trying():
-                MlflowClient().set_terminated(run_id, status_after(error))
+            status = status_after(error)
+            try_briefly(lambda: MlflowClient().set_terminated(run_id, status))
         raise
 
 
@@ -195,8 +197,8 @@ def run_of_workers() -> Iterator[dict[str, str]]:
             yield {RUN_ID_FILE: str(file)} | ({MLFLOW_RUN_ID.name: active.info.run_id} if active else {})
         except BaseException as error:
             if file.exists():
-                with trying():
-                    end_if_running(file.read_text(), status_after(error))
+                begun, status = file.read_text(), status_after(error)
+                try_briefly(lambda: end_if_running(begun, status))
             raise
         finally:
             if active:

@@ -5,22 +5,26 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
-from urllib.parse import unquote
+from collections.abc import Callable
+from urllib.parse import unquote, urlsplit
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
 from requests import RequestException
 
 from mlflow_resnet.errors import ServerRefusesError, ServerUnreachableError
 from mlflow_resnet.io.parallel import within
+from mlflow_resnet.io.process import is_own_process
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.text.credentials import without_credentials
 
 SECONDS = 25.0
+ANSWER_SECONDS = 5
 MAX_MESSAGE = 1500  # characters; a server that is not MLflow may answer with a whole page
 SQLITE = "sqlite:///"
 
@@ -33,16 +37,15 @@ def check_servers(registry: bool) -> None:
         ServerRefusesError: if its answer is an error.
     """
     keep_address_private()
-    with patience(retries=1, seconds=5):
-        ask(mlflow.get_tracking_uri(), lambda: MlflowClient().search_experiments(max_results=1))
-        if registry:
-            ask(mlflow.get_registry_uri(), lambda: MlflowClient().search_registered_models(max_results=1))
+    ask(mlflow.get_tracking_uri(), lambda: MlflowClient().search_experiments(max_results=1))
+    if registry:
+        ask(mlflow.get_registry_uri(), lambda: MlflowClient().search_registered_models(max_results=1))
 
 
 def keep_address_private() -> None:
-    """Has MLflow not print the address of each run that ends, if the address has a password in it."""
+    """Has MLflow not print the address of each run that ends, if it has a password in it and this process is ours."""
     uri = mlflow.get_tracking_uri()
-    if without_credentials(uri) != uri:
+    if is_own_process() and without_credentials(uri) != uri:
         os.environ[MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.name] = "true"
 
 
@@ -53,6 +56,7 @@ def ask(uri: str, question: Callable[[], object]) -> None:
             open_sqlite(uri)
             question()  # a new database takes as long as it takes: its tables are being made
         else:
+            require_answer(uri)
             within(SECONDS, question)
     except MlflowException as error:
         if is_silence(error):
@@ -62,6 +66,16 @@ def ask(uri: str, question: Callable[[], object]) -> None:
         raise ServerUnreachableError(uri, "its path is not UTF-8") from None
     except Exception as error:  # connections, DNS, TLS, databases: no common base class
         raise ServerUnreachableError(uri, one_line(error)) from None
+
+
+def require_answer(uri: str) -> None:
+    """Raises MlflowException if an HTTP server says nothing twice, for 5 seconds each, or only that it cannot answer.
+
+    MLflow itself, with its 7 retries of 120 seconds with back-off, would keep a user waiting. Other stores than HTTP
+    servers are not asked.
+    """
+    if urlsplit(uri).scheme in ("http", "https"):
+        http_request(get_default_host_creds(uri), "/health", "GET", max_retries=1, timeout=ANSWER_SECONDS)
 
 
 def is_silence(error: MlflowException) -> bool:
@@ -80,21 +94,3 @@ def open_sqlite(uri: str) -> None:
     path = unquote(uri.removeprefix(SQLITE).partition("?")[0])
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA schema_version")
-
-
-@contextlib.contextmanager
-def patience(retries: int, seconds: int) -> Iterator[None]:
-    """How often, and how long, MLflow waits for an answer. It reads these variables at each request.
-
-    Its defaults (7 retries of 120 seconds with back-off) would keep a user waiting.
-    """
-    names = ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(zip(names, (str(retries), str(seconds)), strict=True))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value

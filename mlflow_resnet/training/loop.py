@@ -19,7 +19,7 @@ from mlflow_resnet.io.console import say
 from mlflow_resnet.io.parallel import default_threads
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.model.classifier import ImageClassifier
-from mlflow_resnet.model.hardware import is_out_of_memory, keep_freed_memory, use_tensor_cores
+from mlflow_resnet.model.hardware import is_out_of_memory, keep_freed_memory
 from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.model.precision import pick_precision
 from mlflow_resnet.options import TrainOptions
@@ -188,7 +188,6 @@ def prepare(classifier: ImageClassifier, options: TrainOptions) -> torch.device:
         keep_freed_memory()
     if device.type == "cuda" and processes.world_size() > 1:
         torch.cuda.set_device(device)  # where torch puts what has no place of its own
-    use_tensor_cores()
     if options.sync_batch_norm:
         synchronize_batch_norms(classifier.network, device)
     classifier.network.to(device).to(memory_format=torch.channels_last)

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 from mlflow_resnet.errors import SIGTERM_EXIT_CODE
+from mlflow_resnet.io.process import is_own_process
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PATIENCE_SECONDS = 8.0  # that a step may take after a signal; then it is broken off, and nothing is saved of it
@@ -29,8 +30,8 @@ class Stop:
 
     @contextmanager
     def postponed(self) -> Iterator[None]:
-        """Only the main thread can handle signals; in others nothing is postponed, for nothing comes."""
-        if threading.current_thread() is not threading.main_thread():
+        """Only in the main thread of a process of ours. In a caller's, Ctrl-C is a KeyboardInterrupt at once."""
+        if not is_own_process() or threading.current_thread() is not threading.main_thread():
             yield
             return
         found = {number: signal.getsignal(number) for number in SIGNALS}

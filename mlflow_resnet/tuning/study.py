@@ -14,6 +14,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from mlflow_resnet.errors import SweepError, listed
+from mlflow_resnet.io.process import is_own_process
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.text.credentials import all_without_credentials
 from mlflow_resnet.options import SweepOptions, TrainOptions
@@ -40,8 +41,9 @@ def open_study(options: SweepOptions, space: Space, digests: dict[str, str], pro
     Raises:
         SweepError: if the database cannot be opened, or holds another study of that name.
     """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # the terminal and the runs tell of the trials
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # of the heartbeat
+    if is_own_process():
+        optuna.logging.set_verbosity(optuna.logging.ERROR)  # the terminal and the runs tell of the trials
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # of the heartbeat
     known_by = identity(options, space, digests)
     median = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=probe_epochs + 1)
     try:

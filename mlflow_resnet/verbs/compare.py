@@ -21,8 +21,8 @@ from mlflow_resnet.evaluation.report import PREDICTIONS
 from mlflow_resnet.io.parquet.limits import ParquetLimits, check_parquet
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.text.characters import in_lines, rows_of
+from mlflow_resnet.mlflow_seams import DATASET_CONTEXT_TAG
 from mlflow_resnet.model.prediction import LABEL
-from mlflow_resnet.tracking.delivery import CONTEXT_TAG
 from mlflow_resnet.tracking.run import exists
 from mlflow_resnet.tracking.server import check_servers
 
@@ -86,7 +86,7 @@ def digest_in(run: Run, context: str) -> str:
     found = (
         each.dataset.digest
         for each in (run.inputs.dataset_inputs if run.inputs else ())
-        if any(tag.key == CONTEXT_TAG and tag.value == context for tag in each.tags)
+        if any(tag.key == DATASET_CONTEXT_TAG and tag.value == context for tag in each.tags)
     )
     return next(found, "")
 

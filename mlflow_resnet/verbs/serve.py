@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.io.console import say
 from mlflow_resnet.io.parallel import default_threads
+from mlflow_resnet.io.process import claim_process
 from mlflow_resnet.options import ServeOptions
 from mlflow_resnet.registry.versions import resolve, uri_of
 from mlflow_resnet.serving.connections import Connection, backlog
@@ -116,6 +117,7 @@ def worker_app() -> Starlette:
     """The application of a worker. If the version cannot be had now, the worker ends, and the next one tries again."""
     from mlflow_resnet.serving.app import create_app
 
+    claim_process()
     fields, version_uri = json.loads(os.environ[WHAT_TO_SERVE])
     try:
         return create_app(ServeOptions(**fields), version_uri)

@@ -15,6 +15,7 @@ from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.io.console import say
 from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.io.text.credentials import all_without_credentials
+from mlflow_resnet.mlflow_seams import NOTE_TAG
 from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.options import SweepOptions, TrainOptions
 from mlflow_resnet.runs.preparation import check, scanned_test_data, training_on
@@ -121,9 +122,7 @@ def finish(all_trials: Sweep, run: Run) -> SweepResult:
     mlflow.log_metrics(trained.metrics if trained else best.user_attrs["metrics"])
     mlflow.set_tags(all_without_credentials({f"best.{name}": value for name, value in best.params.items()}))
     count = len(ended(study))
-    mlflow.set_tag(
-        "mlflow.note.content", sweep_card(options, study.study_name, count, best.number, study.best_value, best.params)
-    )
+    mlflow.set_tag(NOTE_TAG, sweep_card(options, study.study_name, count, best.number, study.best_value, best.params))
     return SweepResult(run.info.run_id, study.study_name, count, best.number, study.best_value, best.params, trained)
 
 

@@ -12,7 +12,6 @@ import math
 import os
 import re
 import stat
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -62,8 +61,6 @@ _READERS: dict[str, tuple[bytes, Callable[[Any], ImageFile.ImageFile]]] = {
 }
 FORMATS = tuple(_READERS)
 _SUFFIXES = {"JPEG": ".jpg", "TIFF": ".tif"}  # those that are not the format's name
-
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # about damaged metadata, naming no file
 
 
 def open_at_once(path: str, flags: int) -> int:

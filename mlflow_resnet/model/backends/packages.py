@@ -18,14 +18,17 @@ def imported(package: str) -> Any:
     """An optional package.
 
     OpenVINO and NNCF would tell Google Analytics what they are used for, without asking, and write a number for the
-    user into the home directory. They do without if the package for it is not to be had.
+    user into the home directory. They do without if the package for it is not to be had while they are imported.
 
     Raises:
         MissingPackageError: if it is not installed.
     """
-    sys.modules.setdefault(TELEMETRY, NOT_TO_BE_HAD)
+    is_hidden = sys.modules.setdefault(TELEMETRY, NOT_TO_BE_HAD) is NOT_TO_BE_HAD
     try:
         return importlib.import_module(package)
     except ImportError:
         extra = EXTRAS[package]
         raise MissingPackageError(package, f"mlflow_resnet[{extra}]") from None
+    finally:
+        if is_hidden:
+            del sys.modules[TELEMETRY]

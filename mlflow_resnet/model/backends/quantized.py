@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from mlflow_resnet.io.process import is_own_process
 from mlflow_resnet.model.backends.packages import NNCF, imported
 
 
@@ -28,9 +29,8 @@ def quantize(engine: ModuleType, model: Any, pictures: Sequence[np.ndarray]) -> 
         MissingPackageError: if NNCF is not installed.
     """
     nncf = imported(NNCF)
-    logging.getLogger(NNCF).setLevel(logging.ERROR)
     whole_range = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX
-    with contextlib.redirect_stdout(sys.stderr):  # its progress
+    with quiet() if is_own_process() else contextlib.nullcontext():
         return nncf.quantize(
             model,
             nncf.Dataset(pictures, engine.as_input),
@@ -39,3 +39,11 @@ def quantize(engine: ModuleType, model: Any, pictures: Sequence[np.ndarray]) -> 
             ignored_scope=nncf.IgnoredScope(names=engine.ends(model)),
             advanced_parameters=nncf.AdvancedQuantizationParameters(activations_range_estimator_params=whole_range),
         )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Leaves stdout to the result of a command: NNCF shows its progress there, and logs what nobody can act on."""
+    logging.getLogger(NNCF).setLevel(logging.ERROR)
+    with contextlib.redirect_stdout(sys.stderr):
+        yield

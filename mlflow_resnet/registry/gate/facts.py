@@ -15,9 +15,13 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelStatus
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.model_registry.abstract_store import AbstractStore
 
+from mlflow_resnet.mlflow_seams import (
+    USER_OF_REQUEST,
+    get_servers_tracking_store,
+    locate_artifact,
+)
 from mlflow_resnet.registry.gate.situation import LoggedMetric, Proven
 from mlflow_resnet.registry.versions import VERSION_URI, follow_copies, parse_model_id
 
@@ -27,7 +31,7 @@ NOT_IN_A_NAME = re.compile(r"[^\w.@+\- ]")
 
 def user() -> str | None:
     """Who sends the request, as MLflow's authentication says; None if the server has no users."""
-    return flask.g.get("mlflow_authenticated_user") if flask.has_request_context() else None
+    return flask.g.get(USER_OF_REQUEST) if flask.has_request_context() else None
 
 
 def who() -> str:
@@ -120,24 +124,14 @@ def build_foreign_source_error(source: str) -> MlflowException:
 def logged_model(model_id: str, tracking_uri: str | None) -> LoggedModel:
     """As the server's own tracking store has it."""
     if flask.has_request_context():
-        from mlflow.server.handlers import _get_tracking_store
-
-        return _get_tracking_store().get_logged_model(model_id)
+        return get_servers_tracking_store().get_logged_model(model_id)
     return MlflowClient(tracking_uri).get_logged_model(model_id)
 
 
 def mlmodel_of(model: LoggedModel) -> dict[str, Any]:
     """The MLmodel file; empty if it cannot be read, so that what asks for it is missing."""
-    from mlflow.server import handlers
-
-    location = model.artifact_location
     try:
-        if handlers._is_servable_proxied_run_artifact_root(location):
-            inside = handlers._get_proxied_run_artifact_destination_path(location, "MLmodel")
-            path = handlers._get_workspace_scoped_repo_path_if_enabled(inside) or ""
-            repository = handlers._get_artifact_repo_mlflow_artifacts()
-        else:
-            repository, path = get_artifact_repository(location), "MLmodel"
+        repository, path = locate_artifact(model.artifact_location, "MLmodel")
         with tempfile.TemporaryDirectory() as folder:
             text = Path(repository.download_artifacts(path, folder)).read_text(encoding="utf-8")
         return dict(yaml.safe_load(text))

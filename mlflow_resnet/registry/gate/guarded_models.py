@@ -7,6 +7,7 @@ from typing import Any
 from mlflow.entities.model_registry import RegisteredModel, RegisteredModelTag
 from mlflow.prompt.registry_utils import has_prompt_tag
 
+from mlflow_resnet.mlflow_seams import get_all_tags
 from mlflow_resnet.registry import history
 from mlflow_resnet.registry.aliases import GATE_TAG
 from mlflow_resnet.registry.gate import guards
@@ -83,11 +84,12 @@ class GuardedModels(GuardedVersions):
 
     def shown(self, model: RegisteredModel) -> RegisteredModel:
         """Says in a tag which aliases are guarded, and nothing that a client wrote under its name."""
-        for key in [key for key in model._tags if guards.is_gates(key)]:
-            del model._tags[key]
+        tags = get_all_tags(model)
+        for key in [key for key in tags if guards.is_gates(key)]:
+            del tags[key]
         rules = self.policy.covering(model.name)
-        if rules and not (has_prompt_tag(model._tags) and self.is_prompt(model.name)):
-            model._add_tag(RegisteredModelTag(GATE_TAG, ", ".join(sorted({folded(rule.alias) for rule in rules}))))
+        if rules and not (has_prompt_tag(tags) and self.is_prompt(model.name)):
+            tags[GATE_TAG] = ", ".join(sorted({folded(rule.alias) for rule in rules}))
         return model
 
 

@@ -1,4 +1,4 @@
-"""What the tables of the registry say, inside of a transaction. MLflow's private methods are asked here only.
+"""What the tables of the registry say, inside of a transaction.
 
 A version without files is a prompt's, which can be neither loaded nor served: it is nobody's champion.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlflow.entities.model_registry.model_version_stages import STAGE_DELETED_INTERNAL
-from mlflow.prompt.constants import _PROMPT_SOURCE_PLACEHOLDERS, IS_PROMPT_TAG_KEY
+from mlflow.prompt.constants import IS_PROMPT_TAG_KEY
 from mlflow.store.model_registry.dbmodels.models import (
     SqlModelVersion,
     SqlModelVersionTag,
@@ -17,6 +17,7 @@ from mlflow.store.model_registry.dbmodels.models import (
     SqlRegisteredModelTag,
 )
 
+from mlflow_resnet.mlflow_seams import PROMPT_SOURCES, find_model_row, query_rows
 from mlflow_resnet.registry import history
 from mlflow_resnet.registry.gate.policy import Policy
 from mlflow_resnet.registry.gate.rule import Rule
@@ -38,7 +39,7 @@ class Rows(OneTransaction):
     def rows(self, table: Any, **wanted: Any) -> list[Any]:
         """The rows of the workspace that have these values, as the transaction sees them."""
         with self.ManagedSessionMaker() as session:
-            found = self._get_query(session, table).filter_by(**wanted).populate_existing().all()
+            found = query_rows(self, session, table).filter_by(**wanted).populate_existing().all()
             if session is not self.open.get():
                 session.expunge_all()  # to be read after this session ends
             return list(found)
@@ -46,7 +47,7 @@ class Rows(OneTransaction):
     def row_of(self, name: str) -> Any:
         """The registered model as the database writes its name; MlflowException if there is none."""
         with self.ManagedSessionMaker() as session:
-            return self._get_registered_model(session, name)
+            return find_model_row(self, session, name)
 
     def has_files(self, name: str, version: int) -> bool:
         """Whether there is such a version, and it is no prompt's."""
@@ -109,4 +110,4 @@ def has_files(row: Any) -> bool:
 
 def is_of_files(source: str | None) -> bool:
     """Whether the source of a version is something that can be loaded, and not what MLflow writes for prompts."""
-    return source not in _PROMPT_SOURCE_PLACEHOLDERS
+    return source not in PROMPT_SOURCES

@@ -34,13 +34,11 @@ class Call:
         arrived: when all of it was there, of time.monotonic.
         retry_after: seconds after which a refused request is worth another try.
         is_scored: whether it has come as far as the model.
-        refusal: why the model refuses it; "" if it does not.
     """
 
     arrived: float
     retry_after: int = 1
     is_scored: bool = False
-    refusal: str = ""
 
 
 CALL: ContextVar[Call | None] = ContextVar("CALL", default=None)  # MLflow's threads see their request's

@@ -14,10 +14,11 @@ from pathlib import Path
 from mlflow_resnet.errors import InvalidImageError, InvalidOptionsError, printable
 from mlflow_resnet.images.decoding.decode import read_bytes
 from mlflow_resnet.images.sources import ImageSource
+from mlflow_resnet.mlflow_seams import SERVING_VARIABLE
 
 ALLOWED_ROOT = "MLFLOW_RESNET_ALLOWED_ROOT"
 SERVING = "MLFLOW_RESNET_SERVING"
-SERVING_SWITCHES = ("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", SERVING)  # MLflow's is private: ours too
+SERVING_SWITCHES = (SERVING_VARIABLE, SERVING)
 REFUSED = "not an image: send the bytes of an image file, base64-encoded; paths and URLs are not opened here"
 
 TO_OPERATOR = f"{REFUSED}; for files of your own, set {ALLOWED_ROOT} to their folder, or use `mlflow-resnet score`"

@@ -7,30 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 
 import torch
 
 from mlflow_resnet.io.parallel import default_threads
+from mlflow_resnet.mlflow_seams import is_scoring_server
 from mlflow_resnet.scoring.over_http.guard import is_serving
 
-MODEL_PATH = "__pyfunc_model_path__"  # MLflow tells its scoring server the model in this environment variable
 WORLD_SIZE = "LOCAL_WORLD_SIZE"
 REQUESTS_AT_ONCE = 512  # each in a thread, most of which wait for the network
 
 
 def is_hosted() -> bool:
     """Whether this process is a scoring server, or is going to be one when the model is loaded."""
-    return is_serving() or is_mlflows_server()
-
-
-def is_mlflows_server() -> bool:
-    """Whether this process is `mlflow models serve`'s."""
-    return MODEL_PATH in os.environ
+    return is_serving() or is_scoring_server()
 
 
 def share_cores() -> None:
@@ -49,14 +42,9 @@ def workers_of(command: list[str]) -> int:
     return 1
 
 
-@cache
 def take_requests_at_once() -> None:
-    """Gives the running event loops of this process threads for all requests; from any thread, the first time only.
+    """Gives the running event loop threads for all requests.
 
-    Their own are a few per core, and a request that waits for one is not seen by anybody. MLflow's scoring server
-    loads a model before it has a loop, and gives none to its requests' threads, so they are looked for.
+    Its own are a few per core, and a request that waits for one is not seen by anybody.
     """
-    for found in gc.get_objects():
-        if issubclass(type(found), asyncio.AbstractEventLoop) and found.is_running():  # isinstance would ask the object
-            executor = ThreadPoolExecutor(REQUESTS_AT_ONCE, "request")
-            found.call_soon_threadsafe(found.set_default_executor, executor)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(REQUESTS_AT_ONCE, "request"))

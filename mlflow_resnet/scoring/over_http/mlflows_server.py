@@ -1,7 +1,7 @@
 """Has `mlflow models serve` look at what it is sent, and say no, as `mlflow-resnet serve` does.
 
-It parses a body before a model sees it, and has no hook for that, so its function `invocations` (3.17) is replaced in
-the process that serves a model of ours. It takes the body, its Content-Type, the model and the schema of its input, and
+It parses a body before a model sees it, and has no hook for that, so its function is replaced in the
+process that serves a model of ours. It takes the body, its Content-Type, the model and the schema of its input, and
 MlflowExceptions that it raises become answers.
 """
 
@@ -14,11 +14,12 @@ from functools import partial
 from typing import Any
 
 from mlflow.exceptions import MlflowException
-from mlflow.pyfunc import scoring_server
 
 from mlflow_resnet.errors import InvalidOptionsError, MlflowResnetError
+from mlflow_resnet.mlflow_seams import call_in_server_loop, replace_invocations
 from mlflow_resnet.scoring.over_http.admission import CALL, Call
 from mlflow_resnet.scoring.over_http.bodies import BodyLimits, checked_body, kind_of
+from mlflow_resnet.scoring.over_http.hosting import take_requests_at_once
 from mlflow_resnet.scoring.sentences import FAILED, sentence_for
 
 LIMITS = BodyLimits(bytes=128 * 2**20, text_bytes=128 * 2**20)  # the sizes themselves are a proxy's to limit
@@ -27,31 +28,46 @@ logger = logging.getLogger(__name__)
 
 
 def bound_mlflows_server(max_images: int) -> None:
-    """From now on MLflow's scoring server of this process parses only what costs little."""
-    original = getattr(scoring_server.invocations, "args", (scoring_server.invocations,))[0]
-    scoring_server.invocations = partial(answer_bounded, original, max_images)
+    """Has MLflow's scoring server of this process parse only what costs little, and take all requests at once."""
+    call_in_server_loop(take_requests_at_once)
+    replace_invocations(partial(answer_bounded, max_images))
 
 
 def answer_bounded(
-    invocations: Callable[..., Any], max_images: int, data: bytes, content_type: str | None, *others: Any
+    max_images: int, invocations: Callable[..., Any], data: bytes, content_type: str | None, *others: Any
 ) -> Any:
     """What `invocations` answers, or one of our own errors."""
-    call = Call(time.monotonic())
-    token = CALL.set(call)
-    try:
+
+    def answer() -> Any:
         kind = kind_of(content_type or "")
         content, _ = checked_body(kind, data, LIMITS, max_images)
         return invocations(content, kind, *others)
+
+    token = CALL.set(Call(time.monotonic()))
+    try:
+        return answer_shortly(answer)
+    finally:
+        CALL.reset(token)
+
+
+def answer_shortly(answer: Callable[[], Any]) -> Any:
+    """Calls `answer` for the current call. The operator's log tells more than the caller is told.
+
+    Raises:
+        MlflowResnetError: whatever it raises, in one sentence that repeats nothing of what was sent.
+    """
+    call = CALL.get()
+    try:
+        return answer()
     except MlflowResnetError as error:
         logger.warning("refused: %s", error)
         raise
     except Exception as error:
         message = error.message if isinstance(error, MlflowException) else ""
-        sentence = FAILED if call.is_scored else sentence_for(message)
-        if call.is_scored:
+        is_scored = bool(call and call.is_scored)
+        sentence = FAILED if is_scored else sentence_for(message)
+        if is_scored:
             logger.error(getattr(error, "stack_trace", None) or message, exc_info=not message)
         else:
             logger.warning("refused: %s", sentence)
         raise InvalidOptionsError([sentence]) from None
-    finally:
-        CALL.reset(token)

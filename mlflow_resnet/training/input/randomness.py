@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from mlflow_resnet.model.torch_seams import sample_dirichlet
+
 # What draws from a generator (https://docs.pytorch.org/docs/stable/torch.html#random-sampling); the Beta distribution
-# of MixUp draws through _sample_dirichlet.
+# of MixUp draws through sample_dirichlet.
 _DRAWING = {
-    *(torch.bernoulli, torch.multinomial, torch.normal, torch.poisson, torch._sample_dirichlet),
+    *(torch.bernoulli, torch.multinomial, torch.normal, torch.poisson, sample_dirichlet),
     *(torch.rand, torch.randint, torch.randn, torch.randperm),
     *(Tensor.bernoulli, Tensor.bernoulli_, Tensor.cauchy_, Tensor.exponential_, Tensor.geometric_),
     *(Tensor.log_normal_, Tensor.multinomial, Tensor.normal_, Tensor.random_, Tensor.uniform_),
