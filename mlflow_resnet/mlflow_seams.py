@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import RegisteredModel
     from mlflow.models.evaluation import EvaluationArtifact
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
-    from mlflow.store.artifact.utils.models import ParsedModelUri
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
     from mlflow.store.tracking.abstract_store import AbstractStore
 
@@ -87,13 +86,6 @@ def detach_active_run(status: str) -> Callable[[], None]:
 
 
 # The registry's store and the server around it
-
-
-def parse_model_uri(uri: str) -> ParsedModelUri:
-    """Returns model id, name, version and alias of a `models:/…` URI."""
-    from mlflow.store.artifact.utils.models import _parse_model_uri
-
-    return _parse_model_uri(uri)
 
 
 def validate_model_name(name: str) -> None:

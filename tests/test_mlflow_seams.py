@@ -171,15 +171,6 @@ def test_an_active_run_ends_here_before_its_server_hears_of_it(workdir):
     assert "SystemMetricsMonitor" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_uris_of_models_are_parsed():
-    parsed = [mlflow_seams.parse_model_uri(f"models:/{each}") for each in ("m-1", "flowers/3", "flowers@champion")]
-    assert [(each.model_id, each.name, each.version, each.alias) for each in parsed] == [
-        ("m-1", None, None, None),
-        (None, "flowers", "3", None),
-        (None, "flowers", None, "champion"),
-    ]
-
-
 @pytest.mark.parametrize(
     ("validate", "names"),
     [(mlflow_seams.validate_model_name, ["", "a/b"]), (mlflow_seams.validate_alias, ["", "a/b", "latest", "v1"])],

@@ -9,15 +9,11 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from mlflow.exceptions import MlflowException
-from mlflow.utils.validation import (
-    _validate_model_alias_name,
-    _validate_model_alias_name_reserved,
-    _validate_model_name,
-)
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, field_validator, model_validator
 
 from mlflow_resnet.errors import listed
 from mlflow_resnet.evaluation.names import LOWER_IS_BETTER, MEASURED
+from mlflow_resnet.mlflow_seams import validate_alias, validate_model_name
 from mlflow_resnet.registry.aliases import GATE_TAG
 from mlflow_resnet.registry.patterns import fits, folded
 from mlflow_resnet.registry.validation import Number, Record, build_mistake, expect
@@ -34,7 +30,7 @@ def wrap_text(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-def require_pattern(text: str, *validations: Callable[[str], None]) -> str:
+def require_pattern(text: str, validate: Callable[[str], None]) -> str:
     """Refuses a pattern that cannot mean any name that MLflow takes."""
     if meant := [letter for letter in MEANT if letter in text]:
         raise build_mistake(
@@ -42,19 +38,18 @@ def require_pattern(text: str, *validations: Callable[[str], None]) -> str:
             "write * for letters that may differ, and a rule for each name"
         )
     try:
-        for validate in validations:
-            validate(text.replace("*", "a"))
+        validate(text.replace("*", "a"))
     except MlflowException as error:
         raise build_mistake(f"is {text!r}, which fits nothing: {error.message}") from None
     return text
 
 
 def require_models(text: str) -> str:
-    return require_pattern(text, _validate_model_name)
+    return require_pattern(text, validate_model_name)
 
 
 def require_alias(text: str) -> str:
-    return require_pattern(text, _validate_model_alias_name, _validate_model_alias_name_reserved)
+    return require_pattern(text, validate_alias)
 
 
 def require_measured(metric: str) -> str:
