@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from mlflow_resnet.options import unknown_params
+from mlflow_resnet.options.predict import unknown_params
 from mlflow_resnet.scoring.inputs import as_table, image_column
 from mlflow_resnet.scoring.over_http.guard import is_serving
 

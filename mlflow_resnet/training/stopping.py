@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from mlflow_resnet.errors import SIGTERM_EXIT_CODE
+from mlflow_resnet.io.console import SIGTERM_EXIT_CODE
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PATIENCE_SECONDS = 8.0  # that a step may take after a signal; then it is broken off, and nothing is saved of it

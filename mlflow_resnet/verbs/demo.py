@@ -10,9 +10,12 @@ from mlflow_resnet.images.digits import write_digits
 from mlflow_resnet.images.splitting.split import split
 from mlflow_resnet.io.atomic import new_directory
 from mlflow_resnet.io.text.characters import in_lines, rows_of
-from mlflow_resnet.options import DemoOptions, ScoreOptions, TrainOptions
-from mlflow_resnet.runs.training import TrainResult, summarize_train
+from mlflow_resnet.options.demo import DemoOptions
+from mlflow_resnet.options.score import ScoreOptions
+from mlflow_resnet.options.train import TrainOptions
+from mlflow_resnet.runs.training import TrainResult
 from mlflow_resnet.scoring.to_file.batch import ScoredFile
+from mlflow_resnet.verbs.frame import describe_training
 from mlflow_resnet.verbs.score import score
 from mlflow_resnet.verbs.train import train
 
@@ -77,7 +80,7 @@ def summarize_demo(result: DemoResult, options: DemoOptions) -> str:
     picture = sorted((folder / "val").rglob("*.png"))[0]
     rows = in_lines(rows_of(result.scored.head.iloc[:, :4]))
     return f"""
-{summarize_train(result.trained, options)}
+{describe_training(result.trained, options.registered_model_name)}
 scored    {result.scored.rows} held-out images in {presentable(result.scored.path)}, which begins (first columns)
 
 {rows}

@@ -29,7 +29,7 @@ from mlflow_resnet.model.precision import LARGEST_ACCURACY_LOSS
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.preprocessing import Preprocessing
 from mlflow_resnet.model.storage import digest_of, write_description
-from mlflow_resnet.options import ExportOptions
+from mlflow_resnet.options.export import ExportOptions
 from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.data import scanned_dataset
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
@@ -179,7 +179,7 @@ def registered(
     return f"models:/{options.registered_model_name}/{info.registered_model_version}"
 
 
-def summarize_export(result: Exported) -> str:
+def summarize_export(result: Exported, options: ExportOptions) -> str:
     parity = result.parity
     lines = [f"{parity.images} images compared with torch in fp32"]
     lines.append(f"same label for {parity.label_agreement:.4f}")

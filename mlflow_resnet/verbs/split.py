@@ -8,9 +8,7 @@ from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.images.sources import check_directories
 from mlflow_resnet.images.splitting.split import split as split_images
 from mlflow_resnet.io.text.characters import in_lines
-from mlflow_resnet.options import (
-    SplitOptions,
-)
+from mlflow_resnet.options.split import SplitOptions
 from mlflow_resnet.tracking.run import attached_run_ends_with
 
 
@@ -42,6 +40,6 @@ def split(options: SplitOptions) -> list[LabeledDirectory]:
         )
 
 
-def summarize_split(parts: Sequence[LabeledDirectory]) -> str:
-    lines = [f"{len(part)} images of {len(part.classes)} classes in {part.source}" for part in parts]
-    return in_lines([*lines, *filter(None, [parts[0].advice])])
+def summarize_split(result: Sequence[LabeledDirectory], options: SplitOptions) -> str:
+    lines = [f"{len(part)} images of {len(part.classes)} classes in {part.source}" for part in result]
+    return in_lines([*lines, *filter(None, [result[0].advice])])

@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlflow_resnet.errors import InvalidImageError, encodable, printable
-from mlflow_resnet.images.audit.findings import KINDS, AuditedImage, Finding, Group
+from mlflow_resnet.images.audit.findings import AuditedImage, Finding, Group
 from mlflow_resnet.images.decoding.decode import decode, read_bytes
+from mlflow_resnet.options.audit import FINDINGS
 
 THUMBNAIL_EDGE = 112  # pixels
 GROUPS_SHOWN, IMAGES_SHOWN = 12, 6  # of each finding, of each group
@@ -58,7 +59,7 @@ def page(images: Sequence[AuditedImage], found: Sequence[Finding]) -> Iterator[s
     yield f"<h1>Image audit</h1><p>{len(images)} images, {len(found)} kinds of findings.</p>"
     yield "<table><tr><th>finding<th>images<th>they</tr>"
     for finding in found:
-        row = f"<td><a href='#{finding.kind}'>{finding.kind}</a><td>{finding.images}<td>{KINDS[finding.kind]}"
+        row = f"<td><a href='#{finding.kind}'>{finding.kind}</a><td>{finding.images}<td>{FINDINGS[finding.kind]}"
         yield f"<tr>{row}</tr>"
     yield "</table><h2>Classes</h2><table><tr><th>part<th>class<th>images</tr>"
     for (part, label), count in sorted(counts.items()):
@@ -70,7 +71,7 @@ def page(images: Sequence[AuditedImage], found: Sequence[Finding]) -> Iterator[s
 
 def section(finding: Finding) -> Iterator[str]:
     """One kind of finding, with the first few of its groups."""
-    yield f"<h2 id={finding.kind}>{finding.kind}: {finding.images} images {KINDS[finding.kind]}</h2>"
+    yield f"<h2 id={finding.kind}>{finding.kind}: {finding.images} images {FINDINGS[finding.kind]}</h2>"
     for group in finding.groups[:GROUPS_SHOWN]:
         yield "<div class=group>"
         yield from map(figure, group[:IMAGES_SHOWN])

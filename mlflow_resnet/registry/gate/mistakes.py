@@ -12,7 +12,7 @@ from mlflow.utils.validation import (
 )
 
 from mlflow_resnet.errors import listed
-from mlflow_resnet.evaluation.names import FRACTIONS, LOWER_IS_BETTER, MEASURED
+from mlflow_resnet.options.metric_names import EVALUATION_METRICS, FRACTIONS, LOWER_IS_BETTER
 from mlflow_resnet.registry.gate.decision import BY
 from mlflow_resnet.registry.gate.guards import is_gates
 from mlflow_resnet.registry.gate.rule import Bounds, NotWorse, Rule
@@ -63,15 +63,15 @@ def of_name(field: str, pattern: str, *validations: Callable[[str], None]) -> It
 
 
 def of_metric(field: str, metric: str) -> Iterator[str]:
-    if metric not in MEASURED:
-        yield f"{field} is not what is measured; expected one of {listed(sorted(MEASURED))}"
+    if metric not in EVALUATION_METRICS:
+        yield f"{field} is not what is measured; expected one of {listed(sorted(EVALUATION_METRICS))}"
 
 
 def of_bounds(field: str, metric: str, bounds: Bounds) -> Iterator[str]:
     """What keeps bounds from being met, or from refusing anything."""
     highest = 1.0 if metric in FRACTIONS else float("inf")
     for name, bound in (("min", bounds.min), ("max", bounds.max)):
-        if bound is not None and metric in MEASURED and not 0 <= bound <= highest:
+        if bound is not None and metric in EVALUATION_METRICS and not 0 <= bound <= highest:
             yield f"{field}: {name} is {bound:g}; expected a number from 0{f' to {highest:g}' * (highest == 1)}"
     if bounds.min is not None and bounds.max is not None and bounds.max < bounds.min:
         yield f"{field}: max is {bounds.max:g}, less than min, {bounds.min:g}"
@@ -80,7 +80,7 @@ def of_bounds(field: str, metric: str, bounds: Bounds) -> Iterator[str]:
 def of_limit(limit: NotWorse) -> Iterator[str]:
     """What keeps a comparison with the champion from refusing anything, or the right thing."""
     name, metric = limit.kind, limit.metric
-    if metric in MEASURED and limit.lower_is_better != (metric in LOWER_IS_BETTER):
+    if metric in EVALUATION_METRICS and limit.lower_is_better != (metric in LOWER_IS_BETTER):
         said = str(limit.lower_is_better).lower()
         yield f"not_worse: lower_is_better is {said}, which is wrong of {metric}; remove it"
     if name != "significant" and metric in FRACTIONS and limit.limit >= 1:

@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from mlflow_resnet.errors import PathError
-from mlflow_resnet.evaluation.names import LOWER_IS_BETTER
+from mlflow_resnet.options.metric_names import LOWER_IS_BETTER
 from mlflow_resnet.registry.evidence import KEY_VARIABLE, key_of_environment
 from mlflow_resnet.registry.gate.mistakes import find_mistakes
 from mlflow_resnet.registry.gate.reader import Reader, UniqueKeysLoader, are_texts, is_text, is_text_or_null
