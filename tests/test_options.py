@@ -40,7 +40,7 @@ def test_a_verb_has_a_function_a_summary_help_and_an_example(verb):
 
 
 def test_every_verb_has_its_file_of_options():
-    plain = {"__init__", "base", "metric_names", "predict"}
+    plain = {"__init__", "base", "formats", "metric_names", "predict"}
     assert {path.stem for path in (ROOT / "mlflow_resnet/options").glob("*.py")} == {*VERBS} | plain
     assert {path.stem for path in (ROOT / "mlflow_resnet/verbs").glob("*.py")} == {*VERBS} | {"__init__", "frame"}
 

@@ -6,6 +6,7 @@ parameters of MLproject are text; "auto" leaves a value to the recipe.
 
 base          fields that know their help text and limits, and the class that checks them
 metric_names  what metrics are called, and which direction is better
+formats       what a model can be exported to, and what can predict with it
 predict       the parameters of a model's `predict`
 """
 

@@ -24,7 +24,6 @@ BATCH_SIZE = "images per forward pass"
 DEVICE = "auto, cpu, cuda, cuda:N or mps"
 SCORING_PRECISION = "auto: bf16 where the hardware has it and it passed its check in training, else fp32"
 BACKEND = "what predicts; auto: what the model is configured for, which is torch unless it was exported"
-BACKENDS = ("auto", "torch", "onnx", "openvino")
 PRECISIONS = ("auto", "bf16", "fp32")
 NUM_WORKERS = "threads that decode images; 0: one per core"
 TTA = "flip: average the probabilities of each image and its mirror image; empty: the image alone"

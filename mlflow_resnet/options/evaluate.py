@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlflow_resnet.options.base import (
+    AUTO,
     BACKEND,
-    BACKENDS,
     BATCH_SIZE,
     DEVICE,
     FOLLOW_LINKS,
@@ -23,6 +23,7 @@ from mlflow_resnet.options.base import (
     option,
     resolution_problems,
 )
+from mlflow_resnet.options.formats import BACKENDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class EvaluateOptions(Options):
     batch_size: int = option(BATCH_SIZE, 32, at_least=1)
     on_bad_image: str = option(ON_BAD_IMAGE, "error", choices=("error", "skip"))
     device: str = option(DEVICE, "auto")
-    backend: str = option(BACKEND, "auto", choices=BACKENDS)
+    backend: str = option(BACKEND, "auto", choices=(AUTO, *BACKENDS))
     precision: str = option(SCORING_PRECISION, "auto", choices=(*PRECISIONS, "int8"))
     follow_links: bool = option(FOLLOW_LINKS, False)
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 
 from mlflow_resnet.options.base import (
+    AUTO,
     BACKEND,
-    BACKENDS,
     BATCH_SIZE,
     CSV_FORMULAS,
     DEVICE,
@@ -23,6 +23,7 @@ from mlflow_resnet.options.base import (
     option,
     resolution_problems,
 )
+from mlflow_resnet.options.formats import BACKENDS
 
 SHARD = re.compile("[0-9]{1,9}/[0-9]{1,9}")
 
@@ -53,7 +54,7 @@ class ScoreOptions(Options):
     resolution: int = option(RESOLUTION, 0)
     batch_size: int = option(BATCH_SIZE, 32, at_least=1)
     device: str = option(DEVICE, "auto")
-    backend: str = option(BACKEND, "auto", choices=BACKENDS)
+    backend: str = option(BACKEND, "auto", choices=(AUTO, *BACKENDS))
     precision: str = option(SCORING_PRECISION, "auto", choices=(*PRECISIONS, "int8"))
     follow_links: bool = option(FOLLOW_LINKS, False)
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from mlflow_resnet.errors import presentable
 from mlflow_resnet.images.digits import write_digits
-from mlflow_resnet.images.splitting.split import split
+from mlflow_resnet.images.splitting.split import split_directory
 from mlflow_resnet.io.atomic import new_directory
 from mlflow_resnet.io.text.characters import in_lines, rows_of
 from mlflow_resnet.options.demo import DemoOptions
 from mlflow_resnet.options.score import ScoreOptions
+from mlflow_resnet.options.split import SplitOptions
 from mlflow_resnet.options.train import TrainOptions
 from mlflow_resnet.runs.training import TrainResult
 from mlflow_resnet.scoring.to_file.batch import ScoredFile
@@ -48,7 +49,17 @@ def write_images(folder: Path, random_seed: int) -> None:
     with new_directory(folder, overwrite=(folder / MARKER).exists()) as new:
         (new / MARKER).touch()
         write_digits(new / "images")
-        split(new / "images", new / "train", new / "val", fraction=TRAIN_FRACTION, seed=random_seed)
+        images, train_dir, val_dir = (str(new / part) for part in ("images", "train", "val"))
+        split_directory(
+            SplitOptions(
+                image_dir=images,
+                train_dir=train_dir,
+                val_dir=val_dir,
+                fraction=TRAIN_FRACTION,
+                random_seed=random_seed,
+                duplicates="ignore",
+            )
+        )
 
 
 def train_options(options: DemoOptions) -> TrainOptions:

@@ -22,7 +22,7 @@ from mlflow_resnet.io.parallel import default_threads, map_ordered
 from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.io.text.places import result_place
 from mlflow_resnet.model.backends.exported import write_export
-from mlflow_resnet.model.backends.forwards import FORMATS, forward_of_files
+from mlflow_resnet.model.backends.forwards import ENGINES, forward_of_files
 from mlflow_resnet.model.backends.quantized import quantize
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.precision import LARGEST_ACCURACY_LOSS
@@ -100,7 +100,7 @@ def export(options: ExportOptions) -> Exported:
 
 def write_model(classifier: ImageClassifier, options: ExportOptions, folder: Path) -> None:
     """Converts, quantizes if that is wanted, and writes."""
-    engine = FORMATS[options.format]
+    engine = ENGINES[options.format]
     say(f"converting to {options.format}")
     model = engine.convert(classifier, options.precision)
     if options.precision == "int8":
