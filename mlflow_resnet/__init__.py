@@ -1,7 +1,6 @@
 """Train torchvision's ResNets on folders of images with MLflow; register, score, promote and serve them.
 
-Names are imported when first used (PEP 562), so that importing the package, or loading one of its plugin entry
-points, does not import torch.
+Names are imported when first used (PEP 562): importing the package imports neither torch nor mlflow.
 """
 
 from __future__ import annotations
@@ -9,37 +8,17 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-import mlflow  # noqa: F401 - loads our entry points while it is imported, so it must come before our modules do
-
 from mlflow_resnet._version import __version__
+from mlflow_resnet.options import VERBS
 
-_HOMES = {
+_HOMES = {verb: f"mlflow_resnet.verbs.{verb}" for verb in VERBS} | {
     "ImageClassifier": "mlflow_resnet.model.classifier",
     "Preprocessing": "mlflow_resnet.model.preprocessing",
     "ScoreImages": "mlflow_resnet.ray",
-    "audit": "mlflow_resnet.verbs.audit",
-    "champion": "mlflow_resnet.verbs.champion",
-    "compare": "mlflow_resnet.verbs.compare",
-    "convert": "mlflow_resnet.verbs.convert",
-    "demo": "mlflow_resnet.verbs.demo",
-    "evaluate": "mlflow_resnet.verbs.evaluate",
-    "explain": "mlflow_resnet.verbs.explain",
-    "export": "mlflow_resnet.verbs.export",
-    "find_lr": "mlflow_resnet.verbs.find_lr",
-    "history": "mlflow_resnet.verbs.history",
     "load_model": "mlflow_resnet.flavor",
     "log_model": "mlflow_resnet.flavor",
     "new_classifier": "mlflow_resnet.model.classifier",
-    "promote": "mlflow_resnet.verbs.promote",
-    "rollback": "mlflow_resnet.verbs.rollback",
     "save_model": "mlflow_resnet.flavor",
-    "score": "mlflow_resnet.verbs.score",
-    "serve": "mlflow_resnet.verbs.serve",
-    "shadow": "mlflow_resnet.verbs.shadow",
-    "split": "mlflow_resnet.verbs.split",
-    "sweep": "mlflow_resnet.verbs.sweep",
-    "train": "mlflow_resnet.verbs.train",
-    "transform": "mlflow_resnet.verbs.transform",
 }
 
 __all__ = ["__version__"]  # a literal, which linters read

@@ -42,13 +42,13 @@ raise, so a scoring server answers 400 with the sentence and without a stack tra
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
 
-from mlflow_resnet.io.text.characters import encodable, in_lines, presentable, printable
+from mlflow_resnet.io.text.characters import LISTED, encodable, in_lines, listed, presentable, printable
 
 __all__ = [
     "AuditFailedError",
@@ -74,8 +74,6 @@ __all__ = [
     "PredictionsDivergedError",
     "PromotionRefusedError",
     "RefusedBodyError",
-    "SIGINT_EXIT_CODE",
-    "SIGTERM_EXIT_CODE",
     "ScoringServerError",
     "ServerBusyError",
     "ServerRefusesError",
@@ -93,18 +91,6 @@ __all__ = [
     "presentable",
     "printable",
 ]
-
-SIGINT_EXIT_CODE, SIGTERM_EXIT_CODE = 130, 143
-
-
-LISTED = 20  # how many names a message lists before it says "and N more"
-
-
-def listed(names: Iterable[object], limit: int = LISTED) -> str:
-    """`names` joined with commas, cut after `limit` of them."""
-    texts = [str(name) for name in names]
-    more = f", and {len(texts) - limit} more" if len(texts) > limit else ""
-    return ", ".join(texts[:limit]) + more
 
 
 def named(path: str | os.PathLike[str]) -> str:

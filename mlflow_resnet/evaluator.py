@@ -4,7 +4,7 @@ Where the caller names no evaluator, MLflow (3.17) asks all that there are, and 
 want one column of labels, and it gives a table. MLflow has no way to tell them, so what they do is replaced: they leave
 models of ours to this one.
 
-A plugin entry point loads this module: it must not import torch.
+MLflow loads this module while it is itself imported, so nothing of ours is imported at the top: it may be half made.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from mlflow.models.evaluation.artifacts import (
     ParquetEvaluationArtifact,
 )
 
-from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError
 from mlflow_resnet.mlflow_seams import load_evaluation_artifact, wrap_builtin_evaluate
-from mlflow_resnet.options import EvaluateOptions
 
 if TYPE_CHECKING:
     from mlflow.data.evaluation_dataset import EvaluationDataset
     from mlflow.pyfunc import PyFuncModel
+
+    from mlflow_resnet.options.evaluate import EvaluateOptions
 
 NAME = "resnet"
 FLAVOR = "mlflow_resnet"  # `flavor.FLAVOR_NAME`, without importing torch for another's model
@@ -78,6 +78,8 @@ class ResnetEvaluator(ModelEvaluator):
         Raises:
             MlflowResnetError: for anything a user can cause.
         """
+        from mlflow_resnet.errors import InvalidOptionsError
+
         if self.times_asked > 1 and FLAVOR not in flavors_of(model):
             return None
         if extra_metrics or custom_artifacts:
@@ -140,6 +142,8 @@ def flavors_of(model: Any) -> list[str]:
 
 def check_model(model: Any) -> None:
     """Raises InvalidModelError for what is no model of ours, InvalidOptionsError for one in another environment."""
+    from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError
+
     flavors = flavors_of(model)
     if FLAVOR not in flavors:
         found = f"its flavors are {', '.join(flavors)}" if flavors else "it is not a saved model"
@@ -154,6 +158,8 @@ def options_of(model: PyFuncModel, config: Mapping[str, Any]) -> EvaluateOptions
     Raises:
         InvalidOptionsError: if it has others, or values that cannot work, or the model has another backend than torch.
     """
+    from mlflow_resnet.errors import InvalidOptionsError
+    from mlflow_resnet.options.evaluate import EvaluateOptions
     from mlflow_resnet.scoring.configuration import DEFAULT_MODEL_CONFIG, device_of
 
     configured = DEFAULT_MODEL_CONFIG | dict(model.model_config or {})

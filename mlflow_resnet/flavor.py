@@ -47,8 +47,8 @@ from mlflow_resnet.model.stored import (
     compute_model_sha256,
     read_mlmodel_fields,
 )
-from mlflow_resnet.options import PARAMS
 from mlflow_resnet.options.base import AUTO
+from mlflow_resnet.options.predict import PARAMS
 from mlflow_resnet.scoring.configuration import DEFAULT_MODEL_CONFIG, configured_model, configured_predictor
 from mlflow_resnet.scoring.frame import ERROR, IMAGE, LABEL, probability_columns
 from mlflow_resnet.scoring.loading import read_verified, verified_model

@@ -21,7 +21,8 @@ from mlflow_resnet import flavor
 from mlflow_resnet.errors import encodable
 from mlflow_resnet.images.decoding.decode import MAX_IMAGE_BYTES
 from mlflow_resnet.images.sources import ImageSource
-from mlflow_resnet.options import AUTO, PredictOptions
+from mlflow_resnet.options.base import AUTO
+from mlflow_resnet.options.predict import PredictOptions
 from mlflow_resnet.scoring.frame import scored_frame
 from mlflow_resnet.scoring.inputs import check_size
 from mlflow_resnet.scoring.to_file.batch import scored_table

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import mlflow
 
 from mlflow_resnet.model.prediction import LABEL
-from mlflow_resnet.options import PredictOptions
+from mlflow_resnet.options.predict import PredictOptions
 from mlflow_resnet.registry.binding import bind
 from mlflow_resnet.scoring.frame import ERROR, IMAGE, probability_columns, text_columns
 from mlflow_resnet.scoring.loading import verified_model

@@ -122,15 +122,18 @@ def train_three(folder: Path, url: str, per_class: int | None = None) -> None:
     Args:
         per_class: images of each digit; all if it is None.
     """
+    from mlflow_resnet import split
     from mlflow_resnet.images.digits import write_digits
-    from mlflow_resnet.images.splitting.split import split
+    from mlflow_resnet.options import SplitOptions
 
     write_digits(folder / "images")
     for digit in (folder / "images").iterdir() if per_class else ():
         for unused in sorted(digit.iterdir())[per_class:]:
             unused.unlink()
-    split(folder / "images", folder / "rest", folder / "test", fraction=0.8, seed=1)
-    split(folder / "rest", folder / "train", folder / "val", fraction=0.8, seed=1)
+    for whole, first, second in (("images", "rest", "test"), ("rest", "train", "val")):
+        places = {"image_dir": whole, "train_dir": first, "val_dir": second}
+        given = {name: str(folder / part) for name, part in places.items()}
+        split(SplitOptions(**given, fraction=0.8, duplicates="ignore"))
     parts = {f"{part}_dir": part for part in ("train", "val", "test")}
     for number, changes in enumerate(RUNS):
         alias = {"alias": "champion"} if number == 0 else {}

@@ -47,3 +47,12 @@ def test_serving_is_measured_beside_the_simplest_pyfunc():
     assert done.returncode == 0, done.stderr
     assert "| naive pyfunc, mlflow models serve" in done.stdout
     assert "ours, torch, mlflow-resnet serve, 32 clients: 100 answers and 0 errors" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_start_of_commands_is_measured_beside_an_empty_program():
+    command = [sys.executable, "startup.py", "--quick"]
+    done = subprocess.run(command, cwd=ROOT / "benchmarks", capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    for start in ("python -c pass", "import mlflow_resnet", "mlflow-resnet train --help", "mlflow server"):
+        assert f"| {start}" in done.stdout

@@ -7,7 +7,7 @@ from scipy.stats import binom
 import mlflow_resnet
 from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.evaluation.pairing import Pairing, paired
-from mlflow_resnet.options import EvaluateOptions
+from mlflow_resnet.options import CompareOptions, EvaluateOptions
 
 LABEL = "Scored Labels"
 
@@ -52,7 +52,7 @@ def evaluate(model_uri: str, folder) -> str:
 
 def test_runs_are_compared_on_the_images_that_both_predicted(evaluated):
     good, random = evaluated
-    result = mlflow_resnet.compare([random, good])
+    result = mlflow_resnet.compare(CompareOptions(runs=(random, good)))
     assert (result.context, result.images) == ("evaluation", 12)
     assert result.table["run"].tolist() == [random, good]
     accuracies = result.table["top1_accuracy"].tolist()
@@ -81,11 +81,11 @@ def test_what_cannot_be_compared_is_one_line(trained, evaluated, tmp_path):
         (line,) = [each for each in done.stderr.splitlines() if each.startswith("mlflow-resnet:")]
         assert problem in line
     with pytest.raises(InvalidOptionsError, match="give two or more"):
-        mlflow_resnet.compare([evaluated[0]])
+        mlflow_resnet.compare(CompareOptions(runs=(evaluated[0],)))
 
 
 def test_a_run_whose_predictions_are_gone_is_told(evaluated, trained, images):
     with mlflow.start_run() as run:
         mlflow.log_input(mlflow.data.from_image_directory(str(images / "val"), "val"), "evaluation")
     with pytest.raises(InvalidOptionsError, match="has no evaluation/predictions.parquet; evaluate its model again"):
-        mlflow_resnet.compare([evaluated[0], run.info.run_id])
+        mlflow_resnet.compare(CompareOptions(runs=(evaluated[0], run.info.run_id)))

@@ -21,6 +21,7 @@ from mlflow_resnet.model.backends.exported import read_exports, write_export
 from mlflow_resnet.model.storage import read_description, save_classifier, sha256_of
 from mlflow_resnet.model.stored import compute_model_sha256, read_mlmodel_fields
 from mlflow_resnet.options import (
+    ChampionOptions,
     EvaluateOptions,
     ExplainOptions,
     ExportOptions,
@@ -354,7 +355,9 @@ def test_a_model_of_before_loads_everywhere(older, images):
     assert mlflow.pyfunc.load_model(uri).get_raw_model().classes == CLASSES
     assert len(load_version(uri).facts()["model_sha256"]) == 64
     promote(PromoteOptions(model_uri=uri, image_dir=str(images / "val")))
-    assert champion("older colors").evidence.model_sha256 == flavor.load_predictor(uri).model_sha256
+    assert (
+        champion(ChampionOptions(name="older colors")).evidence.model_sha256 == flavor.load_predictor(uri).model_sha256
+    )
 
 
 def test_exchanged_weights_of_a_model_of_before_are_refused(older):

@@ -13,7 +13,7 @@ from mlflow_resnet import load_model
 from mlflow_resnet.evaluation.evaluate import evaluate
 from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.model.prediction import Predictor
-from mlflow_resnet.options import TrainOptions
+from mlflow_resnet.options import SyncOptions, TrainOptions
 from mlflow_resnet.tracking import delivery
 from mlflow_resnet.tracking.record import log_epoch
 from mlflow_resnet.verbs.sync import sync
@@ -97,7 +97,7 @@ def test_without_the_option_there_is_only_the_model_that_is_kept(workdir, option
 def test_offline_they_wait_for_sync(workdir, images, options):
     assert train(options(offline=True, **KEPT)).run_id == ""
     assert epoch_models() == []
-    assert_each_epoch_has_its_model(sync("saved")["run_id"], images, 2)
+    assert_each_epoch_has_its_model(sync(SyncOptions(directory="saved"))["run_id"], images, 2)
 
 
 @pytest.fixture

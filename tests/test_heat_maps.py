@@ -14,7 +14,7 @@ from mlflow_resnet.model.classifier import new_classifier
 from mlflow_resnet.model.network import split_after
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.preprocessing import Preprocessing
-from mlflow_resnet.options import STAGES
+from mlflow_resnet.options.train import STAGES
 
 pytestmark = pytest.mark.networks
 

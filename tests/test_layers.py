@@ -58,6 +58,7 @@ def room_of(path):
 
 
 def imports_at_the_top(path):
+    """Those that run when the module is imported, so none below `if TYPE_CHECKING`."""
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -156,11 +157,53 @@ def test_entry_points_load_without_torch():
     run_python(LOADING)
 
 
+def test_what_mlflow_loads_while_it_is_imported_imports_nothing_of_ours():
+    for entry_point in (each for each in OURS if each.group != "console_scripts"):
+        path = ROOT / f"{entry_point.module.replace('.', '/')}.py"
+        assert not [name for name in imports_at_the_top(path) if name.startswith("mlflow_resnet")], path
+
+
+REGISTERED = """
+import mlflow
+from mlflow.models.evaluation.evaluator_registry import _model_evaluation_registry
+from mlflow.tracking._model_registry.utils import _get_store_registry
+assert mlflow.data.from_image_directory
+assert _model_evaluation_registry.is_registered("resnet")
+assert "resnet-gate+sqlite" in _get_store_registry()._registry
+"""
+FIRST = ["mlflow", "mlflow_resnet.errors", "mlflow_resnet.flavor", "mlflow_resnet.evaluator"]
+FIRST += ["mlflow_resnet.tracking.dataset", "mlflow_resnet.registry.gate.plugin"]
+
+
 @pytest.mark.process
-@pytest.mark.parametrize("first", ["mlflow", "mlflow_resnet.flavor"])  # each imports the other
+@pytest.mark.parametrize("first", FIRST)
 def test_the_plugin_registers_whatever_is_imported_first(first):
-    code = f"import warnings; warnings.simplefilter('error', UserWarning); import {first}; import mlflow; "
-    run_python(code + "mlflow.data.from_image_directory")
+    run_python(
+        f"import warnings; warnings.filterwarnings('error', '.*attempting to register')\nimport {first}{REGISTERED}"
+    )
+
+
+LIGHT = """
+import sys
+import mlflow_resnet, mlflow_resnet.cli
+from mlflow_resnet.options import VERBS, options_class
+kinds = [options_class(verb) for verb in VERBS]
+heavy = {"mlflow", "pandas", "numpy", "torch", "boto3", "PIL"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+@pytest.mark.process
+def test_the_package_its_options_and_its_command_line_import_nothing_heavy():
+    run_python(LIGHT)
+
+
+@pytest.mark.process
+def test_options_that_cannot_work_are_refused_before_torch_is_imported():
+    code = "import sys; sys.modules['torch'] = None; sys.argv[1:] = ['train', '--train-dir', 'x', '--epochs', '0']\n"
+    code += "from mlflow_resnet.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "mlflow-resnet: epochs is 0; it must be at least 1\n")
 
 
 def run_python(code):

@@ -82,6 +82,15 @@ def test_a_failed_run_is_failed_and_says_why(elsewhere, images):
 
 
 @pytest.mark.slow
+def test_a_misspelled_parameter_is_one_clear_line(elsewhere, images):
+    result = mlflow_run(ROOT, *parameters({"train_dir": images / "train", "learning_rat": 0.1}), cwd=elsewhere)
+    assert result.returncode != 0
+    line = "mlflow-resnet: train has no option --learning-rat; did you mean --learning-rate?"
+    assert line in result.stderr.splitlines()
+    assert only_run().info.status == "FAILED"
+
+
+@pytest.mark.slow
 @pytest.mark.thorough
 def test_main_trains_in_two_processes(elsewhere, images):
     values = TINY | {"epochs": 1, "train_dir": images / "train", "processes": 2}

@@ -1,4 +1,6 @@
 from dataclasses import MISSING, fields
+from importlib import import_module
+from inspect import signature
 from typing import get_type_hints
 
 import click
@@ -8,32 +10,67 @@ from helpers import ROOT
 
 from mlflow_resnet.cli import cli
 from mlflow_resnet.errors import InvalidOptionsError
-from mlflow_resnet.options import VERBS, PromoteOptions, SplitOptions, TrainOptions
+from mlflow_resnet.options import VERBS, PromoteOptions, SplitOptions, TrainOptions, options_class
+from mlflow_resnet.options.base import Affects, names_affecting
+from mlflow_resnet.options.metric_names import EPOCH_METRICS, EVALUATION_METRICS, LOWER_IS_BETTER
 
 ENTRY_POINTS = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
 
 
-@pytest.mark.parametrize("kind", VERBS, ids=lambda kind: kind.verb)
-def test_command_line_and_mlproject_have_the_options_names_and_defaults(kind):
-    types = get_type_hints(kind)
-    declared = {f.name: None if f.default is MISSING else f.default for f in fields(kind)}
-    command = cli.commands[kind.verb]
-    assert {p.name: None if p.required else p.default for p in command.params} == declared
-    entry_point = ENTRY_POINTS[kind.verb]
-    parameters = {name: p.get("default") for name, p in entry_point["parameters"].items()}
-    assert parameters == declared
-    assert {name: type(value) for name, value in parameters.items() if value is not None} == {
-        name: types[name] if types[name] in (str, int, float, bool) else str
-        for name, value in declared.items()
-        if value is not None
-    }
-    expected = [f"python -m mlflow_resnet {kind.verb}"] + [f"--{n.replace('_', '-')} {{{n}}}" for n in declared]
-    assert entry_point["command"] == " ".join(expected)
+READ = ("source", "image_dir", "train_dir")
 
 
-def test_main_is_train():
+def command(verb):
+    return cli.get_command(click.Context(cli), verb.replace("_", "-"))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_command_line_has_the_options_names_and_defaults(verb):
+    declared = {f.name: None if f.default is MISSING else f.default for f in fields(options_class(verb))}
+    assert {p.name: None if p.required else p.default for p in command(verb).params} == declared
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_has_a_function_a_summary_help_and_an_example(verb):
+    module = import_module(f"mlflow_resnet.verbs.{verb}")
+    assert get_type_hints(getattr(module, verb))["options"] is options_class(verb)
+    if verb != "serve":
+        assert list(signature(getattr(module, f"summarize_{verb}")).parameters) == ["result", "options"]
+    assert f"mlflow-resnet {options_class(verb).verb}" in command(verb).get_help(click.Context(command(verb)))
+
+
+def test_every_verb_has_its_file_of_options():
+    plain = {"__init__", "base", "formats", "metric_names", "predict"}
+    assert {path.stem for path in (ROOT / "mlflow_resnet/options").glob("*.py")} == {*VERBS} | plain
+    assert {path.stem for path in (ROOT / "mlflow_resnet/verbs").glob("*.py")} == {*VERBS} | {"__init__", "frame"}
+
+
+def test_mlproject_has_the_verbs_without_arguments_and_declares_the_directories_that_they_read():
+    classes = {verb: options_class(verb) for verb in VERBS}
+    runnable = {v: k for v, k in classes.items() if not any(f.metadata["is_argument"] for f in fields(k))}
+    assert set(ENTRY_POINTS) == {"main"} | {kind.verb for kind in runnable.values()}
     assert ENTRY_POINTS["main"] == ENTRY_POINTS["train"]
-    assert set(ENTRY_POINTS) == {"main"} | {kind.verb for kind in VERBS}
+    for kind in runnable.values():
+        required = [f.name for f in fields(kind) if f.default is MISSING and f.name in READ]
+        entry_point = ENTRY_POINTS[kind.verb]
+        declared = entry_point.get("parameters", {})
+        assert list(declared) == required[:1]  # split writes to the others
+        assert all(parameter == {"type": "path"} for parameter in declared.values())
+        flags = "".join(f" --{name.replace('_', '-')} {{{name}}}" for name in declared)
+        assert entry_point["command"] == f"python -m mlflow_resnet {kind.verb}{flags}"
+
+
+def test_every_option_of_train_says_what_it_affects_in_one_set():
+    kinds = [names_affecting(TrainOptions, kind) for kind in Affects]
+    assert sorted(name for names in kinds for name in names) == sorted(f.name for f in fields(TrainOptions))
+    assert names_affecting(TrainOptions, Affects.IMAGES) == ("train_dir", "val_dir", "test_dir")
+    assert {"learning_rate", "architecture"} <= {*names_affecting(TrainOptions, Affects.WEIGHTS)}
+    assert not {"precision", "random_seed"} & {*names_affecting(TrainOptions, Affects.WEIGHTS)}
+
+
+def test_metrics_say_which_direction_is_better():
+    assert {"val_loss", "train_loss", "log_loss"} == LOWER_IS_BETTER
+    assert all(name.endswith("loss") == (name in LOWER_IS_BETTER) for name in EPOCH_METRICS + EVALUATION_METRICS)
 
 
 def test_the_defaults_are_the_designers_or_left_to_the_recipe():
@@ -93,14 +130,13 @@ def test_problems_of_several_fields_are_named_at_once():
 
 @pytest.mark.parametrize(("text", "value"), [("auto", "auto"), ("0.01", 0.01), ("1e-3", 0.001)])
 def test_a_number_can_be_left_to_the_recipe(text, value):
-    context = click.Context(cli.commands["train"])
-    cli.commands["train"].parse_args(context, ["--train-dir", "x", "--learning-rate", text])
+    context = click.Context(command("train"))
+    command("train").parse_args(context, ["--train-dir", "x", "--learning-rate", text])
     assert context.params["learning_rate"] == value
 
 
 @pytest.mark.parametrize("text", ["true", "True", "false", "1", "0"])
 def test_booleans_are_text_as_mlproject_passes_them(text):
-    command = cli.commands["train"]
-    context = click.Context(command)
-    _ = command.parse_args(context, ["--train-dir", "x", "--pretrained", text])
+    context = click.Context(command("train"))
+    _ = command("train").parse_args(context, ["--train-dir", "x", "--pretrained", text])
     assert context.params["pretrained"] is (text.lower() in ("true", "1"))

@@ -17,7 +17,7 @@ from rounding import assert_same_probabilities
 
 from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.model.prediction import Predictor
-from mlflow_resnet.options import PARAMS
+from mlflow_resnet.options.predict import PARAMS
 from mlflow_resnet.scoring.pyfunc import ScoringModel
 
 pytestmark = pytest.mark.networks

@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 
 import mlflow_resnet
 from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError, PromotionRefusedError
-from mlflow_resnet.options import PromoteOptions
+from mlflow_resnet.options import HistoryOptions, PromoteOptions
 from mlflow_resnet.registry import aliases, evidence, promotion
 from mlflow_resnet.verbs.promote import promote
 
@@ -156,7 +156,7 @@ def test_of_two_at_once_one_wins_and_the_other_hears_of_it(versions, images, rea
         ends = list(pool.map(how_it_ends, compared))
     (refused,) = [end for end in ends if end != "promoted"]
     assert "at this moment" in refused or "meanwhile" in refused
-    (entry,) = mlflow_resnet.history(NAME)
+    (entry,) = mlflow_resnet.history(HistoryOptions(name=NAME))
     assert str(entry.after) == champion()
 
 
@@ -175,7 +175,7 @@ def test_who_says_for_the_server_that_it_has_a_gate_is_not_believed(versions, im
     assert not promote(options(images, 1)).is_guarded
     said = capsys.readouterr().err
     assert said.count("mlflow_resnet.gate of promoted-colors was written by a client, and is removed: this server") == 1
-    assert [(each.action, each.after) for each in mlflow_resnet.history(NAME)] == [("promote", 1)]
+    assert [(each.action, each.after) for each in mlflow_resnet.history(HistoryOptions(name=NAME))] == [("promote", 1)]
     comparison = promote(options(images, 2, measure_only=True))
     versions.delete_registered_model_alias(NAME, "champion")
     with pytest.raises(PromotionRefusedError, match="was moved to none meanwhile"):
@@ -214,7 +214,10 @@ def test_history_tells_who_moved_what_and_rollback_goes_back(versions, images):
     result = run_main("rollback", "--name", NAME)
     assert result.stdout == f"@champion now points to models:/{NAME}/1 again, no more to version 2\n", result.stderr
     assert champion() == "1"
-    moves = [(entry.action, entry.before, entry.after) for entry in mlflow_resnet.history(NAME, "champion")]
+    moves = [
+        (entry.action, entry.before, entry.after)
+        for entry in mlflow_resnet.history(HistoryOptions(name=NAME, alias="champion"))
+    ]
     assert moves == [("promote", None, 1), ("promote", 1, 2), ("rollback", 2, 1)]
     lines = run_main("history", "--name", NAME).stdout.splitlines()
     assert len(lines) == 3

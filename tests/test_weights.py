@@ -21,7 +21,7 @@ from mlflow_resnet.errors import InvalidOptionsError, WeightsDownloadError, Weig
 from mlflow_resnet.model import weights
 from mlflow_resnet.model.classifier import new_classifier
 from mlflow_resnet.model.network import build_network
-from mlflow_resnet.options import ARCHITECTURES
+from mlflow_resnet.options.train import ARCHITECTURES
 
 CLASSES = ("cat", "dog", "owl")
 load_starting_weights = partial(weights.load_starting_weights, load_model=mlflow_resnet.load_model)

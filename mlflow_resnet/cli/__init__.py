@@ -1,10 +1,6 @@
-"""The command line: parse, one call, print. Options come from `mlflow_resnet.options`; torch is imported on use.
+"""The command line: parse, one call, print. Options come from `mlflow_resnet.options`; torch and mlflow on use.
 
-group       the group that all commands belong to
-parameters  how an options class becomes a command
-models      commands that make models, use them and measure them
-images      commands that get images in
-registry    commands that decide which version is the champion
+build  how an options class becomes a command
 """
 
 # ruff: noqa: E402
@@ -20,57 +16,77 @@ import sys
 from typing import NoReturn
 
 import click
-from mlflow.exceptions import MlflowException
 
-from mlflow_resnet.cli import images, models, registry  # noqa: F401 - each adds its commands to the group
-from mlflow_resnet.cli.group import cli
+from mlflow_resnet.cli.build import cli, suggest_name
 from mlflow_resnet.cli.process import prepare_process
-from mlflow_resnet.errors import SIGINT_EXIT_CODE, MlflowResnetError, encodable, presentable
-from mlflow_resnet.io.console import is_first
+from mlflow_resnet.io.console import SIGINT_EXIT_CODE, is_first
 from mlflow_resnet.io.reasons import os_reason
-from mlflow_resnet.io.text.characters import in_lines
+from mlflow_resnet.io.text.characters import encodable, presentable
 
-SIGPIPE_EXIT_CODE = 141
+__all__ = ["cli", "main"]
+
+PROGRAM = "mlflow-resnet"
+BAD_INPUT_EXIT_CODE, SIGPIPE_EXIT_CODE = 2, 141
 UTF8_MODE = "PYTHONUTF8"  # variable: Python's UTF-8 mode
 MAX_SHOWN = 200  # characters of a text in an error
 
 
 def main() -> NoReturn:
-    """Runs the command line, and exits.
+    """Run the command line, and exit.
 
     0: done, 2: bad input, 3: promotion refused, 4: not delivered, 5: diverged, 130, 141 and 143: signals.
     """
     use_utf8()
     prepare_process()
     try:
-        cli.main(standalone_mode=False)
+        sys.exit(cli.main(prog_name=PROGRAM, standalone_mode=False))
     except click.ClickException as error:
-        error.show(told := io.StringIO())
-        print(in_lines(told.getvalue().rstrip().split("\n")), file=sys.stderr, flush=True)
-        sys.exit(error.exit_code)
+        fail(describe_misuse(error), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         fail("interrupted", SIGINT_EXIT_CODE)
-    except MlflowResnetError as error:
-        if error.is_shared and not is_first():
-            sys.exit(error.exit_code)
-        fail(error.message, error.exit_code)
-    except MlflowException as error:
-        fail(error.message.split("\n")[0], MlflowResnetError.exit_code)
     except BrokenPipeError:  # who read what is printed has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(SIGPIPE_EXIT_CODE)
     except UnicodeEncodeError as error:  # a path that a library cannot take
-        fail(
-            f"{encodable(error.object)[:MAX_SHOWN]} is not UTF-8; rename the file or folder",
-            MlflowResnetError.exit_code,
-        )
+        shown = encodable(error.object)[:MAX_SHOWN]
+        fail(f"{shown} is not UTF-8; rename the file or folder", BAD_INPUT_EXIT_CODE)
     except OSError as error:  # of the machine, not of this program: a disk, a right, a network
-        fail(": ".join(filter(None, [str(error.filename or ""), os_reason(error)])), MlflowResnetError.exit_code)
-    sys.exit(0)
+        fail(": ".join(filter(None, [str(error.filename or ""), os_reason(error)])), BAD_INPUT_EXIT_CODE)
+    except Exception as error:
+        fail_as_mlflow(error)
+
+
+def describe_misuse(error: click.ClickException) -> str:
+    """Return one line about arguments that cannot be parsed: what is wrong, and what was meant or where help is."""
+    context = getattr(error, "ctx", None)
+    verb = context.info_name if context and context.parent else ""
+    if isinstance(error, click.NoSuchOption):
+        names = [name for each in context.command.get_params(context) for name in each.opts] if context else []
+        what = f"{verb} has" if verb else "there is"
+        return f"{what} no option {error.option_name}{suggest_name(error.option_name, names)}"
+    if isinstance(error, click.MissingParameter) and error.param:
+        shown = error.param.opts[0] if isinstance(error.param, click.Option) else (error.param.name or "").upper()
+        return f"{verb} needs {shown}; {PROGRAM} {verb} --help tells what it is"
+    return ": ".join(filter(None, [verb, error.format_message()]))
+
+
+def fail_as_mlflow(error: Exception) -> NoReturn:
+    """Tell an error of ours or of MLflow in one line; raise any other again."""
+    from mlflow.exceptions import MlflowException
+
+    from mlflow_resnet.errors import MlflowResnetError
+
+    if isinstance(error, MlflowResnetError):
+        if error.is_shared and not is_first():
+            sys.exit(error.exit_code)
+        fail(error.message, error.exit_code)
+    if isinstance(error, MlflowException):
+        fail(error.message.split("\n")[0], BAD_INPUT_EXIT_CODE)
+    raise error
 
 
 def use_utf8() -> None:
-    """Names of files are UTF-8 whatever the locale says: where Python thinks otherwise, the command begins again.
+    """Take names of files as UTF-8 whatever the locale says: where Python does not, the command begins again.
 
     What a terminal cannot show is escaped.
     """
@@ -81,6 +97,6 @@ def use_utf8() -> None:
 
 
 def fail(message: str, exit_code: int) -> NoReturn:
-    """One line on stderr, and the exit code."""
-    print(f"mlflow-resnet: {presentable(message)}", file=sys.stderr, flush=True)
+    """Print one line on stderr, and exit."""
+    print(f"{PROGRAM}: {presentable(message)}", file=sys.stderr, flush=True)
     sys.exit(exit_code)

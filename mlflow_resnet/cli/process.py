@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 
-from mlflow_resnet.errors import SIGTERM_EXIT_CODE
+from mlflow_resnet.io.console import SIGTERM_EXIT_CODE
 from mlflow_resnet.io.process import claim_process
 
 # How long MLflow asks a server, unless the user has said so. Its own defaults, 7 and 120, would keep a user waiting for

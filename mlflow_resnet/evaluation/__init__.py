@@ -1,7 +1,6 @@
 """How good a classifier is, whether its confidence can be believed, and where it fails.
 
 evaluate     predicts labeled images through the predict path
-names        which metrics are better when lower
 mcnemar      the test behind pairing, which the gate needs too
 metrics      numbers from targets and probabilities, scikit-learn's
 intervals    how far they could be off

@@ -114,7 +114,6 @@ class Evaluation:
 
 # How metrics of a part of the data begin, by the context of the data; the most honest first.
 PREFIXES = {"test": "test_", "evaluation": "", "validation": "val_"}
-HEADLINE = ("top1_accuracy", "top5_accuracy", "balanced_accuracy", "macro_f1", "log_loss")
 
 
 def named(values: Mapping[str, float], context: str) -> dict[str, float]:

@@ -9,6 +9,8 @@ from typing import Any, TextIO
 
 from mlflow_resnet.io.text.characters import presentable
 
+SIGINT_EXIT_CODE, SIGTERM_EXIT_CODE = 130, 143
+
 
 def is_first() -> bool:
     """Whether this process trains alone, or is the one that speaks and logs. torchrun sets the variable."""

@@ -13,7 +13,7 @@ from torchvision.models import get_model
 from mlflow_resnet.errors import InvalidOptionsError, listed
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.model.torch_seams import BatchNorm
-from mlflow_resnet.options import ARCHITECTURES, STAGES
+from mlflow_resnet.options.train import ARCHITECTURES, STAGES
 
 DEVICE_TYPES = ("cpu", "cuda", "mps")
 

@@ -1,83 +1,55 @@
-"""The options of every command: names, defaults, units and checks, in one frozen dataclass per verb.
+"""What each verb may be asked: names, defaults, units and checks, in one frozen dataclass per verb.
 
-The command line, the MLproject parameters and a run's params all derive from these fields. "" and 0 mean "not given"
-where the help says so, because MLproject parameters are strings with a default; "auto" leaves a value to the recipe.
+The command line, the entry points of MLproject, the functions of the package and a run's params derive from these
+classes: `VERBS` names them, `<verb>.py` here holds one. "" and 0 mean "not given" where the help says so, because
+parameters of MLproject are text; "auto" leaves a value to the recipe.
 
-base      fields that know their help text and limits, and the class that checks them
-train     the options of `train`
-tuning    the options of `find-lr` and `sweep`
-serving   the options of `serve`
-predict   the parameters of a model's `predict`
-export    the options of `export`
-registry  the options of `promote`, `rollback` and `shadow`
-verbs     the options of the other verbs
+base          fields that know their help text and limits, and the class that checks them
+metric_names  what metrics are called, and which direction is better
+formats       what a model can be exported to, and what can predict with it
+predict       the parameters of a model's `predict`
 """
 
-from mlflow_resnet.options.base import AUTO, METRICS, Options
-from mlflow_resnet.options.export import ExportOptions
-from mlflow_resnet.options.predict import PARAMS, PredictOptions, predict_options, unknown_params
-from mlflow_resnet.options.registry import PromoteOptions, RollbackOptions, ShadowOptions
-from mlflow_resnet.options.serving import ServeOptions
-from mlflow_resnet.options.train import ARCHITECTURES, STAGES, WITHOUT_EFFECT, TrainOptions
-from mlflow_resnet.options.tuning import FindLrOptions, SweepOptions
-from mlflow_resnet.options.verbs import (
-    FINDINGS,
-    AuditOptions,
-    ConvertOptions,
-    DemoOptions,
-    EvaluateOptions,
-    ExplainOptions,
-    ScoreOptions,
-    SplitOptions,
-    TransformOptions,
-)
+from __future__ import annotations
 
-# those that are MLproject entry points too; `serve` is none, because a run would last as long as the server
-VERBS: tuple[type[Options], ...] = (
-    TrainOptions,
-    FindLrOptions,
-    SweepOptions,
-    ScoreOptions,
-    EvaluateOptions,
-    ExplainOptions,
-    ExportOptions,
-    PromoteOptions,
-    RollbackOptions,
-    ShadowOptions,
-    ConvertOptions,
-    SplitOptions,
-    AuditOptions,
-    TransformOptions,
-    DemoOptions,
-)
+from importlib import import_module
+from typing import Any
 
-__all__ = [
-    "ARCHITECTURES",
-    "AUTO",
-    "FINDINGS",
-    "METRICS",
-    "PARAMS",
-    "STAGES",
-    "VERBS",
-    "AuditOptions",
-    "ConvertOptions",
-    "DemoOptions",
-    "EvaluateOptions",
-    "ExplainOptions",
-    "ExportOptions",
-    "FindLrOptions",
-    "Options",
-    "PredictOptions",
-    "PromoteOptions",
-    "RollbackOptions",
-    "ScoreOptions",
-    "ServeOptions",
-    "ShadowOptions",
-    "SplitOptions",
-    "SweepOptions",
-    "WITHOUT_EFFECT",
-    "TrainOptions",
-    "TransformOptions",
-    "predict_options",
-    "unknown_params",
-]
+VERBS = (  # in the order in which they are shown
+    "train",
+    "sync",
+    "find_lr",
+    "sweep",
+    "score",
+    "serve",
+    "evaluate",
+    "compare",
+    "explain",
+    "export",
+    "promote",
+    "rollback",
+    "history",
+    "champion",
+    "shadow",
+    "convert",
+    "split",
+    "audit",
+    "transform",
+    "demo",
+)
+_CLASSES = {f"{verb.title().replace('_', '')}Options": verb for verb in VERBS}
+
+__all__ = ["VERBS", "options_class"]  # a literal, which linters read
+__all__ += _CLASSES
+
+
+def options_class(verb: str) -> type[Any]:
+    """Import the options class of a verb, such as `ScoreOptions` of `score`."""
+    module = import_module(f"mlflow_resnet.options.{verb}")
+    return getattr(module, f"{verb.title().replace('_', '')}Options")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _CLASSES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return options_class(_CLASSES[name])

@@ -6,10 +6,10 @@ import os
 import shlex
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields
+from enum import Enum
 from typing import Any, ClassVar, Literal
 
-from mlflow_resnet.errors import InvalidOptionsError, listed, presentable
-from mlflow_resnet.io.text.characters import is_utf8
+from mlflow_resnet.io.text.characters import is_utf8, listed, presentable
 from mlflow_resnet.io.text.places import local_path, place_problem
 
 AUTO: Literal["auto"] = "auto"  # a value that the recipe decides
@@ -20,19 +20,10 @@ Place = Literal["", "here", "here or in S3"]
 LINE_LENGTH = 100  # characters of a command that MLflow's pages show without scrolling
 RESERVED_ALIASES = ("latest",)  # MLflow also reserves v<number>
 
-METRICS = (  # of an evaluation
-    "top1_accuracy",
-    "top5_accuracy",
-    "log_loss",
-    "balanced_accuracy",
-    *(f"{average}_{name}" for average in ("micro", "macro", "weighted") for name in ("precision", "recall", "f1")),
-)
-
 BATCH_SIZE = "images per forward pass"
 DEVICE = "auto, cpu, cuda, cuda:N or mps"
 SCORING_PRECISION = "auto: bf16 where the hardware has it and it passed its check in training, else fp32"
 BACKEND = "what predicts; auto: what the model is configured for, which is torch unless it was exported"
-BACKENDS = ("auto", "torch", "onnx", "openvino")
 PRECISIONS = ("auto", "bf16", "fp32")
 NUM_WORKERS = "threads that decode images; 0: one per core"
 TTA = "flip: average the probabilities of each image and its mirror image; empty: the image alone"
@@ -43,12 +34,26 @@ CSV_FORMULAS = "text in CSV files that a spreadsheet would run: with an apostrop
 ON_BAD_IMAGE = "error: list unreadable images and stop; skip: leave them out"
 FOLLOW_LINKS = "follow links that lead out of the directory, as DVC, git-annex and Hugging Face's cache have them"
 IMAGE_DIR_LABELED = "directory of class folders, local or s3://"
+ALIAS_TO_MOVE = "alias to move"
+
+
+class Affects(Enum):
+    """What an option of `train` has an effect on; WEIGHTS until its field says otherwise."""
+
+    NOTHING = "progress, checkpoints and how images are read: nothing that a training leaves"
+    MACHINE = "where the same weights are computed"
+    OUTCOME = "what becomes of a training and of its model"
+    IMAGES = "which directories are read; images are known by their digest"
+    CONDITIONS = "what the trials of a sweep must share, so that they can be compared"
+    WEIGHTS = "the weights; a sweep may vary it"
 
 
 def option(
     help: str,  # noqa: A002 - click's word for it
     default: Any = MISSING,
     *,
+    section: str = "",
+    affects: Affects = Affects.WEIGHTS,
     choices: tuple[str, ...] = (),
     at_least: float | None = None,
     above: float | None = None,
@@ -60,13 +65,16 @@ def option(
     """A dataclass field that knows its help text and the values it may take. `auto` is not checked.
 
     On the command line an argument is known by its position, and has no name. The text of a `place` names a file or
-    folder, which may be there.
+    folder, which may be there. `section` begins a section of `--help`, which the fields after it belong to.
     """
     limits = {"at_least": at_least, "above": above, "below": below, "at_most": at_most}
-    return field(
-        default=default,
-        metadata={"help": help, "choices": choices, "is_argument": is_argument, "place": place} | limits,
-    )
+    role = {"section": section, "affects": affects, "is_argument": is_argument, "place": place}
+    return field(default=default, metadata={"help": help, "choices": choices} | role | limits)
+
+
+def names_affecting(options: type[Options], *kinds: Affects) -> tuple[str, ...]:
+    """Return the names of the options that affect one of `kinds`, in their order."""
+    return tuple(each.name for each in fields(options) if each.metadata["affects"] in kinds)
 
 
 def problems_of(name: str, value: Any, metadata: Any) -> Iterator[str]:
@@ -95,7 +103,11 @@ class Options:
     Places on this machine are paths from then on, also where `file:///path` was given.
     """
 
-    verb: ClassVar[str]
+    verb: ClassVar[str]  # as the command line calls it
+    examples: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        cls.verb = cls.__module__.rpartition(".")[2].replace("_", "-")
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -104,6 +116,8 @@ class Options:
         found = [p for f in fields(self) for p in problems_of(f.name, getattr(self, f.name), f.metadata)]
         found += self.combinations()
         if found:
+            from mlflow_resnet.errors import InvalidOptionsError  # imports mlflow, which takes a second
+
             raise InvalidOptionsError(found)
 
     def command(self) -> str:
@@ -149,3 +163,8 @@ def resolution_problems(resolution: int) -> list[str]:
     if resolution == 0 or SMALLEST_RESOLUTION <= resolution <= LARGEST_RESOLUTION:
         return []
     return [f"resolution is {resolution}; it must be 0, or from {SMALLEST_RESOLUTION} to {LARGEST_RESOLUTION}"]
+
+
+def required_alias_problems(alias: str) -> list[str]:
+    """Why `alias` of a version cannot be moved."""
+    return alias_problems(alias, "the version's own") or ([] if alias else ["alias is empty"])

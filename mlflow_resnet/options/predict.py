@@ -6,15 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from mlflow_resnet.errors import InvalidOptionsError, listed
+from mlflow_resnet.errors import InvalidOptionsError
+from mlflow_resnet.io.text.characters import listed
 from mlflow_resnet.options.base import RESOLUTION, TTA, TTAS, Options, option, resolution_problems
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions(Options):
     """Parameters of `predict`. A model's signature derives from these fields."""
-
-    verb = "predict"
 
     top_k: int = option("the k most probable classes instead of all; 0: all", 0, at_least=0)
     batch_size: int = option("images per forward pass; 0: as the model is configured", 0, at_least=0)

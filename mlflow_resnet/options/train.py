@@ -13,15 +13,16 @@ from mlflow_resnet.options.base import (
     HERE,
     HERE_OR_IN_S3,
     MAX_SEED,
-    METRICS,
     NUM_WORKERS,
     ON_BAD_IMAGE,
     PRECISIONS,
+    Affects,
     Options,
     alias_problems,
     model_name_problems,
     option,
 )
+from mlflow_resnet.options.metric_names import EPOCH_METRICS
 
 ARCHITECTURES = (
     "resnet18",
@@ -37,40 +38,52 @@ ARCHITECTURES = (
 )
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")  # from the image to the head
 STRATEGIES = ("auto", "finetune", "linear_probe", "probe_then_finetune", "scratch")
-EPOCH_METRICS = (  # what every epoch logs; those that end in loss are better when lower
-    *("val_loss" if name == "log_loss" else f"val_{name}" for name in METRICS),
-    "train_loss",
-    "train_top1_accuracy",
-)
-# Options that change neither the weights nor the model that is kept and what becomes of it.
-WITHOUT_EFFECT = frozenset(("print_frequency", "num_workers", "cache", "cache_dir")) | frozenset(
-    ("checkpoint_dir", "checkpoint_minutes", "checkpoint_mirror", "resume", "offline", "epoch_models")
-)
 
 Auto = Literal["auto"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(Options):
-    """Options of `train`. What is "auto" is decided by the recipe: see `training.recipe`."""
+    """Train a ResNet on folders of images; log the run and the model; register it if a name is given.
 
-    verb = "train"
+    What is "auto" is decided by the recipe.
+    """
 
-    # data
-    train_dir: str = option("directory of class folders to train on, local or s3://", place=HERE_OR_IN_S3)
+    examples = """
+    mlflow-resnet train --train-dir flowers --architecture resnet50 --epochs 10 \\
+        --registered-model-name flowers --alias champion
+    """
+
+    train_dir: str = option(
+        "directory of class folders to train on, local or s3://",
+        place=HERE_OR_IN_S3,
+        section="Data",
+        affects=Affects.IMAGES,
+    )
     val_dir: str = option(
-        "directory of class folders to validate on; empty: split off val_fraction", "", place=HERE_OR_IN_S3
+        "directory of class folders to validate on; empty: split off val_fraction",
+        "",
+        place=HERE_OR_IN_S3,
+        affects=Affects.IMAGES,
     )
     test_dir: str = option(
-        "directory of class folders that the finished model is measured on; empty: none", "", place=HERE_OR_IN_S3
+        "directory of class folders that the finished model is measured on; empty: none",
+        "",
+        place=HERE_OR_IN_S3,
+        affects=Affects.IMAGES,
     )
-    val_fraction: float = option("fraction of train_dir held out, if val_dir is empty", 0.2, above=0, below=1)
-    on_bad_image: str = option(ON_BAD_IMAGE, "error", choices=("error", "skip"))
-    follow_links: bool = option(FOLLOW_LINKS, False)
-    audit: bool = option("look for leaks, conflicting labels and bad pictures first, and log what was found", True)
+    val_fraction: float = option(
+        "fraction of train_dir held out, if val_dir is empty", 0.2, above=0, below=1, affects=Affects.CONDITIONS
+    )
+    on_bad_image: str = option(ON_BAD_IMAGE, "error", choices=("error", "skip"), affects=Affects.CONDITIONS)
+    follow_links: bool = option(FOLLOW_LINKS, False, affects=Affects.CONDITIONS)
+    audit: bool = option(
+        "look for leaks, conflicting labels and bad pictures first, and log what was found",
+        True,
+        affects=Affects.NOTHING,
+    )
 
-    # network
-    architecture: str = option("network", "resnext101_32x8d", choices=ARCHITECTURES)
+    architecture: str = option("network", "resnext101_32x8d", choices=ARCHITECTURES, section="Network")
     pretrained: bool = option("start from torchvision's default ImageNet weights", True)
     weights: str = option(
         "start from these instead: IMAGENET1K_V1, IMAGENET1K_V2, a .pth, .ckpt, .bin or .safetensors file (local or "
@@ -79,11 +92,11 @@ class TrainOptions(Options):
     )
     zero_init_residual: bool = option("start each residual branch at zero (without pretrained weights)", False)
 
-    # recipe
     recipe: str = option(
         "auto: our defaults for the strategy; designer: exactly the Azure designer's training",
         "auto",
         choices=("auto", "designer"),
+        section="Recipe",
     )
     strategy: str = option(
         "finetune: all layers, earlier ones at a lower rate; linear_probe: the head only; probe_then_finetune; "
@@ -94,13 +107,21 @@ class TrainOptions(Options):
     freeze_until: str = option("keep the layers up to this one as they are", "none", choices=("none", *STAGES))
     epochs: int | Auto = option("passes over the training images", AUTO, at_least=1)
     probe_epochs: int | Auto = option("of these, epochs on the head alone (probe_then_finetune)", AUTO, at_least=0)
-    max_minutes: float = option("end the training within this time, its schedule adapted; 0: no limit", 0.0, at_least=0)
+    max_minutes: float = option(
+        "end the training within this time, its schedule adapted; 0: no limit",
+        0.0,
+        at_least=0,
+        affects=Affects.CONDITIONS,
+    )
     batch_size: int | Auto = option("images per update of the weights, over all processes", AUTO, at_least=2)
-    accumulation_steps: int = option("parts that a batch is computed in, to save memory", 1, at_least=1)
-    random_seed: int = option("seed of split, head, order and augmentation", 1, at_least=0, below=MAX_SEED)
+    accumulation_steps: int = option(
+        "parts that a batch is computed in, to save memory", 1, at_least=1, affects=Affects.CONDITIONS
+    )
+    random_seed: int = option(
+        "seed of split, head, order and augmentation", 1, at_least=0, below=MAX_SEED, affects=Affects.CONDITIONS
+    )
 
-    # optimizer
-    optimizer: str = option("optimizer", AUTO, choices=("auto", "sgd", "adamw"))
+    optimizer: str = option("optimizer", AUTO, choices=("auto", "sgd", "adamw"), section="Optimizer")
     learning_rate: float | Auto = option("highest learning rate", AUTO, above=0)
     layer_decay: float | Auto = option(
         "factor of the learning rate from one stage to the one before it", AUTO, above=0, at_most=1
@@ -121,20 +142,29 @@ class TrainOptions(Options):
         choices=("none", "sqrt", "balanced", "sampler"),
     )
 
-    # best epoch
-    best_metric: str = option("metric that chooses the best epoch", "val_top1_accuracy", choices=EPOCH_METRICS)
-    patience: int | Auto = option("stop after this many epochs without a new best; 0: never", AUTO, at_least=0)
-    patience_delay: int = option("epochs before patience begins to count", 0, at_least=0)
+    best_metric: str = option(
+        "metric that chooses the best epoch",
+        "val_top1_accuracy",
+        choices=EPOCH_METRICS,
+        section="Best epoch",
+        affects=Affects.CONDITIONS,
+    )
+    patience: int | Auto = option(
+        "stop after this many epochs without a new best; 0: never", AUTO, at_least=0, affects=Affects.CONDITIONS
+    )
+    patience_delay: int = option("epochs before patience begins to count", 0, at_least=0, affects=Affects.CONDITIONS)
 
-    # preprocessing, for training and scoring
-    resize_size: int = option("pixels of the shorter edge before the crop", 256, at_least=1)
+    resize_size: int = option(
+        "pixels of the shorter edge before the crop", 256, at_least=1, section="Preprocessing, for training and scoring"
+    )
     crop_size: int = option("pixels of the square the network sees", 224, at_least=1)
     train_crop_size: int = option("the same in training; 0: crop_size", 0, at_least=0)
     padding: int = option("pixels of black around the crop", 0, at_least=0)
     grayscale: bool = option("take the color away", False)
 
-    # augmentation, for training only
-    random_resized_crop: bool | Auto = option("crop a random region and resize it", AUTO)
+    random_resized_crop: bool | Auto = option(
+        "crop a random region and resize it", AUTO, section="Augmentation, for training only"
+    )
     min_crop_area: float | Auto = option("smallest area of that region, as a fraction", AUTO, above=0, at_most=1)
     random_crop: bool = option("crop a random square of the resized image", False)
     random_horizontal_flip: bool | Auto = option(
@@ -152,57 +182,80 @@ class TrainOptions(Options):
     cutmix: float | Auto = option("alpha of cutmix; 0: off", AUTO, at_least=0)
     mixing_until: float = option("fraction of the training after which both stop", 0.9, at_least=0, at_most=1)
 
-    # speed
-    device: str = option(DEVICE, "auto")
-    precision: str = option("auto: bf16 where the hardware has it, else fp32", "auto", choices=PRECISIONS)
-    compile: bool = option("torch.compile the network: a minute first, then faster on GPUs", False)
+    device: str = option(DEVICE, "auto", section="Speed", affects=Affects.MACHINE)
+    precision: str = option(
+        "auto: bf16 where the hardware has it, else fp32", "auto", choices=PRECISIONS, affects=Affects.CONDITIONS
+    )
+    compile: bool = option(
+        "torch.compile the network: a minute first, then faster on GPUs", False, affects=Affects.MACHINE
+    )
     cache: str = option(
         "keep decoded images: in memory if they fit (auto), in memory (ram), in a file that runs share (disk), none",
         "auto",
         choices=("auto", "ram", "disk", "none"),
+        affects=Affects.NOTHING,
     )
-    cache_dir: str = option("folder of that file; empty: the user's cache folder", "", place=HERE)
+    cache_dir: str = option(
+        "folder of that file; empty: the user's cache folder", "", place=HERE, affects=Affects.NOTHING
+    )
     feature_views: int = option(
         "augmented views of each image that a linear probe keeps the features of; 0: 1 without augmentation, else 4",
         0,
         at_least=0,
     )
-    num_workers: int = option(NUM_WORKERS, 0, at_least=0)
-    processes: int = option("processes that train together on this machine, such as one per GPU", 1, at_least=1)
-    sync_batch_norm: bool = option("batch norms see the batch of all processes", False)
-    print_frequency: int = option("iterations between progress lines", 10, at_least=1)
+    num_workers: int = option(NUM_WORKERS, 0, at_least=0, affects=Affects.NOTHING)
+    processes: int = option(
+        "processes that train together on this machine, such as one per GPU", 1, at_least=1, affects=Affects.CONDITIONS
+    )
+    sync_batch_norm: bool = option("batch norms see the batch of all processes", False, affects=Affects.CONDITIONS)
+    print_frequency: int = option("iterations between progress lines", 10, at_least=1, affects=Affects.NOTHING)
 
-    # going on after an interruption
     checkpoint_dir: str = option(
-        "folder for the checkpoints of this training; empty: one below checkpoints/", "", place=HERE
+        "folder for the checkpoints of this training; empty: one below checkpoints/",
+        "",
+        place=HERE,
+        section="Going on after an interruption",
+        affects=Affects.NOTHING,
     )
     checkpoint_minutes: float = option(
-        "write a checkpoint this often, and after epochs where that takes little time; 0: none", 5.0, at_least=0
+        "write a checkpoint this often, and after epochs where that takes little time; 0: none",
+        5.0,
+        at_least=0,
+        affects=Affects.NOTHING,
     )
     checkpoint_mirror: str = option(
         "where checkpoints are copied to, so that another machine can go on: artifacts (of the run), s3://bucket/prefix",
         "",
+        affects=Affects.NOTHING,
     )
     resume: str = option(
         "auto: go on from a checkpoint of the same training; force: also if data or options changed; never: begin anew",
         "auto",
         choices=("auto", "force", "never"),
+        affects=Affects.NOTHING,
     )
     offline: bool = option(
-        "keep what is logged in the checkpoint folder; deliver it with mlflow-resnet sync FOLDER", False
+        "keep what is logged in the checkpoint folder; deliver it with mlflow-resnet sync FOLDER",
+        False,
+        affects=Affects.NOTHING,
     )
     on_divergence: str = option(
         "stop: end the training; rewind: up to twice, go back to the last checkpoint with a tenth of the learning rate",
         "stop",
         choices=("stop", "rewind"),
+        affects=Affects.OUTCOME,
     )
 
-    # models
     epoch_models: bool = option(
-        "log the weights of every epoch as a model too, epoch-N; offline they all wait on the disk", False
+        "log the weights of every epoch as a model too, epoch-N; offline they all wait on the disk",
+        False,
+        section="Models",
+        affects=Affects.NOTHING,
     )
-    registered_model_name: str = option("register the model under this name; empty: do not register", "")
-    alias: str = option("set this alias on the registered version; empty: none", "")
+    registered_model_name: str = option(
+        "register the model under this name; empty: do not register", "", affects=Affects.OUTCOME
+    )
+    alias: str = option("set this alias on the registered version; empty: none", "", affects=Affects.OUTCOME)
 
     def combinations(self) -> list[str]:
         problems = alias_problems(self.alias, self.registered_model_name)
@@ -267,3 +320,13 @@ class TrainOptions(Options):
         if self.recipe == "designer" and self.strategy not in (AUTO, "scratch", "finetune"):
             problems.append(f"recipe 'designer' trains all layers; it has no strategy {self.strategy!r}")
         return problems
+
+
+def train_only_problems(options: TrainOptions) -> list[str]:
+    """Why a verb cannot use options that only `train` understands."""
+    problems = []
+    if options.processes > 1:
+        problems.append(f"processes is {options.processes}, but {options.verb} trains in one process; leave it out")
+    if options.offline:
+        problems.append(f"offline is on, but {options.verb} needs the tracking server; leave it out")
+    return problems

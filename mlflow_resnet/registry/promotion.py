@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from mlflow_resnet.errors import InvalidOptionsError, PromotionRefusedError, listed
-from mlflow_resnet.evaluation.names import LOWER_IS_BETTER
+from mlflow_resnet.options.metric_names import LOWER_IS_BETTER
 from mlflow_resnet.registry import history
 from mlflow_resnet.registry.aliases import move_alias
 from mlflow_resnet.registry.evidence import ROUNDING, Evidence, drop, to_text

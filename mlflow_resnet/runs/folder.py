@@ -24,7 +24,8 @@ from mlflow_resnet.io.owned import follow_links, locked, make_private
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.text.credentials import all_without_credentials
 from mlflow_resnet.io.text.places import is_remote
-from mlflow_resnet.options import WITHOUT_EFFECT, TrainOptions
+from mlflow_resnet.options.base import Affects, names_affecting
+from mlflow_resnet.options.train import TrainOptions
 from mlflow_resnet.runs.mirror import NOTES, Mirror
 from mlflow_resnet.runs.mirror_stores import store_of
 from mlflow_resnet.runs.preparation import Training
@@ -38,7 +39,8 @@ from mlflow_resnet.training.recipe import phases
 
 ROOT = "checkpoints"
 OUTBOX = "outbox"
-DIRECTORIES = ("train_dir", "val_dir", "test_dir")
+DIRECTORIES = names_affecting(TrainOptions, Affects.IMAGES)
+WITHOUT_EFFECT = names_affecting(TrainOptions, Affects.NOTHING)
 OF_THIS_MACHINE = (*DIRECTORIES, "tracking server", "torch threads", "torch version")
 # What a checkpoint has no place for if it changes.
 FIXED = frozenset(("architecture", "classes", "phases", "chosen optimizer", "averaged weights", "validation images"))
@@ -109,7 +111,7 @@ def identity_of(options: TrainOptions) -> dict[str, Any]:
 
 def as_given(options: TrainOptions) -> dict[str, Any]:
     """The same, with the credentials that are in a URI."""
-    chosen = {name: value for name, value in asdict(options).items() if name not in WITHOUT_EFFECT | {"audit"}}
+    chosen = {name: value for name, value in asdict(options).items() if name not in WITHOUT_EFFECT}
     for name in DIRECTORIES:
         if chosen[name] and not is_remote(chosen[name]):
             chosen[name] = os.path.realpath(chosen[name])

@@ -23,8 +23,8 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from mlflow_resnet.errors import SIGINT_EXIT_CODE, SIGTERM_EXIT_CODE, MlflowResnetError, ProcessEndedError
-from mlflow_resnet.io.console import is_first
+from mlflow_resnet.errors import MlflowResnetError, ProcessEndedError
+from mlflow_resnet.io.console import SIGINT_EXIT_CODE, SIGTERM_EXIT_CODE, is_first
 from mlflow_resnet.io.parallel import default_threads
 from mlflow_resnet.io.process import claim_process
 

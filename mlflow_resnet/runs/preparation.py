@@ -12,7 +12,7 @@ from mlflow_resnet.images.sources import check_directories
 from mlflow_resnet.io.console import is_first, progress_stream
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import pick_device
-from mlflow_resnet.options import TrainOptions
+from mlflow_resnet.options.train import TrainOptions
 from mlflow_resnet.tracking.data import scanned_dataset, scanned_training_data
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
 from mlflow_resnet.tracking.server import check_servers

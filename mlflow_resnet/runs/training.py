@@ -13,16 +13,14 @@ from mlflow.entities import Run
 
 from mlflow_resnet._version import __version__
 from mlflow_resnet.evaluation.evaluate import Evaluation, evaluate, named
-from mlflow_resnet.evaluation.intervals import format_interval
 from mlflow_resnet.evaluation.precision import check_metrics, checks_in, precision_checks
 from mlflow_resnet.images.audit.findings import TEST, TRAIN, VAL
 from mlflow_resnet.images.directories import LabeledDirectory
-from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.mlflow_seams import NOTE_TAG
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import network_of
 from mlflow_resnet.model.prediction import Predictor
-from mlflow_resnet.options import DemoOptions, TrainOptions
+from mlflow_resnet.options.train import TrainOptions
 from mlflow_resnet.runs.audited import audit_training
 from mlflow_resnet.runs.preparation import Training
 from mlflow_resnet.tracking import record
@@ -213,19 +211,3 @@ def trained_at_once(options: TrainOptions, training: Training, run: Run) -> Trai
 def environment_params() -> dict[str, Any]:
     """What besides the options decides the bits of the weights, but for the kind of processor."""
     return {"torch_version": torch.__version__, "torch_threads": torch.get_num_threads()}
-
-
-def summarize_train(result: TrainResult, options: TrainOptions | DemoOptions) -> str:
-    top1, best = result.metrics["val_top1_accuracy"], result.best_epoch
-    interval = format_interval(result.metrics.get(f"interval/val_top1_accuracy_{end}") for end in ("low", "high"))
-    lines = [f"validation top-1 accuracy {top1:.4f}{interval} (epoch {best}, which the validation images chose)"]
-    if (test := result.metrics.get("test_top1_accuracy")) is not None:
-        interval = format_interval(result.metrics[f"interval/test_top1_accuracy_{end}"] for end in ("low", "high"))
-        lines.append(f"test top-1 accuracy {test:.4f}{interval}")
-    lines.append(f"model     {result.model_uri}")
-    if result.run_id:
-        lines.append(f"run       {result.run_id}")
-    if result.version:
-        alias = f", alias {result.alias}" if result.alias else ""
-        lines.append(f"registry  models:/{options.registered_model_name}/{result.version}{alias}")
-    return in_lines(lines)

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from mlflow_resnet.mlflow_seams import replace_input_check
-from mlflow_resnet.options import unknown_params
+from mlflow_resnet.options.predict import unknown_params
 from mlflow_resnet.scoring.inputs import as_table, image_column
 from mlflow_resnet.scoring.over_http.guard import is_serving
 

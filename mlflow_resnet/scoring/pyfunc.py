@@ -17,7 +17,7 @@ from mlflow_resnet.evaluation.explanations import explained
 from mlflow_resnet.images.sources import ImageSource
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.prediction import LABEL, Prediction, Predictor
-from mlflow_resnet.options import PredictOptions, predict_options
+from mlflow_resnet.options.predict import PredictOptions, predict_options
 from mlflow_resnet.scoring.frame import ERROR, EXPLANATION, scored_frame
 from mlflow_resnet.scoring.inputs import image_sources, number_of_images
 from mlflow_resnet.scoring.over_http.admission import CALL, Admission

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mlflow_resnet.options import ServeOptions
+from mlflow_resnet.options.serve import ServeOptions
 from mlflow_resnet.registry.versions import alias_of
 from mlflow_resnet.scoring.over_http import guard, hosting
 from mlflow_resnet.serving.connections import complain_seldom

@@ -13,3 +13,5 @@ recorder  where pieces go: to the server at once, or by way of an outbox on the 
 outages   a run whose record goes by way of an outbox
 notes     named facts that outlive a process
 """
+
+import mlflow  # noqa: F401 - first, because MLflow loads `dataset` while it is imported

@@ -11,11 +11,13 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 
 from mlflow_resnet._version import __version__
-from mlflow_resnet.evaluation.evaluate import HEADLINE, Evaluation, name_of
+from mlflow_resnet.evaluation.evaluate import Evaluation, name_of
 from mlflow_resnet.io.text.characters import presentable
 from mlflow_resnet.io.text.markdown import code
 from mlflow_resnet.io.text.templates import render_template
-from mlflow_resnet.options import SweepOptions, TrainOptions
+from mlflow_resnet.options.metric_names import HEADLINE
+from mlflow_resnet.options.sweep import SweepOptions
+from mlflow_resnet.options.train import TrainOptions
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
 from mlflow_resnet.training.recipe import Recipe
 

@@ -14,7 +14,10 @@ from mlflow_resnet.images.splitting.split import split_labeled
 from mlflow_resnet.io.console import is_first, say
 from mlflow_resnet.io.parallel import default_threads
 from mlflow_resnet.io.text.places import is_remote
-from mlflow_resnet.options import EvaluateOptions, ExportOptions, PromoteOptions, TrainOptions
+from mlflow_resnet.options.evaluate import EvaluateOptions
+from mlflow_resnet.options.export import ExportOptions
+from mlflow_resnet.options.promote import PromoteOptions
+from mlflow_resnet.options.train import TrainOptions
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset, source_of
 from mlflow_resnet.training.distributed import processes
 

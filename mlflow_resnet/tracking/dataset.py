@@ -1,13 +1,14 @@
-"""An image directory as an MLflow dataset input. A plugin entry point loads this module: it must not import torch.
+"""An image directory as an MLflow dataset input.
 
-Annotations here are not postponed, because MLflow looks at the class in `from_image_directory`'s return annotation.
+MLflow loads this module while it is itself imported, so nothing of ours is imported at the top: it may be half made.
+Annotations are not postponed, because MLflow looks at the class in `from_image_directory`'s return annotation.
 """
 
 import json
 import os
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from mlflow.data.code_dataset_source import CodeDatasetSource
@@ -18,15 +19,9 @@ from mlflow.data.evaluation_dataset import EvaluationDataset
 from mlflow.data.pyfunc_dataset_mixin import PyFuncConvertibleDatasetMixin, PyFuncInputsOutputs
 from mlflow.types import ColSpec, DataType, Schema
 
-from mlflow_resnet.errors import InvalidDatasetError, encodable, listed
-from mlflow_resnet.images.cells import format_cell
-from mlflow_resnet.images.directories import LabeledDirectory
-from mlflow_resnet.images.rules import Ignored
-from mlflow_resnet.images.scan import Scan, digest_of, scan
-from mlflow_resnet.images.sources import labeled_directory
-from mlflow_resnet.io.parallel import default_threads
-from mlflow_resnet.io.text.places import is_remote, local_path
-from mlflow_resnet.mlflow_seams import AMBIGUOUS_SOURCE
+if TYPE_CHECKING:
+    from mlflow_resnet.images.directories import LabeledDirectory
+    from mlflow_resnet.images.scan import Scan
 
 IMAGE, LABEL = "image", "label"
 
@@ -46,23 +41,30 @@ class ImageDirectoryDataset(Dataset, PyFuncConvertibleDatasetMixin):
 
     def __init__(
         self,
-        directory: LabeledDirectory,
+        directory: "LabeledDirectory",
         source: DatasetSource,
         name: str | None = None,
         digest: str | None = None,
-        found: Scan | None = None,
+        found: "Scan | None" = None,
     ) -> None:
+        from mlflow_resnet.images.scan import Scan
+
         self.directory = directory
         self.found = found or Scan({})
         super().__init__(source, name_for_stores(name or os.path.basename(os.path.abspath(directory.source))), digest)
 
     def _compute_digest(self) -> str:
+        from mlflow_resnet.images.scan import digest_of, scan
+        from mlflow_resnet.io.parallel import default_threads
+
         self.found = scan(self.directory, default_threads())
         return digest_of(self.directory.without(self.found.bad), self.found.hashes)
 
     @property
     def profile(self) -> dict[str, Any]:
         """Number of images and classes, images of each class, and what the directory holds besides."""
+        from mlflow_resnet.io.text.characters import encodable
+
         return {
             "images": len(self.directory),
             "classes": len(self.directory.classes),
@@ -78,6 +80,8 @@ class ImageDirectoryDataset(Dataset, PyFuncConvertibleDatasetMixin):
     @property
     def frame(self) -> pd.DataFrame:
         """A row for each image: where it is on this machine, and its label."""
+        from mlflow_resnet.io.text.characters import encodable
+
         columns = {IMAGE: self.directory.paths, LABEL: self.directory.labels}
         return pd.DataFrame({name: [encodable(text) for text in texts] for name, texts in columns.items()})
 
@@ -99,6 +103,8 @@ class ImageDirectoryDataset(Dataset, PyFuncConvertibleDatasetMixin):
 
 def name_for_stores(name: str) -> str:
     """A name for a data set that every store of MLflow can read back: the one in files splits its lines at spaces."""
+    from mlflow_resnet.io.text.characters import encodable
+
     return "_".join(encodable(name).split()) or "images"
 
 
@@ -125,6 +131,11 @@ def images_of(dataset: EvaluationDataset) -> ImageDirectoryDataset:
     Raises:
         InvalidDatasetError: if a table has other columns or values.
     """
+    from mlflow_resnet.errors import InvalidDatasetError, listed
+    from mlflow_resnet.images.cells import format_cell
+    from mlflow_resnet.images.directories import LabeledDirectory
+    from mlflow_resnet.images.rules import Ignored
+
     if isinstance(dataset, ImagesToEvaluate):
         return dataset.images
     table = pd.DataFrame(dataset.features_data)
@@ -152,6 +163,9 @@ def source_of(uri: str) -> DatasetSource:
     folder, also where this package is not installed. MLflow registers its local source twice and warns of that; nobody
     can act on it.
     """
+    from mlflow_resnet.io.text.places import is_remote
+    from mlflow_resnet.mlflow_seams import AMBIGUOUS_SOURCE
+
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", AMBIGUOUS_SOURCE)
         return resolve_dataset_source(uri if is_remote(uri) else os.path.abspath(uri))
@@ -163,5 +177,8 @@ def from_image_directory(path: str, name: str | None = None, digest: str | None 
     Raises:
         InvalidDatasetError: if `path` is no directory of class folders with images.
     """
+    from mlflow_resnet.images.sources import labeled_directory
+    from mlflow_resnet.io.text.places import local_path
+
     uri = local_path(os.fspath(path))
     return ImageDirectoryDataset(labeled_directory(uri), source_of(uri), name, digest)

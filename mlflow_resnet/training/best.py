@@ -8,13 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
+from mlflow_resnet.options.metric_names import LOWER_IS_BETTER
+
 
 class Best:
     """A copy of the best epoch's weights.
 
     Args:
-        metric: a metric of every epoch; lower is better if its name ends in "loss". Among equals the lower `val_loss`
-            is better.
+        metric: a metric of every epoch. Among equals the lower `val_loss` is better.
         patience: epochs without a new best after which `is_over`; 0 is never.
         delay: epochs that patience does not count.
     """
@@ -32,7 +33,7 @@ class Best:
 
     def update(self, epoch: int, metrics: dict[str, float], weights: dict[str, Tensor]) -> bool:
         """Copies the weights if this epoch is the best so far, and says whether it is."""
-        sign = -1 if self.metric.endswith("loss") else 1
+        sign = -1 if self.metric in LOWER_IS_BETTER else 1
         score = (sign * metrics[self.metric], -metrics["val_loss"])
         if score <= self.score:
             return False

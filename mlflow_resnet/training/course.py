@@ -17,7 +17,7 @@ from mlflow_resnet.evaluation.evaluate import Evaluation
 from mlflow_resnet.io.console import say
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import stage_of, stages_until
-from mlflow_resnet.options import STAGES
+from mlflow_resnet.options.train import STAGES
 from mlflow_resnet.training.best import Best
 from mlflow_resnet.training.budget import Budget
 from mlflow_resnet.training.checkpoints import CheckpointFolder, State

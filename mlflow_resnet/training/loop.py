@@ -22,7 +22,7 @@ from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.hardware import is_out_of_memory, keep_freed_memory
 from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.model.precision import pick_precision
-from mlflow_resnet.options import TrainOptions
+from mlflow_resnet.options.train import TrainOptions
 from mlflow_resnet.training.best import Best
 from mlflow_resnet.training.budget import Budget
 from mlflow_resnet.training.checkpoints import State

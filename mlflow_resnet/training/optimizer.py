@@ -10,7 +10,7 @@ from torch.nn import Parameter
 from torch.optim import SGD, AdamW, Optimizer
 
 from mlflow_resnet.model.network import stage_of
-from mlflow_resnet.options import STAGES
+from mlflow_resnet.options.train import STAGES
 from mlflow_resnet.training.recipe import Recipe
 
 MOMENTUM = 0.9

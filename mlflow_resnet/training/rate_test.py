@@ -14,7 +14,7 @@ import numpy as np
 
 from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.model.classifier import ImageClassifier
-from mlflow_resnet.options import FindLrOptions
+from mlflow_resnet.options.find_lr import FindLrOptions
 from mlflow_resnet.training.input.labeled_images import LabeledImages, TrainingImages
 from mlflow_resnet.training.loop import deterministic_cudnn, prepare, work_of
 from mlflow_resnet.training.progress import Progress

@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields, replace
 
 from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.evaluation.metrics import TOP_K
-from mlflow_resnet.options import AUTO, TrainOptions
+from mlflow_resnet.options.base import AUTO
+from mlflow_resnet.options.train import TrainOptions
 
 MAX_WARMUP_EPOCHS = 5.0
 WARMUP_FRACTION = 0.1  # of the epochs

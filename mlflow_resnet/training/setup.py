@@ -17,7 +17,7 @@ from mlflow_resnet.io.parallel import default_threads
 from mlflow_resnet.model.classifier import ImageClassifier, new_classifier
 from mlflow_resnet.model.preprocessing import Preprocessing
 from mlflow_resnet.model.weights import load_starting_weights
-from mlflow_resnet.options import TrainOptions
+from mlflow_resnet.options.train import TrainOptions
 from mlflow_resnet.training.distributed import processes
 from mlflow_resnet.training.input.augmentation import Augmentation
 from mlflow_resnet.training.input.labeled_images import LabeledImages, TrainingImages, draw_weights

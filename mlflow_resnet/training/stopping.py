@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from mlflow_resnet.errors import SIGTERM_EXIT_CODE
+from mlflow_resnet.io.console import SIGTERM_EXIT_CODE
 from mlflow_resnet.io.process import is_own_process
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)

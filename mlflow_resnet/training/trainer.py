@@ -17,7 +17,7 @@ from mlflow_resnet.errors import MlflowResnetError, OutOfMemoryError, TrainingDi
 from mlflow_resnet.io.console import say
 from mlflow_resnet.model.hardware import give_back_memory, is_out_of_memory
 from mlflow_resnet.model.precision import pick_precision
-from mlflow_resnet.options import TrainOptions
+from mlflow_resnet.options.train import TrainOptions
 from mlflow_resnet.training.averaging import averaged
 from mlflow_resnet.training.distributed import processes
 from mlflow_resnet.training.epoch import EpochSoFar

@@ -11,24 +11,11 @@ from typing import Any, get_args, get_type_hints
 import yaml
 
 from mlflow_resnet.errors import InvalidOptionsError
-from mlflow_resnet.options import AUTO, WITHOUT_EFFECT, TrainOptions
+from mlflow_resnet.options.base import AUTO, Affects, names_affecting
+from mlflow_resnet.options.train import TrainOptions
 from mlflow_resnet.training.recipe import Recipe
 
-# Options that the results of a trial do not depend on: the machine, and what happens to the model.
-INDIFFERENT = WITHOUT_EFFECT | {"device", "compile", "on_divergence", "registered_model_name", "alias"}
-# Those that choose the images, what is measured and for how long: trials that differ in them cannot be compared.
-NOT_SWEPT = INDIFFERENT | {
-    "train_dir",
-    "val_dir",
-    "test_dir",
-    "val_fraction",
-    "on_bad_image",
-    "follow_links",
-    "random_seed",
-    "best_metric",
-}
-NOT_SWEPT |= {"max_minutes", "patience", "patience_delay"}
-NOT_SWEPT |= {"precision", "processes", "sync_batch_norm", "accumulation_steps"}
+SWEPT = names_affecting(TrainOptions, Affects.WEIGHTS)
 TYPES = {field.name: get_type_hints(TrainOptions)[field.name] for field in fields(TrainOptions)}
 RECIPE_FIELDS = {field.name for field in fields(Recipe)}
 RANGE_KEYS = {"low", "high", "log", "step"}
@@ -134,7 +121,7 @@ def check_name(name: str, options: TrainOptions) -> None:
     if name not in TYPES:
         close = difflib.get_close_matches(name, TYPES, 1)
         raise ValueError(f"{name} is no option of train" + (f"; did you mean {close[0]}?" if close else ""))
-    if name in NOT_SWEPT:
+    if name not in SWEPT:
         raise ValueError(f"{name} must be the same in every trial; give it as an option of the sweep")
     given, default = getattr(options, name), TrainOptions.__dataclass_fields__[name].default
     if given != default:

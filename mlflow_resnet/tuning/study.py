@@ -6,7 +6,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterable
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 import optuna
@@ -17,16 +17,15 @@ from mlflow_resnet.errors import SweepError, listed
 from mlflow_resnet.io.process import is_own_process
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.text.credentials import all_without_credentials
-from mlflow_resnet.options import SweepOptions, TrainOptions
-from mlflow_resnet.tuning.search_space import INDIFFERENT, Space
+from mlflow_resnet.options.base import Affects, names_affecting
+from mlflow_resnet.options.metric_names import LOWER_IS_BETTER
+from mlflow_resnet.options.sweep import SweepOptions
+from mlflow_resnet.options.train import TrainOptions
+from mlflow_resnet.tuning.search_space import Space
 
 HEARTBEAT_SECONDS = 10
 GRACE_SECONDS = 30  # without a heartbeat, after which a trial counts as abandoned, as after kill -9
-CHANGEABLE = INDIFFERENT | {
-    "train_dir",
-    "val_dir",
-    "test_dir",
-}  # from one call to the next; images are known by their digest
+KNOWN_BY = names_affecting(TrainOptions, Affects.CONDITIONS, Affects.WEIGHTS)  # images are known by their digest
 
 
 def open_study(options: SweepOptions, space: Space, digests: dict[str, str], probe_epochs: int) -> Study:
@@ -52,7 +51,7 @@ def open_study(options: SweepOptions, space: Space, digests: dict[str, str], pro
                 options.storage, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS
             ),
             study_name=options.study_name or f"{options.architecture}-{digest_of(known_by)}",
-            direction="minimize" if options.best_metric.endswith("loss") else "maximize",
+            direction="minimize" if options.best_metric in LOWER_IS_BETTER else "maximize",
             pruner=median if options.pruning else optuna.pruners.NopPruner(),
             load_if_exists=True,
         )
@@ -84,9 +83,8 @@ def claim(study: Study, known_by: dict[str, Any]) -> None:
 
 def identity(options: SweepOptions, space: Space, digests: dict[str, str]) -> dict[str, Any]:
     """All that the results of trials depend on, ready for JSON."""
-    names = [field.name for field in fields(TrainOptions) if field.name not in CHANGEABLE]
     swept = {name: asdict(values) for name, values in space.items()}
-    known_by = {name: getattr(options, name) for name in names} | digests | {"search_space": swept}
+    known_by = {name: getattr(options, name) for name in KNOWN_BY} | digests | {"search_space": swept}
     return json.loads(json.dumps(all_without_credentials(known_by)))
 
 

@@ -20,7 +20,8 @@ from mlflow_resnet.io.text.credentials import all_without_credentials, without_c
 from mlflow_resnet.io.text.spreadsheets import write_csv
 from mlflow_resnet.model.hardware import is_out_of_memory
 from mlflow_resnet.model.prediction import Predictor
-from mlflow_resnet.options import SweepOptions, TrainOptions
+from mlflow_resnet.options.sweep import SweepOptions
+from mlflow_resnet.options.train import TrainOptions
 from mlflow_resnet.runs.preparation import training_on
 from mlflow_resnet.runs.training import log_beginning
 from mlflow_resnet.tracking import record

@@ -17,9 +17,7 @@ from mlflow_resnet.io.cache_folder import private_cache
 from mlflow_resnet.io.console import say
 from mlflow_resnet.io.parallel import default_threads
 from mlflow_resnet.io.text.characters import in_lines
-from mlflow_resnet.options import (
-    AuditOptions,
-)
+from mlflow_resnet.options.audit import AuditOptions
 from mlflow_resnet.runs.audited import audited
 from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.recorder import recorder_of
@@ -78,6 +76,6 @@ def audited_directory(part: str, uri: str, options: AuditOptions) -> list[Audite
     return audited(part, directory, found)
 
 
-def summarize_audit(result: Audit) -> str:
+def summarize_audit(result: Audit, options: AuditOptions) -> str:
     lines = [str(finding) for finding in result.findings] or ["nothing found"]
     return in_lines([f"{result.images} images", *lines, f"report    audit/report.html in run {result.run_id}"])

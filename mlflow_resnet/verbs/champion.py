@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from mlflow.entities.model_registry import ModelVersion
 
 from mlflow_resnet.io.text.characters import in_lines
+from mlflow_resnet.options.champion import ChampionOptions
 from mlflow_resnet.registry import aliases, evidence, versions
 from mlflow_resnet.registry.evidence import Evidence
 from mlflow_resnet.registry.history import Entry, newest
@@ -31,18 +32,18 @@ class Champion:
     is_guarded: bool
 
 
-def champion(name: str, alias: str = "champion") -> Champion:
+def champion(options: ChampionOptions) -> Champion:
     """The version that has the alias, and why.
 
     Raises:
         InvalidModelError: if there is no such registered model, or no version with the alias.
     """
     check_servers(registry=True)
-    version = versions.resolve(f"models:/{name}@{alias}")
-    model = versions.registered_model(name)
-    last = newest(model.tags, alias)
+    version = versions.resolve(f"models:/{options.name}@{options.alias}")
+    model = versions.registered_model(options.name)
+    last = newest(model.tags, options.alias)
     since = last if last and last.after == int(version.version) else None
-    return Champion(version, alias, since, proof_in(version, since), aliases.has_gate(model, alias))
+    return Champion(version, options.alias, since, proof_in(version, since), aliases.has_gate(model, options.alias))
 
 
 def proof_in(version: ModelVersion, since: Entry | None) -> Evidence | None:
@@ -54,7 +55,7 @@ def proof_in(version: ModelVersion, since: Entry | None) -> Evidence | None:
         return None
 
 
-def summarize_champion(result: Champion) -> str:
+def summarize_champion(result: Champion, options: ChampionOptions) -> str:
     version, since, proof = result.version, result.since, result.evidence
     lines = [f"@{result.alias} of {version.name} is version {version.version}"]
     lines.append(f"since     {since.time}, {since.action} by {since.who}" if since else "since     not known")

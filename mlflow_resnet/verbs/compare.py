@@ -14,7 +14,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from mlflow_resnet.errors import InvalidOptionsError, InvalidTableError, listed
-from mlflow_resnet.evaluation.evaluate import HEADLINE, PREFIXES, name_of
+from mlflow_resnet.evaluation.evaluate import PREFIXES, name_of
 from mlflow_resnet.evaluation.pairing import Pairing, paired
 from mlflow_resnet.evaluation.predictions import IMAGE, TRUTH
 from mlflow_resnet.evaluation.report import PREDICTIONS
@@ -23,6 +23,8 @@ from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.text.characters import in_lines, rows_of
 from mlflow_resnet.mlflow_seams import DATASET_CONTEXT_TAG
 from mlflow_resnet.model.prediction import LABEL
+from mlflow_resnet.options.compare import CompareOptions
+from mlflow_resnet.options.metric_names import HEADLINE
 from mlflow_resnet.tracking.run import exists
 from mlflow_resnet.tracking.server import check_servers
 
@@ -45,15 +47,13 @@ class RunComparison:
     pairings: list[Pairing]
 
 
-def compare(run_ids: Sequence[str], on: str = "auto") -> RunComparison:
+def compare(options: CompareOptions) -> RunComparison:
     """Compares what runs of `train` or `evaluate` predicted of the same images.
-
-    Args:
-        on: validation, test or evaluation images; auto: test images if all runs have them, else the others in turn.
 
     Raises:
         InvalidOptionsError: if there are not two runs, one is unknown, or they did not predict the same images.
     """
+    run_ids = options.runs
     check_servers(registry=False)
     if len(run_ids) < 2 or len(set(run_ids)) < len(run_ids):
         raise InvalidOptionsError([f"runs are {listed(run_ids)}; give two or more, each once"])
@@ -62,7 +62,7 @@ def compare(run_ids: Sequence[str], on: str = "auto") -> RunComparison:
             [f"run {listed(unknown)} is not on the tracking server; `mlflow runs list` shows ids"]
         )
     runs = [MlflowClient().get_run(each) for each in run_ids]
-    context = common_context(runs) if on == "auto" else on
+    context = common_context(runs) if options.on == "auto" else options.on
     check_same_images(runs, context)
     tables = [predictions_of(run, context) for run in runs]
     try:
@@ -136,7 +136,7 @@ def shown_metrics(run: Run, context: str) -> dict[str, float]:
     return {name: run.data.metrics[logged] for name, logged in names.items() if logged in run.data.metrics}
 
 
-def summarize_compare(result: RunComparison) -> str:
+def summarize_compare(result: RunComparison, options: CompareOptions) -> str:
     columns = result.table.drop(columns="run")
     lines = [
         f"{result.images} {result.context} images",

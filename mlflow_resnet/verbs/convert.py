@@ -11,9 +11,7 @@ from mlflow_resnet.images.conversion.convert import convert as convert_images
 from mlflow_resnet.io.destinations import destination
 from mlflow_resnet.io.own_folders import LEFT_OUT_NAME
 from mlflow_resnet.io.text.characters import in_lines
-from mlflow_resnet.options import (
-    ConvertOptions,
-)
+from mlflow_resnet.options.convert import ConvertOptions
 from mlflow_resnet.tracking.run import attached_run_ends_with
 from mlflow_resnet.verbs.frame import list_left_out
 
@@ -46,11 +44,11 @@ def convert(options: ConvertOptions) -> Converted:
         )
 
 
-def summarize_convert(result: Converted, output_dir: str) -> str:
+def summarize_convert(result: Converted, options: ConvertOptions) -> str:
     classes = f" of {len(result.classes)} classes" if result.classes else ", without class folders"
     earlier = result.images - result.added
     by_whom = f", {earlier} by an earlier call" if earlier else ""
     parts = f"{len(result.parts)} parts in " if result.parts else ""
-    lines = [f"{result.images} images{classes} in {parts}{output_dir}{by_whom}"]
+    lines = [f"{result.images} images{classes} in {parts}{options.output_dir}{by_whom}"]
     lines += filter(None, (str(result.ignored), *result.notes, result.advice))
     return in_lines([*lines, *list_left_out(result.unreadable, f"; {LEFT_OUT_NAME} in that folder has them all")])

@@ -7,12 +7,16 @@ from pathlib import Path
 
 from mlflow_resnet.errors import presentable
 from mlflow_resnet.images.digits import write_digits
-from mlflow_resnet.images.splitting.split import split
+from mlflow_resnet.images.splitting.split import split_directory
 from mlflow_resnet.io.atomic import new_directory
 from mlflow_resnet.io.text.characters import in_lines, rows_of
-from mlflow_resnet.options import DemoOptions, ScoreOptions, TrainOptions
-from mlflow_resnet.runs.training import TrainResult, summarize_train
+from mlflow_resnet.options.demo import DemoOptions
+from mlflow_resnet.options.score import ScoreOptions
+from mlflow_resnet.options.split import SplitOptions
+from mlflow_resnet.options.train import TrainOptions
+from mlflow_resnet.runs.training import TrainResult
 from mlflow_resnet.scoring.to_file.batch import ScoredFile
+from mlflow_resnet.verbs.frame import describe_training
 from mlflow_resnet.verbs.score import score
 from mlflow_resnet.verbs.train import train
 
@@ -45,7 +49,17 @@ def write_images(folder: Path, random_seed: int) -> None:
     with new_directory(folder, overwrite=(folder / MARKER).exists()) as new:
         (new / MARKER).touch()
         write_digits(new / "images")
-        split(new / "images", new / "train", new / "val", fraction=TRAIN_FRACTION, seed=random_seed)
+        images, train_dir, val_dir = (str(new / part) for part in ("images", "train", "val"))
+        split_directory(
+            SplitOptions(
+                image_dir=images,
+                train_dir=train_dir,
+                val_dir=val_dir,
+                fraction=TRAIN_FRACTION,
+                random_seed=random_seed,
+                duplicates="ignore",
+            )
+        )
 
 
 def train_options(options: DemoOptions) -> TrainOptions:
@@ -77,7 +91,7 @@ def summarize_demo(result: DemoResult, options: DemoOptions) -> str:
     picture = sorted((folder / "val").rglob("*.png"))[0]
     rows = in_lines(rows_of(result.scored.head.iloc[:, :4]))
     return f"""
-{summarize_train(result.trained, options)}
+{describe_training(result.trained, options.registered_model_name)}
 scored    {result.scored.rows} held-out images in {presentable(result.scored.path)}, which begins (first columns)
 
 {rows}

@@ -9,9 +9,7 @@ from mlflow_resnet.evaluation.evaluate import evaluate as evaluate_images
 from mlflow_resnet.evaluation.intervals import format_interval
 from mlflow_resnet.images.sources import check_directories
 from mlflow_resnet.io.text.characters import in_lines, rows_of
-from mlflow_resnet.options import (
-    EvaluateOptions,
-)
+from mlflow_resnet.options.evaluate import EvaluateOptions
 from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.data import scanned_dataset
 from mlflow_resnet.tracking.recorder import recorder_of
@@ -44,7 +42,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
 SHOWN_DETAILS = ("ranking/auc_ovr", "calibration/ece", "calibration/brier", "abstention/aurc")
 
 
-def summarize_evaluate(result: Evaluation) -> str:
+def summarize_evaluate(result: Evaluation, options: EvaluateOptions) -> str:
     names = {"top1_accuracy": "overall accuracy (top1_accuracy)"}
     numbers = [
         f"{names.get(name, name):34}{value:.4f}{format_interval(result.intervals.get(name, ()))}"

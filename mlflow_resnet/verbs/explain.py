@@ -25,7 +25,7 @@ from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.io.text.places import result_place
 from mlflow_resnet.io.text.spreadsheets import write_csv
 from mlflow_resnet.model.prediction import Prediction
-from mlflow_resnet.options import ExplainOptions
+from mlflow_resnet.options.explain import ExplainOptions
 from mlflow_resnet.scoring.frame import ERROR, IMAGE, LABEL
 from mlflow_resnet.tracking.run import attached_run_ends_with
 from mlflow_resnet.verbs.frame import check_servers_of, load_predictor
@@ -96,7 +96,7 @@ def staying_inside(source: ImageSource) -> ImageSource:
     return failing_source(source.name, f"refused: its name {problem}", source.place) if problem else source
 
 
-def summarize_explain(result: Explained) -> str:
+def summarize_explain(result: Explained, options: ExplainOptions) -> str:
     lines = [f"{result.images} images in {result.index}, each that could be read with a heat map beside it"]
     if result.unreadable:
         lines.append(f"{result.unreadable} of them could not be read; the column `error` says why")

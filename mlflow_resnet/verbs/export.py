@@ -22,14 +22,14 @@ from mlflow_resnet.io.parallel import default_threads, map_ordered
 from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.io.text.places import result_place
 from mlflow_resnet.model.backends.exported import write_export
-from mlflow_resnet.model.backends.forwards import FORMATS, forward_of_files
+from mlflow_resnet.model.backends.forwards import ENGINES, forward_of_files
 from mlflow_resnet.model.backends.quantized import quantize
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.precision import LARGEST_ACCURACY_LOSS
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.preprocessing import Preprocessing
 from mlflow_resnet.model.storage import digest_of, write_description
-from mlflow_resnet.options import ExportOptions
+from mlflow_resnet.options.export import ExportOptions
 from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.data import scanned_dataset
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
@@ -100,7 +100,7 @@ def export(options: ExportOptions) -> Exported:
 
 def write_model(classifier: ImageClassifier, options: ExportOptions, folder: Path) -> None:
     """Converts, quantizes if that is wanted, and writes."""
-    engine = FORMATS[options.format]
+    engine = ENGINES[options.format]
     say(f"converting to {options.format}")
     model = engine.convert(classifier, options.precision)
     if options.precision == "int8":
@@ -179,7 +179,7 @@ def registered(
     return f"models:/{options.registered_model_name}/{info.registered_model_version}"
 
 
-def summarize_export(result: Exported) -> str:
+def summarize_export(result: Exported, options: ExportOptions) -> str:
     parity = result.parity
     lines = [f"{parity.images} images compared with torch in fp32"]
     lines.append(f"same label for {parity.label_agreement:.4f}")

@@ -14,7 +14,7 @@ from mlflow_resnet.evaluation.figures import learning_rate_figure
 from mlflow_resnet.io.console import say
 from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.model.network import pick_device
-from mlflow_resnet.options import FindLrOptions
+from mlflow_resnet.options.find_lr import FindLrOptions
 from mlflow_resnet.runs.preparation import check, prepared
 from mlflow_resnet.runs.training import all_params, log_beginning
 from mlflow_resnet.tracking.recorder import recorder_of
@@ -80,7 +80,7 @@ def log_test(points: Sequence[RatePoint], suggestion: Suggestion) -> None:
     )
 
 
-def summarize_find_lr(result: LearningRateTest) -> str:
+def summarize_find_lr(result: LearningRateTest, options: FindLrOptions) -> str:
     suggestion, last = result.suggestion, result.points[-1]
     lines = [f"suggested learning rate {suggestion.tenth_of_minimum:.2g}, a tenth of that with the lowest loss"]
     lines.append(f"the loss falls fastest at {suggestion.steepest:.2g}")

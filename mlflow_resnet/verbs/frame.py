@@ -7,17 +7,18 @@ from itertools import islice
 
 from mlflow_resnet import flavor
 from mlflow_resnet.errors import LISTED
+from mlflow_resnet.evaluation.intervals import format_interval
+from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.model.hardware import keep_freed_memory
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.weights import MODEL_SCHEMES
-from mlflow_resnet.options import (
-    EvaluateOptions,
-    ExplainOptions,
-    PromoteOptions,
-    ScoreOptions,
-    ShadowOptions,
-)
 from mlflow_resnet.options.base import AUTO
+from mlflow_resnet.options.evaluate import EvaluateOptions
+from mlflow_resnet.options.explain import ExplainOptions
+from mlflow_resnet.options.promote import PromoteOptions
+from mlflow_resnet.options.score import ScoreOptions
+from mlflow_resnet.options.shadow import ShadowOptions
+from mlflow_resnet.runs.training import TrainResult
 from mlflow_resnet.tracking.server import check_servers
 
 
@@ -51,3 +52,20 @@ def describe_gate(by_gate: bool) -> str:
     if by_gate:
         return "guarded   by the gate of the server"
     return "guarded   by nobody: this server has no gate, so anybody may move the alias; see docs/gate.md"
+
+
+def describe_training(result: TrainResult, registered_model_name: str) -> str:
+    """Return what a training came to, in lines."""
+    top1, best = result.metrics["val_top1_accuracy"], result.best_epoch
+    interval = format_interval(result.metrics.get(f"interval/val_top1_accuracy_{end}") for end in ("low", "high"))
+    lines = [f"validation top-1 accuracy {top1:.4f}{interval} (epoch {best}, which the validation images chose)"]
+    if (test := result.metrics.get("test_top1_accuracy")) is not None:
+        interval = format_interval(result.metrics[f"interval/test_top1_accuracy_{end}"] for end in ("low", "high"))
+        lines.append(f"test top-1 accuracy {test:.4f}{interval}")
+    lines.append(f"model     {result.model_uri}")
+    if result.run_id:
+        lines.append(f"run       {result.run_id}")
+    if result.version:
+        alias = f", alias {result.alias}" if result.alias else ""
+        lines.append(f"registry  models:/{registered_model_name}/{result.version}{alias}")
+    return in_lines(lines)

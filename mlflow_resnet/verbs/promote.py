@@ -15,7 +15,7 @@ from mlflow_resnet.evaluation.evaluate import evaluate as evaluate_images
 from mlflow_resnet.evaluation.pairing import hits_paired
 from mlflow_resnet.images.sources import check_directories
 from mlflow_resnet.io.text.characters import in_lines
-from mlflow_resnet.options import PromoteOptions
+from mlflow_resnet.options.promote import PromoteOptions
 from mlflow_resnet.registry import aliases, evidence, promotion, versions
 from mlflow_resnet.registry.evidence import Evidence, MeasuredChampion
 from mlflow_resnet.tracking.data import scanned_dataset

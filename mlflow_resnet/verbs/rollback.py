@@ -8,7 +8,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from mlflow_resnet.errors import InvalidModelError, PromotionRefusedError, presentable
 from mlflow_resnet.model.stored import MODEL_SHA256
-from mlflow_resnet.options import RollbackOptions
+from mlflow_resnet.options.rollback import RollbackOptions
 from mlflow_resnet.registry import aliases, versions
 from mlflow_resnet.registry.history import ROLLBACK, Move, champions, entries, shown
 from mlflow_resnet.tracking.run import attached_run_ends_with
@@ -58,6 +58,6 @@ def ready(name: str, version: int, alias: str) -> ModelVersion:
     return found
 
 
-def summarize_rollback(result: Move) -> str:
+def summarize_rollback(result: Move, options: RollbackOptions) -> str:
     now = f"models:/{result.name}/{result.after}"
     return presentable(f"@{result.alias} now points to {now} again, no more to version {result.before}")

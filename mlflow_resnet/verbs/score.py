@@ -12,9 +12,7 @@ from mlflow_resnet.io.console import say
 from mlflow_resnet.io.destinations import resumable_destination
 from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.model.prediction import Predictor
-from mlflow_resnet.options import (
-    ScoreOptions,
-)
+from mlflow_resnet.options.score import ScoreOptions
 from mlflow_resnet.scoring.to_file.batch import ScoredFile, add_nothing, check_suffix, join, score_to_parts
 from mlflow_resnet.scoring.to_file.parts import Parts
 from mlflow_resnet.scoring.to_file.progress import shown
@@ -87,7 +85,7 @@ def what_decides_rows(options: ScoreOptions, predictor: Predictor) -> dict[str, 
 SHOWN_REASONS = 5
 
 
-def summarize_score(result: ScoredFile) -> str:
+def summarize_score(result: ScoredFile, options: ScoreOptions) -> str:
     lines = [f"{result.rows} images scored to {result.path}"]
     if result.unreadable:
         lines.append(f"{result.unreadable} of them could not be read; the column `error` says why")

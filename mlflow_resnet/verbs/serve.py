@@ -20,7 +20,7 @@ from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.io.console import say
 from mlflow_resnet.io.parallel import default_threads
 from mlflow_resnet.io.process import claim_process
-from mlflow_resnet.options import ServeOptions
+from mlflow_resnet.options.serve import ServeOptions
 from mlflow_resnet.registry.versions import resolve, uri_of
 from mlflow_resnet.serving.connections import Connection, backlog
 from mlflow_resnet.tracking.server import check_servers

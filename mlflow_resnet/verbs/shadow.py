@@ -21,7 +21,7 @@ from mlflow_resnet.images.rules import Ignored
 from mlflow_resnet.images.sources import ImageSource, check_directories, directory_sources
 from mlflow_resnet.io.text.characters import in_lines, rows_of
 from mlflow_resnet.model.prediction import Prediction, Predictor
-from mlflow_resnet.options import ShadowOptions
+from mlflow_resnet.options.shadow import ShadowOptions
 from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.recorder import recorder_of
 from mlflow_resnet.tracking.run import attached_run_ends_with, recorded_run
@@ -196,7 +196,7 @@ def metrics_of(result: Shadowed) -> dict[str, float]:
     }
 
 
-def summarize_shadow(result: Shadowed) -> str:
+def summarize_shadow(result: Shadowed, options: ShadowOptions) -> str:
     """How far the two agree, and the answers that both were surest of."""
     lines = [
         f"agreement {result.agreement:.4f} on {result.images} images, {len(result.table)} get another label",

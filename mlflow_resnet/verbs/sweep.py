@@ -17,9 +17,10 @@ from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.io.text.credentials import all_without_credentials
 from mlflow_resnet.mlflow_seams import NOTE_TAG
 from mlflow_resnet.model.network import pick_device
-from mlflow_resnet.options import SweepOptions, TrainOptions
+from mlflow_resnet.options.sweep import SweepOptions
+from mlflow_resnet.options.train import TrainOptions
 from mlflow_resnet.runs.preparation import check, scanned_test_data, training_on
-from mlflow_resnet.runs.training import TrainResult, summarize_train, trained_at_once
+from mlflow_resnet.runs.training import TrainResult, trained_at_once
 from mlflow_resnet.tracking.card import sweep_card
 from mlflow_resnet.tracking.data import scanned_training_data
 from mlflow_resnet.tracking.run import attached_run_ends_with, child_run, recorded_run
@@ -27,6 +28,7 @@ from mlflow_resnet.training.budget import Budget
 from mlflow_resnet.training.recipe import decide
 from mlflow_resnet.training.setup import check_batch_size
 from mlflow_resnet.tuning.search_space import Space, check_corners, default_space, own_values, read_space
+from mlflow_resnet.verbs.frame import describe_training
 
 try:
     from optuna.trial import FrozenTrial
@@ -161,4 +163,6 @@ def summarize_sweep(result: SweepResult, options: SweepOptions) -> str:
     lines = [f"best {options.best_metric} {result.best_value:.4f} in trial {result.best_trial} of {result.trials}"]
     lines += [f"  --{name.replace('_', '-')} {value}" for name, value in result.best_values.items()]
     lines.append(f"sweep     {result.run_id}, study {result.study_name}")
-    return "\n".join([in_lines(lines)] + ([summarize_train(result.trained, options)] if result.trained else []))
+    if result.trained:
+        return f"{in_lines(lines)}\n{describe_training(result.trained, options.registered_model_name)}"
+    return in_lines(lines)

@@ -10,9 +10,7 @@ from typing import Any
 
 from mlflow_resnet import flavor
 from mlflow_resnet.io.console import is_first, say
-from mlflow_resnet.options import (
-    TrainOptions,
-)
+from mlflow_resnet.options.train import TrainOptions
 from mlflow_resnet.runs.folder import TrainingFolder, full_identity_of, saving_of, training_folder
 from mlflow_resnet.runs.launch import in_processes
 from mlflow_resnet.runs.preparation import Training, agreed, check, prepared
@@ -20,6 +18,7 @@ from mlflow_resnet.runs.training import TrainResult, all_params, as_saved, train
 from mlflow_resnet.tracking.outages import recorded_by_way_of
 from mlflow_resnet.tracking.run import attached_run_ends_with, recorded_run, run_of_workers
 from mlflow_resnet.training.distributed import processes
+from mlflow_resnet.verbs.frame import describe_training
 
 
 def train(options: TrainOptions) -> TrainResult:
@@ -90,3 +89,7 @@ def follow_training(options: TrainOptions, training: Training) -> dict[str, Any]
     for _ in training.epochs(options):
         pass
     return {}
+
+
+def summarize_train(result: TrainResult, options: TrainOptions) -> str:
+    return describe_training(result, options.registered_model_name)

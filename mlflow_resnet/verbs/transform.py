@@ -34,7 +34,7 @@ from mlflow_resnet.io.reasons import one_line, os_reason
 from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.io.text.places import is_remote
 from mlflow_resnet.model.preprocessing import to_array, to_tensor
-from mlflow_resnet.options import TransformOptions
+from mlflow_resnet.options.transform import TransformOptions
 from mlflow_resnet.tracking.run import attached_run_ends_with
 from mlflow_resnet.training.input.augmentation import Steps, build
 from mlflow_resnet.training.input.randomness import Seeded
@@ -168,6 +168,6 @@ def built(steps: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[v2.Transform 
             yield f"transformation {name} does not take {arguments} ({one_line(error)})"
 
 
-def summarize_transform(result: Transformed, output_dir: str) -> str:
-    first = f"{result.images} images in {output_dir}: {', '.join(result.steps) or 'as they were'}"
+def summarize_transform(result: Transformed, options: TransformOptions) -> str:
+    first = f"{result.images} images in {options.output_dir}: {', '.join(result.steps) or 'as they were'}"
     return in_lines([first, *list_left_out(result.unreadable)])

@@ -11,7 +11,7 @@ from gate_server import Gate
 from helpers import TINY, flags, how_it_ends, run_main
 
 import mlflow_resnet
-from mlflow_resnet.options import PromoteOptions
+from mlflow_resnet.options import HistoryOptions, PromoteOptions
 from mlflow_resnet.verbs.promote import promote
 
 
@@ -43,7 +43,7 @@ def test_the_server_writes_the_history_of_a_promotion_and_of_its_rollback(gate, 
     assert gate.champion(name) == 2
     assert run_main("rollback", "--name", name).returncode == 0
     assert gate.champion(name) == 1
-    moves = mlflow_resnet.history(name)
+    moves = mlflow_resnet.history(HistoryOptions(name=name))
     assert [(each.action, each.before, each.after) for each in moves] == [
         ("promote", None, 1),
         ("promote", 1, 2),
@@ -81,7 +81,7 @@ def test_models_without_rules_keep_their_history_as_on_any_server(gate, models, 
     promote(options(name, 1, images))
     promote(options(name, 2, images, max_drop=1.0))
     assert run_main("rollback", "--name", name).returncode == 0
-    assert [each.policy for each in mlflow_resnet.history(name)] == [None] * 3
+    assert [each.policy for each in mlflow_resnet.history(HistoryOptions(name=name))] == [None] * 3
     assert "this server has no gate" in run_main("champion", "--name", name).stdout
 
 
@@ -96,9 +96,10 @@ def test_a_challenger_is_promoted_though_the_champion_of_the_model_is_guarded(ga
     assert gate.champion(name, "challenger") == 1
     assert version.tags["mlflow_resnet.promotion.result"] == "promoted"
     assert [key for key in model.tags if "claim" in key] == []
-    assert [(each.action, each.after, each.policy) for each in mlflow_resnet.history(name, "challenger")] == [
-        ("promote", 1, None)
-    ]
+    assert [
+        (each.action, each.after, each.policy)
+        for each in mlflow_resnet.history(HistoryOptions(name=name, alias="challenger"))
+    ] == [("promote", 1, None)]
     assert run_main("promote", "--model-uri", uri, "--image-dir", images / "val").returncode == 3
     assert gate.champion(name) is None
 

@@ -174,11 +174,11 @@ def test_the_metrics_that_rules_may_name_are_those_that_are_measured():
     import numpy as np
 
     from mlflow_resnet.evaluation.metrics import average_metrics, headline_metrics
-    from mlflow_resnet.evaluation.names import FRACTIONS, MEASURED
+    from mlflow_resnet.options.metric_names import EVALUATION_METRICS, FRACTIONS
 
     targets, probabilities = np.arange(6), np.full((6, 6), 1 / 6)
     found = headline_metrics(targets, probabilities) | average_metrics(targets, probabilities)
-    assert set(found) == MEASURED
+    assert set(found) == set(EVALUATION_METRICS)
     assert all(0 <= found[name] <= 1 for name in FRACTIONS)
 
 

@@ -19,7 +19,14 @@ from mlflow_resnet.images.directories import LabeledDirectory, list_labeled
 from mlflow_resnet.images.look_alikes import RADIUS, look_alike_pairs
 from mlflow_resnet.images.splitting.grouped import split_groups
 from mlflow_resnet.images.splitting.groups import groups_of
-from mlflow_resnet.images.splitting.split import split, split_labeled
+from mlflow_resnet.images.splitting.split import split_directory, split_labeled
+from mlflow_resnet.options import SplitOptions
+
+
+def split(image_dir, train_dir, val_dir, test_dir="", **given):
+    places = {"image_dir": image_dir, "train_dir": train_dir, "val_dir": val_dir, "test_dir": test_dir}
+    options = {"duplicates": "ignore"} | {name: str(place) for name, place in places.items()} | given
+    return split_directory(SplitOptions(**options))
 
 
 def smooth(seed: int, width: int = 64, height: int = 64) -> Image.Image:
@@ -173,7 +180,7 @@ def test_training_does_not_validate_on_copies_of_what_it_trains_on(scans: Path) 
     ("options", "problem"),
     [
         ({"fraction": 0.9, "test_fraction": 0.2}, "fraction 0.9 and test_fraction 0.2 leave nothing"),
-        ({"test_fraction": 0.0}, "test_fraction 0 is not between 0 and 1"),
+        ({"test_fraction": 0.0}, "test_dir is given, but neither test_fraction nor test_count"),
         ({"test_count": 10_000}, "asked for|parts of"),
     ],
 )

@@ -12,12 +12,19 @@ from hypothesis import strategies as st
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError, NotLabeledDatasetError, OutputError
 from mlflow_resnet.images.directories import list_labeled
-from mlflow_resnet.images.splitting.split import split, split_labeled
+from mlflow_resnet.images.splitting.split import split_directory, split_labeled
 from mlflow_resnet.images.splitting.stratified import split_indices
+from mlflow_resnet.options import SplitOptions
 
 LABELS = ["a"] * 50 + ["b"] * 30 + ["c"] * 20
 
 FIRST_OF_SEED_7 = [6, 8, 21, 33, 34, 56, 70, 78, 82, 88]
+
+
+def split(image_dir, train_dir, val_dir, test_dir="", **given):
+    places = {"image_dir": image_dir, "train_dir": train_dir, "val_dir": val_dir, "test_dir": test_dir}
+    options = {"duplicates": "ignore"} | {name: str(place) for name, place in places.items()} | given
+    return split_directory(SplitOptions(**options))
 
 
 def by_class(indices: list[int], labels: list[str] = LABELS) -> dict[str, int]:
@@ -93,7 +100,7 @@ def test_copies_into_two_directories_with_all_class_folders(pets: Path, tmp_path
     (pets / "eel").mkdir()
     (pets / "cat" / "sub").mkdir()
     (pets / "cat" / "0.png").rename(pets / "cat" / "sub" / "0.png")
-    train, val = split(pets, tmp_path / "out" / "train", tmp_path / "out" / "val", fraction=0.8, seed=3)
+    train, val = split(pets, tmp_path / "out" / "train", tmp_path / "out" / "val", fraction=0.8, random_seed=3)
     for part in (train, val):
         listed = list_labeled(part.source)
         assert (listed.classes, listed.names, listed.labels) == (part.classes, part.names, part.labels)
@@ -124,9 +131,9 @@ def test_counts_take_the_place_of_the_fraction(
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"fraction": 1.0}, "fraction 1 is not between 0 and 1"),
-        ({"fraction": 0.0}, "fraction 0 is not between 0 and 1"),
-        ({"fraction": float("nan")}, "fraction nan is not between"),
+        ({"fraction": 1.0}, "fraction is 1.0; it must be below 1"),
+        ({"fraction": 0.0}, "fraction is 0.0; it must be above 0"),
+        ({"fraction": float("nan")}, "fraction is nan; it must be above 0"),
         ({"fraction": 0.99}, "parts of 14 and 1 images cannot both hold all 2 classes"),
         ({"train_count": 14, "val_count": 2}, "14 . 2 images were asked for, but there are 15"),
         ({"train_count": 16}, "parts of 16 and -1|asked for"),

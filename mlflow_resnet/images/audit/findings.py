@@ -10,23 +10,8 @@ from mlflow_resnet.errors import listed, printable
 from mlflow_resnet.images.audit.facts import ImageFacts
 from mlflow_resnet.images.look_alikes import look_alike_pairs
 from mlflow_resnet.images.splitting.connected import connected
+from mlflow_resnet.options.audit import FINDINGS
 
-# Kind -> what the pictures are. The order is that of the report.
-KINDS = {
-    "unreadable": "cannot be read",
-    "leak": "are in training and in validation",
-    "conflict": "are under several labels",
-    "near_leak": "look like one in the other part",
-    "duplicate": "are there several times",
-    "near_duplicate": "look like another one",
-    "tiny_class": "are in a class of fewer than 10",
-    "imbalance": "are in a class with less than a tenth of the images of the largest",
-    "blank": "show nothing",
-    "dark": "are nearly black",
-    "bright": "are nearly white",
-    "blurry": "have no sharp edge",
-    "odd_aspect": "are more than three times as long as wide",
-}
 TRAIN, VAL, TEST = "train", "val", "test"
 TINY_CLASS = 10  # images
 IMBALANCE = 10  # times
@@ -72,15 +57,15 @@ class Finding:
         else:
             reason = self.kind == "unreadable"
             names = [" = ".join(f"{i} ({i.facts.problem})" if reason else str(i) for i in g) for g in self.groups]
-        return f"{self.kind}: {self.images} images {KINDS[self.kind]}: {listed(names, SHOWN)}"
+        return f"{self.kind}: {self.images} images {FINDINGS[self.kind]}: {listed(names, SHOWN)}"
 
 
 def findings(images: Sequence[AuditedImage]) -> list[Finding]:
-    """All findings of all kinds, in the order of KINDS."""
+    """All findings of all kinds, in the order of FINDINGS."""
     groups: dict[str, list[Group]] = defaultdict(list)
     for kind, group in found_in(images):
         groups[kind].append(group)
-    return [Finding(kind, tuple(groups[kind])) for kind in KINDS if groups[kind]]
+    return [Finding(kind, tuple(groups[kind])) for kind in FINDINGS if groups[kind]]
 
 
 def found_in(images: Sequence[AuditedImage]) -> Iterator[tuple[str, Group]]:

@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlflow_resnet.errors import InvalidImageError, encodable
-from mlflow_resnet.images.audit.findings import KINDS, AuditedImage, Finding
+from mlflow_resnet.images.audit.findings import AuditedImage, Finding
 from mlflow_resnet.images.decoding.decode import decode, read_bytes
 from mlflow_resnet.io.text.templates import render_template
+from mlflow_resnet.options.audit import FINDINGS
 
 THUMBNAIL_EDGE = 112  # pixels
 GROUPS_SHOWN, IMAGES_SHOWN = 12, 6  # of each finding, of each group
@@ -53,7 +54,7 @@ def render_page(images: Sequence[AuditedImage], found: Sequence[Finding]) -> str
         "images/audit/report.html.jinja",
         images=images,
         found=found,
-        kinds=KINDS,
+        kinds=FINDINGS,
         classes=sorted(classes.items()),
         groups_shown=GROUPS_SHOWN,
         images_shown=IMAGES_SHOWN,

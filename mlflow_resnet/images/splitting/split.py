@@ -30,50 +30,29 @@ from mlflow_resnet.io.destinations import destinations
 from mlflow_resnet.io.names import path_below
 from mlflow_resnet.io.parallel import default_threads
 from mlflow_resnet.io.reasons import os_reason
+from mlflow_resnet.options.split import SplitOptions
 
 
-def split(
-    image_dir: str | os.PathLike[str],
-    train_dir: str | os.PathLike[str],
-    val_dir: str | os.PathLike[str],
-    test_dir: str | os.PathLike[str] = "",
-    *,
-    fraction: float = 0.9,
-    test_fraction: float = 0.0,
-    train_count: int = 0,
-    val_count: int = 0,
-    test_count: int = 0,
-    seed: int = 1,
-    group_regex: str = "",
-    group_table: str = "",
-    group_column: str = "",
-    duplicates: str = "ignore",
-    threads: int = 0,
-    follow_links: bool = False,
-) -> list[LabeledDirectory]:
-    """Copies a labeled directory, local or in S3, into two new ones, or three. Names stay, and all class folders.
-
-    Args:
-        fraction, test_fraction: of all images; what is left is for validation.
-        train_count, val_count, test_count: where not 0, instead of the fractions.
-        group_regex, group_table, group_column, duplicates: which images stay together, see `groups_of`.
+def split_directory(options: SplitOptions) -> list[LabeledDirectory]:
+    """Copy a labeled directory, local or in S3, into two new ones, or three. Names stay, and all class folders.
 
     Raises InvalidDatasetError, InvalidOptionsError or OutputError; a copy that fails leaves no output behind.
     """
-    outputs = [os.fspath(output) for output in (train_dir, val_dir, test_dir) if output]
-    check_apart(os.fspath(image_dir), outputs)
-    sizes = Sizes(fraction, test_fraction if test_dir else 0, train_count, val_count, test_count if test_dir else 0)
+    outputs = [output for output in (options.train_dir, options.val_dir, options.test_dir) if output]
+    check_apart(options.image_dir, outputs)
+    sizes = Sizes(options.fraction, options.test_fraction, options.train_count, options.val_count, options.test_count)
     with destinations(*outputs) as places, ExitStack() as stack:
-        directory = labeled_directory(os.fspath(image_dir), follow_links=follow_links)
+        directory = labeled_directory(options.image_dir, follow_links=options.follow_links)
         groups = groups_of(
             directory,
-            group_regex=group_regex,
-            group_table=group_table,
-            group_column=group_column,
-            duplicates=duplicates,
-            threads=threads or default_threads(),
+            group_regex=options.group_regex,
+            group_table=options.group_table,
+            group_column=options.group_column,
+            duplicates=options.duplicates,
+            threads=options.num_workers or default_threads(),
         )
-        parts = [directory.subset(indices) for indices in drawn(directory, groups, sizes, len(outputs), seed)]
+        drawn_parts = drawn(directory, groups, sizes, len(outputs), options.random_seed)
+        parts = [directory.subset(indices) for indices in drawn_parts]
         for part, place in zip(parts, places, strict=True):
             copy(part, stack.enter_context(new_directory(place)))
     return [moved(part, output) for part, output in zip(parts, outputs, strict=True)]

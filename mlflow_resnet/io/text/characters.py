@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 OBEYED = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode categories: control, format (bidi and others), surrogates, line ends
 JOINERS = "\u200c\u200d"  # of category Cf, but words of many languages and emojis are written with them
+LISTED = 20  # how many names a message lists before it says "and N more"
 
 
 def presentable(text: object) -> str:
@@ -33,6 +34,13 @@ def printable(text: str | os.PathLike[str]) -> str:
 def in_lines(parts: Iterable[str]) -> str:
     """Each part on a line of its own, whatever it is made of."""
     return "\n".join(map(presentable, parts))
+
+
+def listed(names: Iterable[object], limit: int = LISTED) -> str:
+    """`names` joined with commas, cut after `limit` of them."""
+    texts = [str(name) for name in names]
+    more = f", and {len(texts) - limit} more" if len(texts) > limit else ""
+    return ", ".join(texts[:limit]) + more
 
 
 def rows_of(table: pd.DataFrame) -> list[str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 
 import torch
 
 from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError, listed
-from mlflow_resnet.model.backends import onnx, openvino, packages, torch_export
+from mlflow_resnet.model.backends import packages
 from mlflow_resnet.model.backends.exported import Export, read_export, verified_files
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import pick_device
@@ -17,11 +18,10 @@ from mlflow_resnet.model.precision import scoring_precision
 from mlflow_resnet.model.prepared import Forward
 from mlflow_resnet.model.storage import digest_of
 from mlflow_resnet.options.base import AUTO
-from mlflow_resnet.options.export import EXPORTED_PRECISIONS
+from mlflow_resnet.options.formats import BACKENDS, FORMATS
 
 TORCH = "torch"
-FORMATS: dict[str, ModuleType] = {"onnx": onnx, "openvino": openvino, "torch_export": torch_export}
-BACKENDS = {TORCH: ("fp32", "bf16")} | {name: EXPORTED_PRECISIONS[name] for name in ("onnx", "openvino")}
+ENGINES: dict[str, ModuleType] = {name: import_module(f"mlflow_resnet.model.backends.{name}") for name in FORMATS}
 
 
 def prepared_forward(
@@ -48,7 +48,7 @@ def prepared_forward(
     check(backend, precision, device)
     if backend == TORCH:
         return precision, None
-    engine = FORMATS[backend]
+    engine = ENGINES[backend]
     packages.imported(engine.PACKAGES[0])
     if data and (export := exports.get(backend)) and precision in (AUTO, export.precision):
         return export.precision, build_forward(classifier, data / backend, export)
@@ -70,9 +70,9 @@ def build_forward(classifier: ImageClassifier, folder: Path, export: Export) -> 
     Raises:
         InvalidModelError: if they are not what was exported, or not of this classifier.
     """
-    if export.format not in FORMATS or export.classifier_sha256 != digest_of(classifier):
+    if export.format not in ENGINES or export.classifier_sha256 != digest_of(classifier):
         raise InvalidModelError(str(folder), "was exported from another model. Export this one.")
-    engine = FORMATS[export.format]
+    engine = ENGINES[export.format]
     return engine.forward_of(engine.load(verified_files(folder, export)), export.precision)
 
 
@@ -89,7 +89,7 @@ def packages_of(backend: str) -> tuple[str, ...]:
         MissingPackageError: if a package is not installed.
     """
     check_backend(backend)
-    needed = () if backend == TORCH else FORMATS[backend].PACKAGES
+    needed = () if backend == TORCH else ENGINES[backend].PACKAGES
     for package in needed:
         packages.imported(package)
     return needed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from mlflow_resnet.evaluation.names import FRACTIONS, LOWER_IS_BETTER
+from mlflow_resnet.options.metric_names import FRACTIONS, LOWER_IS_BETTER
 from mlflow_resnet.registry.gate.rule import Bounds, NotWorse, Rule
 from mlflow_resnet.registry.patterns import folded
 

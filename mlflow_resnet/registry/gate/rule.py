@@ -12,8 +12,8 @@ from mlflow.exceptions import MlflowException
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, field_validator, model_validator
 
 from mlflow_resnet.errors import listed
-from mlflow_resnet.evaluation.names import LOWER_IS_BETTER, MEASURED
 from mlflow_resnet.mlflow_seams import validate_alias, validate_model_name
+from mlflow_resnet.options.metric_names import EVALUATION_METRICS, LOWER_IS_BETTER
 from mlflow_resnet.registry.aliases import GATE_TAG
 from mlflow_resnet.registry.patterns import fits, folded
 from mlflow_resnet.registry.validation import Number, Record, build_mistake, expect
@@ -53,8 +53,8 @@ def require_alias(text: str) -> str:
 
 
 def require_measured(metric: str) -> str:
-    if metric not in MEASURED:
-        raise build_mistake(f"is not what is measured; expected one of {listed(sorted(MEASURED))}")
+    if metric not in EVALUATION_METRICS:
+        raise build_mistake(f"is not what is measured; expected one of {listed(sorted(EVALUATION_METRICS))}")
     return metric
 
 

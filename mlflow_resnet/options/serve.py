@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlflow_resnet.options.base import DEVICE, Options, option
+from mlflow_resnet.options.base import (
+    DEVICE,
+    Options,
+    option,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions(Options):
-    """Options of `serve`."""
+    """Serve a registered version over HTTP, like mlflow models serve; every answer names the version.
 
-    verb = "serve"
+    MODEL_URI is a version, models:/NAME/3, or an alias, models:/NAME@ALIAS.
+    """
+
+    examples = "mlflow-resnet serve models:/flowers@champion --follow --workers 2"
 
     model_uri: str = option("registered version to serve, such as models:/digits@champion", is_argument=True)
     host: str = option("address to listen at; 0.0.0.0: all of this machine's", "127.0.0.1")

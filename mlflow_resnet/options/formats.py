@@ -1,0 +1,21 @@
+"""What a model can be exported to, and what can predict with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Format:
+    """A form that `export` writes; `model/backends/<name>.py` makes it. Some can also be a model's backend."""
+
+    precisions: tuple[str, ...]
+    is_backend: bool = True
+
+
+FORMATS = {
+    "onnx": Format(("fp32", "int8")),  # ONNX Runtime has no convolutions in bf16 on CPUs
+    "openvino": Format(("fp32", "bf16", "int8")),
+    "torch_export": Format(("fp32", "bf16"), is_backend=False),
+}
+BACKENDS = {"torch": ("fp32", "bf16")} | {name: each.precisions for name, each in FORMATS.items() if each.is_backend}

@@ -1,0 +1,72 @@
+"""The options of `score`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from mlflow_resnet.options.base import (
+    AUTO,
+    BACKEND,
+    BATCH_SIZE,
+    CSV_FORMULAS,
+    DEVICE,
+    FOLLOW_LINKS,
+    HERE_OR_IN_S3,
+    NUM_WORKERS,
+    PRECISIONS,
+    RESOLUTION,
+    SCORING_PRECISION,
+    TTA,
+    TTAS,
+    Options,
+    option,
+    resolution_problems,
+)
+from mlflow_resnet.options.formats import BACKENDS
+
+SHARD = re.compile("[0-9]{1,9}/[0-9]{1,9}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions(Options):
+    """Score every image below a directory, or in a list, to a Parquet, CSV or JSONL file, one row per image."""
+
+    examples = """
+    mlflow-resnet score --model-uri models:/flowers@champion --image-dir new-photos \\
+        --output scored.parquet
+    """
+
+    model_uri: str = option("model to score with, such as models:/digits@champion")
+    image_dir: str = option(
+        "images at any depth below this directory, local or s3://; or a list of them: .txt, or .csv or .parquet with a "
+        "column image or path",
+        place=HERE_OR_IN_S3,
+    )
+    output: str = option("file to write, local or s3://: .parquet, .csv or .jsonl", place=HERE_OR_IN_S3)
+    shard: str = option("score only part i of n, i/n such as 2/8, on each of n machines another; empty: all", "")
+    top_k: int = option("write the k most probable classes instead of all; 0: all", 0, at_least=0)
+    min_confidence: float = option(
+        "give no label to images whose most probable class has less than this probability", 0.0, at_least=0, at_most=1
+    )
+    csv_formulas: str = option(CSV_FORMULAS, "quoted", choices=("quoted", "raw"))
+    tta: str = option(TTA, "", choices=TTAS)
+    resolution: int = option(RESOLUTION, 0)
+    batch_size: int = option(BATCH_SIZE, 32, at_least=1)
+    device: str = option(DEVICE, "auto")
+    backend: str = option(BACKEND, "auto", choices=(AUTO, *BACKENDS))
+    precision: str = option(SCORING_PRECISION, "auto", choices=(*PRECISIONS, "int8"))
+    follow_links: bool = option(FOLLOW_LINKS, False)
+    num_workers: int = option(NUM_WORKERS, 0, at_least=0)
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """Which part of how many."""
+        number, _, parts = (self.shard or "1/1").partition("/")
+        return int(number), int(parts)
+
+    def combinations(self) -> list[str]:
+        problems = resolution_problems(self.resolution)
+        if self.shard and not (SHARD.fullmatch(self.shard) and 1 <= self.part[0] <= self.part[1]):
+            problems.append(f"shard is {self.shard!r}; it must be i/n with i from 1 to n, such as 2/8")
+        return problems
