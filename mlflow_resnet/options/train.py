@@ -169,7 +169,7 @@ class TrainOptions(Options):
     )
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
     processes: int = option("processes that train together on this machine, such as one per GPU", 1, at_least=1)
-    sync_batch_norm: bool = option("batch norms see the batch of all processes", False)
+    sync_batch_norm: bool = option("batch norms see the batch of all processes, which need GPUs for it", False)
     print_frequency: int = option("iterations between progress lines", 10, at_least=1)
 
     # going on after an interruption

@@ -29,6 +29,8 @@ def check(options: TrainOptions, local_processes: int) -> None:
     """Finds what is wrong before any work begins. `local_processes` share this machine."""
     check_directories(options.train_dir, options.val_dir, options.test_dir)
     processes.check_device(options.device, local_processes)
+    if options.sync_batch_norm and options.processes > 1:
+        processes.check_sync_batch_norm(options.device)
     if is_first() and not options.offline:
         check_servers(registry=bool(options.registered_model_name))
 

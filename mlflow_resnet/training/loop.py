@@ -12,6 +12,7 @@ from time import perf_counter
 
 import numpy as np
 import torch
+from torch import nn
 
 from mlflow_resnet.errors import CheckpointError, PredictionsDivergedError, TrainingDivergedError
 from mlflow_resnet.evaluation.evaluate import Evaluation, named
@@ -28,7 +29,6 @@ from mlflow_resnet.training.budget import Budget
 from mlflow_resnet.training.checkpoints import State
 from mlflow_resnet.training.course import NETWORK, Course, EpochResult, Saving, restore_course, restore_trainer
 from mlflow_resnet.training.distributed import processes
-from mlflow_resnet.training.distributed.synchronized import synchronize_batch_norms
 from mlflow_resnet.training.input.labeled_images import LabeledImages, TrainingImages
 from mlflow_resnet.training.progress import Progress
 from mlflow_resnet.training.recipe import Recipe, phases
@@ -189,8 +189,8 @@ def prepare(classifier: ImageClassifier, options: TrainOptions) -> torch.device:
     if device.type == "cuda" and processes.world_size() > 1:
         torch.cuda.set_device(device)  # where torch puts what has no place of its own
     use_tensor_cores()
-    if options.sync_batch_norm:
-        synchronize_batch_norms(classifier.network, device)
+    if options.sync_batch_norm and processes.world_size() > 1:
+        nn.SyncBatchNorm.convert_sync_batchnorm(classifier.network)
     classifier.network.to(device).to(memory_format=torch.channels_last)
     return device
 

@@ -62,6 +62,13 @@ def check_device(device: str, count: int) -> None:
         raise InvalidOptionsError([problem])
 
 
+def check_sync_batch_norm(device: str) -> None:
+    """Raises InvalidOptionsError unless processes train on GPUs, which torch.nn.SyncBatchNorm needs."""
+    if device in ("cpu", "mps") or not torch.cuda.is_available():
+        problem = "sync_batch_norm is on, but the processes have no GPUs, which it needs; leave it out"
+        raise InvalidOptionsError([problem])
+
+
 def local_device(device: str) -> str:
     """`auto` and `cuda` as the GPU that belongs to this process; other devices as they are."""
     if device in ("auto", "cuda") and was_launched() and torch.cuda.is_available():
