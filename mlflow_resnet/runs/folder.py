@@ -24,6 +24,7 @@ from mlflow_resnet.io.owned import follow_links, locked, make_private
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.text.credentials import all_without_credentials
 from mlflow_resnet.io.text.places import is_remote
+from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.options import WITHOUT_EFFECT, TrainOptions
 from mlflow_resnet.runs.mirror import NOTES, Mirror
 from mlflow_resnet.runs.mirror_stores import store_of
@@ -32,6 +33,7 @@ from mlflow_resnet.tracking.delivery import end_run
 from mlflow_resnet.tracking.recorder import Outbox
 from mlflow_resnet.tracking.remains import find_gone, find_unregistered, restore_run
 from mlflow_resnet.tracking.run import chosen_experiment, trying
+from mlflow_resnet.tracking.training_record import TrainingRecord, note_result, read_record
 from mlflow_resnet.training.checkpoints import KEPT, CheckpointFolder
 from mlflow_resnet.training.course import EpochResult, Saving, checkpoint_bytes
 from mlflow_resnet.training.recipe import phases
@@ -245,11 +247,11 @@ class TrainingFolder:
     def is_finished(self) -> bool:
         return "best_epoch" in self.notes
 
-    def finish(self, best: EpochResult) -> None:
+    def finish(self, best: EpochResult, classifier: ImageClassifier) -> None:
         """Notes the result, whose model is in the outbox or delivered, and keeps no checkpoints."""
         self.checkpoints.clear(but=1)  # if the disk is full, this makes room
         try:
-            self.notes.note(best_epoch=best.epoch, metrics=best.metrics)
+            note_result(self.notes, best.epoch, best.metrics, classifier)
         except OutputError as error:
             say(error.message, "the training is complete, but the same command will not know it")
         self.checkpoints.clear()
@@ -269,17 +271,11 @@ class TrainingFolder:
         with trying():
             end_run(self.notes)
 
-    def result(self) -> dict[str, Any]:
-        """What a `TrainResult` has besides the classifier, of a training that may be unfinished or not delivered."""
-        run_id, model_uri, version, alias = self.outbox.delivered()
-        return {
-            "run_id": run_id,
-            "model_uri": str(self.outbox.model_path() or model_uri),
-            "version": version,
-            "alias": alias,
-            "best_epoch": self.notes.get("best_epoch", 0),
-            "metrics": self.notes.get("metrics", {}),
-        }
+    def read_record(self) -> TrainingRecord:
+        """Reads what the training has left, which may be unfinished or not delivered."""
+        record = read_record(self.notes)
+        waiting = self.outbox.model_path()
+        return replace(record, model_uri=str(waiting)) if waiting else record
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:

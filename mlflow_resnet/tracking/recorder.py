@@ -40,13 +40,6 @@ class Recorder:
                 write(Path(folder))
             deliver(piece_of(kind, facts), Path(folder), self.ids)
 
-    def delivered(self) -> tuple[str, str, str, str]:
-        """The run, the URI of the model, its version and its alias, each empty if there is none."""
-        run_id, model_id, version, alias = (
-            self.ids.get(name, "") for name in ("run_id", "model_id", "version", "alias")
-        )
-        return run_id, model_id and f"models:/{model_id}", version, alias
-
 
 def recorder_of(run: Run) -> Recorder:
     """For what is recorded in a run of this process."""

@@ -11,8 +11,9 @@ from mlflow_resnet.images.splitting.split import split
 from mlflow_resnet.io.atomic import new_directory
 from mlflow_resnet.io.text.characters import in_lines, rows_of
 from mlflow_resnet.options import DemoOptions, ScoreOptions, TrainOptions
-from mlflow_resnet.runs.training import TrainResult, summarize_train
+from mlflow_resnet.runs.training import summarize_train
 from mlflow_resnet.scoring.to_file.batch import ScoredFile
+from mlflow_resnet.tracking.training_record import TrainResult
 from mlflow_resnet.verbs.score import score
 from mlflow_resnet.verbs.train import train
 

@@ -193,8 +193,8 @@ def largest(value: int) -> int:
     return int(values)
 
 
-def of_first(value: T) -> T:
-    """The first process's `value`."""
+def of_first(value: T | None) -> T:
+    """Returns the first process's `value` in all of them; that of the others may be None."""
     values: list[Any] = [value]
     if dist.is_initialized():
         dist.broadcast_object_list(values)
