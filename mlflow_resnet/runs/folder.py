@@ -35,8 +35,9 @@ from mlflow_resnet.tracking.remains import find_gone, find_unregistered, restore
 from mlflow_resnet.tracking.run import chosen_experiment, trying
 from mlflow_resnet.tracking.training_record import TrainingRecord, note_result, read_record
 from mlflow_resnet.training.checkpoints import KEPT, CheckpointFolder
-from mlflow_resnet.training.course import EpochResult, Saving, checkpoint_bytes
+from mlflow_resnet.training.course import EpochResult
 from mlflow_resnet.training.recipe import phases
+from mlflow_resnet.training.saving import Saving, checkpoint_bytes
 
 ROOT = "checkpoints"
 OUTBOX = "outbox"

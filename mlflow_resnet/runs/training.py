@@ -29,7 +29,8 @@ from mlflow_resnet.tracking.card import TEMPERATURE, CardFacts, for_version, hea
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
 from mlflow_resnet.tracking.recorder import Recorder, recorder_of
 from mlflow_resnet.tracking.training_record import TrainingRecord, TrainResult, note_result, read_record
-from mlflow_resnet.training.course import EpochResult, Saving
+from mlflow_resnet.training.course import EpochResult
+from mlflow_resnet.training.saving import Saving
 
 
 def log_beginning(options: TrainOptions, training: Training, recorder: Recorder) -> None:
