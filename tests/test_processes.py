@@ -193,7 +193,8 @@ def endless_training(images):
         for line in process.stderr:
             if "epoch 2/1000" in line:
                 break
-        workers = psutil.Process(process.pid).children()
+        (torchrun,) = psutil.Process(process.pid).children()
+        workers = torchrun.children()
         try:
             yield process, sorted(workers, key=lambda worker: worker.environ()["RANK"])
         finally:
