@@ -29,8 +29,8 @@ from mlflow_resnet.options import WITHOUT_EFFECT, TrainOptions
 from mlflow_resnet.runs.mirror import NOTES, Mirror
 from mlflow_resnet.runs.mirror_stores import store_of
 from mlflow_resnet.runs.preparation import Training
-from mlflow_resnet.tracking.delivery import end_run
-from mlflow_resnet.tracking.recorder import Outbox
+from mlflow_resnet.tracking.outbox import Outbox
+from mlflow_resnet.tracking.pieces import EpochPiece, TagsPiece, end_run
 from mlflow_resnet.tracking.remains import find_gone, find_unregistered, restore_run
 from mlflow_resnet.tracking.run import chosen_experiment, trying
 from mlflow_resnet.tracking.training_record import TrainingRecord, note_result, read_record
@@ -187,14 +187,14 @@ class TrainingFolder:
             return
         restore_run(self.notes["run_id"])
         if name and (version := find_unregistered(self.notes, name, alias)):
-            self.outbox.put("version", **version)
+            self.outbox.put(version)
             self.deliver()
 
     def log_changes(self, changed: Mapping[str, str]) -> None:
         """Has the run tell what it goes on with, as its params can only say what it began with."""
         if changed and self.notes.get("begun"):
             tag = f"mlflow_resnet.changed_at_checkpoint_{max(self.checkpoints.numbers())}"
-            self.outbox.put("tags", tags={tag: listed(changed.values())})
+            self.outbox.put(TagsPiece(tags={tag: listed(changed.values())}))
 
     def consult(self, mirror: str, identity: Mapping[str, Any], resume: str, has_changed: bool) -> None:
         """Takes from the mirror what is newer there, unless this machine has, or is to begin, another training."""
@@ -220,7 +220,7 @@ class TrainingFolder:
         """About what the models of epochs will take that wait here for `sync`; 0 if a time budget decides on epochs."""
         if not (options.offline and options.epoch_models) or options.max_minutes:
             return 0
-        left = training.recipe.epochs - len(list(self.outbox.of_kind("epoch")))
+        left = training.recipe.epochs - len(list(self.outbox.find(EpochPiece)))
         return left * sum(tensor.nbytes for tensor in training.classifier.network.state_dict().values())
 
     def refuse(self, changed: Mapping[str, str], remedy: str) -> None:

@@ -27,6 +27,7 @@ from mlflow_resnet.runs.preparation import Training
 from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.card import TEMPERATURE, CardFacts, for_version, headline_tags, training_card
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
+from mlflow_resnet.tracking.pieces import VersionPiece
 from mlflow_resnet.tracking.recorder import Recorder, recorder_of
 from mlflow_resnet.tracking.training_record import TrainingRecord, TrainResult, note_result, read_record
 from mlflow_resnet.training.course import EpochResult
@@ -170,7 +171,7 @@ def log_card(
     tags = headline_tags(evaluations)
     recorder.ids.note(headline=tags)  # for a version that is registered later
     if name := options.registered_model_name:
-        recorder.put("version", name=name, alias=options.alias, description=for_version(card), tags=tags)
+        recorder.put(VersionPiece(name=name, alias=options.alias, description=for_version(card), tags=tags))
 
 
 def train_in_run(options: TrainOptions, training: Training, run: Run) -> TrainingRecord:

@@ -22,7 +22,7 @@ from mlflow_resnet.io.parquet.limits import ParquetLimits, check_parquet
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.text.characters import in_lines, rows_of
 from mlflow_resnet.model.prediction import LABEL
-from mlflow_resnet.tracking.delivery import CONTEXT_TAG
+from mlflow_resnet.tracking.pieces import CONTEXT_TAG
 from mlflow_resnet.tracking.run import exists
 from mlflow_resnet.tracking.server import check_servers
 

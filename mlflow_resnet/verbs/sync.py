@@ -5,6 +5,7 @@ from __future__ import annotations
 from mlflow_resnet.io.console import say
 from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.runs.folder import opened_folder
+from mlflow_resnet.tracking.pieces import VersionPiece
 from mlflow_resnet.tracking.remains import find_gone
 from mlflow_resnet.tracking.server import check_servers
 from mlflow_resnet.tracking.training_record import TrainingRecord
@@ -18,7 +19,7 @@ def sync(directory: str) -> TrainingRecord:
         CheckpointError: if there is no training in the folder, or it is going on.
     """
     with opened_folder(directory) as folder:
-        check_servers(registry=any(folder.outbox.of_kind("version")))
+        check_servers(registry=any(folder.outbox.find(VersionPiece)))
         folder.deliver()
         if folder.is_finished and (gone := find_gone(folder.notes)):
             say(f"all was delivered, but {gone}")
