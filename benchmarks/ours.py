@@ -28,10 +28,11 @@ from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.runs.preparation import prepared
 from mlflow_resnet.training.checkpoints import CheckpointFolder
-from mlflow_resnet.training.course import Course, Saving
+from mlflow_resnet.training.course import Course
 from mlflow_resnet.training.loop import prepare
 from mlflow_resnet.training.optimizer import build_optimizer
 from mlflow_resnet.training.recipe import decide
+from mlflow_resnet.training.saving import Saving
 from mlflow_resnet.training.setup import starting_classifier
 from mlflow_resnet.training.trainer import Trainer
 

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +28,8 @@ from mlflow_resnet.model.network import build_network
 from mlflow_resnet.model.preprocessing import Preprocessing
 from mlflow_resnet.runs.mirror import NOTES, Mirror
 from mlflow_resnet.scoring.to_file.parts import Parts
-from mlflow_resnet.tracking.pieces import FIELDS, POINT
+from mlflow_resnet.tracking.pieces import KINDS as PIECES
+from mlflow_resnet.tracking.pieces import Point
 from mlflow_resnet.training.checkpoints import SUMS, CheckpointFolder, State
 
 
@@ -98,10 +100,14 @@ def test_notes_of_a_wrong_type_are_told(tmp_path: Path, name: str) -> None:
         Notes(tmp_path / "training.json")
 
 
+POINT = get_type_hints(Point)
 POINTS = [
     dict.fromkeys(POINT) | {"values": {"loss": 1}, "step": 1, "time": 1, "dataset": ["a", "b"], "of_model": False}
 ]
-GOOD = {str: "x", int: 1, bool: True, dict[str, str]: {"a": "b"}, list[str]: [], list[dict[str, object]]: POINTS}
+GOOD = {str: "x", int: 1, bool: True, dict[str, str]: {"a": "b"}, list[str]: [], list[Point]: POINTS}
+FIELDS = {
+    name: {key: kind for key, kind in get_type_hints(piece).items() if key != "id"} for name, piece in PIECES.items()
+}
 
 
 def piece(kind: str) -> dict[str, object]:

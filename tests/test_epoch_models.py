@@ -1,6 +1,7 @@
 """`--epoch-models`: the weights of every epoch as a model that can be compared, loaded and scored with."""
 
 import signal
+from functools import partialmethod
 
 import mlflow
 import numpy as np
@@ -14,7 +15,7 @@ from mlflow_resnet.evaluation.evaluate import evaluate
 from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.options import SyncOptions, TrainOptions
-from mlflow_resnet.tracking import delivery
+from mlflow_resnet.tracking.pieces import EpochPiece, ModelFilesPiece
 from mlflow_resnet.tracking.record import log_epoch
 from mlflow_resnet.verbs.sync import sync
 from mlflow_resnet.verbs.train import train
@@ -98,6 +99,7 @@ def test_offline_they_wait_for_sync(workdir, images, options):
     assert train(options(offline=True, **KEPT)).run_id == ""
     assert epoch_models() == []
     assert_each_epoch_has_its_model(sync(SyncOptions(directory="saved"))["run_id"], images, 2)
+    assert_each_epoch_has_its_model(sync("saved").run_id, images, 2)
 
 
 @pytest.fixture
@@ -125,15 +127,16 @@ def test_a_training_that_goes_on_has_the_model_of_an_epoch_that_was_not_recorded
 @pytest.mark.slow
 def test_an_answer_that_is_lost_leaves_no_second_model(workdir, images, options, monkeypatch):
     """Each piece arrives, but the first time nobody learns of it, as after kill -9 between the two."""
-    deliver, seen = delivery.deliver, set()
+    seen = set()
 
-    def lost(piece, files, ids):
-        deliver(piece, files, ids)
-        if piece["kind"] in ("epoch", "model_files") and piece["id"] not in seen:
-            seen.add(piece["id"])
+    def lose_answer(piece, send, *arguments):
+        send(piece, *arguments)
+        if piece.id not in seen:
+            seen.add(piece.id)
             raise ConnectionError("the answer was lost")
 
-    monkeypatch.setattr("mlflow_resnet.tracking.recorder.deliver", lost)
+    for kind in (EpochPiece, ModelFilesPiece):
+        monkeypatch.setattr(kind, "send", partialmethod(lose_answer, kind.send))
     result = train(options(**KEPT))
     assert len(seen) == 3
     assert_each_epoch_has_its_model(result.run_id, images, 2)

@@ -7,6 +7,7 @@ from mlflow import MlflowClient
 
 from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.tracking.dataset import from_image_directory, name_for_stores
+from mlflow_resnet.tracking.pieces import MetricsPiece, Point
 from mlflow_resnet.tracking.recorder import Recorder
 
 
@@ -25,12 +26,12 @@ def file_store(tmp_path, monkeypatch):
 
 
 def point(**values):
-    return {"values": values, "step": 7, "time": 1, "dataset": ["my photos (training part)", "abc"], "of_model": False}
+    return Point(values, step=7, time=1, dataset=["my photos (training part)", "abc"], of_model=False)
 
 
 def test_metrics_of_a_folder_with_spaces_that_waited_can_be_read(file_store):
     run_id = MlflowClient().create_run("0").info.run_id
-    Recorder(Notes(run_id=run_id)).put("metrics", points=[point(val_loss=0.5)])
+    Recorder(Notes(run_id=run_id)).put(MetricsPiece(points=[point(val_loss=0.5)]))
     (metric,) = MlflowClient().get_metric_history(run_id, "val_loss")
     assert (metric.step, metric.value) == (7, 0.5)
     assert len(mlflow.search_runs(output_format="list")) == 2

@@ -1,6 +1,7 @@
 """Saving, logging and loading a classifier as an MLflow model."""
 
 import base64
+import hashlib
 import json
 import os
 import re
@@ -17,11 +18,12 @@ from helpers import COLORS, write_class_folders
 from mlflow.entities import LoggedModel
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from safetensors.torch import save
 
 import mlflow_resnet
 from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError, TamperedWeightsError
 from mlflow_resnet.flavor import DEFAULT_MODEL_CONFIG, log_model_sha256
-from mlflow_resnet.model.storage import sha256_of
+from mlflow_resnet.model.storage import load_classifier, sha256_of
 
 CLASSES = tuple(COLORS)
 
@@ -69,6 +71,20 @@ def test_what_is_loaded_is_what_was_saved(classifier, saved):
     assert loaded.classes == ("007", "blue sky", "grün")
     assert (loaded.architecture, loaded.preprocessing) == ("resnet18", classifier.preprocessing)
     assert torch.equal(logits(mlflow.pyfunc.load_model(saved).get_raw_model()), logits(classifier))
+
+
+def test_a_model_of_format_1_loads_as_it_was_written(classifier, tmp_path):
+    content = save(classifier.network.state_dict())
+    (tmp_path / "model.safetensors").write_bytes(content)
+    described = {"format_version": 1, "architecture": "resnet18", "classes": ["007", "blue sky", "grün"]}
+    described["preprocessing"] = {"resize_size": 36, "crop_size": 32, "mean": [0.5, 0.4, 0.3]}
+    described["preprocessing"] |= {"std": [0.229, 0.224, 0.225], "padding": 0, "grayscale": False}
+    described |= {"training": {"recipe": {"epochs": 8}}, "weights_sha256": hashlib.sha256(content).hexdigest()}
+    (tmp_path / "classifier.json").write_text(json.dumps(described | {"torch_version": "2.6.0"}, indent=2) + "\n")
+    loaded = load_classifier(tmp_path)
+    assert torch.equal(logits(loaded), logits(classifier))
+    assert (loaded.classes, loaded.preprocessing) == (CLASSES, classifier.preprocessing)
+    assert (loaded.temperature, loaded.precision_checks) == (1.0, {})
 
 
 def test_mlmodel_names_what_the_loaders_need(saved):

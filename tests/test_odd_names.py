@@ -17,8 +17,9 @@ from mlflow_resnet.images.index import read_index
 from mlflow_resnet.images.parquet_rows import read_parquet_rows
 from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.options import TrainOptions
-from mlflow_resnet.tracking.pieces import PIECE, piece_of, read_piece
-from mlflow_resnet.tracking.recorder import Outbox, Recorder
+from mlflow_resnet.tracking.outbox import PIECE, Outbox, read_piece
+from mlflow_resnet.tracking.pieces import ParamsPiece
+from mlflow_resnet.tracking.recorder import Recorder
 
 FILE, CLASS, FOLDER = (os.fsdecode(name) for name in (b"caf\xe9.jpg", b"gr\xfcn", b"dossier \xe9t\xe9"))
 NO_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
@@ -119,17 +120,17 @@ def test_what_a_library_cannot_take_is_told_in_a_line(workdir, pictures):
 
 def test_what_is_delivered_is_text_that_every_server_takes(workdir):
     run_id = MlflowClient().create_run("0").info.run_id
-    Recorder(Notes(run_id=run_id)).put("params", params={"train_dir": FOLDER})
+    Recorder(Notes(run_id=run_id)).put(ParamsPiece(params={"train_dir": FOLDER}))
     assert mlflow.get_run(run_id).data.params == {"train_dir": r"dossier \xe9t\xe9"}
 
 
 def test_a_piece_that_has_waited_since_before_can_be_delivered(workdir, tmp_path):
     run_id = MlflowClient().create_run("0").info.run_id
     outbox = Outbox(tmp_path / "outbox", Notes(run_id=run_id))
-    outbox.put("params", params={"train_dir": "plain"})
+    outbox.put(ParamsPiece(params={"train_dir": "plain"}))
     (folder,) = outbox.pieces()
-    (folder / PIECE).write_text(json.dumps(piece_of("params", {}) | {"params": {"train_dir": FOLDER}}))
-    assert read_piece(folder)["params"] == {"train_dir": r"dossier \xe9t\xe9"}
+    (folder / PIECE).write_text(json.dumps({"kind": "params", "id": "1", "params": {"train_dir": FOLDER}}))
+    assert read_piece(folder).params == {"train_dir": r"dossier \xe9t\xe9"}
     outbox.deliver_all()
     assert mlflow.get_run(run_id).data.params == {"train_dir": r"dossier \xe9t\xe9"}
 

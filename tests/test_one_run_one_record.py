@@ -10,7 +10,9 @@ from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.tracking.conflicts import RECORD_TAG, is_same
 from mlflow_resnet.tracking.outages import begin_offline
-from mlflow_resnet.tracking.recorder import Outbox, Recorder
+from mlflow_resnet.tracking.outbox import Outbox
+from mlflow_resnet.tracking.pieces import ParamsPiece
+from mlflow_resnet.tracking.recorder import Recorder
 from mlflow_resnet.tracking.run import recorded_run
 from mlflow_resnet.verbs.train import train
 
@@ -32,7 +34,7 @@ def trained_model(trained):
 def record_in_run(params=PARAMS, record_id="first", resumed_id=None):
     """The id of the run that gets a record."""
     with recorded_run("training", params, record_id, resumed_id) as run:
-        Recorder(Notes(run_id=run.info.run_id)).put("params", params={k: str(v) for k, v in params.items()})
+        Recorder(Notes(run_id=run.info.run_id)).put(ParamsPiece(params={k: str(v) for k, v in params.items()}))
         return run.info.run_id
 
 
@@ -137,7 +139,7 @@ def test_mlflow_run_has_logged_the_same_as_typed(given, monkeypatch):
 
 def test_a_value_that_appears_in_the_meantime_is_not_swallowed(given):
     MlflowClient().log_param(given, "learning_rate", "0.1")
-    Recorder(Notes(run_id=given)).put("params", params={"learning_rate": "0.01", "new": "1"})
+    Recorder(Notes(run_id=given)).put(ParamsPiece(params={"learning_rate": "0.01", "new": "1"}))
     assert mlflow.get_run(given).data.params == {
         "learning_rate": "0.1",
         "mlflow_resnet.learning_rate": "0.01",
@@ -151,7 +153,7 @@ def test_a_training_without_a_server_that_was_given_a_run(given, tmp_path, monke
     outbox = Outbox(tmp_path / "outbox", Notes(record_id="mine"))
     begin_offline(outbox, "training", PARAMS)
     begin_offline(outbox, "training", PARAMS)
-    outbox.put("params", params={"learning_rate": "0.01"})
+    outbox.put(ParamsPiece(params={"learning_rate": "0.01"}))
     if state == "used":
         MlflowClient().set_tag(given, RECORD_TAG, "another")
     if state == "removed":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 
 import numpy as np
 
@@ -16,7 +16,6 @@ from mlflow_resnet.model.precision import PrecisionCheck, has_native_bf16
 from mlflow_resnet.model.prediction import Predictor
 
 MOST_IMAGES = 1000
-METRICS = tuple(field.name for field in fields(PrecisionCheck))
 
 
 def precision_checks(
@@ -49,11 +48,3 @@ def compared(predictor: Predictor, fp32: Evaluation, directory: LabeledDirectory
 def check_metrics(checks: Mapping[str, PrecisionCheck]) -> dict[str, float]:
     """Checks as metrics of a run, such as `precision/bf16_label_agreement`."""
     return {f"precision/{name}_{key}": value for name, check in checks.items() for key, value in asdict(check).items()}
-
-
-def checks_in(metrics: Mapping[str, float]) -> dict[str, PrecisionCheck]:
-    """The checks that `check_metrics` made such metrics of."""
-    if "precision/bf16_images" not in metrics:
-        return {}
-    images, agreement, change = (metrics[f"precision/bf16_{key}"] for key in METRICS)
-    return {"bf16": PrecisionCheck(int(images), agreement, change)}

@@ -27,6 +27,8 @@ KINDS = {  # of a training's notes
     "headline": dict[str, str],
     "best_epoch": int,
     "metrics": dict[str, float],
+    "temperature": float,
+    "precision_checks": dict[str, dict[str, Any]],
     "status": str,
     "ended": int,
 }

@@ -56,10 +56,10 @@ def map_ordered(
         pool.shutdown(cancel_futures=True)
 
 
-def default_threads() -> int:
-    """This process's share of the cores it may use, at most 32. torchrun says how many processes share them."""
+def default_threads(processes: int = 0) -> int:
+    """This process's share of the cores it may use, at most 32. `processes` share them; 0: torchrun says how many."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 32))
+    return max(1, min(cores // (processes or int(os.environ.get("LOCAL_WORLD_SIZE", "1"))), 32))
 
 
 def ahead(items: Generator[T, None, None], count: int) -> Generator[T, None, None]:

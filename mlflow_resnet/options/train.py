@@ -207,7 +207,9 @@ class TrainOptions(Options):
     processes: int = option(
         "processes that train together on this machine, such as one per GPU", 1, at_least=1, affects=Affects.CONDITIONS
     )
-    sync_batch_norm: bool = option("batch norms see the batch of all processes", False, affects=Affects.CONDITIONS)
+    sync_batch_norm: bool = option(
+        "batch norms see the batch of all processes, which need GPUs for it", False, affects=Affects.CONDITIONS
+    )
     print_frequency: int = option("iterations between progress lines", 10, at_least=1, affects=Affects.NOTHING)
 
     checkpoint_dir: str = option(

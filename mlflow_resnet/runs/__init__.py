@@ -4,6 +4,8 @@ preparation    checked options, scanned data, starting weights
 training       what is recorded before, during and after the training
 audited        what an audit shows of its images
 launch         several processes that share the work
+torchrun       starts them, in a process of its own
+worker         one of them
 folder         its checkpoints: whose they are, whether it may go on, what became of it
 mirror         copies of the checkpoints on another machine
 mirror_stores  where these are: the artifacts of the run, or a prefix in S3

@@ -24,18 +24,21 @@ from mlflow_resnet.io.owned import follow_links, locked, make_private
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.text.credentials import all_without_credentials
 from mlflow_resnet.io.text.places import is_remote
+from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.options.base import Affects, names_affecting
 from mlflow_resnet.options.train import TrainOptions
 from mlflow_resnet.runs.mirror import NOTES, Mirror
 from mlflow_resnet.runs.mirror_stores import store_of
 from mlflow_resnet.runs.preparation import Training
-from mlflow_resnet.tracking.delivery import end_run
-from mlflow_resnet.tracking.recorder import Outbox
+from mlflow_resnet.tracking.outbox import Outbox
+from mlflow_resnet.tracking.pieces import EpochPiece, TagsPiece, end_run
 from mlflow_resnet.tracking.remains import find_gone, find_unregistered, restore_run
 from mlflow_resnet.tracking.run import chosen_experiment, try_briefly
+from mlflow_resnet.tracking.training_record import TrainingRecord, note_result, read_record
 from mlflow_resnet.training.checkpoints import KEPT, CheckpointFolder
-from mlflow_resnet.training.course import EpochResult, Saving, checkpoint_bytes
+from mlflow_resnet.training.course import EpochResult
 from mlflow_resnet.training.recipe import phases
+from mlflow_resnet.training.saving import Saving, checkpoint_bytes
 
 ROOT = "checkpoints"
 OUTBOX = "outbox"
@@ -186,14 +189,14 @@ class TrainingFolder:
             return
         restore_run(self.notes["run_id"])
         if name and (version := find_unregistered(self.notes, name, alias)):
-            self.outbox.put("version", **version)
+            self.outbox.put(version)
             self.deliver()
 
     def log_changes(self, changed: Mapping[str, str]) -> None:
         """Has the run tell what it goes on with, as its params can only say what it began with."""
         if changed and self.notes.get("begun"):
             tag = f"mlflow_resnet.changed_at_checkpoint_{max(self.checkpoints.numbers())}"
-            self.outbox.put("tags", tags={tag: listed(changed.values())})
+            self.outbox.put(TagsPiece(tags={tag: listed(changed.values())}))
 
     def consult(self, mirror: str, identity: Mapping[str, Any], resume: str, has_changed: bool) -> None:
         """Takes from the mirror what is newer there, unless this machine has, or is to begin, another training."""
@@ -219,7 +222,7 @@ class TrainingFolder:
         """About what the models of epochs will take that wait here for `sync`; 0 if a time budget decides on epochs."""
         if not (options.offline and options.epoch_models) or options.max_minutes:
             return 0
-        left = training.recipe.epochs - len(list(self.outbox.of_kind("epoch")))
+        left = training.recipe.epochs - len(list(self.outbox.find(EpochPiece)))
         return left * sum(tensor.nbytes for tensor in training.classifier.network.state_dict().values())
 
     def refuse(self, changed: Mapping[str, str], remedy: str) -> None:
@@ -247,11 +250,11 @@ class TrainingFolder:
     def is_finished(self) -> bool:
         return "best_epoch" in self.notes
 
-    def finish(self, best: EpochResult) -> None:
+    def finish(self, best: EpochResult, classifier: ImageClassifier) -> None:
         """Notes the result, whose model is in the outbox or delivered, and keeps no checkpoints."""
         self.checkpoints.clear(but=1)  # if the disk is full, this makes room
         try:
-            self.notes.note(best_epoch=best.epoch, metrics=best.metrics)
+            note_result(self.notes, best.epoch, best.metrics, classifier)
         except OutputError as error:
             say(error.message, "the training is complete, but the same command will not know it")
         self.checkpoints.clear()
@@ -270,17 +273,11 @@ class TrainingFolder:
             raise self.outbox.not_delivered(one_line(error)) from None
         try_briefly(lambda: end_run(self.notes))
 
-    def result(self) -> dict[str, Any]:
-        """What a `TrainResult` has besides the classifier, of a training that may be unfinished or not delivered."""
-        run_id, model_uri, version, alias = self.outbox.delivered()
-        return {
-            "run_id": run_id,
-            "model_uri": str(self.outbox.model_path() or model_uri),
-            "version": version,
-            "alias": alias,
-            "best_epoch": self.notes.get("best_epoch", 0),
-            "metrics": self.notes.get("metrics", {}),
-        }
+    def read_record(self) -> TrainingRecord:
+        """Reads what the training has left, which may be unfinished or not delivered."""
+        record = read_record(self.notes)
+        waiting = self.outbox.model_path()
+        return replace(record, model_uri=str(waiting)) if waiting else record
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:

@@ -10,18 +10,17 @@ from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.evaluation.evaluate import targets_of
 from mlflow_resnet.images.sources import check_directories
 from mlflow_resnet.io.console import is_first, progress_stream
-from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.options.train import TrainOptions
 from mlflow_resnet.tracking.data import scanned_dataset, scanned_training_data
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
 from mlflow_resnet.tracking.server import check_servers
-from mlflow_resnet.training.course import EpochResult, Saving
+from mlflow_resnet.training.course import EpochResult
 from mlflow_resnet.training.distributed import processes
-from mlflow_resnet.training.input.labeled_images import LabeledImages, TrainingImages
-from mlflow_resnet.training.loop import fit
+from mlflow_resnet.training.loop import Plan, fit
 from mlflow_resnet.training.progress import Progress
-from mlflow_resnet.training.recipe import Recipe, decide
+from mlflow_resnet.training.recipe import decide
+from mlflow_resnet.training.saving import Saving
 from mlflow_resnet.training.setup import check_training_data, starting_classifier, training_images, validation_images
 
 
@@ -29,6 +28,8 @@ def check(options: TrainOptions, local_processes: int) -> None:
     """Finds what is wrong before any work begins. `local_processes` share this machine."""
     check_directories(options.train_dir, options.val_dir, options.test_dir)
     processes.check_device(options.device, local_processes)
+    if options.sync_batch_norm and options.processes > 1:
+        processes.check_sync_batch_norm(options.device)
     if is_first() and not options.offline:
         check_servers(registry=bool(options.registered_model_name))
 
@@ -46,7 +47,7 @@ def agreed(options: TrainOptions) -> TrainOptions:
 
 
 @dataclass(frozen=True)
-class Training:
+class Training(Plan):
     """All that a training begins with.
 
     Attributes:
@@ -54,19 +55,15 @@ class Training:
         test_set: is only looked at when the training is over.
     """
 
-    recipe: Recipe
-    classifier: ImageClassifier
     start: str
     train_set: ImageDirectoryDataset
     val_set: ImageDirectoryDataset
-    train_images: TrainingImages
-    val_images: LabeledImages
     test_set: ImageDirectoryDataset | None = None
 
     def epochs(self, options: TrainOptions, saving: Saving | None = None) -> Generator[EpochResult, None, None]:
         """Trains the classifier, epoch by epoch, and shows it on stderr. `saving`: see `fit`."""
         progress = Progress(self.recipe.epochs, options.print_frequency, progress_stream())
-        return fit(self.classifier, self.train_images, self.val_images, self.recipe, options, progress, saving)
+        return fit(self, options, progress, saving)
 
 
 def prepared(options: TrainOptions) -> Training:
@@ -99,4 +96,4 @@ def training_on(
     train_images = training_images(options, recipe, classifier, train, train_set.found.hashes)
     reserved = train_images.data.images.memory_bytes
     val_images = validation_images(options, classifier, val, val_set.found.hashes, reserved)
-    return Training(recipe, classifier, start, train_set, val_set, train_images, val_images, test_set)
+    return Training(recipe, classifier, train_images, val_images, start, train_set, val_set, test_set)

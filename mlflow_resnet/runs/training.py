@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Container, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from mlflow.entities import Run
 
 from mlflow_resnet._version import __version__
 from mlflow_resnet.evaluation.evaluate import Evaluation, evaluate, named
-from mlflow_resnet.evaluation.precision import check_metrics, checks_in, precision_checks
+from mlflow_resnet.evaluation.precision import check_metrics, precision_checks
 from mlflow_resnet.images.audit.findings import TEST, TRAIN, VAL
 from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.mlflow_seams import NOTE_TAG
@@ -26,29 +26,11 @@ from mlflow_resnet.runs.preparation import Training
 from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.card import TEMPERATURE, CardFacts, for_version, headline_tags, training_card
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
+from mlflow_resnet.tracking.pieces import VersionPiece
 from mlflow_resnet.tracking.recorder import Recorder, recorder_of
-from mlflow_resnet.training.course import EpochResult, Saving
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What `train` leaves.
-
-    Attributes:
-        run_id: empty if the record waits to be delivered.
-        model_uri: of the logged model, `models:/m-…`, or the folder in which it waits to be delivered.
-        version: of `registered_model_name`; empty if the model was not registered.
-        alias: of the version; empty if none was asked for, or a gate refused it.
-        metrics: of the best epoch, and of the final evaluation with the prefix `val_`.
-    """
-
-    classifier: ImageClassifier
-    run_id: str
-    model_uri: str
-    version: str
-    alias: str
-    best_epoch: int
-    metrics: dict[str, float]
+from mlflow_resnet.tracking.training_record import TrainingRecord, note_result, read_record
+from mlflow_resnet.training.course import EpochResult
+from mlflow_resnet.training.saving import Saving
 
 
 def log_beginning(options: TrainOptions, training: Training, recorder: Recorder) -> None:
@@ -73,8 +55,8 @@ def train_recorded(
     recorder: Recorder,
     saving: Saving | None = None,
     known: Container[int] = (),
-) -> EpochResult:
-    """The part of `train` that is recorded, or what is left of it. Returns the best epoch.
+) -> tuple[EpochResult, ImageClassifier]:
+    """The part of `train` that is recorded, or what is left of it. Returns the best epoch and its classifier.
 
     Args:
         known: the epochs that the record has already.
@@ -101,7 +83,7 @@ def train_recorded(
     for context, (data, evaluation) in parts.items():
         record.log_report(recorder, evaluation, data, predictor, context)
     log_card(options, training, recorder, best, {context: evaluation for context, (_, evaluation) in parts.items()})
-    return best
+    return best, classifier
 
 
 def measured(
@@ -157,11 +139,6 @@ def checked(
     return replace(classifier, precision_checks=checks)
 
 
-def as_saved(classifier: ImageClassifier, metrics: Mapping[str, float]) -> ImageClassifier:
-    """The trained classifier with what the validation images have said, which is among the metrics."""
-    return replace(classifier, temperature=metrics[TEMPERATURE], precision_checks=checks_in(metrics))
-
-
 def parts_of(training: Training) -> dict[str, ImageDirectoryDataset]:
     """Its images, by the names that an audit gives them."""
     parts = {TRAIN: training.train_set, VAL: training.val_set}
@@ -193,19 +170,15 @@ def log_card(
     tags = headline_tags(evaluations)
     recorder.ids.note(headline=tags)  # for a version that is registered later
     if name := options.registered_model_name:
-        recorder.put("version", name=name, alias=options.alias, description=for_version(card), tags=tags)
+        recorder.put(VersionPiece(name=name, alias=options.alias, description=for_version(card), tags=tags))
 
 
-def trained_at_once(options: TrainOptions, training: Training, run: Run) -> TrainResult:
+def train_in_run(options: TrainOptions, training: Training, run: Run) -> TrainingRecord:
     """Trains, and delivers each piece of the record at once."""
     recorder = recorder_of(run)
-    best = train_recorded(options, training, recorder)
-    return TrainResult(
-        as_saved(training.classifier, best.metrics),
-        *recorder.delivered(),
-        best.epoch,
-        best.metrics,
-    )
+    best, classifier = train_recorded(options, training, recorder)
+    note_result(recorder.ids, best.epoch, best.metrics, classifier)
+    return read_record(recorder.ids)
 
 
 def environment_params() -> dict[str, Any]:

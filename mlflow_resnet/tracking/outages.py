@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import chain
 from typing import Any
 
 from mlflow.environment_variables import MLFLOW_RUN_ID
 
 from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.tracking.conflicts import as_logged
-from mlflow_resnet.tracking.delivery import now, run_piece
+from mlflow_resnet.tracking.outbox import Outbox
+from mlflow_resnet.tracking.pieces import GivenRunPiece, MetricsPiece, RunPiece, describe_new_run, now
 from mlflow_resnet.tracking.record import LAST_LOGGED, logged_epochs
-from mlflow_resnet.tracking.recorder import Outbox
 from mlflow_resnet.tracking.run import recorded_run, status_after
 
 SECONDS_AT_END = 30.0  # for a server that is away
@@ -48,13 +47,13 @@ def recorded_by_way_of(outbox: Outbox, name: str, params: Mapping[str, Any], off
 
 def begin_offline(outbox: Outbox, name: str, params: Mapping[str, Any]) -> None:
     """The run is found or made when the outbox is delivered, unless this training has begun one already."""
-    if outbox.ids.get("run_id") or any(outbox.of_kind("run")) or any(outbox.of_kind("given_run")):
+    if outbox.ids.get("run_id") or any(outbox.find(RunPiece)):
         return
     if given := os.environ.get(MLFLOW_RUN_ID.name):
-        facts = {"run_id": given, "record_id": outbox.ids["record_id"], "params": as_logged(params)}
-        outbox.put("given_run", **run_piece(name), **facts)
+        record_id, logged = outbox.ids["record_id"], as_logged(params)
+        outbox.put(GivenRunPiece(**describe_new_run(name), run_id=given, record_id=record_id, params=logged))
     else:
-        outbox.put("run", **run_piece(name))
+        outbox.put(RunPiece(**describe_new_run(name)))
 
 
 def begin_in(ids: Notes, run_id: str) -> None:
@@ -66,8 +65,8 @@ def begin_in(ids: Notes, run_id: str) -> None:
 
 def pending_epochs(outbox: Outbox) -> set[int]:
     """The epochs whose metrics wait in the outbox."""
-    pieces = chain(outbox.of_kind("metrics"), outbox.of_kind("epoch"))
-    return {at["step"] for _, piece in pieces for at in piece["points"] if LAST_LOGGED in at["values"]}
+    waiting = outbox.find(MetricsPiece)
+    return {point.step for _, piece in waiting for point in piece.points if LAST_LOGGED in point.values}
 
 
 @contextmanager

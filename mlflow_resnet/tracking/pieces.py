@@ -1,48 +1,96 @@
-"""What the pieces of a run's record are, as they wait in folders: each has a JSON file, and perhaps files besides."""
+"""The pieces that a run's record consists of, and how each reaches the tracking server.
+
+A piece is a few facts that JSON can hold, and perhaps a folder of files, so that it can wait on a disk. Delivered
+twice, it leaves the same as delivered once, because after a kill nobody knows whether the server had received it.
+"""
 
 from __future__ import annotations
 
-import re
+import json
+import os
+import time
 import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
-from mlflow_resnet.errors import CheckpointError
-from mlflow_resnet.io.reasons import one_line
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LifecycleStage,
+    LoggedModel,
+    LoggedModelInput,
+    LoggedModelOutput,
+    LoggedModelStatus,
+    Metric,
+    Param,
+    RunTag,
+)
+from mlflow.models import Model
+from mlflow.tracking.context.registry import resolve_tags
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from mlflow_resnet import flavor
+from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.io.text.characters import all_encodable
 from mlflow_resnet.io.text.credentials import all_without_credentials
-from mlflow_resnet.io.untrusted import MOST_JSON, check_fields, parse_fields, read_plain, shorten_value
+from mlflow_resnet.io.untrusted import build_record, shorten_value
+from mlflow_resnet.mlflow_seams import DATASET_CONTEXT_TAG, TABLES_TAG
+from mlflow_resnet.model.stored import FLAVOR_NAME, MODEL_SHA256, read_model
+from mlflow_resnet.registry import aliases, versions
+from mlflow_resnet.tracking.conflicts import RECORD_TAG, differing_params, find_conflict
+from mlflow_resnet.tracking.dataset import name_for_stores
+from mlflow_resnet.tracking.run import find_run
 
-PIECE, FILES = "piece.json", "files"
-NAME = re.compile(r"[0-9]{6,12}")  # of the folder of a piece
-LEFTOVER = re.compile(r"\.[0-9]{6,12}(\.partial-[0-9a-f]+)?")  # of one that was not finished, or is being removed
-POINT: dict[str, Any] = {
-    "values": dict[str, float],
-    "step": int,
-    "time": int,
-    "dataset": list[str] | None,
-    "of_model": bool,
-}
-NEW_RUN: dict[str, Any] = {"name": str, "experiment": str, "experiment_id": str, "time": int, "tags": dict[str, str]}
-FIELDS: dict[str, dict[str, Any]] = {  # by kind, besides kind and id
-    "run": NEW_RUN,
-    "given_run": NEW_RUN | {"run_id": str, "record_id": str, "params": dict[str, str]},
-    "params": {"params": dict[str, str]},
-    "tags": {"tags": dict[str, str]},
-    "metrics": {"points": list[dict[str, Any]]},
-    "epoch": {"step": int, "points": list[dict[str, Any]]},
-    "input": {"dataset": dict[str, str], "context": str, "of_model": bool},
-    "files": {"folder": str, "tables": list[str]},
-    "model": {},
-    "model_files": {"step": int},
-    "model_failed": {},
-    "version": {"name": str, "alias": str, "description": str, "tags": dict[str, str]},
-}
+MODEL_NAME = "model"
+PARAMS_AT_ONCE = 100  # the most that MLflow takes
+PREFIX = "mlflow_resnet."
+PIECE_TAG = "mlflow_resnet.piece"  # by which a run or a model is found again, if its id was lost with the answer
 
 
-def piece_of(kind: str, facts: dict[str, Any]) -> dict[str, Any]:
-    """What is sent, and kept on disks until then: text that every server takes, without credentials."""
-    return for_servers(facts) | {"kind": kind, "id": uuid.uuid4().hex}
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """A part of a run's record."""
+
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def send(self, client: MlflowClient, files: Path, ids: Notes) -> None:
+        """Sends the piece with what is in the folder `files`.
+
+        Args:
+            ids: of run and model, to which those are added that the server gives.
+
+        Raises:
+            Exception: of any kind, if it cannot be sent.
+        """
+        raise NotImplementedError
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what is kept on disks: text that every server takes, without credentials."""
+        return for_servers(asdict(self)) | {"kind": KIND_NAMES[type(self)]}
+
+
+def parse_piece(facts: Mapping[str, Any]) -> Piece:
+    """Undoes `Piece.to_json`, also for what earlier versions wrote.
+
+    Raises:
+        ValueError: unless it is of a kind, has what that kind needs, and names no folder elsewhere.
+    """
+    given = for_servers(dict(facts))
+    kind = given.pop("kind", None)
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ValueError(f"kind is {shorten_value(kind)}; expected one of {', '.join(KINDS)}")
+    if "id" not in given:
+        raise ValueError("id is missing")
+    if isinstance(given.get("points"), list):
+        given["points"] = [build_record(Point, point) for point in given["points"]]
+    return build_record(KINDS[kind], given)
 
 
 def for_servers(facts: dict[str, Any]) -> dict[str, Any]:
@@ -50,58 +98,315 @@ def for_servers(facts: dict[str, Any]) -> dict[str, Any]:
     return all_without_credentials(all_encodable(facts))
 
 
-def is_leftover(path: Path) -> bool:
-    """Whether a killed process left this: nothing else in a folder, which may be anybody's, is removed."""
-    return LEFTOVER.fullmatch(path.name) is not None
+@dataclass(frozen=True, kw_only=True)
+class RunPiece(Piece):
+    """A run for a training that began without a server, as it was when it began."""
+
+    name: str
+    experiment: str
+    experiment_id: str
+    time: int
+    tags: dict[str, str]
+
+    def send(self, client: MlflowClient, files: Path, ids: Notes) -> None:
+        if not ids.get("run_id"):
+            ids.note(run_id=self.find_or_create(client))
+
+    def find_or_create(self, client: MlflowClient) -> str:
+        """Returns the id of the run that has this piece's id as a tag."""
+        experiment_id = self.experiment_id or find_or_create_experiment(client, self.experiment)
+        known = client.search_runs([experiment_id], f"tags.`{PIECE_TAG}` = '{self.id}'", max_results=1)
+        tags = self.tags | {PIECE_TAG: self.id}
+        run = known[0] if known else client.create_run(experiment_id, self.time, tags, self.name)
+        return str(run.info.run_id)
 
 
-def read_piece(folder: Path) -> dict[str, Any]:
-    """What a piece is.
+@dataclass(frozen=True, kw_only=True)
+class GivenRunPiece(RunPiece):
+    """The run that was given to a training without a server, a child of it if it holds another, a new one if none.
 
-    Raises:
-        FileNotFoundError: if it was delivered meanwhile.
-        CheckpointError: if it is damaged.
+    Only the server can tell which.
     """
-    try:
-        piece = for_servers(parse_fields(read_plain(folder / PIECE, MOST_JSON)))
-        check_piece(piece)
-        check_files(folder)
-        return piece
-    except FileNotFoundError:
-        if folder.is_dir():
-            raise damaged_piece(folder, f"no {PIECE}") from None
-        raise
-    except (OSError, ValueError) as error:
-        raise damaged_piece(folder, one_line(error)) from None
+
+    run_id: str
+    record_id: str
+    params: dict[str, str]
+
+    def send(self, client: MlflowClient, files: Path, ids: Notes) -> None:
+        if ids.get("run_id"):
+            return
+        given, tags = find_run(self.run_id), self.tags | {RECORD_TAG: self.record_id}
+        if given is None or given.info.lifecycle_stage != LifecycleStage.ACTIVE:
+            ids.note(run_id=replace(self, tags=tags).find_or_create(client))
+        elif find_conflict(given, self.params, self.record_id):
+            tags[MLFLOW_PARENT_RUN_ID] = self.run_id
+            child = replace(self, experiment_id=given.info.experiment_id, tags=tags)
+            ids.note(run_id=child.find_or_create(client))
+        else:
+            client.set_tag(self.run_id, RECORD_TAG, self.record_id)
+            ids.note(run_id=self.run_id)
 
 
-def check_piece(piece: dict[str, Any]) -> None:
-    """Raises ValueError unless the piece is of a kind, has what that kind needs, and names no folder elsewhere."""
-    kind = piece.get("kind")
-    if not isinstance(kind, str) or kind not in FIELDS:
-        raise ValueError(f"kind is {shorten_value(kind)}; expected one of {', '.join(FIELDS)}")
-    require(piece, FIELDS[kind] | {"id": str}, "")
-    for point in piece["points"] if "points" in FIELDS[kind] else ():
-        require(point, POINT, "a point's ")
-        if point["dataset"] is not None and len(point["dataset"]) != 2:
+@dataclass(frozen=True, kw_only=True)
+class ParamsPiece(Piece):
+    """The params that the run lacks. `mlflow run` logged its own, as typed, and MLflow lets none be changed.
+
+    One that somebody logged with another value meanwhile is kept beside it, with a prefix.
+    """
+
+    params: dict[str, str]
+
+    def send(self, client: MlflowClient, files: Path, ids: Notes) -> None:
+        run = client.get_run(ids["run_id"])
+        differing = differing_params(run, self.params)
+        named = {PREFIX + name if name in differing else name: value for name, value in self.params.items()}
+        params = iter([Param(name, value) for name, value in named.items() if name not in run.data.params])
+        while some := list(islice(params, PARAMS_AT_ONCE)):
+            client.log_batch(ids["run_id"], params=some)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TagsPiece(Piece):
+    """Tags of the run."""
+
+    tags: dict[str, str]
+
+    def send(self, client: MlflowClient, files: Path, ids: Notes) -> None:
+        client.log_batch(ids["run_id"], tags=[RunTag(name, value) for name, value in self.tags.items()])
+
+
+@dataclass(frozen=True)
+class Point:
+    """Metrics at a step and a time, in milliseconds since 1970.
+
+    Attributes:
+        dataset: name and digest of the images that they are of; None: of none.
+        of_model: whether they are of the model that is kept.
+    """
+
+    values: dict[str, float]
+    step: int
+    time: int
+    dataset: list[str] | None
+    of_model: bool
+
+    def __post_init__(self) -> None:
+        if self.dataset is not None and len(self.dataset) != 2:
             raise ValueError("a point's dataset is no name and digest")
-    place = PurePosixPath(piece["folder"] if kind == "files" else "")
-    if place.is_absolute() or ".." in place.parts:
-        raise ValueError(f"folder {shorten_value(str(place))} leads out of the artifacts of the run")
 
 
-def require(facts: dict[str, Any], kinds: dict[str, Any], whose: str) -> None:
-    if missing := kinds.keys() - facts.keys():
-        raise ValueError(f"{whose}{min(missing)} is missing")
-    check_fields(facts, kinds, whose)
+@dataclass(frozen=True, kw_only=True)
+class MetricsPiece(Piece):
+    """Metrics of some steps, tied to their data and perhaps to the model."""
+
+    points: list[Point]
+
+    def send(self, client: MlflowClient, files: Path, ids: Notes) -> None:
+        model_id = ids["model_id"] if any(point.of_model for point in self.points) else None
+        log_points(client, self.points, ids["run_id"], model_id)
 
 
-def check_files(folder: Path) -> None:
-    """Raises ValueError if there is anything but plain files and folders: a link could lead to any file."""
-    for path in (folder, *folder.rglob("*")):
-        if path.is_symlink() or not (path.is_dir() or path.is_file()):
-            raise ValueError(f"{path.relative_to(folder.parent)} is a link, device or pipe")
+@dataclass(frozen=True, kw_only=True)
+class EpochPiece(MetricsPiece):
+    """The metrics of an epoch and a logged model of its weights, to which those are tied that are of data."""
+
+    step: int
+
+    def send(self, client: MlflowClient, files: Path, ids: Notes) -> None:
+        name = f"epoch-{self.step}"
+        model = find_or_create_model(client, ids["run_id"], name, f"{ids['model_id']}/{name}")
+        complete_model(client, ids["run_id"], model, files / MODEL_NAME, self.step)
+        super().send(client, files, ids)
+        of_data = [replace(point, of_model=True) for point in self.points if point.dataset]
+        log_points(client, of_data, ids["run_id"], model.model_id)
 
 
-def damaged_piece(folder: Path, problem: str) -> CheckpointError:
-    return CheckpointError(folder, f"is damaged ({problem}). To deliver what comes after it, remove it")
+@dataclass(frozen=True, kw_only=True)
+class InputPiece(Piece):
+    """A dataset as an input of the run, or of the model too."""
+
+    dataset: dict[str, str]
+    context: str
+    of_model: bool
+
+    def send(self, client: MlflowClient, files: Path, ids: Notes) -> None:
+        dataset = Dataset(**{**self.dataset, "name": name_for_stores(self.dataset["name"])})
+        data = DatasetInput(dataset, [InputTag(DATASET_CONTEXT_TAG, self.context)])
+        models = [LoggedModelInput(ids["model_id"])] if self.of_model else None
+        client.log_inputs(ids["run_id"], [data], models)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilesPiece(Piece):
+    """Artifacts of the run. A table gets the tag that MLflow's UI looks for."""
+
+    folder: str
+    tables: list[str]
+
+    def __post_init__(self) -> None:
+        place = PurePosixPath(self.folder)
+        if place.is_absolute() or ".." in place.parts:
+            raise ValueError(f"folder {shorten_value(self.folder)} leads out of the artifacts of the run")
+
+    def send(self, client: MlflowClient, files: Path, ids: Notes) -> None:
+        client.log_artifacts(ids["run_id"], str(files), self.folder or None)
+        if self.tables:
+            known = json.loads(client.get_run(ids["run_id"]).data.tags.get(TABLES_TAG, "[]"))
+            own = [{"path": f"{self.folder}/{name}".lstrip("/"), "type": "table"} for name in self.tables]
+            client.set_tag(ids["run_id"], TABLES_TAG, json.dumps(known + [each for each in own if each not in known]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelPiece(Piece):
+    """A logged model without files yet, to which metrics can be tied.
+
+    MLflow ties a metric to a model and a dataset only at the moment when the metric is logged.
+    """
+
+    def send(self, client: MlflowClient, files: Path, ids: Notes) -> None:
+        if not ids.get("model_id"):
+            ids.note(model_id=find_or_create_model(client, ids["run_id"], MODEL_NAME, self.id).model_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFilesPiece(Piece):
+    """The files of the model."""
+
+    step: int
+
+    def send(self, client: MlflowClient, files: Path, ids: Notes) -> None:
+        model = client.get_logged_model(ids["model_id"])
+        complete_model(client, ids["run_id"], model, files / MODEL_NAME, self.step)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFailedPiece(Piece):
+    """The end of a logged model that gets no files."""
+
+    def send(self, client: MlflowClient, files: Path, ids: Notes) -> None:
+        if model_id := ids.get("model_id"):
+            client.finalize_logged_model(model_id, LoggedModelStatus.FAILED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionPiece(Piece):
+    """The model as a version in the registry, with alias, description and tags."""
+
+    name: str
+    alias: str
+    description: str
+    tags: dict[str, str]
+
+    def send(self, client: MlflowClient, files: Path, ids: Notes) -> None:
+        version = versions.register(f"models:/{ids['model_id']}", self.name)
+        alias = self.alias if self.alias and aliases.set_unproven(version, self.alias) else ""
+        client.update_model_version(version.name, version.version, self.description)
+        for name, value in self.tags.items():
+            client.set_model_version_tag(version.name, version.version, name, value)
+        ids.note(version=str(version.version), alias=alias)
+
+
+KINDS: dict[str, type[Piece]] = {
+    "run": RunPiece,
+    "given_run": GivenRunPiece,
+    "params": ParamsPiece,
+    "tags": TagsPiece,
+    "metrics": MetricsPiece,
+    "epoch": EpochPiece,
+    "input": InputPiece,
+    "files": FilesPiece,
+    "model": ModelPiece,
+    "model_files": ModelFilesPiece,
+    "model_failed": ModelFailedPiece,
+    "version": VersionPiece,
+}
+KIND_NAMES = {kind: name for name, kind in KINDS.items()}
+
+
+def find_or_create_experiment(client: MlflowClient, name: str) -> str:
+    """Returns the id of the experiment of that name."""
+    experiment = client.get_experiment_by_name(name)
+    return experiment.experiment_id if experiment else client.create_experiment(name)
+
+
+def log_points(client: MlflowClient, points: Sequence[Point], run_id: str, model_id: str | None) -> None:
+    """Logs metrics, tied to their data and perhaps to the model. MLflow keeps equal points once.
+
+    Its store in files forgets the step of a metric that is tied to data, and none would be a curve.
+    """
+    keeps_steps = urlsplit(mlflow.get_tracking_uri()).scheme not in ("", "file")
+    client.log_batch(
+        run_id,
+        metrics=[
+            Metric(
+                name,
+                value,
+                at.time,
+                at.step,
+                model_id=model_id if at.of_model else None,
+                dataset_name=name_for_stores(data[0]) if data else None,
+                dataset_digest=data[1] if data else None,
+                run_id=run_id,
+            )
+            for at in points
+            for data in [at.dataset if keeps_steps else None]
+            for name, value in at.values.items()
+        ],
+    )
+
+
+def find_or_create_model(client: MlflowClient, run_id: str, name: str, tag: str) -> LoggedModel:
+    """Returns the logged model of a run that has a name and a tag, by which it is found again."""
+    run = client.get_run(run_id)
+    experiment = run.info.experiment_id
+    of_name = client.search_logged_models([experiment], f"source_run_id = '{run_id}' AND name = '{name}'")
+    known = [model for model in of_name if model.tags.get(PIECE_TAG) == tag]
+    if known:
+        return known[0]
+    return client.create_logged_model(
+        experiment,
+        name,
+        run_id,
+        tags=resolve_tags({PIECE_TAG: tag}),
+        params=run.data.params,
+        model_type="image-classifier",
+    )
+
+
+def complete_model(client: MlflowClient, run_id: str, model: LoggedModel, folder: Path, step: int) -> None:
+    """Gives a logged model the files in a folder. It is then ready, and an output of the run at a step."""
+    description = Model.load(folder)
+    description.model_id, description.run_id = model.model_id, model.source_run_id
+    description.artifact_path = model.artifact_location
+    description.save(folder / "MLmodel")
+    client.log_model_artifacts(model.model_id, str(folder))
+    digest = description.flavors[FLAVOR_NAME].get(MODEL_SHA256)  # not if it has waited since before there was one
+    flavor.log_model_sha256(model, digest or read_model(folder).sha256)
+    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    outputs = client.get_run(run_id).outputs
+    known = [output.model_id for output in outputs.model_outputs] if outputs else []
+    if model.model_id not in known:  # MLflow takes none a second time
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
+
+
+def end_run(ids: Notes) -> None:
+    """Tells the server how the run of these ids ended, and when."""
+    client = MlflowClient()
+    if run_id := ids.get("run_id"):
+        client.set_terminated(run_id, ids.get("status", "KILLED"), ids.get("ended"))
+
+
+def describe_new_run(name: str) -> dict[str, Any]:
+    """Returns what a `RunPiece` must know of now."""
+    return {
+        "name": name,
+        "experiment": os.environ.get("MLFLOW_EXPERIMENT_NAME", "Default"),
+        "experiment_id": os.environ.get("MLFLOW_EXPERIMENT_ID", ""),
+        "time": now(),
+        "tags": resolve_tags(),
+    }
+
+
+def now() -> int:
+    """Milliseconds, as MLflow counts them."""
+    return int(time.time() * 1000)

@@ -27,7 +27,20 @@ from mlflow_resnet.io.text.spreadsheets import write_csv
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
-from mlflow_resnet.tracking.delivery import MODEL_NAME, now
+from mlflow_resnet.tracking.pieces import (
+    MODEL_NAME,
+    EpochPiece,
+    FilesPiece,
+    InputPiece,
+    MetricsPiece,
+    ModelFailedPiece,
+    ModelFilesPiece,
+    ModelPiece,
+    ParamsPiece,
+    Point,
+    TagsPiece,
+    now,
+)
 from mlflow_resnet.tracking.recorder import Recorder
 from mlflow_resnet.tracking.run import SIGNALS
 from mlflow_resnet.training.course import EpochResult
@@ -50,16 +63,16 @@ def log_files(
     recorder: Recorder, write: Callable[[Path], object], folder: str = "", tables: Sequence[str] = ()
 ) -> None:
     """What `write` puts into an empty folder, as artifacts in `folder`. The UI shows `tables` as such."""
-    recorder.put("files", write, folder=folder, tables=list(tables))
+    recorder.put(FilesPiece(folder=folder, tables=list(tables)), write)
 
 
 def log_params(recorder: Recorder, params: Mapping[str, Any]) -> None:
     """The params that the run lacks."""
-    recorder.put("params", params={name: str(value) for name, value in params.items()})
+    recorder.put(ParamsPiece(params={name: str(value) for name, value in params.items()}))
 
 
 def log_tags(recorder: Recorder, tags: Mapping[str, str]) -> None:
-    recorder.put("tags", tags=dict(tags))
+    recorder.put(TagsPiece(tags=dict(tags)))
 
 
 def log_metrics(
@@ -74,24 +87,22 @@ def log_metrics(
     Args:
         timestamp: the same for the same numbers, if they may be logged twice; 0: now.
     """
-    recorder.put("metrics", points=[points_at(values, 0, timestamp or now(), data, of_model)])
+    recorder.put(MetricsPiece(points=[make_point(values, 0, timestamp or now(), data, of_model)]))
 
 
-def points_at(
+def make_point(
     values: Mapping[str, float],
     step: int,
     time: int,
     data: ImageDirectoryDataset | None = None,
     of_model: bool = False,
-) -> dict[str, Any]:
-    """Metrics at a step and a time, in milliseconds since 1970, as a piece has them."""
-    dataset = [data.name, data.digest] if data else None
-    return {"values": dict(values), "step": step, "time": time, "dataset": dataset, "of_model": of_model}
+) -> Point:
+    return Point(dict(values), step, time, [data.name, data.digest] if data else None, of_model)
 
 
 def log_data(recorder: Recorder, data: ImageDirectoryDataset, context: str, of_model: bool = False) -> None:
     """The images as an input of the run; if they are in S3, also which objects they were, to find the same again."""
-    recorder.put("input", dataset=data.to_dict(), context=context, of_model=of_model)
+    recorder.put(InputPiece(dataset=data.to_dict(), context=context, of_model=of_model))
     if data.directory.objects:
         table = pd.DataFrame([asdict(each) for each in data.directory.objects])[["key", "size", "etag"]]
         log_files(recorder, lambda folder: write_csv(table, folder / f"{context}.csv"), "manifests")
@@ -105,7 +116,7 @@ def log_audit(recorder: Recorder, images: Sequence[AuditedImage], found: Sequenc
 
 def log_model(recorder: Recorder, val: ImageDirectoryDataset) -> None:
     """A logged model without files yet."""
-    recorder.put("model")
+    recorder.put(ModelPiece())
     log_data(recorder, val, "validation", of_model=True)
 
 
@@ -118,7 +129,7 @@ def model_fails_with(recorder: Recorder) -> Iterator[None]:
         raise
     except BaseException:
         with contextlib.suppress(Exception):  # the first error is the one to report
-            recorder.put("model_failed")
+            recorder.put(ModelFailedPiece())
         raise
 
 
@@ -143,24 +154,24 @@ def log_epoch(
     points = points_of(result, train, val, has_model and result.is_best)
     if classifier:
         try:
-            recorder.put("epoch", saved(classifier), step=result.epoch, points=points)
+            recorder.put(EpochPiece(step=result.epoch, points=points), saved(classifier))
             return
         except OutputError as error:
             say(f"epoch {result.epoch} gets no model: {error.message}", "training goes on")
-    recorder.put("metrics", points=points)
+    recorder.put(MetricsPiece(points=points))
 
 
 def points_of(
     result: EpochResult, train: ImageDirectoryDataset, val: ImageDirectoryDataset, of_model: bool
-) -> list[dict[str, Any]]:
+) -> list[Point]:
     """The step is the epoch, and the optimizer's for learning rates. How long it took is tied to no data or model."""
     of_val = {name: value for name, value in result.metrics.items() if name.startswith("val_")}
     timing = {name: value for name, value in result.metrics.items() if name.startswith("timing/")}
     of_train = {name: value for name, value in result.metrics.items() if name not in of_val | timing}
-    points = [points_at({RATE: rate}, step, time) for step, rate, time in result.rates]
-    points.append(points_at(timing, result.epoch, result.timestamp))
-    points.append(points_at(of_train, result.epoch, result.timestamp, train, of_model))
-    points.append(points_at(of_val, result.epoch, result.timestamp, val, of_model))
+    points = [make_point({RATE: rate}, step, time) for step, rate, time in result.rates]
+    points.append(make_point(timing, result.epoch, result.timestamp))
+    points.append(make_point(of_train, result.epoch, result.timestamp, train, of_model))
+    points.append(make_point(of_val, result.epoch, result.timestamp, val, of_model))
     return points
 
 
@@ -218,7 +229,7 @@ def log_classifier(recorder: Recorder, classifier: ImageClassifier, best_epoch: 
 
     `flavor.log_model` would create a model of its own, or copy the run's system metrics to this one.
     """
-    recorder.put("model_files", saved(classifier), step=best_epoch)
+    recorder.put(ModelFilesPiece(step=best_epoch), saved(classifier))
 
 
 def saved(classifier: ImageClassifier) -> Callable[[Path], object]:

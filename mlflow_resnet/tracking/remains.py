@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage
@@ -13,6 +11,7 @@ from mlflow_resnet.io.console import say
 from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.registry.versions import version_of
 from mlflow_resnet.tracking.card import for_version
+from mlflow_resnet.tracking.pieces import VersionPiece
 from mlflow_resnet.tracking.run import find_known, find_run
 
 
@@ -38,7 +37,7 @@ def restore_run(run_id: str) -> None:
         say(f"run {run_id} was in the trash of MLflow, and is restored")
 
 
-def find_unregistered(ids: Notes, name: str, alias: str) -> dict[str, Any] | None:
+def find_unregistered(ids: Notes, name: str, alias: str) -> VersionPiece | None:
     """What is to be sent so that the model is a version of `name`, and has the alias if no other version has it.
 
     None if that is so; `ids` then say which version it is, and whether it has the alias.
@@ -50,7 +49,7 @@ def find_unregistered(ids: Notes, name: str, alias: str) -> dict[str, Any] | Non
         alias = ""
     if version is None or (alias and not holder):
         note = MlflowClient().get_run(ids["run_id"]).data.tags.get(MLFLOW_RUN_NOTE, "")
-        return {"name": name, "alias": alias, "description": for_version(note), "tags": ids.get("headline", {})}
+        return VersionPiece(name=name, alias=alias, description=for_version(note), tags=ids.get("headline", {}))
     ids.note(version=str(version.version), alias=alias)
     return None
 

@@ -13,7 +13,8 @@ schedule      the learning rate at a step
 rate_test     the loss over a rising learning rate
 budget        a time budget
 averaging     an exponential moving average of the weights
-course        how far a training has come, and how that becomes a checkpoint
+course        how far a training has come; its state as one dictionary
+saving        when that becomes a checkpoint, and how it comes back
 checkpoints   a state on disk
 stopping      signals that wait until a step is done
 best          the best epoch by any metric; patience

@@ -41,15 +41,17 @@ class Best:
         self.weights = {key: tensor.detach().clone() for key, tensor in weights.items()}
         return True
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The weights, and everything else as JSON takes it."""
-        return self.weights, {"epoch": self.epoch, "waiting_since": self.waiting_since, "score": self.score}
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "waiting_since": self.waiting_since,
+            "score": list(self.score),
+            "weights": self.weights,
+        }
 
-    def restore(self, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Undoes `state`."""
-        self.weights = dict(weights)
-        self.epoch, self.waiting_since = facts["epoch"], facts["waiting_since"]
-        self.score = tuple(facts["score"])
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.epoch, self.waiting_since = state["epoch"], state["waiting_since"]
+        self.score, self.weights = tuple(state["score"]), dict(state["weights"])
 
     def is_over(self, epoch: int) -> bool:
         """Whether `epoch` ends the training."""

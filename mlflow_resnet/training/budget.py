@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from time import perf_counter
 
 
@@ -13,3 +14,9 @@ class Budget:
 
     def left(self) -> float:
         return self._end - perf_counter()
+
+    def state_dict(self) -> dict[str, float]:
+        return {"seconds": self.left()}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        self._end = perf_counter() + state["seconds"]

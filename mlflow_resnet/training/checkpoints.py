@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -35,6 +36,37 @@ class State:
 
     tensors: Mapping[str, Mapping[str, Tensor]]
     facts: Mapping[str, Any]
+
+
+def split_state(state: Mapping[str, Any]) -> State:
+    """Separates the tensors of nested dictionaries from what JSON can hold.
+
+    Those of `state["trainer"]["optimizer"]` become the part `trainer.optimizer`.
+    """
+    parts: dict[str, dict[str, Tensor]] = {}
+
+    def take_tensors(found: Mapping[str, Any], path: str) -> dict[str, Any]:
+        own = {name: value.detach().cpu() for name, value in found.items() if isinstance(value, Tensor)}
+        parts.update({path: own} if own else {})
+        others = {name: value for name, value in found.items() if name not in own}
+        return {
+            name: take_tensors(value, f"{path}.{name}" if path else name) if isinstance(value, dict) else value
+            for name, value in others.items()
+        }
+
+    facts = take_tensors(state, "")
+    return State(parts, facts)
+
+
+def join_state(state: State) -> dict[str, Any]:
+    """Undoes `split_state`."""
+    joined = copy.deepcopy(dict(state.facts))
+    for part, tensors in state.tensors.items():
+        place = joined
+        for name in part.split("."):
+            place = place[name]
+        place.update(tensors)
+    return joined
 
 
 class CheckpointFolder:

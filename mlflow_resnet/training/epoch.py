@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
+
+from mlflow_resnet.training.distributed import processes
 
 T = TypeVar("T")
 
@@ -40,6 +43,17 @@ class EpochSoFar:
     def learning_rate(self) -> float:
         """Of the last step."""
         return self.rates[-1][1] if self.rates else 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """All processes call it together, unless the epoch is done: the sums are those of all of them."""
+        return vars(self) | {"sums": self.sums if self.metrics else processes.summed(self.sums.clone())}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Undoes `state_dict`: the first process goes on with the sums of all, and the others with 0."""
+        sums = state["sums"].to(self.sums.device)
+        self.sums = sums if processes.rank() == 0 else torch.zeros_like(sums)
+        self.iterations, self.seconds, self.data_seconds = state["iterations"], state["seconds"], state["data_seconds"]
+        self.rates, self.metrics = state["rates"], state["metrics"]
 
     def timed(self, batches: Iterator[T]) -> Iterator[T]:
         """The batches; what the loop waits for them is counted."""

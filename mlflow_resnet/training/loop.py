@@ -5,33 +5,33 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Generator, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from mlflow_resnet.errors import CheckpointError, PredictionsDivergedError, TrainingDivergedError
+from mlflow_resnet.errors import PredictionsDivergedError, TrainingDivergedError
 from mlflow_resnet.evaluation.evaluate import Evaluation, named
 from mlflow_resnet.io.console import say
 from mlflow_resnet.io.parallel import default_threads
-from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.model.classifier import ImageClassifier
-from mlflow_resnet.model.hardware import is_out_of_memory, keep_freed_memory
+from mlflow_resnet.model.hardware import keep_freed_memory
 from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.model.precision import pick_precision
 from mlflow_resnet.options.train import TrainOptions
 from mlflow_resnet.training.best import Best
 from mlflow_resnet.training.budget import Budget
-from mlflow_resnet.training.checkpoints import State
-from mlflow_resnet.training.course import NETWORK, Course, EpochResult, Saving, restore_course, restore_trainer
+from mlflow_resnet.training.course import Course, EpochResult
 from mlflow_resnet.training.distributed import processes
-from mlflow_resnet.training.distributed.synchronized import synchronize_batch_norms
 from mlflow_resnet.training.input.labeled_images import LabeledImages, TrainingImages
 from mlflow_resnet.training.progress import Progress
 from mlflow_resnet.training.recipe import Recipe, phases
+from mlflow_resnet.training.saving import Saving
 from mlflow_resnet.training.stopping import Stop
 from mlflow_resnet.training.trainer import Trainer
 from mlflow_resnet.training.work import FeatureWork, ImageWork
@@ -43,14 +43,18 @@ REWIND_FACTOR, MAX_REWINDS = 0.1, 2
 SAVE, STOP = 1, 2
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What is trained, and how: the classifier to start from, its images, and a recipe of one phase or two."""
+
+    recipe: Recipe
+    classifier: ImageClassifier
+    train_images: TrainingImages
+    val_images: LabeledImages
+
+
 def fit(
-    classifier: ImageClassifier,
-    train: TrainingImages,
-    val: LabeledImages,
-    recipe: Recipe,
-    options: TrainOptions,
-    progress: Progress,
-    saving: Saving | None = None,
+    plan: Plan, options: TrainOptions, progress: Progress, saving: Saving | None = None
 ) -> Generator[EpochResult, None, None]:
     """Trains the classifier's network in place and yields after each epoch.
 
@@ -70,75 +74,49 @@ def fit(
     state = saving.load()
     for rewinds in count():
         try:
-            yield from fit_from(state, classifier, train, val, recipe, options, progress, saving)
+            yield from fit_from(state, plan, options, progress, saving)
             return
         except TrainingDivergedError as error:
             state = saving.load() if options.on_divergence == "rewind" and rewinds < MAX_REWINDS else None
             if state is None:
                 raise
             say(error.message, "going back to the last checkpoint, with a lower learning rate")
-            state.facts["trainer"]["rate_factor"] = REWIND_FACTOR ** (rewinds + 1)
-
-
-@contextlib.contextmanager
-def refuse_other_checkpoints(saving: Saving) -> Iterator[None]:
-    """Around the use of a checkpoint that is as it was written, but perhaps by something else.
-
-    Raises:
-        CheckpointError: if it is not one of this training.
-    """
-    try:
-        yield
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        if is_out_of_memory(error):
-            raise
-        what = f"its newest checkpoint is of something else ({type(error).__name__}: {one_line(error)})"
-        where = saving.folder.path if saving.folder else "checkpoints"
-        raise CheckpointError(where, f"{what}. To begin anew, give --resume never") from None
+            state["trainer"]["rate_factor"] = REWIND_FACTOR ** (rewinds + 1)
 
 
 def fit_from(
-    state: State | None,
-    classifier: ImageClassifier,
-    train: TrainingImages,
-    val: LabeledImages,
-    recipe: Recipe,
-    options: TrainOptions,
-    progress: Progress,
-    saving: Saving,
+    state: dict[str, Any] | None, plan: Plan, options: TrainOptions, progress: Progress, saving: Saving
 ) -> Generator[EpochResult, None, None]:
-    """`fit` from a checkpoint's `state`, or from the start."""
-    plan = phases(recipe)
-    best = Best(options.best_metric, recipe.patience, options.patience_delay)
+    """`fit` from the `state` in a checkpoint, or from the start."""
+    network, all_phases = plan.classifier.network, phases(plan.recipe)
+    best = Best(options.best_metric, plan.recipe.patience, options.patience_delay)
     course = Course(best, Budget(options.max_minutes * 60 or math.inf))
-    device = prepare(classifier, options)
+    device = prepare(plan.classifier, options)
     if state:
-        with refuse_other_checkpoints(saving):
-            restore_course(course, state, classifier.classes, val.targets)
-            classifier.network.load_state_dict(dict(state.tensors[NETWORK]))
+        with saving.refuse_others():
+            course.load_state_dict(state["course"], plan.classifier.classes, plan.val_images.targets)
+            network.load_state_dict(state["network"])
     with deterministic_cudnn():
-        for number in range(course.phase, len(plan)):
-            work = work_of(plan[number], classifier, train, val, options, device)
-            share = 1 if number == len(plan) - 1 else PROBE_SHARE
+        for number in range(course.phase, len(all_phases)):
+            work = build_work(all_phases[number], plan, options, device)
+            share = 1 if number == len(all_phases) - 1 else PROBE_SHARE
             seconds = processes.of_first(course.budget.left()) * share
-            if state:
-                seconds = state.facts["trainer"]["phase_seconds"]
             stop = Stop()
-            trainer = Trainer(work, plan[number], options, progress, seconds, partial(obey, stop, saving, course))
-            if state:
-                with refuse_other_checkpoints(saving):
-                    restore_trainer(trainer, state)
-                yield from course.told_again(trainer)
+            after_step = partial(save_or_stop, course, saving, stop)
+            trainer = Trainer(work, all_phases[number], options, progress, seconds, after_step)
+            if state and number == state["course"]["phase"]:
+                with saving.refuse_others():
+                    trainer.load_state_dict(state["trainer"])
+                yield from course.list_results_to_replay(trainer)
             else:
                 course.begin_phase(number)
-            yield from epochs_of(trainer, course, stop, saving)
-            state = None
-    classifier.network.load_state_dict(best.weights)
-    classifier.network.to("cpu").eval()
+            yield from train_epochs(trainer, course, saving, stop)
+    network.load_state_dict(best.weights)
+    network.to("cpu").eval()
 
 
-def epochs_of(trainer: Trainer, course: Course, stop: Stop, saving: Saving) -> Generator[EpochResult, None, None]:
-    """The epochs of a phase that are left."""
+def train_epochs(trainer: Trainer, course: Course, saving: Saving, stop: Stop) -> Generator[EpochResult, None, None]:
+    """Trains the epochs of a phase that are left, and yields after each."""
     progress = trainer.progress
     if saving.after_every_epoch:
         saving.save(course, trainer)
@@ -166,7 +144,7 @@ def epochs_of(trainer: Trainer, course: Course, stop: Stop, saving: Saving) -> G
         raise
 
 
-def obey(stop: Stop, saving: Saving, course: Course, trainer: Trainer) -> None:
+def save_or_stop(course: Course, saving: Saving, stop: Stop, trainer: Trainer) -> None:
     """After each step: ends the training if asked to, in all processes after the same step; saves if it is time."""
     wanted = processes.largest(STOP if stop.asked else SAVE * saving.is_due())
     if wanted == STOP:
@@ -188,21 +166,15 @@ def prepare(classifier: ImageClassifier, options: TrainOptions) -> torch.device:
         keep_freed_memory()
     if device.type == "cuda" and processes.world_size() > 1:
         torch.cuda.set_device(device)  # where torch puts what has no place of its own
-    if options.sync_batch_norm:
-        synchronize_batch_norms(classifier.network, device)
+    if options.sync_batch_norm and processes.world_size() > 1:
+        nn.SyncBatchNorm.convert_sync_batchnorm(classifier.network)
     classifier.network.to(device).to(memory_format=torch.channels_last)
     return device
 
 
-def work_of(
-    phase: Recipe,
-    classifier: ImageClassifier,
-    train: TrainingImages,
-    val: LabeledImages,
-    options: TrainOptions,
-    device: torch.device,
-) -> ImageWork | FeatureWork:
+def build_work(phase: Recipe, plan: Plan, options: TrainOptions, device: torch.device) -> ImageWork | FeatureWork:
     """Images for the whole network; features, computed once, for the head alone."""
+    classifier, train, val = plan.classifier, plan.train_images, plan.val_images
     threads = options.num_workers or default_threads()
     if phase.strategy == "linear_probe":
         views = options.feature_views or (AUGMENTED_VIEWS if train.augmentation.is_random else 1)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.optim import SGD, AdamW, Optimizer
 
@@ -41,6 +43,26 @@ def parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]
     return [
         {"params": params, "rate_factor": factor, "weight_decay": decay} for (factor, decay), params in members.items()
     ]
+
+
+def name_optimizer_state(optimizer: Optimizer, module: nn.Module) -> dict[str, Tensor]:
+    """Returns what the optimizer keeps of each parameter by a name such as `fc.weight.momentum_buffer`."""
+    return {
+        f"{name}.{key}": tensor
+        for name, parameter in module.named_parameters()
+        for key, tensor in optimizer.state.get(parameter, {}).items()
+        if tensor is not None
+    }
+
+
+def load_optimizer_state(optimizer: Optimizer, module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Undoes `name_optimizer_state`; tensors get the device and memory format of their parameter."""
+    parameters = dict(module.named_parameters())
+    for place, tensor in state.items():
+        name, _, key = place.rpartition(".")
+        parameter = parameters[name]
+        like = torch.empty_like(parameter) if tensor.shape == parameter.shape else tensor.to(parameter.device)
+        optimizer.state[parameter][key] = like.copy_(tensor)
 
 
 def set_learning_rate(optimizer: Optimizer, rate: float) -> None:

@@ -13,12 +13,10 @@ from itertools import chain, count, islice
 import numpy as np
 
 from mlflow_resnet.errors import InvalidOptionsError
-from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.options.find_lr import FindLrOptions
-from mlflow_resnet.training.input.labeled_images import LabeledImages, TrainingImages
-from mlflow_resnet.training.loop import deterministic_cudnn, prepare, work_of
+from mlflow_resnet.training.loop import Plan, build_work, deterministic_cudnn, prepare
 from mlflow_resnet.training.progress import Progress
-from mlflow_resnet.training.recipe import Recipe, phases
+from mlflow_resnet.training.recipe import phases
 from mlflow_resnet.training.schedule import Schedule
 from mlflow_resnet.training.trainer import Trainer
 
@@ -69,17 +67,14 @@ class Suggestion:
     note: str
 
 
-def rate_points(
-    classifier: ImageClassifier, train: TrainingImages, val: LabeledImages, recipe: Recipe, options: FindLrOptions
-) -> Iterator[RatePoint]:
+def rate_points(plan: Plan, options: FindLrOptions) -> Iterator[RatePoint]:
     """Trains the last phase of the recipe at rising rates, through the images as often as it takes.
 
     Ends after `options.steps`, or when the loss diverges. The classifier is of no use afterwards.
     """
-    phase = phases(recipe)[-1]
+    phase = phases(plan.recipe)[-1]
     with deterministic_cudnn():
-        device = prepare(classifier, options)
-        work = work_of(phase, classifier, train, val, options, device)
+        work = build_work(phase, plan, options, prepare(plan.classifier, options))
         trainer = Trainer(work, phase, options, Progress(1), math.inf)
         trainer.schedule = RisingRates(options.lowest_rate, options.highest_rate, options.steps)
         work.train_mode()

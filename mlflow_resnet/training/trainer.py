@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,12 @@ from mlflow_resnet.training.distributed import processes
 from mlflow_resnet.training.epoch import EpochSoFar
 from mlflow_resnet.training.input.labeled_images import class_weights
 from mlflow_resnet.training.input.mixing import Mixing
-from mlflow_resnet.training.optimizer import build_optimizer, set_learning_rate
+from mlflow_resnet.training.optimizer import (
+    build_optimizer,
+    load_optimizer_state,
+    name_optimizer_state,
+    set_learning_rate,
+)
 from mlflow_resnet.training.progress import Progress
 from mlflow_resnet.training.recipe import Recipe
 from mlflow_resnet.training.schedule import Schedule
@@ -71,6 +77,31 @@ class Trainer:
         self.validation_seconds = 0.0  # that the last validation took
         self.started = perf_counter()
         self.epoch = EpochSoFar(torch.zeros(2, device=self.device))
+
+    def state_dict(self) -> dict[str, Any]:
+        """All but the network. All processes call it together, unless the epoch is done."""
+        return {
+            "steps": self.steps,
+            "parts": self.parts,
+            "rate_factor": self.rate_factor,
+            "validation_seconds": self.validation_seconds,
+            "elapsed": perf_counter() - self.started,
+            "schedule": self.schedule.state_dict(),
+            "epoch": self.epoch.state_dict(),
+            "optimizer": name_optimizer_state(self.optimizer, self.work.module),
+            "average": dict(self.average.state_dict()) if self.average else {},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Undoes `state_dict`; the network has its weights already."""
+        self.steps, self.parts, self.rate_factor = state["steps"], state["parts"], state["rate_factor"]
+        self.validation_seconds = state["validation_seconds"]
+        self.started = perf_counter() - state["elapsed"]
+        self.schedule.load_state_dict(state["schedule"])
+        self.epoch.load_state_dict(state["epoch"])
+        load_optimizer_state(self.optimizer, self.work.module, state["optimizer"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
 
     @property
     def evaluated_module(self) -> torch.nn.Module:

@@ -14,8 +14,8 @@ from mlflow_resnet.options.demo import DemoOptions
 from mlflow_resnet.options.score import ScoreOptions
 from mlflow_resnet.options.split import SplitOptions
 from mlflow_resnet.options.train import TrainOptions
-from mlflow_resnet.runs.training import TrainResult
 from mlflow_resnet.scoring.to_file.batch import ScoredFile
+from mlflow_resnet.tracking.training_record import TrainResult
 from mlflow_resnet.verbs.frame import describe_training
 from mlflow_resnet.verbs.score import score
 from mlflow_resnet.verbs.train import train

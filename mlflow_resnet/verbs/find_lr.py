@@ -51,9 +51,7 @@ def find_lr(options: FindLrOptions) -> LearningRateTest:
         with recorded_run(name, all_params(options, training), uuid.uuid4().hex) as run:
             log_beginning(options, training, recorder_of(run))
             mlflow.set_tag("mlflow_resnet.phase", strategy)
-            measured = rate_points(
-                training.classifier, training.train_images, training.val_images, training.recipe, options
-            )
+            measured = rate_points(training, options)
             points = [log_point(p) for p in tqdm(measured, total=options.steps, leave=False, disable=None)]
             suggestion = suggest(points, options)
             log_test(points, suggestion)

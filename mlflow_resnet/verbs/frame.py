@@ -18,8 +18,8 @@ from mlflow_resnet.options.explain import ExplainOptions
 from mlflow_resnet.options.promote import PromoteOptions
 from mlflow_resnet.options.score import ScoreOptions
 from mlflow_resnet.options.shadow import ShadowOptions
-from mlflow_resnet.runs.training import TrainResult
 from mlflow_resnet.tracking.server import check_servers
+from mlflow_resnet.tracking.training_record import TrainResult
 
 
 def check_servers_of(model_uri: str) -> None:

@@ -20,10 +20,11 @@ from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.options.sweep import SweepOptions
 from mlflow_resnet.options.train import TrainOptions
 from mlflow_resnet.runs.preparation import check, scanned_test_data, training_on
-from mlflow_resnet.runs.training import TrainResult, trained_at_once
+from mlflow_resnet.runs.training import train_in_run
 from mlflow_resnet.tracking.card import sweep_card
 from mlflow_resnet.tracking.data import scanned_training_data
 from mlflow_resnet.tracking.run import attached_run_ends_with, child_run, recorded_run
+from mlflow_resnet.tracking.training_record import TrainResult
 from mlflow_resnet.training.budget import Budget
 from mlflow_resnet.training.recipe import decide
 from mlflow_resnet.training.setup import check_batch_size
@@ -154,7 +155,7 @@ def retrained(all_trials: Sweep, best: FrozenTrial) -> TrainResult | None:
     best_options = train_options(options, best.params, **registration)
     with child_run("best") as run:
         training = training_on(all_trials.train_set, all_trials.val_set, all_trials.test_set, best_options)
-        result = trained_at_once(best_options, training, run)
+        result = train_in_run(best_options, training, run).complete(training.classifier)
     study.set_user_attr("retrained", registration | {"trial": best.number})
     return result
 

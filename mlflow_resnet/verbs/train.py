@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import shlex
 import uuid
-from dataclasses import fields
-from typing import Any
 
 from mlflow_resnet import flavor
 from mlflow_resnet.io.console import is_first, say
@@ -14,9 +12,10 @@ from mlflow_resnet.options.train import TrainOptions
 from mlflow_resnet.runs.folder import TrainingFolder, full_identity_of, saving_of, training_folder
 from mlflow_resnet.runs.launch import in_processes
 from mlflow_resnet.runs.preparation import Training, agreed, check, prepared
-from mlflow_resnet.runs.training import TrainResult, all_params, as_saved, train_recorded, trained_at_once
+from mlflow_resnet.runs.training import all_params, train_in_run, train_recorded
 from mlflow_resnet.tracking.outages import recorded_by_way_of
 from mlflow_resnet.tracking.run import attached_run_ends_with, recorded_run, run_of_workers
+from mlflow_resnet.tracking.training_record import TrainingRecord, TrainResult
 from mlflow_resnet.training.distributed import processes
 from mlflow_resnet.verbs.frame import describe_training
 
@@ -38,27 +37,31 @@ def train(options: TrainOptions) -> TrainResult:
                 folder = stack.enter_context(training_folder(options)) if is_first() else None
             training = prepared(options)
             with processes.agreeing():
-                if folder:
-                    identity = full_identity_of(options, training)
-                    folder.begin(identity, options.resume, options.checkpoint_mirror)
-                    if folder.is_finished and not options.offline:
-                        folder.confirm(identity, options.registered_model_name, options.alias)
-                    folder.check_room(options, training)
-            if finished := processes.of_first(finished_before(folder) if folder else None):
-                return TrainResult(flavor.load_model(finished["model_uri"]), **finished)
-            facts = record_training(options, training, folder) if is_first() else follow_training(options, training)
-            facts = processes.of_first(facts)
-            return TrainResult(as_saved(training.classifier, facts["metrics"]), **facts)
+                finished = begin_training(options, training, folder) if folder else None
+            if finished := processes.of_first(finished):
+                return TrainResult(**vars(finished), classifier=flavor.load_model(finished.model_uri))
+            record = record_training(options, training, folder) if is_first() else follow_training(options, training)
+            return processes.of_first(record).complete(training.classifier)
 
 
-def finished_before(folder: TrainingFolder) -> dict[str, Any]:
-    """What an earlier call with the same options and data left; empty if there was none that came to its end."""
+def begin_training(options: TrainOptions, training: Training, folder: TrainingFolder) -> TrainingRecord | None:
+    """Makes the folder that of this training. Returns its record if an earlier call with the same options finished it.
+
+    Raises:
+        CheckpointError: if the folder is another training's.
+        NotDeliveredError: if the server does not take what is left of a finished one.
+    """
+    identity = full_identity_of(options, training)
+    folder.begin(identity, options.resume, options.checkpoint_mirror)
+    if folder.is_finished and not options.offline:
+        folder.confirm(identity, options.registered_model_name, options.alias)
+    folder.check_room(options, training)
     if not folder.is_finished:
-        return {}
-    result = folder.result()
-    where = f"run {result['run_id'] or 'not delivered'}, model {result['model_uri']}"
+        return None
+    record = folder.read_record()
+    where = f"run {record.run_id or 'not delivered'}, model {record.model_uri}"
     say(f"this training is complete: {where}. To repeat: --resume never")
-    return result
+    return record
 
 
 def train_in_processes(options: TrainOptions) -> TrainResult:
@@ -68,27 +71,26 @@ def train_in_processes(options: TrainOptions) -> TrainResult:
         return in_processes(options.processes, train, options, environment)
 
 
-def record_training(options: TrainOptions, training: Training, folder: TrainingFolder | None) -> dict[str, Any]:
-    """Trains and records it in a run; returns what a `TrainResult` has besides the classifier."""
+def record_training(options: TrainOptions, training: Training, folder: TrainingFolder | None) -> TrainingRecord:
+    """Trains and records it in a run."""
     name, params = f"{options.architecture} on {training.train_set.name}", all_params(options, training)
     if folder:
         outbox, mirrored = folder.outbox, folder.mirrored(delivers=not options.offline)
         with mirrored, recorded_by_way_of(outbox, name, params, options.offline) as known:
-            best = train_recorded(options, training, outbox, saving_of(folder, options), known)
-            folder.finish(best)
+            best, classifier = train_recorded(options, training, outbox, saving_of(folder, options), known)
+            folder.finish(best, classifier)
         if options.offline:
             say(f"to deliver what was logged: mlflow-resnet sync {shlex.quote(str(folder.path))}")
-        return folder.result()
+        return folder.read_record()
     with recorded_run(name, params, uuid.uuid4().hex) as run:
-        result = trained_at_once(options, training, run)
-    return {field.name: getattr(result, field.name) for field in fields(result) if field.name != "classifier"}
+        return train_in_run(options, training, run)
 
 
-def follow_training(options: TrainOptions, training: Training) -> dict[str, Any]:
-    """Does this process's part of what the first process records."""
+def follow_training(options: TrainOptions, training: Training) -> TrainingRecord | None:
+    """Does this process's part of the training that the first process records; returns no record of its own."""
     for _ in training.epochs(options):
         pass
-    return {}
+    return None
 
 
 def summarize_train(result: TrainResult, options: TrainOptions) -> str:

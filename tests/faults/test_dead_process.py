@@ -19,7 +19,8 @@ TORCHRUN = ("torch.distributed.run", "--standalone", "--max-restarts", "2", "--n
 
 def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
     """The processes that train together, in the order of their ranks."""
-    return sorted(psutil.Process(process.pid).children(), key=lambda worker: worker.environ()["RANK"])
+    found = psutil.Process(process.pid).children(recursive=True)
+    return sorted((each for each in found if "RANK" in each.environ()), key=lambda worker: worker.environ()["RANK"])
 
 
 def test_images_are_loaded_without_processes_that_could_die(new_place: Make, row: Rows) -> None:

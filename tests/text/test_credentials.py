@@ -18,7 +18,8 @@ from mlflow_resnet.io.s3.location import located
 from mlflow_resnet.io.text.credentials import all_without_credentials, without_credentials
 from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.runs.folder import ROOT, TrainingFolder, as_given, default_folder, digest_of, identity_of
-from mlflow_resnet.tracking.recorder import Outbox
+from mlflow_resnet.tracking.outbox import Outbox
+from mlflow_resnet.tracking.pieces import ParamsPiece, TagsPiece
 
 SECRET = "s3cr3t"
 URIS = {
@@ -88,8 +89,8 @@ def test_notes_and_records_keep_none_and_lose_what_earlier_versions_kept(tmp_pat
     assert SECRET not in path.read_text()
     notes.note(identity={"weights": f"https://me:{SECRET}@host/w.pth"})
     outbox = Outbox(tmp_path / "outbox", notes)
-    outbox.put("params", params={"weights": f"https://me:{SECRET}@host/w.pth"})
-    outbox.put("tags", tags={"mlflow.note.content": f"`--checkpoint-mirror s3://me:{SECRET}@bucket`"})
+    outbox.put(ParamsPiece(params={"weights": f"https://me:{SECRET}@host/w.pth"}))
+    outbox.put(TagsPiece(tags={"mlflow.note.content": f"`--checkpoint-mirror s3://me:{SECRET}@bucket`"}))
     assert not [file for file in tmp_path.rglob("*") if file.is_file() and SECRET in file.read_text()]
     assert not {file.stat().st_mode & 0o077 for file in tmp_path.glob("*.json")} - {0}
 

@@ -62,6 +62,13 @@ def check_device(device: str, count: int) -> None:
         raise InvalidOptionsError([problem])
 
 
+def check_sync_batch_norm(device: str) -> None:
+    """Raises InvalidOptionsError unless processes train on GPUs, which torch.nn.SyncBatchNorm needs."""
+    if device in ("cpu", "mps") or not torch.cuda.is_available():
+        problem = "sync_batch_norm is on, but the processes have no GPUs, which it needs; leave it out"
+        raise InvalidOptionsError([problem])
+
+
 def local_device(device: str) -> str:
     """`auto` and `cuda` as the GPU that belongs to this process; other devices as they are."""
     if device in ("auto", "cuda") and was_launched() and torch.cuda.is_available():
@@ -186,8 +193,8 @@ def largest(value: int) -> int:
     return int(values)
 
 
-def of_first(value: T) -> T:
-    """The first process's `value`."""
+def of_first(value: T | None) -> T:
+    """Returns the first process's `value` in all of them; that of the others may be None."""
     values: list[Any] = [value]
     if dist.is_initialized():
         dist.broadcast_object_list(values)

@@ -1,0 +1,87 @@
+"""What a training leaves: where it is recorded, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+
+from mlflow_resnet.errors import CheckpointError
+from mlflow_resnet.io.notes import Notes
+from mlflow_resnet.io.reasons import one_line
+from mlflow_resnet.io.untrusted import build_record
+from mlflow_resnet.model.classifier import ImageClassifier
+from mlflow_resnet.model.precision import PrecisionCheck
+from mlflow_resnet.tracking.card import TEMPERATURE
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRecord:
+    """A training as the notes in its folder describe it; it may be unfinished or not delivered.
+
+    Attributes:
+        run_id: empty if the record waits to be delivered.
+        model_uri: of the logged model, `models:/m-…`, or the folder in which it waits to be delivered.
+        version: of `registered_model_name`; empty if the model was not registered.
+        alias: of the version; empty if none was asked for, or a gate refused it.
+        best_epoch: counts from 1; 0 if the training is unfinished.
+        metrics: of the best epoch, and of the final evaluation with the prefix `val_`.
+        temperature: of the calibrated classifier; 1 if the training is unfinished.
+        precision_checks: of faster forms of the classifier; empty if none was tried, or the notes are of mlflow_resnet
+            before it noted them.
+    """
+
+    run_id: str
+    model_uri: str
+    version: str
+    alias: str
+    best_epoch: int
+    metrics: dict[str, float]
+    temperature: float
+    precision_checks: Mapping[str, PrecisionCheck]
+
+    def complete(self, classifier: ImageClassifier) -> TrainResult:
+        """Returns the result with the trained `classifier`, calibrated and checked as this record says."""
+        known = replace(classifier, temperature=self.temperature, precision_checks=self.precision_checks)
+        return TrainResult(**vars(self), classifier=known)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult(TrainingRecord):
+    """What `train` leaves: its record, and the classifier with the weights of the best epoch."""
+
+    classifier: ImageClassifier
+
+
+def note_result(notes: Notes, best_epoch: int, metrics: Mapping[str, float], classifier: ImageClassifier) -> None:
+    """Notes what came of a training. Raises OutputError if that cannot be written."""
+    notes.note(
+        best_epoch=best_epoch,
+        metrics=dict(metrics),
+        temperature=classifier.temperature,
+        precision_checks={name: asdict(check) for name, check in classifier.precision_checks.items()},
+    )
+
+
+def read_record(notes: Notes) -> TrainingRecord:
+    """Reads what `note_result` and the deliveries have noted.
+
+    Raises:
+        CheckpointError: if the notes are damaged.
+    """
+    run_id, model_id, version, alias = (notes.get(name) or "" for name in ("run_id", "model_id", "version", "alias"))
+    metrics = notes.get("metrics", {})
+    try:
+        checks = {name: build_record(PrecisionCheck, fact) for name, fact in notes.get("precision_checks", {}).items()}
+    except ValueError as error:
+        what = f"has notes with damaged precision_checks ({one_line(error)}). Remove the folder"
+        raise CheckpointError(notes.path.parent if notes.path else "notes", what) from None
+    return TrainingRecord(
+        run_id=run_id,
+        model_uri=model_id and f"models:/{model_id}",
+        version=version,
+        alias=alias,
+        best_epoch=notes.get("best_epoch", 0),
+        metrics=metrics,
+        temperature=notes.get("temperature", metrics.get(TEMPERATURE, 1.0)),  # the metric: in notes of 0.1.0
+        precision_checks=checks,
+    )

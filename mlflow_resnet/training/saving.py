@@ -1,0 +1,122 @@
+"""When a training writes checkpoints, and how it reads the newest one back."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from mlflow_resnet.errors import CheckpointError, OutputError
+from mlflow_resnet.io.console import say
+from mlflow_resnet.io.reasons import one_line
+from mlflow_resnet.io.untrusted import shorten_value
+from mlflow_resnet.model.classifier import ImageClassifier
+from mlflow_resnet.model.hardware import is_out_of_memory
+from mlflow_resnet.model.network import stage_of, stages_until
+from mlflow_resnet.options.train import STAGES
+from mlflow_resnet.training.checkpoints import CheckpointFolder, join_state, split_state
+from mlflow_resnet.training.course import FORMAT, Course, collect_state, upgrade_state
+from mlflow_resnet.training.distributed import processes
+from mlflow_resnet.training.optimizer import TENSORS_KEPT
+from mlflow_resnet.training.recipe import Recipe
+from mlflow_resnet.training.trainer import Trainer, is_finite
+
+MAX_SHARE = 0.02  # of the time that checkpoints after epochs may take
+
+
+@dataclass
+class Saving:
+    """When checkpoints are written: every `minutes`, and after an epoch if that costs less than MAX_SHARE of the time.
+
+    Attributes:
+        folder: None: no checkpoints, or they are another process's matter.
+        after_every_epoch: whatever it costs.
+        on_saved: is told the number of each checkpoint.
+    """
+
+    folder: CheckpointFolder | None = None
+    minutes: float = 0.0
+    after_every_epoch: bool = False
+    on_saved: Callable[[int], object] = lambda number: None
+    cost: float = 1.0  # seconds that the last one took; a guess before the first
+    saved: float = field(default_factory=perf_counter)
+    place: tuple[int, int, bool] | None = None
+
+    def is_due(self) -> bool:
+        return self.folder is not None and perf_counter() - self.saved >= self.minutes * 60
+
+    def is_due_after_epoch(self) -> bool:
+        if self.folder is None:
+            return False
+        return self.after_every_epoch or perf_counter() - self.saved >= self.cost / MAX_SHARE
+
+    def load(self) -> dict[str, Any] | None:
+        """Returns the state in the newest checkpoint, for all processes; None if there is none.
+
+        Raises:
+            CheckpointError: if all are damaged, or the newest is of a newer mlflow_resnet or of something else.
+        """
+        return processes.of_first(self.read_state() if self.folder else None)
+
+    def read_state(self) -> dict[str, Any] | None:
+        state = self.folder.load() if self.folder else None
+        if state is None:
+            return None
+        found = state.facts.get("format", 1)
+        if found not in (1, FORMAT):
+            newer = f"its newest checkpoint has format {shorten_value(found)}; this mlflow_resnet reads up to {FORMAT}"
+            raise self.refuse(f"{newer}. Go on with the version that wrote it, or give --resume never to begin anew")
+        with self.refuse_others():
+            return upgrade_state(state) if found == 1 else join_state(state)
+
+    @contextlib.contextmanager
+    def refuse_others(self) -> Iterator[None]:
+        """Around the use of a checkpoint that is as it was written, but perhaps by something else.
+
+        Raises:
+            CheckpointError: if it is not one of this training.
+        """
+        try:
+            yield
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            if is_out_of_memory(error):
+                raise
+            what = f"its newest checkpoint is of something else ({type(error).__name__}: {one_line(error)})"
+            raise self.refuse(f"{what}. To begin anew, give --resume never") from None
+
+    def refuse(self, problem: str) -> CheckpointError:
+        return CheckpointError(self.folder.path if self.folder else "checkpoints", problem)
+
+    def save(self, course: Course, trainer: Trainer) -> None:
+        """Writes a checkpoint, unless there is one of this step already, or the weights have diverged.
+
+        All processes call it, after the same step. One that cannot be written ends no training: it is told.
+        """
+        state = collect_state(course, trainer)
+        place = course.epoch, trainer.steps, bool(trainer.epoch.metrics)
+        if self.folder is None or place == self.place or not is_finite(trainer.work.classifier.network):
+            return
+        started = perf_counter()
+        try:
+            number = self.folder.save(split_state(state))
+            self.on_saved(number)
+            self.place = place
+        except OutputError as error:
+            say(f"no checkpoint was written: {error.message}", "those before it are kept, and the next is tried")
+        self.saved = perf_counter()
+        self.cost = self.saved - started
+
+
+def checkpoint_bytes(classifier: ImageClassifier, recipe: Recipe, frozen_until: str, val_images: int) -> int:
+    """About how large a checkpoint becomes."""
+    network, is_probe = classifier.network, recipe.strategy == "linear_probe"
+    frozen = stages_until(STAGES[-1] if is_probe else frozen_until)
+    whole = sum(tensor.nbytes for tensor in network.state_dict().values())
+    trained = sum(each.nbytes for name, each in network.named_parameters() if stage_of(name) not in frozen)
+    average = (trained if is_probe else whole) if recipe.ema_decay else 0
+    evaluations = 2 * val_images * len(classifier.classes) * np.dtype(np.float32).itemsize
+    return 2 * whole + TENSORS_KEPT[recipe.optimizer] * trained + average + evaluations
