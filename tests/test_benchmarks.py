@@ -54,5 +54,5 @@ def test_the_start_of_commands_is_measured_beside_an_empty_program():
     command = [sys.executable, "startup.py", "--quick"]
     done = subprocess.run(command, cwd=ROOT / "benchmarks", capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    for start in ("python -c pass", "import mlflow_resnet", "mlflow-resnet train --help", "mlflow server"):
+    for start in ("python -c pass", "import mlflow_resnet", "mlflow-resnet train --help", "gate store"):
         assert f"| {start}" in done.stdout

@@ -199,8 +199,9 @@ def test_the_package_its_options_and_its_command_line_import_nothing_heavy():
 
 
 @pytest.mark.process
-def test_options_that_cannot_work_are_refused_before_torch_is_imported():
-    code = "import sys; sys.modules['torch'] = None; sys.argv[1:] = ['train', '--train-dir', 'x', '--epochs', '0']\n"
+def test_options_that_cannot_work_are_refused_before_torch_and_mlflow_are_imported():
+    code = "import sys; sys.modules['torch'] = sys.modules['mlflow'] = None\n"
+    code += "sys.argv[1:] = ['train', '--train-dir', 'x', '--epochs', '0']\n"
     code += "from mlflow_resnet.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (2, "mlflow-resnet: epochs is 0; it must be at least 1\n")

@@ -36,6 +36,12 @@ class OrAuto(click.ParamType):
         return value if value == AUTO else self.kind.convert(value, param, ctx)
 
 
+class InvalidValues(click.ClickException):
+    """Options that can be parsed, but cannot work."""
+
+    exit_code = 2
+
+
 class Verb(click.Command):
     """The command of one verb, with its options in sections."""
 
@@ -102,6 +108,8 @@ def build_command(verb: str) -> click.Command:
 
 def run_verb(verb: str, kind: type[Options], values: Mapping[str, Any]) -> None:
     """Call the function of a verb and print the summary of its result, in the first of several processes."""
+    if problems := kind.find_problems(values):
+        raise InvalidValues("; ".join(problems))
     options = kind(**values)
     module = import_module(f"mlflow_resnet.verbs.{verb}")
     result = getattr(module, verb)(options)

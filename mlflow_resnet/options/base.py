@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from enum import Enum
 from typing import Any, ClassVar, Literal
@@ -113,12 +113,22 @@ class Options:
         for each in fields(self):
             if each.metadata["place"]:
                 object.__setattr__(self, each.name, local_path(os.fspath(getattr(self, each.name))))
-        found = [p for f in fields(self) for p in problems_of(f.name, getattr(self, f.name), f.metadata)]
-        found += self.combinations()
-        if found:
+        if found := self.problems():
             from mlflow_resnet.errors import InvalidOptionsError  # imports mlflow, which takes a second
 
             raise InvalidOptionsError(found)
+
+    @classmethod
+    def find_problems(cls, values: Mapping[str, Any]) -> list[str]:
+        """Return what is wrong with the values of all fields, without raising an error, which imports mlflow."""
+        unchecked = object.__new__(cls)
+        vars(unchecked).update(values)
+        return unchecked.problems()
+
+    def problems(self) -> list[str]:
+        """What is wrong with the fields, one sentence each."""
+        found = [p for f in fields(self) for p in problems_of(f.name, getattr(self, f.name), f.metadata)]
+        return found + self.combinations()
 
     def command(self) -> str:
         """The command with these options, without those that have their defaults; each on a line if they are many.
