@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT
+from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT, MLFLOW_DEFAULT_PREDICTION_DEVICE
 from mlflow.prompt.constants import _PROMPT_SOURCE_PLACEHOLDERS
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_LOGGED_ARTIFACTS, MLFLOW_RUN_NOTE
 
@@ -31,6 +31,8 @@ TABLES_TAG = MLFLOW_LOGGED_ARTIFACTS  # of a run, JSON: the tables that the UI s
 NOTE_TAG = MLFLOW_RUN_NOTE  # of a run: the description that the UI shows, in Markdown
 PROMPT_SOURCES = _PROMPT_SOURCE_PLACEHOLDERS  # of registered versions that are prompts and have no files
 SERVING_VARIABLE = _MLFLOW_IS_IN_SERVING_ENVIRONMENT.name  # "true" in processes that answer HTTP requests
+CONFIGURATION_VARIABLE = "MLFLOW_PYFUNC_INFERENCE_CONFIG"  # JSON that overrides the configuration of any pyfunc
+DEFAULT_DEVICE_VARIABLE = MLFLOW_DEFAULT_PREDICTION_DEVICE.name
 SCORING_SERVER_VARIABLE = "__pyfunc_model_path__"  # set in `mlflow models serve`: scoring_server._SERVER_MODEL_PATH
 USER_OF_REQUEST = "mlflow_authenticated_user"  # of flask.g: who has logged in
 

@@ -5,6 +5,7 @@ import contextlib
 import importlib.util
 import inspect
 import json
+import logging
 import os
 import re
 import sqlite3
@@ -65,6 +66,13 @@ def test_the_scoring_server_is_told_its_model_in_a_variable(monkeypatch):
     assert not mlflow_seams.is_scoring_server()
     monkeypatch.setenv(scoring_server._SERVER_MODEL_PATH, "model")
     assert mlflow_seams.is_scoring_server()
+
+
+def test_an_operator_overrides_the_configuration_of_a_model(monkeypatch):
+    from mlflow.utils.model_utils import _get_overridden_pyfunc_model_config
+
+    monkeypatch.setenv(mlflow_seams.CONFIGURATION_VARIABLE, '{"device": "cpu"}')
+    assert _get_overridden_pyfunc_model_config({"device": "auto"}, None, logging.getLogger()) == {"device": "cpu"}
 
 
 def test_who_has_logged_in_is_noted_with_the_request():

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlflow_resnet.errors import InvalidOptionsError
-from mlflow_resnet.mlflow_seams import is_scoring_server
+from mlflow_resnet.mlflow_seams import CONFIGURATION_VARIABLE, DEFAULT_DEVICE_VARIABLE, is_scoring_server
 from mlflow_resnet.model.backends.forwards import TORCH, prepared_forward, usable_device
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.stored import StoredModel
@@ -26,11 +26,9 @@ DEFAULT_MODEL_CONFIG: dict[str, Any] = {
     "max_batch_size": 32,  # images of several requests that go through the network together
     "max_latency_ms": 0,  # how long such a batch waits for requests that are being decoded
 }
-# What a model may say of itself where it is served; more is for the operator to say, in CONFIGURATION.
+# What a model may say of itself where it is served; more is for the operator to say, in CONFIGURATION_VARIABLE.
 LIMITS = {"batch_size": 256, "max_batch_size": 256, "max_images_per_request": 1024}
-CONFIGURATION = "MLFLOW_PYFUNC_INFERENCE_CONFIG"  # MLflow's own name: JSON that overrides any model's configuration
 MAX_DIGITS = 18
-DEFAULT_DEVICE = "MLFLOW_DEFAULT_PREDICTION_DEVICE"  # MLflow's own name, as its pytorch flavor reads it
 
 
 def configured_model(stored: StoredModel, given: Mapping[str, Any]) -> ScoringModel:
@@ -77,15 +75,17 @@ def read_operators_configuration() -> dict[str, Any]:
         InvalidOptionsError: if it is not a JSON object.
     """
     with contextlib.suppress(ValueError, TypeError, RecursionError):
-        given = dict(json.loads(os.environ.get(CONFIGURATION) or "{}"))
+        given = dict(json.loads(os.environ.get(CONFIGURATION_VARIABLE) or "{}"))
         return {name: value for name, value in given.items() if name in DEFAULT_MODEL_CONFIG}
-    raise InvalidOptionsError([f'{CONFIGURATION} is no JSON object; expected one such as {{"max_batch_size": 64}}'])
+    raise InvalidOptionsError(
+        [f'{CONFIGURATION_VARIABLE} is no JSON object; expected one such as {{"max_batch_size": 64}}']
+    )
 
 
 def device_of(config: dict[str, Any]) -> str:
     """The device that a model's configuration names, or else the operator's environment."""
     device = config.get("device", "auto")
-    return os.environ.get(DEFAULT_DEVICE, "auto") if device == "auto" else device
+    return os.environ.get(DEFAULT_DEVICE_VARIABLE, "auto") if device == "auto" else device
 
 
 def milliseconds(config: dict[str, Any]) -> float:
@@ -110,5 +110,5 @@ def read_limited(config: dict[str, Any], name: str) -> int:
     value, limit = positive(config, name), LIMITS[name]
     if value > limit and str(value) != str(read_operators_configuration().get(name)):
         problem = f"{name} in the model's configuration is {value}, over the limit of {limit}"
-        raise InvalidOptionsError([f"{problem}; who runs the server can set it in {CONFIGURATION}"])
+        raise InvalidOptionsError([f"{problem}; who runs the server can set it in {CONFIGURATION_VARIABLE}"])
     return value

@@ -12,8 +12,9 @@ from served import new_classifier
 from mlflow_resnet import flavor
 from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError
 from mlflow_resnet.io.memory import available_memory
+from mlflow_resnet.mlflow_seams import CONFIGURATION_VARIABLE
 from mlflow_resnet.model.stored import read_model
-from mlflow_resnet.scoring.configuration import CONFIGURATION, LIMITS, configured_model
+from mlflow_resnet.scoring.configuration import LIMITS, configured_model
 from mlflow_resnet.scoring.over_http.guard import SERVING
 from mlflow_resnet.serving import fitting
 from mlflow_resnet.serving.fitting import check_fits, check_texts
@@ -74,12 +75,12 @@ def test_numbers_of_a_models_configuration_have_limits(name, value, saved, monke
 
 def test_the_operator_decides_about_more(saved, monkeypatch):
     monkeypatch.setenv(SERVING, "true")
-    monkeypatch.setenv(CONFIGURATION, '{"max_images_per_request": "5000", "x": 1}')
+    monkeypatch.setenv(CONFIGURATION_VARIABLE, '{"max_images_per_request": "5000", "x": 1}')
     configured_model(read_model(saved), {"max_images_per_request": 5000})
     with pytest.raises(InvalidOptionsError, match="is 6000, over the limit of 1024; who runs the server can set it"):
         configured_model(read_model(saved), {"max_images_per_request": 6000})
     for text in ("{", "[]", '{"max_images_per_request": "x"}'):
-        monkeypatch.setenv(CONFIGURATION, text)
+        monkeypatch.setenv(CONFIGURATION_VARIABLE, text)
         with pytest.raises(InvalidOptionsError):
             configured_model(read_model(saved), {"max_images_per_request": 6000})
 
