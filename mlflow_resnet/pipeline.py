@@ -16,6 +16,7 @@ from mlflow_resnet.evaluation.evaluate import Evaluation
 from mlflow_resnet.evaluation.evaluate import evaluate as evaluate_images
 from mlflow_resnet.images.destinations import resumable_destination
 from mlflow_resnet.images.directories import no_images
+from mlflow_resnet.images.layout import name_data_set
 from mlflow_resnet.images.rules import Ignored
 from mlflow_resnet.images.sources import check_directories
 from mlflow_resnet.launch import in_processes
@@ -97,7 +98,7 @@ def train_in_processes(options: TrainOptions) -> TrainResult:
 
 def record_training(options: TrainOptions, training: Training, folder: TrainingFolder | None) -> dict[str, Any]:
     """Trains and records it in a run; returns what a `TrainResult` has besides the classifier."""
-    name, params = f"{options.architecture} on {training.train_set.name}", all_params(options, training)
+    name, params = f"{options.architecture} on {name_data_set(options.train_dir)}", all_params(options, training)
     if folder:
         outbox, mirrored = folder.outbox, folder.mirrored(delivers=not options.offline)
         with mirrored, recorded_by_way_of(outbox, name, params, options.offline) as known:
