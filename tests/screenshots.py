@@ -19,7 +19,8 @@ ARTIFACTS = ("confidence", "confusion_matrix", "confident_mistakes", "confident_
 def main() -> None:
     DOCS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder = Path(name, "digits")  # the runs are named after it
+        folder.mkdir()
         with tracking_server(folder) as url, browser(url) as window:
             train_three(folder, url)
             mlflow.set_tracking_uri(url)
