@@ -88,6 +88,10 @@ class Browser:
         """Types into the field that shows the placeholder."""
         self.driver.find_element(By.CSS_SELECTOR, f"input[placeholder='{placeholder}']").send_keys(text)
 
+    def hide(self, selector: str) -> None:
+        style = f"<style>{selector} {{ display: none !important }}</style>"
+        self.driver.execute_script("document.head.insertAdjacentHTML('beforeend', arguments[0])", style)
+
     def screenshot(self, path: Path) -> None:
         """What the window shows."""
         self.driver.save_screenshot(str(path))
@@ -110,8 +114,7 @@ def browser(url: str, width: int = 1500, height: int = 1150, scale: float = 1) -
     options.add_argument(f"--force-device-scale-factor={scale}")
     chrome = webdriver.Chrome(options, Service(driver))
     try:
-        chrome.get(url)
-        chrome.execute_script(WITHOUT_ASSISTANT)
+        chrome.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": WITHOUT_ASSISTANT})
         yield Browser(chrome, url)
     finally:
         chrome.quit()

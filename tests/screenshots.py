@@ -14,7 +14,7 @@ from browser import Browser, browser, tracking_server, train_three  # noqa: E402
 from PIL import Image  # noqa: E402
 
 DOCS = Path(__file__).parent.parent / "docs"
-WIDTH, SCALE = 1200, 1.5  # of the window in CSS pixels; pixels of the picture for each of them
+WIDTH, SCALE = 1400, 1.5  # of the window in CSS pixels; pixels of the picture for each of them
 ARTIFACTS = ("confidence", "confusion_matrix", "confident_mistakes", "confident_mistakes_explained")
 
 
@@ -37,25 +37,29 @@ def main() -> None:
 
 def show_pages(window: Browser, run_id: str) -> None:
     """Takes a picture of each page."""
+    window.resize(WIDTH, 620)
     window.open("experiments/0/runs", "3 matching runs")
-    picture(window, "experiment", height=480)
-    window.open("experiments/0/runs?compareRunsMode=CHART", "abstention/test_aurc")
-    window.type("Search metric charts", "val_top1_accuracy|val_loss|train_loss")
-    picture(window, "comparison", height=800)
+    save_picture(window, "experiment")
+    window.resize(WIDTH, 850)
+    window.open("experiments/0/runs?compareRunsMode=CHART", "abstention")
+    window.hide(".modebar")  # buttons that lie on the charts
+    window.type("Search metric charts", "^(val_top1_accuracy|val_loss|train_loss)$")
+    window.wait_for("val_top1_accuracy")
+    save_picture(window, "comparison")
+    window.resize(WIDTH, 1050)
     window.open(f"experiments/0/runs/{run_id}", "Show more")
     window.click("Show more")
-    picture(window, "run", height=1050)
+    save_picture(window, "run")
     window.open(f"experiments/0/runs/{run_id}/artifacts/validation/confident_mistakes.png", "confident_mistakes.png")
     window.wait_for_picture(smallest=200)
-    picture(window, "artifacts", height=900)
+    save_picture(window, "artifacts")
     window.open("models/digits/versions/1", "test_top1_accuracy")
-    picture(window, "version", height=900)
+    save_picture(window, "version")
 
 
-def picture(window: Browser, name: str, height: int) -> None:
-    """Saves what the window shows, in 256 colors, which is a third of the bytes and looks the same."""
+def save_picture(window: Browser, name: str) -> None:
+    """Saves what the window shows, in 256 colors: a third of the bytes."""
     path = DOCS / f"{name}.png"
-    window.resize(WIDTH, height)
     window.screenshot(path)
     Image.open(path).convert("RGB").quantize(256).save(path, optimize=True)
 
