@@ -81,14 +81,29 @@ class Browser:
         except TimeoutException:
             pytest.fail(f"{self.driver.current_url} has only pictures of {self.pictures()} pixels:\n{self.text()}")
 
+    def resize(self, width: int, height: int) -> None:
+        self.driver.set_window_size(width, height)
+
+    def type(self, placeholder: str, text: str) -> None:
+        """Types into the field that shows the placeholder."""
+        self.driver.find_element(By.CSS_SELECTOR, f"input[placeholder='{placeholder}']").send_keys(text)
+
+    def hide(self, selector: str) -> None:
+        style = f"<style>{selector} {{ display: none !important }}</style>"
+        self.driver.execute_script("document.head.insertAdjacentHTML('beforeend', arguments[0])", style)
+
     def screenshot(self, path: Path) -> None:
         """What the window shows."""
         self.driver.save_screenshot(str(path))
 
 
 @contextlib.contextmanager
-def browser(url: str, width: int = 1500, height: int = 1150) -> Iterator[Browser]:
-    """Debian's Chromium without a window; the test is skipped where it is not installed."""
+def browser(url: str, width: int = 1500, height: int = 1150, scale: float = 1) -> Iterator[Browser]:
+    """Debian's Chromium without a window; the test is skipped where it is not installed.
+
+    Args:
+        scale: pixels of a screenshot for each pixel of the window.
+    """
     program, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not program or not driver:
         pytest.skip(needs("Chromium and its driver", "apt-get install chromium chromium-driver"))
@@ -96,10 +111,10 @@ def browser(url: str, width: int = 1500, height: int = 1150) -> Iterator[Browser
     options.binary_location = program
     for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--window-size={width},{height}"):
         options.add_argument(flag)
+    options.add_argument(f"--force-device-scale-factor={scale}")
     chrome = webdriver.Chrome(options, Service(driver))
     try:
-        chrome.get(url)
-        chrome.execute_script(WITHOUT_ASSISTANT)
+        chrome.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": WITHOUT_ASSISTANT})
         yield Browser(chrome, url)
     finally:
         chrome.quit()

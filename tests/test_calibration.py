@@ -17,6 +17,7 @@ from sklearn import metrics as sklearn_metrics
 from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.evaluation import abstention, calibration
 from mlflow_resnet.evaluation.evaluate import Evaluation
+from mlflow_resnet.evaluation.figures import confidence_figure
 from mlflow_resnet.evaluation.intervals import confidence_intervals
 from mlflow_resnet.evaluation.predictions import PROBABILITY, worth_a_look
 from mlflow_resnet.options import EvaluateOptions, TrainOptions
@@ -48,6 +49,25 @@ def test_calibration_of_a_hand_worked_example():
     assert error == pytest.approx((0.6 + 0.3 + 2 * 0.1) / 4, abs=1e-6)
     brier = calibration.brier_score(TARGETS, PROBABILITIES)
     assert brier == pytest.approx((0.02 + 0.72 + 0.18 + 0.02) / 4, abs=1e-6)
+
+
+@pytest.mark.parametrize("images", [1, 300, 100_000])
+def test_the_reliability_diagram_counts_the_images_of_every_point_and_hides_none(images):
+    targets, probabilities = overconfident(images, factor=3)
+    evaluation = Evaluation(tuple("abcde"), targets, probabilities).at_temperature(3)
+    figure = confidence_figure(evaluation)
+    figure.draw_without_rendering()
+    panels = {axes.get_label(): axes for axes in figure.axes}
+    diagram, counts = panels["reliability"], panels["images"]
+    expected = []
+    for points, stage in zip(diagram.lines[1:], (evaluation.as_trained, evaluation), strict=True):
+        bins = calibration.reliability(stage.targets, stage.probabilities)
+        assert points.get_xdata().tolist() == bins["confidence"].tolist()
+        expected += bins["images"].tolist()
+    assert [int(text.get_text()) for text in counts.texts] == expected
+    (legend,) = figure.legends
+    assert not any(legend.get_window_extent().overlaps(axes.get_tightbbox()) for axes in figure.axes)
+    assert all(counts.bbox.y1 > text.get_window_extent().y1 for text in counts.texts)
 
 
 def test_the_temperature_undoes_what_made_confidence_wrong():

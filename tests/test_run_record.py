@@ -21,6 +21,10 @@ def test_params_are_the_options(run, images):
     assert run.data.params["torch_threads"].isdigit()
 
 
+def test_the_run_is_named_after_the_data_set_and_not_its_part(run, images):
+    assert run.info.run_name == f"resnet18 on {images.name}"
+
+
 def test_metrics_have_a_point_per_epoch(trained):
     for name in ("train_loss", "train_images_per_second", "learning_rate", "val_top1_accuracy", "val_loss"):
         steps = [point.step for point in MlflowClient().get_metric_history(trained.run_id, name)]

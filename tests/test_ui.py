@@ -31,8 +31,8 @@ def runs(place) -> list[Run]:
     return list(place[1].search_runs(["0"], order_by=["start_time"]))
 
 
-def test_the_experiment_lists_runs_with_their_data(window, runs):
-    shown = window.open("experiments/0/runs", "3 matching runs", "resnet18 on train")
+def test_the_experiment_lists_runs_with_their_data(place, window, runs):
+    shown = window.open("experiments/0/runs", "3 matching runs", f"resnet18 on {place[2].name}")
     digest = runs[0].inputs.dataset_inputs[0].dataset.digest
     assert f"train ({digest})" in shown
 

@@ -26,6 +26,7 @@ UNIT = (
     "test_layers.py",
     "test_mixing.py",
     "test_options.py",
+    "test_papers.py",
     "test_preprocessing.py",
     "test_progress.py",
     "test_recipes.py",

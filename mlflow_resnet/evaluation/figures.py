@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from mlflow_resnet.errors import printable
-from mlflow_resnet.evaluation.calibration import reliability
+from mlflow_resnet.evaluation.calibration import BINS, reliability
 from mlflow_resnet.evaluation.evaluate import Evaluation
 
 MAX_ANNOTATED_CLASSES = 30  # above this the numbers in the cells are too small to read
@@ -66,27 +66,39 @@ def annotate(axes: Axes, counts: np.ndarray, fractions: np.ndarray) -> None:
 def confidence_figure(evaluation: Evaluation) -> Figure:
     """Whether confidence can be believed, and what it costs to answer only where it is high.
 
-    Left, the reliability diagram before and after temperature scaling; right, the risk-coverage curve.
+    Left, the reliability diagram before and after temperature scaling, and the images that each of its points stands
+    for; right, the risk-coverage curve.
     """
-    figure = Figure(figsize=(11, 5), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    left.plot([0, 1], [0, 1], color="gray", linestyle=":", label="as it should be")
+    figure = Figure(figsize=(11, 6), layout="constrained")
+    panels = figure.subplot_mosaic([["reliability", "risk"], ["images", "risk"]], height_ratios=[5, 2])
+    draw_reliability(panels["reliability"], panels["images"], evaluation)
+    figure.legend(*panels["reliability"].get_legend_handles_labels(), loc="outside lower left", ncols=3, frameon=False)
+    curve = evaluation.risk_coverage
+    right = panels["risk"]
+    right.plot(curve["coverage"], curve["risk"], color=BLUE)
+    right.set(xlabel="fraction of images answered", ylabel="fraction of mistakes among them", xlim=(0, 1))
+    right.set(ylim=(0, None), title="Risk and coverage, the most confident images first")
+    return figure
+
+
+def draw_reliability(upper: Axes, lower: Axes, evaluation: Evaluation) -> None:
+    """Draws accuracy over confidence, and below each pair of points how many images they stand for."""
+    upper.plot([0, 1], [0, 1], color="gray", linestyle=":", label="as it should be")
     errors = evaluation.calibration
     stages = {
         "as trained": (evaluation.as_trained, errors["ece_before"], VERMILION, "s"),
         "calibrated": (evaluation, errors["ece"], BLUE, "o"),
     }
-    for name, (stage, error, color, marker) in stages.items():
+    for number, (name, (stage, error, color, marker)) in enumerate(stages.items()):
         bins = reliability(stage.targets, stage.probabilities)
         label = f"{name}: temperature {stage.temperature:.2f}, ECE {error:.3f}"
-        left.plot(bins["confidence"], bins["accuracy"], color=color, marker=marker, label=label)
-    left.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02), title="Reliability")
-    left.legend(loc="upper left")
-    curve = evaluation.risk_coverage
-    right.plot(curve["coverage"], curve["risk"], color=BLUE)
-    right.set(xlabel="fraction of images answered", ylabel="fraction of mistakes among them", xlim=(0, 1))
-    right.set(ylim=(0, None), title="Risk and coverage, the most confident images first")
-    return figure
+        upper.plot(bins["confidence"], bins["accuracy"], color=color, marker=marker, label=label)
+        places = (bins.index + 0.3 + 0.4 * number) / BINS
+        bars = lower.bar(places, bins["images"], width=0.4 / BINS, color=color)
+        lower.bar_label(bars, rotation=90, fontsize=MIN_FONT_SIZE + 1, padding=2)
+    upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02), title="Reliability")
+    upper.tick_params(labelbottom=False)
+    lower.set(xlabel="confidence", ylabel="images", xlim=(0, 1), yscale="log", ylim=(0.5, 20 * lower.dataLim.y1**1.3))
 
 
 def image_grid(images: Sequence[Tensor], columns: int = 8) -> np.ndarray:

@@ -7,6 +7,7 @@ import re
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from pathlib import Path
 
 from mlflow_resnet.errors import listed, printable
 
@@ -129,6 +130,14 @@ def part_of(folder: str) -> str:
     """Which part of a data set a folder is called after; empty if none, or more than one."""
     found = {PARTS[word] for word in words_of(folder) if word in PARTS}
     return found.pop() if len(found) == 1 else ""
+
+
+def name_data_set(source: str) -> str:
+    """Returns the last part of a path or URI that tells a data set: `flowers` for `flowers/train`."""
+    path = Path(os.path.abspath(source))
+    while part_of(path.name) and is_one_word(path.name) and path.parent.name:
+        path = path.parent
+    return printable(path.name)
 
 
 def is_one_word(folder: str) -> bool:

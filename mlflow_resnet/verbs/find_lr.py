@@ -11,6 +11,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from mlflow_resnet.evaluation.figures import learning_rate_figure
+from mlflow_resnet.images.layout import name_data_set
 from mlflow_resnet.io.console import say
 from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.model.network import pick_device
@@ -45,7 +46,7 @@ def find_lr(options: FindLrOptions) -> LearningRateTest:
         check(options, 1)
         pick_device(options.device)
         training = prepared(options)
-        name = f"learning rates of {options.architecture} on {training.train_set.name}"
+        name = f"learning rates of {options.architecture} on {name_data_set(options.train_dir)}"
         strategy = phases(training.recipe)[-1].strategy
         say(f"testing learning rates of the phase {strategy}")
         with recorded_run(name, all_params(options, training), uuid.uuid4().hex) as run:

@@ -12,6 +12,7 @@ from mlflow.entities import LoggedModelOutput, Run
 
 from mlflow_resnet.errors import MissingPackageError, SweepError, listed
 from mlflow_resnet.images.directories import LabeledDirectory
+from mlflow_resnet.images.layout import name_data_set
 from mlflow_resnet.io.console import say
 from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.io.text.credentials import all_without_credentials
@@ -82,7 +83,8 @@ def sweep(options: SweepOptions) -> SweepResult:
         check_corners(space, lambda values: check_trial(train_options(options, values), train_set.directory))
         digests = {"training images": train_set.digest, "validation images": val_set.digest}
         study = open_study(options, space, digests, recipe.probe_epochs)
-        name, resumed_id = f"sweep of {options.architecture} on {train_set.name}", study.user_attrs.get("run_id")
+        name = f"sweep of {options.architecture} on {name_data_set(options.train_dir)}"
+        resumed_id = study.user_attrs.get("run_id")
         with recorded_run(name, asdict(options), uuid.uuid4().hex, resumed_id) as run:
             all_trials = Sweep(options, space, study, train_set, val_set, test_set, budget)
             all_trials.begin(run, own_values(space, recipe, options))

@@ -7,6 +7,7 @@ import shlex
 import uuid
 
 from mlflow_resnet import flavor
+from mlflow_resnet.images.layout import name_data_set
 from mlflow_resnet.io.console import is_first, say
 from mlflow_resnet.options.train import TrainOptions
 from mlflow_resnet.runs.folder import TrainingFolder, full_identity_of, saving_of, training_folder
@@ -73,7 +74,7 @@ def train_in_processes(options: TrainOptions) -> TrainResult:
 
 def record_training(options: TrainOptions, training: Training, folder: TrainingFolder | None) -> TrainingRecord:
     """Trains and records it in a run."""
-    name, params = f"{options.architecture} on {training.train_set.name}", all_params(options, training)
+    name, params = f"{options.architecture} on {name_data_set(options.train_dir)}", all_params(options, training)
     if folder:
         outbox, mirrored = folder.outbox, folder.mirrored(delivers=not options.offline)
         with mirrored, recorded_by_way_of(outbox, name, params, options.offline) as known:

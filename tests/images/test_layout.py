@@ -12,7 +12,7 @@ from helpers import run_main
 from mlflow_resnet.errors import InvalidDatasetError
 from mlflow_resnet.images.conversion.convert import convert
 from mlflow_resnet.images.directories import list_labeled
-from mlflow_resnet.images.layout import Layout, part_of
+from mlflow_resnet.images.layout import Layout, name_data_set, part_of
 
 Write = Callable[..., Path]
 ROBOFLOW = "train/cat train/dog valid/cat valid/dog test/cat test/dog"
@@ -145,3 +145,21 @@ def test_parts_are_refused_as_classes(tmp_path: Path, write_image: Write, monkey
     assert (told.returncode, told.stderr.count("\n")) == (2, 1)
     assert "x: its folders 'test', 'train', 'valid' are parts of a data set" in told.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"x"}
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("flowers", "flowers"),
+        ("data/flowers/train", "flowers"),
+        ("data/flowers/Training/", "flowers"),
+        ("s3://bucket/flowers/train2017", "flowers"),
+        ("s3://bucket/train", "bucket"),
+        ("flowers/validation/train", "flowers"),
+        ("flowers-train", "flowers-train"),
+        ("seg_train/seg_train", "seg_train"),
+        ("/train", "train"),
+    ],
+)
+def test_a_part_of_a_data_set_is_named_after_its_data_set(source, name):
+    assert name_data_set(source) == name
