@@ -28,8 +28,8 @@ BEFORE = "_before"
 
 
 def cost_job(images: Path, crop_size: int, device: str, repetition: int) -> Measurement:
-    from mlflow_resnet.evaluation.evaluate import evaluate
-    from mlflow_resnet.evaluation.report import write_report
+    from mlflow_resnet.evaluation.evaluation import evaluate_directory
+    from mlflow_resnet.evaluation.report import write_evaluation_report
     from mlflow_resnet.images.directories import list_labeled
     from mlflow_resnet.model.classifier import new_classifier
     from mlflow_resnet.model.prediction import Predictor
@@ -40,11 +40,11 @@ def cost_job(images: Path, crop_size: int, device: str, repetition: int) -> Meas
     classifier = new_classifier("resnet18", directory.class_names, preprocessing, random_seed=repetition)
     predictor = Predictor(classifier, device)
     started = perf_counter()
-    evaluation = evaluate(predictor, directory)
+    evaluation = evaluate_directory(predictor, directory)
     predicted = perf_counter()
     _ = evaluation.metrics | evaluation.details
     with tempfile.TemporaryDirectory() as folder:
-        write_report(Path(folder), evaluation, directory, predictor)
+        write_evaluation_report(Path(folder), evaluation, directory, predictor)
     return {PREDICTING: predicted - started, REST: perf_counter() - predicted}
 
 

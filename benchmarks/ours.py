@@ -19,21 +19,21 @@ from setting import Setting, Trained
 from steps import images_per_second, random_batch
 from torch.nn.functional import cross_entropy
 
-from mlflow_resnet.evaluation.evaluate import Evaluation, evaluate
+from mlflow_resnet.evaluation.evaluation import Evaluation, evaluate_directory
 from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.io.process import claim_process
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.precision import pick_precision
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.options import TrainOptions
-from mlflow_resnet.runs.preparation import prepared
+from mlflow_resnet.runs.preparation import prepare_training
 from mlflow_resnet.training.checkpoints import CheckpointFolder
 from mlflow_resnet.training.course import Course
-from mlflow_resnet.training.loop import prepare
+from mlflow_resnet.training.loop import prepare_network
 from mlflow_resnet.training.optimizer import build_optimizer
-from mlflow_resnet.training.recipe import decide
+from mlflow_resnet.training.recipe import decide_recipe
 from mlflow_resnet.training.saving import Saving
-from mlflow_resnet.training.setup import starting_classifier
+from mlflow_resnet.training.setup import build_starting_classifier
 from mlflow_resnet.training.trainer import Trainer
 
 claim_process()  # as the command line does
@@ -43,7 +43,7 @@ def fit(setting: Setting) -> Trained:
     """Trains as `mlflow-resnet train` does, without a run."""
     started = perf_counter()
     options = train_options(setting)
-    training = prepared(options)
+    training = prepare_training(options)
     with open(os.devnull, "w") as null, contextlib.redirect_stderr(null):
         results = list(training.epochs(options))
     batch_size = training.recipe.batch_size
@@ -57,17 +57,17 @@ def fit(setting: Setting) -> Trained:
 def fit_calibrated(setting: Setting, test_dir: Path) -> Evaluation:
     """Trains, fits the temperature on the validation images, and evaluates the calibrated classifier on `test_dir`."""
     options = train_options(setting)
-    training = prepared(options)
+    training = prepare_training(options)
     with open(os.devnull, "w") as null, contextlib.redirect_stderr(null):
         best = [result for result in training.epochs(options) if result.is_best][-1]
-    classifier = replace(training.classifier, temperature=best.evaluation.fitted_temperature())
-    return evaluate(Predictor(classifier, setting.device), list_labeled(test_dir))
+    classifier = replace(training.classifier, temperature=best.evaluation.fit_temperature())
+    return evaluate_directory(Predictor(classifier, setting.device), list_labeled(test_dir))
 
 
 def fit_saving(setting: Setting, folder: Path | None) -> tuple[float, list[float]]:
     """Seconds of a training from its first step, and of writing each checkpoint; None: without checkpoints."""
     options = train_options(setting)
-    training = prepared(options)
+    training = prepare_training(options)
     saving = TimedSaving(CheckpointFolder(folder) if folder else None, options.checkpoint_minutes)
     started = perf_counter()
     with open(os.devnull, "w") as null, contextlib.redirect_stderr(null):
@@ -111,7 +111,7 @@ def train_options(setting: Setting) -> TrainOptions:
 
 def accuracy(classifier: ImageClassifier, folder: Path, *, device: str) -> float:
     """Top-1 accuracy through the predict path, a fraction."""
-    return evaluate(Predictor(classifier, device), list_labeled(folder)).headline["top1_accuracy"]
+    return evaluate_directory(Predictor(classifier, device), list_labeled(folder)).headline["top1_accuracy"]
 
 
 def limit(setting: Setting, num_classes: int, seconds: float) -> float:
@@ -128,9 +128,9 @@ def step_speed(setting: Setting, num_classes: int, seconds: float, optimize: boo
     """Images per second of steps on one batch in memory, with the network as training prepares it."""
     options = train_options(setting)
     classes = tuple(map(str, range(num_classes)))
-    recipe = decide(options, classes, images=10**6)
-    classifier, _ = starting_classifier(options, recipe, classes)
-    device = prepare(classifier, options)
+    recipe = decide_recipe(options, classes, images=10**6)
+    classifier, _ = build_starting_classifier(options, recipe, classes)
+    device = prepare_network(classifier, options)
     dtype = pick_precision(options.precision, device)
     network = classifier.network.train()
     forward = torch.compile(network) if options.compile else network

@@ -30,10 +30,10 @@ COLUMNS = (SECONDS, MOVED, SPOILED, RIGHT)
 
 def ours_job(folder: Path, runs: int, refuse: bool, repetition: int) -> Measurement:
     """The last of `runs` runs with one cache."""
-    from mlflow_resnet.images.sources import labeled_directory
+    from mlflow_resnet.images.sources import fetch_labeled_directory
 
     def copy(uri: str) -> dict[str, bytes]:
-        found = labeled_directory(uri)
+        found = fetch_labeled_directory(uri)
         return {name: Path(path).read_bytes() for name, path in zip(found.names, found.paths, strict=True)}
 
     return measured(copy, folder, runs, refuse, repetition)

@@ -23,12 +23,12 @@ from mlflow_resnet.images.sources import file_source
 from mlflow_resnet.io.process import claim_process
 from mlflow_resnet.model.backends import openvino
 from mlflow_resnet.model.backends.exported import write_export
-from mlflow_resnet.model.backends.forwards import forward_of_files
+from mlflow_resnet.model.backends.forwards import load_forward
 from mlflow_resnet.model.backends.quantized import quantize
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.hardware import keep_freed_memory
 from mlflow_resnet.model.prediction import Predictor
-from mlflow_resnet.model.storage import digest_of, load_classifier
+from mlflow_resnet.model.storage import digest_classifier, load_classifier
 
 Score = Callable[[Sequence[Path]], np.ndarray]
 BATCH_SIZE = 32
@@ -151,12 +151,12 @@ def with_openvino(classifier: ImageClassifier, workers: int) -> Score:
 
 def with_int8(exported: Path, classifier: ImageClassifier) -> Score:
     """Ours with what `mlflow-resnet export --precision int8` writes."""
-    return ours(classifier, 0, precision="int8", forward=forward_of_files(classifier, exported))
+    return ours(classifier, 0, precision="int8", forward=load_forward(classifier, exported))
 
 
 def scored_by(predictor: Predictor) -> Score:
     """Scores to a Parquet file and reads the labels from it."""
-    from mlflow_resnet.scoring.frame import LABEL
+    from mlflow_resnet.scoring.columns import SCORED_LABELS
     from mlflow_resnet.scoring.to_file.batch import join, score_to_parts
     from mlflow_resnet.scoring.to_file.parts import Parts
 
@@ -170,7 +170,7 @@ def scored_by(predictor: Predictor) -> Score:
             score_to_parts(predictor, map(file_source, paths), parts, batch_size=BATCH_SIZE)
             output = Path(folder) / "scored.parquet"
             join(parts, output, str(output))
-            return pd.read_parquet(output, columns=[LABEL])[LABEL].map(index).to_numpy()
+            return pd.read_parquet(output, columns=[SCORED_LABELS])[SCORED_LABELS].map(index).to_numpy()
 
     return score
 
@@ -236,4 +236,4 @@ def write_int8(model: Path, photos: Sequence[Path]) -> None:
     model_in_int8 = quantize(openvino, openvino.convert(classifier), pictures)
     folder.mkdir()
     openvino.save(model_in_int8, folder)
-    write_export(folder, "openvino", "int8", digest_of(classifier))
+    write_export(folder, "openvino", "int8", digest_classifier(classifier))

@@ -24,7 +24,7 @@ from mlflow_resnet.mlflow_seams import ERROR_MARK
 BATCH_BYTES = 16 * 2**20  # of files in one request, unless a single one is larger
 RETRIES = 8  # of a request to a busy server, after what it asks for or 0.5, 1, 2, … seconds
 LONGEST_PAUSE = 30  # seconds
-PARQUET = {"Content-Type": "application/vnd.apache.parquet"}
+PARQUET_HEADERS = {"Content-Type": "application/vnd.apache.parquet"}
 
 Row = dict[str, Any]
 
@@ -55,14 +55,14 @@ def score_images(
         ScoringServerError: if the server does not answer, or refuses a request. A busy one is asked again for a while.
     """
     with session(requests_at_once) as http:
-        ask = partial(scored, http, f"{url.rstrip('/')}/invocations", params, timeout_seconds)
+        ask = partial(score_batch, http, f"{url.rstrip('/')}/invocations", params, timeout_seconds)
         answers = map_ordered(ask, batches((os.fspath(path) for path in paths), batch_size), requests_at_once)
         rows = [row for answer in answers for row in answer]
     return pd.DataFrame(rows, columns=max(map(list, rows), key=len, default=[]))
 
 
 def session(connections: int) -> requests.Session:
-    """Connections that stay open, on which a busy server is asked again when it says so."""
+    """Returns a session that keeps connections open and retries when a server is busy."""
     retries = Retry(
         connect=0,
         read=0,
@@ -85,7 +85,7 @@ def batches(paths: Iterable[str], batch_size: int) -> Iterator[list[str]]:
     batch: list[str] = []
     total = 0
     for path in paths:
-        size = size_of(path)
+        size = read_file_size(path)
         if batch and (len(batch) == batch_size or total + size > BATCH_BYTES):
             yield batch
             batch, total = [], 0
@@ -95,14 +95,16 @@ def batches(paths: Iterable[str], batch_size: int) -> Iterator[list[str]]:
         yield batch
 
 
-def size_of(path: str) -> int:
+def read_file_size(path: str) -> int:
     """Bytes of a file; 0 if there is none."""
     with contextlib.suppress(OSError):
         return os.path.getsize(path)
     return 0
 
 
-def scored(http: requests.Session, url: str, params: dict[str, Any], timeout: float, paths: Sequence[str]) -> list[Row]:
+def score_batch(
+    http: requests.Session, url: str, params: dict[str, Any], timeout: float, paths: Sequence[str]
+) -> list[Row]:
     """A row for each of `paths`."""
     contents = [content_or_error(path) for path in paths]
     readable = [content for content in contents if isinstance(content, bytes)]
@@ -112,7 +114,7 @@ def scored(http: requests.Session, url: str, params: dict[str, Any], timeout: fl
 
 
 def content_or_error(path: str) -> bytes | str:
-    """The bytes of a file, or why there are none to be had."""
+    """Returns the bytes of a file, or the reason why it cannot be read."""
     try:
         return file_source(path).read()
     except InvalidImageError as error:
@@ -139,7 +141,7 @@ def answer(
         problem = f"no answer of a model of mlflow_resnet ({one_line(error)}). Correct the address."
         raise ScoringServerError(url, problem) from None
     if not response.ok:
-        raise ScoringServerError(url, f"answered {response.status_code}: {reason_of(response)}")
+        raise ScoringServerError(url, f"answered {response.status_code}: {extract_reason(response)}")
     if len(rows) != len(contents):
         raise ScoringServerError(url, f"answered with {len(rows)} rows to {len(contents)} images.")
     return rows
@@ -149,17 +151,17 @@ def parquet_body(contents: Sequence[bytes]) -> dict[str, Any]:
     """Arguments of `requests.post` for raw bytes, which are sent as they are."""
     file = io.BytesIO()
     pd.DataFrame({"image": contents}).to_parquet(file, compression=None)
-    return {"data": file.getvalue(), "headers": PARQUET}
+    return {"data": file.getvalue(), "headers": PARQUET_HEADERS}
 
 
 def json_body(contents: Sequence[bytes], params: dict[str, Any]) -> dict[str, Any]:
-    """The same with `params`, which Parquet cannot carry."""
+    """Returns arguments of `requests.post` for JSON with `params`, which Parquet cannot carry."""
     data = [[base64.b64encode(content).decode()] for content in contents]
     return {"json": {"dataframe_split": {"columns": ["image"], "data": data}, "params": params}}
 
 
-def reason_of(response: requests.Response) -> str:
-    """What a server says of a request that it refuses, in one line."""
+def extract_reason(response: requests.Response) -> str:
+    """Returns the server's reason for refusing a request, in one line."""
     try:
         facts = response.json()
         text = str(facts.get("message") or facts.get("detail"))

@@ -48,7 +48,7 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
 
-from mlflow_resnet.io.text.characters import LISTED, encodable, in_lines, listed, presentable, printable
+from mlflow_resnet.io.text.characters import LISTED, encodable, in_lines, join_names, presentable, printable
 
 __all__ = [
     "AuditFailedError",
@@ -87,14 +87,14 @@ __all__ = [
     "WeightsError",
     "WeightsMismatchError",
     "encodable",
-    "listed",
+    "join_names",
     "presentable",
     "printable",
 ]
 
 
-def named(path: str | os.PathLike[str]) -> str:
-    """`path` as people call it: also if it begins from the handle of an open folder."""
+def display_path(path: str | os.PathLike[str]) -> str:
+    """Returns `path` for messages; a path through the handle of an open folder becomes that folder's path."""
     text = encodable(path)
     return os.path.realpath(text) if text.startswith("/proc/self/fd/") else text
 
@@ -113,7 +113,7 @@ class MlflowResnetError(MlflowException):
         super().__init__(in_lines(lines), error_code=self.status)
 
     def serialize_as_json(self) -> str:
-        """The answer of a scoring server: MLflow puts the whole input in front of `message`, which nobody needs."""
+        """The answer of a scoring server: MLflow puts the whole input in front of `message`, which is not needed."""
         self.message = str(self)
         return super().serialize_as_json()
 
@@ -134,7 +134,7 @@ class PathError(MlflowResnetError):
     """Something at `path` cannot be used."""
 
     def __init__(self, path: str | os.PathLike[str], problem: str) -> None:
-        self.path, self.problem = presentable(named(path)), problem
+        self.path, self.problem = presentable(display_path(path)), problem
         super().__init__(f"{self.path}: {problem}")
 
 
@@ -154,7 +154,7 @@ class BadImagesError(InvalidDatasetError):
 
     def __init__(self, path: str | os.PathLike[str], reasons: dict[str, str]) -> None:
         self.reasons = reasons
-        pairs = listed(f"{printable(name)} ({reason})" for name, reason in reasons.items())
+        pairs = join_names(f"{printable(name)} ({reason})" for name, reason in reasons.items())
         super().__init__(
             path,
             f"{len(reasons)} unreadable image{'s' * (len(reasons) != 1)}: {pairs}. "
@@ -186,8 +186,8 @@ class ClassMismatchError(InvalidDatasetError):
         self.extra, self.known = tuple(extra), tuple(known)
         super().__init__(
             path,
-            f"class folders {listed(map(repr, extra))} are unknown to {owner}, "
-            f"which has {listed(map(repr, known))}. {advice}",
+            f"class folders {join_names(map(repr, extra))} are unknown to {owner}, "
+            f"which has {join_names(map(repr, known))}. {advice}",
         )
 
 
@@ -222,7 +222,7 @@ class WeightsMismatchError(WeightsError):
     """The keys or shapes of a state_dict are not the network's; `wrong` maps a kind, such as missing, to keys."""
 
     def __init__(self, weights: str, architecture: str, wrong: Mapping[str, Sequence[str]]) -> None:
-        facts = "; ".join(f"{len(keys)} keys {kind}: {listed(keys)}" for kind, keys in wrong.items() if keys)
+        facts = "; ".join(f"{len(keys)} keys {kind}: {join_names(keys)}" for kind, keys in wrong.items() if keys)
         super().__init__(
             weights, f"not a state_dict of {architecture}: {facts}. Choose the architecture it was made for."
         )
@@ -236,7 +236,7 @@ class InvalidModelError(MlflowResnetError):
         super().__init__(f"{model_uri}: {problem}")
 
     def about(self, model_uri: str) -> InvalidModelError:
-        """The same of the model's own URI, rather than of the folder that it was downloaded to."""
+        """Returns the same error with the model's own URI in place of the folder that it was downloaded to."""
         error = type(self).__new__(type(self))
         InvalidModelError.__init__(error, model_uri, self.problem)
         return error
@@ -316,7 +316,7 @@ class NotSentError(OutputError):
 
 
 class CheckpointError(PathError):
-    """A training cannot go on from what is at `path`."""
+    """A training cannot be resumed from `path`."""
 
 
 class NotDeliveredError(PathError):
@@ -355,7 +355,7 @@ class ProcessEndedError(MlflowResnetError):
 
 
 class AuditFailedError(MlflowResnetError):
-    """An audit found what it was told to fail on."""
+    """An audit found images of a kind that `fail_on` names."""
 
 
 class PromotionRefusedError(MlflowResnetError):
@@ -365,7 +365,7 @@ class PromotionRefusedError(MlflowResnetError):
 
 
 class TrainingDivergedError(MlflowResnetError):
-    """The training loss, a weight or what the network predicts became NaN or infinite."""
+    """The training loss, a weight or an output of the network became NaN or infinite."""
 
     exit_code = 5
     advice = "Try a lower --learning-rate or some --warmup-epochs."
@@ -378,7 +378,7 @@ class TrainingDivergedError(MlflowResnetError):
 
 
 class PredictionsDivergedError(TrainingDivergedError):
-    """Training went well, but what the network predicts for the validation images is not finite."""
+    """Training succeeded, but predictions for the validation images are not finite."""
 
     advice = (
         "The statistics of batch normalization cannot be used, as with few images or small pictures: give more images, "

@@ -41,7 +41,7 @@ ARTIFACTS: dict[str, Callable[[str], EvaluationArtifact]] = {
 }
 
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class ResnetEvaluator(ModelEvaluator):
@@ -80,15 +80,15 @@ class ResnetEvaluator(ModelEvaluator):
         """
         from mlflow_resnet.errors import InvalidOptionsError
 
-        if self.times_asked > 1 and FLAVOR not in flavors_of(model):
+        if self.times_asked > 1 and FLAVOR not in list_flavors(model):
             return None
         if extra_metrics or custom_artifacts:
             raise InvalidOptionsError([f"the evaluator {NAME} takes no extra_metrics and no custom_artifacts"])
         check_model(model)
-        return measured(model, dataset, options_of(model, evaluator_config), run_id, model_id)
+        return measure_model(model, dataset, read_evaluator_config(model, evaluator_config), run_id, model_id)
 
 
-def measured(
+def measure_model(
     model: PyFuncModel, dataset: EvaluationDataset, options: EvaluateOptions, run_id: str, model_id: str | None
 ) -> EvaluationResult:
     """Measures a model of ours and records that in a run.
@@ -96,19 +96,19 @@ def measured(
     Args:
         model_id: of the logged model, if MLflow knows it: then it logs the metrics itself.
     """
-    from mlflow_resnet.evaluation.evaluate import evaluate
+    from mlflow_resnet.evaluation.evaluation import evaluate_directory
     from mlflow_resnet.io.notes import Notes
     from mlflow_resnet.model.prediction import Predictor
     from mlflow_resnet.tracking import record
-    from mlflow_resnet.tracking.data import checked
-    from mlflow_resnet.tracking.dataset import images_of
+    from mlflow_resnet.tracking.data import check_dataset
+    from mlflow_resnet.tracking.dataset import get_dataset_images
     from mlflow_resnet.tracking.recorder import Recorder
 
-    data = checked(images_of(dataset), options.on_bad_image, options.num_workers)
+    data = check_dataset(get_dataset_images(dataset), options.on_bad_image, options.num_workers)
     predictor = Predictor(model.get_raw_model(), options.device, options.num_workers, options.precision)
     predictor = predictor.at_test_time(options.tta, options.resolution)
-    evaluation = evaluate(predictor, data.directory, options.batch_size)
-    recorder = Recorder(Notes(run_id=run_id, model_id=model_id or record.known_model_id(model.metadata)))
+    evaluation = evaluate_directory(predictor, data.directory, options.batch_size)
+    recorder = Recorder(Notes(run_id=run_id, model_id=model_id or record.find_known_model_id(model.metadata)))
     artifacts: dict[str, EvaluationArtifact] = {}
     uri = mlflow.get_artifact_uri(record.EVALUATION)
     record.log_evaluation(
@@ -123,28 +123,28 @@ def measured(
 
 
 def leave_to_resnet(evaluate: Callable[..., EvaluationResult | None]) -> Callable[..., EvaluationResult | None]:
-    """How MLflow's own evaluators `evaluate`, but for classifiers of ours, of which they say nothing."""
+    """Wraps `evaluate` of MLflow's own evaluators so that they skip classifiers of this package."""
 
     @functools.wraps(evaluate)
     def evaluate_others(self: ModelEvaluator, **given: Any) -> EvaluationResult | None:
-        if given.get("model_type") != "classifier" or FLAVOR not in flavors_of(given.get("model")):
+        if given.get("model_type") != "classifier" or FLAVOR not in list_flavors(given.get("model")):
             return evaluate(self, **given)
-        logger.warning("MLflow's evaluator %s leaves this model to evaluators=%r", getattr(self, "name", ""), NAME)
+        _logger.warning("MLflow's evaluator %s leaves this model to evaluators=%r", getattr(self, "name", ""), NAME)
         return None
 
     return evaluate_others
 
 
-def flavors_of(model: Any) -> list[str]:
+def list_flavors(model: Any) -> list[str]:
     """The flavors of a model that MLflow has loaded; none of a function, or of predictions without a model."""
     return list(model.metadata.flavors) if getattr(model, "metadata", None) else []
 
 
 def check_model(model: Any) -> None:
-    """Raises InvalidModelError for what is no model of ours, InvalidOptionsError for one in another environment."""
+    """Raises InvalidModelError for a foreign model, InvalidOptionsError for one in another environment."""
     from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError
 
-    flavors = flavors_of(model)
+    flavors = list_flavors(model)
     if FLAVOR not in flavors:
         found = f"its flavors are {', '.join(flavors)}" if flavors else "it is not a saved model"
         raise InvalidModelError("model", f"{found}; the evaluator {NAME} measures those of the flavor {FLAVOR}.")
@@ -152,7 +152,7 @@ def check_model(model: Any) -> None:
         raise InvalidOptionsError([f"env_manager is {model.env_manager!r}; the evaluator {NAME} needs 'local'"])
 
 
-def options_of(model: PyFuncModel, config: Mapping[str, Any]) -> EvaluateOptions:
+def read_evaluator_config(model: PyFuncModel, config: Mapping[str, Any]) -> EvaluateOptions:
     """The options of `evaluate` that `evaluator_config` gives; device and precision are by default the model's own.
 
     Raises:
@@ -160,7 +160,7 @@ def options_of(model: PyFuncModel, config: Mapping[str, Any]) -> EvaluateOptions
     """
     from mlflow_resnet.errors import InvalidOptionsError
     from mlflow_resnet.options.evaluate import EvaluateOptions
-    from mlflow_resnet.scoring.configuration import DEFAULT_MODEL_CONFIG, device_of
+    from mlflow_resnet.scoring.configuration import DEFAULT_MODEL_CONFIG, choose_device
 
     configured = DEFAULT_MODEL_CONFIG | dict(model.model_config or {})
     defaults = {field.name: field.default for field in fields(EvaluateOptions) if field.default is not MISSING}
@@ -177,12 +177,12 @@ def options_of(model: PyFuncModel, config: Mapping[str, Any]) -> EvaluateOptions
             problems.append(f"{name} is {value!r}; it must be of type {type(defaults[name]).__name__}")
     if problems:
         raise InvalidOptionsError(problems)
-    given = {"device": device_of(configured), "precision": configured["precision"]} | dict(config)
+    given = {"device": choose_device(configured), "precision": configured["precision"]} | dict(config)
     return EvaluateOptions(model_uri="", image_dir="", **given)
 
 
 def artifacts_in(folder: Path, uri: str) -> dict[str, EvaluationArtifact]:
-    """The files of a report that is to be at `uri`, by their names without suffix, with what is in them."""
+    """Returns the files of a report as MLflow's artifacts below `uri`, by names without suffix."""
     artifacts = {}
     for path in sorted(folder.iterdir()):
         if kind := ARTIFACTS.get(path.suffix):

@@ -36,7 +36,7 @@ from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.text.places import local_path, place_problem
 from mlflow_resnet.mlflow_seams import make_conda_env
 from mlflow_resnet.model.backends.exported import copy_export, read_exports
-from mlflow_resnet.model.backends.forwards import TORCH, packages_of
+from mlflow_resnet.model.backends.forwards import TORCH, list_packages
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.storage import DATA_SUBPATH, read_description, save_classifier
@@ -49,9 +49,9 @@ from mlflow_resnet.model.stored import (
 )
 from mlflow_resnet.options.base import AUTO
 from mlflow_resnet.options.predict import PARAMS
-from mlflow_resnet.scoring.configuration import DEFAULT_MODEL_CONFIG, configured_model, configured_predictor
-from mlflow_resnet.scoring.frame import ERROR, IMAGE, LABEL, probability_columns
-from mlflow_resnet.scoring.loading import read_verified, verified_model
+from mlflow_resnet.scoring.columns import ERROR, IMAGE, SCORED_LABELS, probability_columns
+from mlflow_resnet.scoring.configuration import DEFAULT_MODEL_CONFIG, configure_model, configure_predictor
+from mlflow_resnet.scoring.loading import open_verified_model, read_verified
 from mlflow_resnet.scoring.pyfunc import ScoringModel
 
 PARAM_TYPES = {int: DataType.long, float: DataType.double, str: DataType.string, bool: DataType.boolean}
@@ -68,8 +68,8 @@ REQUIREMENTS = (
 
 
 def get_default_pip_requirements(backend: str = TORCH) -> list[str]:
-    """What a saved model needs, at the installed versions; the package itself travels in the model's code folder."""
-    return [f"{name}=={version(name).split('+')[0]}" for name in (*REQUIREMENTS, *packages_of(backend))]
+    """Returns the requirements of a saved model at the installed versions, without this package itself."""
+    return [f"{name}=={version(name).split('+')[0]}" for name in (*REQUIREMENTS, *list_packages(backend))]
 
 
 def get_default_conda_env() -> dict[str, Any]:
@@ -81,7 +81,7 @@ def default_signature(classes: tuple[str, ...]) -> ModelSignature:
     """One unnamed string column in: the only signature that takes str, list, bytes and any table alike."""
     columns: list[ColSpec | TensorSpec] = [
         ColSpec(DataType.string, IMAGE),
-        ColSpec(DataType.string, LABEL),
+        ColSpec(DataType.string, SCORED_LABELS),
         *(ColSpec(DataType.double, name) for name in probability_columns(classes)),
         ColSpec(DataType.string, ERROR),
     ]
@@ -189,7 +189,7 @@ def log_model(classifier: ImageClassifier, name: str = "model", **kwargs: Any) -
 
 
 def log_model_sha256(model: LoggedModel, digest: str) -> None:
-    """Makes the digest of all that decides an answer a param of the logged model, which nobody can change.
+    """Logs the digest of the model as a param of the logged model, which cannot be changed.
 
     Raises:
         TamperedModelError: if the logged model has another one already.
@@ -213,22 +213,22 @@ def load_model(model_uri: str) -> ImageClassifier:
     Raises:
         InvalidModelError: if there is no model of this flavor, or it is not what was saved and logged.
     """
-    with verified_model(model_uri) as stored:
+    with open_verified_model(model_uri) as stored:
         return stored.classifier
 
 
 def load_predictor(
     model_uri: str, device: str = AUTO, num_workers: int = 0, precision: str = AUTO, backend: str = AUTO
 ) -> Predictor:
-    """What predicts with the model of `model_uri`: what is "auto" is as the model is configured.
+    """Returns a predictor for `model_uri`; "auto" is what the model is configured for.
 
     Raises:
         InvalidModelError, InvalidOptionsError, MissingPackageError: if that cannot be.
     """
-    with verified_model(model_uri) as stored:
+    with open_verified_model(model_uri) as stored:
         given = {"device": device, "precision": precision, "backend": backend}
         chosen = {name: value for name, value in given.items() if value != AUTO}
-        return configured_predictor(stored, DEFAULT_MODEL_CONFIG | dict(stored.config) | chosen, num_workers)
+        return configure_predictor(stored, DEFAULT_MODEL_CONFIG | dict(stored.config) | chosen, num_workers)
 
 
 def read_mlmodel(model_uri: str) -> Model:
@@ -245,4 +245,4 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Scori
     Raises:
         InvalidModelError: if it is not what was saved, or what the server knows of it, if that can be asked.
     """
-    return configured_model(read_verified(Path(path).parent), model_config or {})
+    return configure_model(read_verified(Path(path).parent), model_config or {})

@@ -23,9 +23,9 @@ from mlflow_resnet.images.decoding.decode import MAX_IMAGE_BYTES
 from mlflow_resnet.images.sources import ImageSource
 from mlflow_resnet.options.base import AUTO
 from mlflow_resnet.options.predict import PredictOptions
-from mlflow_resnet.scoring.frame import scored_frame
+from mlflow_resnet.scoring.columns import build_scored_frame
 from mlflow_resnet.scoring.inputs import check_size
-from mlflow_resnet.scoring.to_file.batch import scored_table
+from mlflow_resnet.scoring.to_file.batch import build_scored_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,13 +64,13 @@ class ScoreImages:
 
     def __call__(self, batch: Mapping[str, np.ndarray]) -> pa.Table:
         """The columns of scored data; `image` is the path."""
-        sources = map(source_of, batch["path"], batch["bytes"])
+        sources = map(make_ray_source, batch["path"], batch["bytes"])
         predictions = list(self._predictor.predict(sources, self._options.batch_size))
         top_k, min_confidence = self._options.top_k, self._options.min_confidence
-        return scored_table(scored_frame(predictions, self._predictor.classes, top_k, min_confidence))
+        return build_scored_table(build_scored_frame(predictions, self._predictor.classes, top_k, min_confidence))
 
 
-def source_of(path: str, content: bytes) -> ImageSource:
+def make_ray_source(path: str, content: bytes) -> ImageSource:
     """An image that Ray has read."""
 
     def read() -> bytes:

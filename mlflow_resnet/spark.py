@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import mlflow
 
-from mlflow_resnet.model.prediction import LABEL
+from mlflow_resnet.model.prediction import SCORED_LABELS
 from mlflow_resnet.options.predict import PredictOptions
 from mlflow_resnet.registry.binding import bind
-from mlflow_resnet.scoring.frame import ERROR, IMAGE, probability_columns, text_columns
-from mlflow_resnet.scoring.loading import verified_model
+from mlflow_resnet.scoring.columns import ERROR, IMAGE, probability_columns, text_columns
+from mlflow_resnet.scoring.loading import open_verified_model
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -50,8 +50,8 @@ def scored(
 
     options = PredictOptions(top_k=top_k, min_confidence=min_confidence, tta=tta, resolution=resolution)
     model_uri = bind(model_uri).uri  # an alias may move
-    with verified_model(model_uri) as stored:  # as each worker does, but here everything about the server is known
-        columns = [LABEL, *probability_columns(stored.classifier.classes, top_k), ERROR]
+    with open_verified_model(model_uri) as stored:  # as each worker does, but here everything about the server is known
+        columns = [SCORED_LABELS, *probability_columns(stored.classifier.classes, top_k), ERROR]
     text = text_columns(columns)
     struct = StructType([StructField(name, StringType() if name in text else DoubleType()) for name in columns])
     predict = mlflow.pyfunc.spark_udf(
@@ -61,5 +61,5 @@ def scored(
     value = {name: f.col("scored").getField(name) for name in columns}
     first_probability = next(value[name] for name in columns if name not in text)
     labeled = {name: f.when(first_probability.isNotNull(), value[name]) for name in text - {ERROR}}
-    labeled[LABEL] = f.when(value[ERROR] == "", value[LABEL])
+    labeled[SCORED_LABELS] = f.when(value[ERROR] == "", value[SCORED_LABELS])
     return rows.select(IMAGE, *(labeled.get(name, value[name]).alias(name) for name in columns))

@@ -15,7 +15,7 @@ import requests
 from helpers import free_port, server
 from mlflow import MlflowClient
 
-from mlflow_resnet.registry import evidence, history
+from mlflow_resnet.registry import alias_history, evidence
 
 # The rules of most tests; models have names of their own.
 RULES = """
@@ -126,9 +126,9 @@ class Gate:
         aliases = {each["alias"]: int(each["version"]) for each in self.model(name).get("aliases", ())}
         return aliases.get(alias)
 
-    def history(self, name: str, alias: str = "champion") -> list[history.Entry]:
+    def history(self, name: str, alias: str = "champion") -> list[alias_history.HistoryEntry]:
         tags = {tag["key"]: tag["value"] for tag in self.model(name).get("tags", ())}
-        return history.entries(tags, alias)
+        return alias_history.entries(tags, alias)
 
     def tags(self, version: Version) -> dict[str, str]:
         found = self.done("GET", "model-versions/get", **version.key)["model_version"]

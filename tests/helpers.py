@@ -142,9 +142,9 @@ class Learned:
 
 def learn(options) -> Learned:
     """Trains as `train` does, without MLflow, which takes seconds."""
-    from mlflow_resnet.runs.preparation import prepared
+    from mlflow_resnet.runs.preparation import prepare_training
 
-    training = prepared(options)
+    training = prepare_training(options)
     results = list(training.epochs(options))
     return Learned(training.classifier, results)
 
@@ -200,7 +200,7 @@ def how_it_ends(comparison: Any) -> str:
     from mlflow_resnet.registry import promotion
 
     try:
-        promotion.promote(comparison, max_drop=1.0)
+        promotion.promote_candidate(comparison, max_drop=1.0)
     except PromotionRefusedError as error:
         return error.message
     return "promoted"

@@ -13,9 +13,9 @@ from PIL import Image
 
 from mlflow_resnet import audit, train
 from mlflow_resnet.errors import AuditFailedError, InvalidOptionsError, MissingPackageError
-from mlflow_resnet.images.audit import facts as facts_module
+from mlflow_resnet.images.audit import image_facts as facts_module
+from mlflow_resnet.images.audit.audit_report import render_page
 from mlflow_resnet.images.audit.findings import AuditedImage, findings
-from mlflow_resnet.images.audit.report import render_page
 from mlflow_resnet.options import AuditOptions, TrainOptions
 
 
@@ -175,9 +175,9 @@ def test_the_command(workdir, folders):
 def test_a_second_audit_reads_only_what_has_changed(workdir, folders, monkeypatch):
     audited(folders)
     read = []
-    find = facts_module.facts_of_file
+    find = facts_module.inspect_file
     monkeypatch.setattr(
-        "mlflow_resnet.images.scan.facts_of_file", lambda path, looks: read.append(path) or find(path, looks)
+        "mlflow_resnet.images.scan.inspect_file", lambda path, looks: read.append(path) or find(path, looks)
     )
     picture(1234).save(folders / "train/cat/1.png")
     picture(1235).save(folders / "train/cat/new.png")
@@ -212,11 +212,11 @@ def test_training_audits_first_unless_told_otherwise(workdir, folders, capsys):
 
 
 def test_facts_survive_a_killed_audit(tmp_path, folders):
-    from mlflow_resnet.images.audit.journal import FactsJournal
+    from mlflow_resnet.images.audit.facts_journal import FactsJournal
 
     path = str(folders / "train/cat/1.png")
     with FactsJournal(tmp_path, "x") as journal:
-        facts = journal.remembered(facts_module.facts_of_file, path, looks=False)
+        facts = journal.find_once(facts_module.inspect_file, path, looks=False)
     with open(journal.path, "a") as file:
         file.write(json.dumps(["cut", 1])[:-3])
     with FactsJournal(tmp_path, "x") as journal:

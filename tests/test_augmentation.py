@@ -14,7 +14,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from mlflow_resnet.model.preprocessing import Preprocessing
-from mlflow_resnet.training.input.augmentation import STORE_FACTOR, Augmentation, build
+from mlflow_resnet.training.input.augmentation import STORE_FACTOR, Augmentation, build_transform
 from mlflow_resnet.training.input.randomness import Seeded
 
 SIZE = 32
@@ -212,7 +212,7 @@ def test_what_was_done_can_be_read_from_the_saved_model_and_done_with_torchvisio
     chosen = augmentation(Preprocessing(36, SIZE, padding=2, grayscale=True), **operations)
     listed = json.loads(json.dumps(chosen.as_list()))
     assert listed == chosen.as_list()
-    transforms = [build(step.pop("name"), step) for step in listed]
+    transforms = [build_transform(step.pop("name"), step) for step in listed]
     drawn = v2.Compose(transforms)(torch.zeros(3, 60, 44, dtype=torch.uint8))
     assert drawn.shape == (3, SIZE + 4, SIZE + 4)
 

@@ -16,7 +16,7 @@ from sklearn import metrics as sklearn_metrics
 
 from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.evaluation import abstention, calibration
-from mlflow_resnet.evaluation.evaluate import Evaluation
+from mlflow_resnet.evaluation.evaluation import Evaluation
 from mlflow_resnet.evaluation.figures import confidence_figure
 from mlflow_resnet.evaluation.intervals import confidence_intervals
 from mlflow_resnet.evaluation.predictions import PROBABILITY, worth_a_look
@@ -73,7 +73,7 @@ def test_the_reliability_diagram_counts_the_images_of_every_point_and_hides_none
 def test_the_temperature_undoes_what_made_confidence_wrong():
     targets, probabilities = overconfident(4000, factor=3)
     evaluation = Evaluation(tuple("abcde"), targets, probabilities)
-    temperature = evaluation.fitted_temperature()
+    temperature = evaluation.fit_temperature()
     assert temperature == pytest.approx(3, rel=0.1)
     calibrated = evaluation.at_temperature(temperature)
     scores = calibrated.calibration
@@ -87,7 +87,7 @@ def test_the_temperature_undoes_what_made_confidence_wrong():
 
 @pytest.mark.parametrize("targets", [[0, 1, 1, 1], [1, 0, 0, 0]])
 def test_without_mistakes_or_hits_there_is_no_temperature_to_learn(targets):
-    assert Evaluation(("a", "b"), np.array(targets), PROBABILITIES).fitted_temperature() == 1
+    assert Evaluation(("a", "b"), np.array(targets), PROBABILITIES).fit_temperature() == 1
 
 
 def test_risk_and_coverage_of_a_hand_worked_example():
@@ -182,11 +182,11 @@ def test_what_is_served_is_what_was_calibrated(doubtful):
 
 
 def test_a_new_training_from_a_calibrated_model_begins_uncalibrated(doubtful):
-    from mlflow_resnet.runs.preparation import prepared
+    from mlflow_resnet.runs.preparation import prepare_training
 
     result, root = doubtful
     options = TrainOptions(train_dir=str(root / "train"), **TINY | {"pretrained": True, "weights": result.model_uri})
-    assert prepared(options).classifier.temperature == 1
+    assert prepare_training(options).classifier.temperature == 1
 
 
 def test_a_test_image_that_was_trained_on_is_a_leak(trained, images, tmp_path):
@@ -236,10 +236,10 @@ def test_the_command_in_the_card_is_the_one_that_was_given():
 
 
 def test_a_very_long_card_is_cut_at_the_end_of_a_line():
-    from mlflow_resnet.tracking.card import cut
+    from mlflow_resnet.tracking.card import cut_text
 
-    assert cut("ab\ncd", 5) == "ab\ncd"
-    text = cut("\n".join(f"line {i}" for i in range(2000)), 5000)
+    assert cut_text("ab\ncd", 5) == "ab\ncd"
+    text = cut_text("\n".join(f"line {i}" for i in range(2000)), 5000)
     assert len(text) <= 5000
     assert text.splitlines()[-1] == "… (cut; MLflow keeps no more)"
     assert text.splitlines()[-3].startswith("line ")
@@ -297,7 +297,7 @@ def test_a_model_without_a_temperature_loads(doubtful, tmp_path):
 
 
 def test_classes_and_files_of_any_name_are_drawn(tmp_path, trained):
-    from mlflow_resnet.evaluation.report import write_report
+    from mlflow_resnet.evaluation.report import write_evaluation_report
     from mlflow_resnet.images.directories import list_labeled
     from mlflow_resnet.model.prediction import Predictor
 
@@ -308,5 +308,5 @@ def test_classes_and_files_of_any_name_are_drawn(tmp_path, trained):
     probabilities = np.eye(3, dtype=np.float32)[[1, 0, 2]] * 0.7 + 0.1
     evaluation = Evaluation(directory.class_names, np.arange(3), probabilities)
     (tmp_path / "report").mkdir()
-    write_report(tmp_path / "report", evaluation, directory, Predictor(trained.classifier))
+    write_evaluation_report(tmp_path / "report", evaluation, directory, Predictor(trained.classifier))
     assert {"confusion_matrix.png", "top_losses.png"} <= {path.name for path in (tmp_path / "report").iterdir()}

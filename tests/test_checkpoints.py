@@ -8,7 +8,7 @@ from helpers import TINY
 
 from mlflow_resnet.errors import CheckpointError
 from mlflow_resnet.options import TrainOptions
-from mlflow_resnet.runs.preparation import prepared
+from mlflow_resnet.runs.preparation import prepare_training
 from mlflow_resnet.training import loop
 from mlflow_resnet.training.checkpoints import CheckpointFolder, State, join_state, split_state
 from mlflow_resnet.training.saving import Saving
@@ -26,7 +26,7 @@ def heeding_ctrl_c():
 
 def test_a_training_stopped_while_it_validates_trains_no_image_twice(images, tmp_path, monkeypatch, heeding_ctrl_c):
     options = TrainOptions(train_dir=str(images / "train"), val_dir=str(images / "val"), **TINY)
-    unhurt = prepared(options)
+    unhurt = prepare_training(options)
     expected = [result.metrics["val_loss"] for result in unhurt.epochs(options)]
     validate = loop.validate
 
@@ -35,9 +35,9 @@ def test_a_training_stopped_while_it_validates_trains_no_image_twice(images, tmp
 
     monkeypatch.setattr(loop, "validate", stopped)
     with pytest.raises(KeyboardInterrupt):
-        list(prepared(options).epochs(options, Saving(CheckpointFolder(tmp_path), minutes=10)))
+        list(prepare_training(options).epochs(options, Saving(CheckpointFolder(tmp_path), minutes=10)))
     monkeypatch.setattr(loop, "validate", validate)
-    training = prepared(options)
+    training = prepare_training(options)
     results = list(training.epochs(options, Saving(CheckpointFolder(tmp_path), minutes=10)))
     assert [result.metrics["val_loss"] for result in results] == expected
     for name, tensor in unhurt.classifier.network.state_dict().items():
@@ -75,19 +75,19 @@ def arrange_as_format_1(state):
 def test_checkpoints_of_either_format_lead_to_the_same_weights(images, tmp_path):
     changes = {"epochs": 3, "ema_decay": 0.9, "optimizer": "adamw"}
     options = TrainOptions(train_dir=str(images / "train"), val_dir=str(images / "val"), **TINY | changes)
-    unhurt = prepared(options)
+    unhurt = prepare_training(options)
     expected = [result.metrics["val_loss"] for result in unhurt.epochs(options)]
     after_steps, before = CheckpointFolder(tmp_path / "now"), CheckpointFolder(tmp_path / "before")
-    epochs = prepared(options).epochs(options, Saving(after_steps, minutes=0))
+    epochs = prepare_training(options).epochs(options, Saving(after_steps, minutes=0))
     for _ in range(2):
         next(epochs)
     epochs.close()
-    shutil.rmtree(after_steps.folder_of(after_steps.numbers()[-1]))  # that of the epoch's end
+    shutil.rmtree(after_steps.locate(after_steps.numbers()[-1]))  # that of the epoch's end
     state = after_steps.load()
     assert (state.facts["format"], state.facts["course"]["epoch"], state.facts["trainer"]["steps"]) == (2, 1, 6)
     before.save(arrange_as_format_1(state))
     for folder in (after_steps, before):
-        training = prepared(options)
+        training = prepare_training(options)
         results = list(training.epochs(options, Saving(folder, minutes=10)))
         assert [result.metrics["val_loss"] for result in results] == expected
         for name, tensor in unhurt.classifier.network.state_dict().items():
@@ -126,14 +126,14 @@ def test_a_state_comes_back_from_tensors_and_json():
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/b", "..", "a\0b"])
 def test_a_checkpoint_names_no_file_elsewhere(tmp_path, name):
-    from mlflow_resnet.training.checkpoints import SUMS, read
+    from mlflow_resnet.training.checkpoints import SUMS_FILE, read_checkpoint
 
     folder = tmp_path / "000001"
     folder.mkdir()
     (tmp_path / "secret").write_bytes(b"{}")
-    (folder / SUMS).write_text(f"{'0' * 64}  {name}\n")
+    (folder / SUMS_FILE).write_text(f"{'0' * 64}  {name}\n")
     with pytest.raises(ValueError, match="is no name of one of its files"):
-        read(folder)
+        read_checkpoint(folder)
 
 
 def test_folders_that_are_called_almost_like_checkpoints_are_none(tmp_path):

@@ -6,7 +6,7 @@ from scipy.stats import binom
 
 import mlflow_resnet
 from mlflow_resnet.errors import InvalidOptionsError
-from mlflow_resnet.evaluation.pairing import Pairing, paired
+from mlflow_resnet.evaluation.pairing import Pairing, compare_predictions
 from mlflow_resnet.options import CompareOptions, EvaluateOptions
 
 LABEL = "Scored Labels"
@@ -19,20 +19,20 @@ def table(labels: str, truth: str = "aaaabbbb") -> pd.DataFrame:
 
 def test_pairs_are_counted_whatever_the_order_of_the_rows():
     first, second = table("aaaabbba"), table("abbbbbbb")
-    pairing = paired(first, second.sample(frac=1, random_state=1))
+    pairing = compare_predictions(first, second.sample(frac=1, random_state=1))
     assert pairing == Pairing(both=4, only_first=3, only_second=1, neither=0)
     assert pairing.difference == -2 / 8
     assert pairing.p_value == pytest.approx(2 * binom.cdf(1, 4, 0.5))
 
 
 def test_models_that_are_always_right_together_do_not_differ():
-    assert paired(table("aaaabbba"), table("aaaabbba")).p_value == 1
+    assert compare_predictions(table("aaaabbba"), table("aaaabbba")).p_value == 1
 
 
 @pytest.mark.parametrize("other", [table("aaaabbb", "aaaabbb"), table("aaaabbbb", "aaaabbba")])
 def test_other_images_or_other_classes_cannot_be_paired(other):
     with pytest.raises(ValueError, match="images are the same"):
-        paired(table("aaaabbbb"), other)
+        compare_predictions(table("aaaabbbb"), other)
 
 
 @pytest.fixture(scope="module")

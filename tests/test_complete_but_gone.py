@@ -8,7 +8,7 @@ import pytest
 from helpers import TINY, flags, run_main
 from mlflow import MlflowClient
 
-from mlflow_resnet.tracking.run import chosen_experiment
+from mlflow_resnet.tracking.run import choose_experiment
 
 
 @pytest.fixture(scope="module")
@@ -130,14 +130,14 @@ def test_another_experiment_is_another_record(again, monkeypatch):
 
 
 def test_which_experiment_a_run_would_be_in(workdir, monkeypatch):
-    assert chosen_experiment(offline=False) == ""
+    assert choose_experiment(offline=False) == ""
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "birds")
-    assert chosen_experiment(offline=False) == chosen_experiment(offline=True) == "birds"
+    assert choose_experiment(offline=False) == choose_experiment(offline=True) == "birds"
     number = MlflowClient().create_experiment("flowers")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", number)
-    assert chosen_experiment(offline=False) == "flowers"
-    assert chosen_experiment(offline=True) == number
+    assert choose_experiment(offline=False) == "flowers"
+    assert choose_experiment(offline=True) == number
     monkeypatch.setenv("MLFLOW_RUN_ID", MlflowClient().create_run("0").info.run_id)
-    assert chosen_experiment(offline=False) == ""
+    assert choose_experiment(offline=False) == ""
     with mlflow.start_run(MlflowClient().create_run(number).info.run_id):
-        assert chosen_experiment(offline=False) == "flowers"
+        assert choose_experiment(offline=False) == "flowers"

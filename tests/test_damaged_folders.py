@@ -16,11 +16,11 @@ from helpers import run_main, write_picture
 
 from mlflow_resnet.errors import CheckpointError, InvalidModelError, MlflowResnetError, OutputError
 from mlflow_resnet.flavor import load_model, load_predictor, save_model
-from mlflow_resnet.images.audit.journal import FactsJournal
+from mlflow_resnet.images.arrow_images import pack_images
+from mlflow_resnet.images.audit.facts_journal import FactsJournal
 from mlflow_resnet.images.conversion.journal import JOURNAL_NAME, Journal
 from mlflow_resnet.images.index import IndexRow
-from mlflow_resnet.images.packed import packed_images
-from mlflow_resnet.io.notes import KINDS, Notes
+from mlflow_resnet.io.notes import NOTE_KINDS, Notes
 from mlflow_resnet.io.untrusted import MOST_JSON
 from mlflow_resnet.model.backends.exported import EXPORT_FILE, read_export
 from mlflow_resnet.model.classifier import ImageClassifier
@@ -28,9 +28,9 @@ from mlflow_resnet.model.network import build_network
 from mlflow_resnet.model.preprocessing import Preprocessing
 from mlflow_resnet.runs.mirror import NOTES, Mirror
 from mlflow_resnet.scoring.to_file.parts import Parts
-from mlflow_resnet.tracking.pieces import KINDS as PIECES
+from mlflow_resnet.tracking.pieces import FINDING_KINDS as PIECES
 from mlflow_resnet.tracking.pieces import Point
-from mlflow_resnet.training.checkpoints import SUMS, CheckpointFolder, State
+from mlflow_resnet.training.checkpoints import SUMS_FILE, CheckpointFolder, State
 
 
 def make_large(path: Path) -> None:
@@ -92,9 +92,9 @@ def test_sync_of_a_folder_with_damaged_notes(tmp_path: Path, kind: str) -> None:
 WRONG = {str: 5, int: "five", float: "x", bool: "yes"}
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", NOTE_KINDS)
 def test_notes_of_a_wrong_type_are_told(tmp_path: Path, name: str) -> None:
-    wrong = WRONG.get(KINDS[name], 7)
+    wrong = WRONG.get(NOTE_KINDS[name], 7)
     (tmp_path / "training.json").write_text(json.dumps({name: wrong}))
     with pytest.raises(CheckpointError, match=rf"{name} is {wrong!r}; expected"):
         Notes(tmp_path / "training.json")
@@ -198,15 +198,15 @@ def test_an_outbox_that_leads_elsewhere_removes_nothing_there(workdir: Path) -> 
 STATE = State({"network": {"weight": torch.ones(3)}}, {"epoch": 1})
 
 
-@pytest.mark.parametrize("name", ["facts.json", SUMS, "network.safetensors"])
+@pytest.mark.parametrize("name", ["facts.json", SUMS_FILE, "network.safetensors"])
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_a_damaged_checkpoint_is_left_for_the_one_before(tmp_path: Path, name: str, kind: str) -> None:
     folder = CheckpointFolder(tmp_path)
     folder.save(STATE)
-    damage(folder.folder_of(folder.save(STATE)) / name, kind)
+    damage(folder.locate(folder.save(STATE)) / name, kind)
     assert folder.load().facts == STATE.facts
     folder.check_room(1, 2)
-    damage(folder.folder_of(1) / name, kind)
+    damage(folder.locate(1) / name, kind)
     with pytest.raises(CheckpointError, match="none of its 2 checkpoints is whole"):
         folder.load()
 
@@ -220,7 +220,7 @@ def test_strange_names_among_checkpoints_and_in_their_sums(tmp_path: Path) -> No
     (tmp_path / "000007").touch()
     (tmp_path / "000008").symlink_to("000001")
     assert folder.numbers() == [1]
-    with open(tmp_path / "000001" / SUMS, "a") as sums:
+    with open(tmp_path / "000001" / SUMS_FILE, "a") as sums:
         sums.write(f"{'0' * 64}  ../../../../etc/passwd\n")
     with pytest.raises(CheckpointError, match="none of its 1"):
         folder.load()
@@ -244,7 +244,7 @@ class OddStore:
 
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_a_mirror_with_damaged_notes_or_copies(tmp_path: Path, kind: str) -> None:
-    names = [NOTES, f"000003/{SUMS}", "000003/../../x", "000003/", f"²/{SUMS}", f"{'9' * 5000}/{SUMS}"]
+    names = [NOTES, f"000003/{SUMS_FILE}", "000003/../../x", "000003/", f"²/{SUMS_FILE}", f"{'9' * 5000}/{SUMS_FILE}"]
     folder = CheckpointFolder(tmp_path / "here")
     with pytest.raises(CheckpointError) as caught:
         Mirror(OddStore(names, DAMAGES[kind]), folder, Notes()).fetch_newer()  # type: ignore[arg-type]
@@ -344,7 +344,7 @@ def test_packed_images_of_other_sizes_or_another_number_are_packed_again(
     with pa.ipc.new_file(str(tmp_path / "x.arrow"), schema) as writer:
         writer.write_batch(batch)
     picture = np.full((1, 2, 3), 7, np.uint8)
-    images = packed_images(tmp_path / "x.arrow", 1, lambda: (each for each in [picture]), lambda: 6)
+    images = pack_images(tmp_path / "x.arrow", 1, lambda: (each for each in [picture]), lambda: 6)
     assert np.array_equal(images.load(0), picture)
 
 

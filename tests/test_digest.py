@@ -18,7 +18,7 @@ from mlflow_resnet import flavor
 from mlflow_resnet.errors import InvalidModelError, MlflowResnetError, TamperedModelError, TamperedWeightsError
 from mlflow_resnet.model import weights
 from mlflow_resnet.model.backends.exported import read_exports, write_export
-from mlflow_resnet.model.storage import read_description, save_classifier, sha256_of
+from mlflow_resnet.model.storage import hash_file, read_description, save_classifier
 from mlflow_resnet.model.stored import compute_model_sha256, read_mlmodel_fields
 from mlflow_resnet.options import (
     ChampionOptions,
@@ -251,7 +251,7 @@ def test_the_whole_folder_of_another_model_is_refused(logged, stored):
 
 
 def test_an_alias_that_moves_meanwhile_changes_nothing(logged):
-    known = flavor.verified_model(CHAMPION)
+    known = flavor.open_verified_model(CHAMPION)
     with known as stored:
         MlflowClient().set_registered_model_alias(NAME, "champion", "2")
         assert stored.model_id == logged[1].model_id
@@ -324,7 +324,7 @@ def test_a_uri_of_another_registry_is_refused(logged):
 def save_as_before(classifier, folder):
     """A model as it was saved then; returns its params of then."""
     flavor.save_model(classifier, folder)
-    params = {"weights_sha256": sha256_of(folder / "data" / "model.safetensors")}
+    params = {"weights_sha256": hash_file(folder / "data" / "model.safetensors")}
 
     def older(fields):
         ours = fields["flavors"]["mlflow_resnet"]
@@ -383,7 +383,9 @@ def test_evidence_speaks_of_what_was_loaded_and_of_the_logged_model(logged, imag
     options = PromoteOptions(model_uri=f"models:/{NAME}/2", image_dir=str(images / "val"), measure_only=True)
     promote(options)
     (text,) = [
-        text for tag, text in MlflowClient().get_model_version(NAME, "2").tags.items() if tag.startswith(evidence.TAG)
+        text
+        for tag, text in MlflowClient().get_model_version(NAME, "2").tags.items()
+        if tag.startswith(evidence.EVIDENCE_TAG)
     ]
     found = evidence.from_text(text)
     assert (found.model_id, found.model_sha256) == (logged[2].model_id, logged[2].params["model_sha256"])

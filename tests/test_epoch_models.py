@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from rounding import about
 
 from mlflow_resnet import load_model
-from mlflow_resnet.evaluation.evaluate import evaluate
+from mlflow_resnet.evaluation.evaluation import evaluate_directory
 from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.options import SyncOptions, TrainOptions
@@ -58,7 +58,7 @@ def assert_each_epoch_has_its_model(run_id, images, epochs):
 
 def metrics_again(model, images):
     """Accuracy and loss of a logged model, measured anew."""
-    found = evaluate(Predictor(load_model(model.model_uri), "cpu"), list_labeled(images / "val")).headline
+    found = evaluate_directory(Predictor(load_model(model.model_uri), "cpu"), list_labeled(images / "val")).headline
     return {"val_top1_accuracy": found["top1_accuracy"], "val_loss": found["log_loss"]}
 
 

@@ -11,10 +11,10 @@ from helpers import TINY, learn
 from mlflow import MlflowClient
 
 from mlflow_resnet.options import TrainOptions
-from mlflow_resnet.runs.preparation import prepared
+from mlflow_resnet.runs.preparation import prepare_training
 from mlflow_resnet.training.epoch import EpochSoFar
 from mlflow_resnet.training.input.labeled_images import TrainingImages
-from mlflow_resnet.training.progress import Progress
+from mlflow_resnet.training.progress import TrainingProgress
 from mlflow_resnet.training.recipe import Recipe, phases
 from mlflow_resnet.training.schedule import Schedule
 from mlflow_resnet.verbs.train import train
@@ -54,7 +54,7 @@ def test_the_run_shows_the_learning_rate_of_every_step(trained):
 def test_steps_are_counted_over_all_phases(options, trained_weights):
     wanted = options(weights=trained_weights, strategy="probe_then_finetune", epochs=3, probe_epochs=1)
     rates = [rate for result in learn(wanted).results for rate in result.rates]
-    assert {step: rate for step, rate, _ in rates} == scheduled(prepared(wanted).recipe)
+    assert {step: rate for step, rate, _ in rates} == scheduled(prepare_training(wanted).recipe)
     assert [step for step, _, _ in rates] == list(range(1, 3 * STEPS + 1))
 
 
@@ -120,7 +120,7 @@ def test_timing_is_of_the_run_and_not_of_the_model(trained):
 def interrupted(monkeypatch, own_process):
     """Has the next training get a Ctrl-C in a step, which is counted over all epochs."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job ignores
-    advance = Progress.advance
+    advance = TrainingProgress.advance
 
     def in_step(number):
         done = []
@@ -131,7 +131,7 @@ def interrupted(monkeypatch, own_process):
             if len(done) == number:
                 signal.raise_signal(signal.SIGINT)
 
-        monkeypatch.setattr(Progress, "advance", advance_and_stop)
+        monkeypatch.setattr(TrainingProgress, "advance", advance_and_stop)
 
     yield in_step
     signal.signal(signal.SIGINT, before)
@@ -152,7 +152,7 @@ def test_a_training_that_goes_on_has_each_learning_rate_once(workdir, options, l
         train(wanted)
     result = train(wanted)
     points = history(result.run_id, "schedule/learning_rate")
-    assert [(point.step, point.value) for point in points] == list(scheduled(prepared(wanted).recipe).items())
+    assert [(point.step, point.value) for point in points] == list(scheduled(prepare_training(wanted).recipe).items())
     names = ("train_images_per_second", "timing/data_share", "timing/train_images_per_second_without_data")
     for epoch in zip(*(history(result.run_id, name) for name in names), strict=True):
         waited = seconds_waited({point.key: point.value for point in epoch})

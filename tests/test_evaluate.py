@@ -49,7 +49,7 @@ def test_the_per_class_table_has_classes_without_images_too():
 def test_each_class_has_metrics_that_mlflow_takes_unless_they_are_too_many():
     def names(*classes):
         random = np.random.default_rng(1).dirichlet(np.ones(len(classes)), len(classes))
-        return list(metrics.of_each_class(metrics.per_class_table(np.arange(len(classes)), random, classes)))
+        return list(metrics.list_class_metrics(metrics.per_class_table(np.arange(len(classes)), random, classes)))
 
     expected = ["precision_cat", "precision_Bär _1_", "recall_cat", "recall_Bär _1_"]
     assert names("cat", "Bär (1)") == expected

@@ -26,7 +26,7 @@ from mlflow_resnet.evaluator import FLAVOR
 from mlflow_resnet.flavor import FLAVOR_NAME
 from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.options import EvaluateOptions
-from mlflow_resnet.tracking.dataset import images_of
+from mlflow_resnet.tracking.dataset import get_dataset_images
 from mlflow_resnet.verbs.evaluate import evaluate
 
 
@@ -155,11 +155,11 @@ def test_a_table_of_paths_and_labels_is_measured_like_the_folders(result, traine
 def test_targets_are_called_as_the_class_folders_of_such_labels(targets):
     table = pd.DataFrame({"path": ["a.png", "b.png"], "truth": targets})
     data = mlflow.data.from_pandas(table, targets="truth").to_evaluation_dataset()
-    assert images_of(data).directory.labels == ("0", "1")
+    assert get_dataset_images(data).directory.labels == ("0", "1")
     table = pd.DataFrame({"path": ["a.png", "b.png"], "truth": [1, None]})
     data = mlflow.data.from_pandas(table, targets="truth").to_evaluation_dataset()
     with pytest.raises(InvalidDatasetError, match="has no target in row 2; leave that row out"):
-        images_of(data)
+        get_dataset_images(data)
 
 
 def test_a_table_without_a_column_of_paths_is_refused(trained, images):

@@ -23,8 +23,8 @@ from mlflow_resnet.errors import (
     TamperedWeightsError,
 )
 from mlflow_resnet.flavor import load_predictor
-from mlflow_resnet.model.backends.forwards import forward_of_files
-from mlflow_resnet.model.storage import load_classifier, sha256_of
+from mlflow_resnet.model.backends.forwards import load_forward
+from mlflow_resnet.model.storage import hash_file, load_classifier
 from mlflow_resnet.options import ExportOptions
 
 pytestmark = pytest.mark.networks
@@ -224,11 +224,11 @@ def copy(openvino_model, tmp_path):
 
 def test_a_changed_file_is_refused(copy):
     path = copy / "data" / "openvino" / "model.bin"
-    before, content = sha256_of(path), bytearray(path.read_bytes())
+    before, content = hash_file(path), bytearray(path.read_bytes())
     content[-1000] ^= 1
     path.write_bytes(content)
     with pytest.raises(
-        TamperedWeightsError, match=f"sha256 is {sha256_of(path)}, but the model was saved with {before}"
+        TamperedWeightsError, match=f"sha256 is {hash_file(path)}, but the model was saved with {before}"
     ):
         mlflow.pyfunc.load_model(str(copy))
     path.unlink()
@@ -243,7 +243,7 @@ def test_files_of_another_model_are_refused(copy):
         mlflow.pyfunc.load_model(str(copy))
     classifier = load_classifier(copy / "data")
     with pytest.raises(InvalidModelError, match="was exported from another model"):
-        forward_of_files(classifier, copy / "data" / "openvino")
+        load_forward(classifier, copy / "data" / "openvino")
 
 
 def test_exports_that_were_exchanged_or_damaged_are_refused(copy):

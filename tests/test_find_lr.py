@@ -8,7 +8,7 @@ from helpers import TINY, flags, run_main
 from mlflow_resnet import find_lr
 from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.options import FindLrOptions
-from mlflow_resnet.training.rate_test import RatePoint, RisingRates, suggest
+from mlflow_resnet.training.rate_test import RatePoint, RisingRates, suggest_rates
 
 SMALL = {name: value for name, value in TINY.items() if name != "learning_rate"} | {"steps": 20, "num_workers": 1}
 
@@ -30,7 +30,7 @@ def test_the_rate_rises_by_the_same_factor_each_step():
 
 
 def test_a_tenth_of_the_minimum_is_suggested():
-    suggestion = suggest(*curve([*np.linspace(2, 1, 41), *np.linspace(1.1, 3, 20)]))
+    suggestion = suggest_rates(*curve([*np.linspace(2, 1, 41), *np.linspace(1.1, 3, 20)]))
     assert suggestion.tenth_of_minimum == pytest.approx(1e-3)
     assert suggestion.note == ""
 
@@ -38,7 +38,7 @@ def test_a_tenth_of_the_minimum_is_suggested():
 def test_the_steepest_fall_is_looked_for_before_the_minimum():
     falls = [0.0] * 20 + [0.01] * 10 + [0.1] + [0.01] * 10
     losses = 2 - np.cumsum(falls)
-    assert suggest(*curve([*losses, 9, 4, *[5] * 18])).steepest == pytest.approx(1e-3, rel=0.3)
+    assert suggest_rates(*curve([*losses, 9, 4, *[5] * 18])).steepest == pytest.approx(1e-3, rel=0.3)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_the_steepest_fall_is_looked_for_before_the_minimum():
     ],
 )
 def test_a_curve_without_a_minimum_is_told(losses, note):
-    assert suggest(*curve(list(losses))).note.startswith(note)
+    assert suggest_rates(*curve(list(losses))).note.startswith(note)
 
 
 def test_find_lr_logs_the_curve_and_the_suggestion_and_no_model(workdir, images):

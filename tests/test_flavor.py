@@ -23,7 +23,7 @@ from safetensors.torch import save
 import mlflow_resnet
 from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError, TamperedWeightsError
 from mlflow_resnet.flavor import DEFAULT_MODEL_CONFIG, log_model_sha256
-from mlflow_resnet.model.storage import load_classifier, sha256_of
+from mlflow_resnet.model.storage import hash_file, load_classifier
 
 CLASSES = tuple(COLORS)
 
@@ -194,7 +194,7 @@ def test_one_flipped_bit_in_the_weights_is_found(saved, tmp_path):
     content = bytearray((saved / "data" / "model.safetensors").read_bytes())
     content[-1000] ^= 1
     copy = with_file(saved, tmp_path / "copy", "data/model.safetensors", content)
-    hashes = [sha256_of(folder / "data" / "model.safetensors") for folder in (copy, saved)]
+    hashes = [hash_file(folder / "data" / "model.safetensors") for folder in (copy, saved)]
     for load in (mlflow_resnet.load_model, mlflow.pyfunc.load_model):
         with pytest.raises(TamperedWeightsError, match="sha256 is {}, but the model was saved with {}".format(*hashes)):
             load(str(copy))

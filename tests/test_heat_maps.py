@@ -9,7 +9,7 @@ import torch
 from rounding import RESNET50
 from torch import nn
 
-from mlflow_resnet.evaluation.explanations import explained_stage, heat_maps, overlays
+from mlflow_resnet.evaluation.explanations import choose_stage, heat_maps, overlays
 from mlflow_resnet.model.classifier import new_classifier
 from mlflow_resnet.model.network import split_after
 from mlflow_resnet.model.prediction import Predictor
@@ -122,7 +122,7 @@ def test_the_map_is_what_autograd_gives(architecture, size, stage, averaged):
     ("image_size", "stage"), [(224, "layer4"), (97, "layer4"), (96, "layer3"), (32, "layer2"), (8, "layer1")]
 )
 def test_small_pictures_are_explained_by_an_earlier_stage_with_a_map_of_some_cells(image_size, stage):
-    assert explained_stage(image_size) == stage
+    assert choose_stage(image_size) == stage
     classifier = new_classifier("resnet18", ("a", "b"), Preprocessing(image_size, image_size))
     trunk, _ = split_after(classifier.network, stage)
     cells = trunk(torch.zeros(2, 3, image_size, image_size)).shape[-2:]

@@ -62,7 +62,7 @@ def test_library_calls_leave_the_process_as_it_was(workdir, images):
 
 def test_signals_wait_for_a_training_only_in_a_process_of_ours(request):
     def handlers_within():
-        with Stop().postponed():
+        with Stop().postpone():
             return [signal.getsignal(number) for number in SIGNALS]
 
     before = [signal.getsignal(number) for number in SIGNALS]

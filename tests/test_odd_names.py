@@ -11,7 +11,7 @@ import pytest
 from helpers import TINY, flags, run_cli, run_main, write_class_folders, write_picture
 from mlflow import MlflowClient
 
-from mlflow_resnet.images.conversion.convert import convert
+from mlflow_resnet.images.conversion.update import convert_source
 from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.images.index import read_index
 from mlflow_resnet.images.parquet_rows import read_parquet_rows
@@ -37,7 +37,7 @@ def pictures(tmp_path):
 
 def test_convert_writes_names_that_every_table_can_hold(pictures, tmp_path):
     for added in (4, 0):
-        made = convert(pictures, tmp_path / "out")
+        made = convert_source(pictures, tmp_path / "out")
         assert (made.images, made.added, made.classes) == (4, added, (r"gr\xfcn", "rot"))
     rows, _ = read_index(tmp_path / "out")
     assert [row.name for row in rows][::2] == [r"gr\xfcn/1.png", "rot/1.png"]
@@ -49,13 +49,13 @@ def test_convert_writes_names_that_every_table_can_hold(pictures, tmp_path):
 def test_convert_takes_them_from_an_archive(pictures, tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         archive.add(pictures, "pictures")
-    assert convert(tmp_path / "a.tar", tmp_path / "out").classes == (r"gr\xfcn", "rot")
+    assert convert_source(tmp_path / "a.tar", tmp_path / "out").classes == (r"gr\xfcn", "rot")
 
 
 def test_names_that_become_equal_are_two_images(pictures, tmp_path):
     write_picture(pictures / "rot" / r"caf\xe9.jpg", (200, 2, 3), 3)
     for added in (5, 0):
-        assert convert(pictures, tmp_path / "out").added == added
+        assert convert_source(pictures, tmp_path / "out").added == added
     names = [row.name for row in read_index(tmp_path / "out")[0]]
     assert names[-2:] == [r"rot/caf\xe9-2.jpg", r"rot/caf\xe9.jpg"]
 
@@ -63,7 +63,7 @@ def test_names_that_become_equal_are_two_images(pictures, tmp_path):
 def test_an_index_refers_to_no_path_that_it_cannot_hold(pictures, tmp_path):
     write_picture(tmp_path / "some" / "a" / "1.jpg", (1, 2, 3), 1)
     write_picture(tmp_path / "some" / "a" / FILE, (1, 2, 3), 2)
-    made = convert(tmp_path / "some", tmp_path / "out", transfer="reference")
+    made = convert_source(tmp_path / "some", tmp_path / "out", transfer="reference")
     assert made.images == 1
     assert set(made.unreadable.values()) == {"its path is not UTF-8; rename it, or give transfer copy"}
 
@@ -97,7 +97,7 @@ def test_an_output_below_such_a_name_is_refused_before_any_work(workdir, picture
 
 
 def test_a_table_in_such_a_folder_is_read(pictures, tmp_path):
-    convert(pictures, tmp_path / "out")
+    convert_source(pictures, tmp_path / "out")
     shutil.copy(tmp_path / "out" / "index.parquet", pictures)
     assert len(list(read_parquet_rows(pictures / "index.parquet", ["name"]))) == 4
 

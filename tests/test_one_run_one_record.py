@@ -8,12 +8,12 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_PROJECT_ENTRY_
 
 from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.options import TrainOptions
-from mlflow_resnet.tracking.conflicts import RECORD_TAG, is_same
+from mlflow_resnet.tracking.conflicts import RECORD_TAG, is_same_value
 from mlflow_resnet.tracking.outages import begin_offline
 from mlflow_resnet.tracking.outbox import Outbox
 from mlflow_resnet.tracking.pieces import ParamsPiece
 from mlflow_resnet.tracking.recorder import Recorder
-from mlflow_resnet.tracking.run import recorded_run
+from mlflow_resnet.tracking.run import enter_run
 from mlflow_resnet.verbs.train import train
 
 PARAMS = {"learning_rate": 0.01, "recipe.batch_size": 16}
@@ -33,7 +33,7 @@ def trained_model(trained):
 
 def record_in_run(params=PARAMS, record_id="first", resumed_id=None):
     """The id of the run that gets a record."""
-    with recorded_run("training", params, record_id, resumed_id) as run:
+    with enter_run("training", params, record_id, resumed_id) as run:
         Recorder(Notes(run_id=run.info.run_id)).put(ParamsPiece(params={k: str(v) for k, v in params.items()}))
         return run.info.run_id
 
@@ -118,14 +118,14 @@ def test_an_evaluation_after_a_training_in_one_run(trained_model, workdir, image
     ],
 )
 def test_a_value_as_typed_is_no_other_value(logged, value, is_project):
-    assert is_same(logged, value, is_project)
+    assert is_same_value(logged, value, is_project)
 
 
 @pytest.mark.parametrize(
     ("logged", "value"), [("0.1", "0.01"), ("auto", "16"), ("False", "True"), ("photos", "/home/me/photos"), ("", "a")]
 )
 def test_a_value_that_is_another(logged, value):
-    assert not is_same(logged, value, is_project=False)
+    assert not is_same_value(logged, value, is_project=False)
 
 
 def test_mlflow_run_has_logged_the_same_as_typed(given, monkeypatch):

@@ -17,7 +17,7 @@ import resource, sys
 from pathlib import Path
 from helpers import TINY
 from mlflow_resnet.options import TrainOptions
-from mlflow_resnet.runs.preparation import prepared
+from mlflow_resnet.runs.preparation import prepare_training
 
 def kib(name):
     line, = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
@@ -28,7 +28,7 @@ sizes = {"epochs": 1, "crop_size": 192, "resize_size": 192, "precision": "fp32",
 options = TrainOptions(
     train_dir=f"{folder}/train", val_dir=f"{folder}/val", **TINY | sizes | {"batch_size": batch_size}
 )
-training = prepared(options)
+training = prepare_training(options)
 before = kib("VmSize")
 resource.setrlimit(resource.RLIMIT_AS, ((before + limit_kib) * 1024,) * 2)
 epochs = list(training.epochs(options))

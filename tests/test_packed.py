@@ -10,7 +10,7 @@ from torch import Size, nn
 
 from mlflow_resnet.model.classifier import new_classifier
 from mlflow_resnet.model.network import fold_batch_norms, split_after
-from mlflow_resnet.model.packed import PackedConv, packed
+from mlflow_resnet.model.onednn import PackedConv, pack_stages
 from mlflow_resnet.model.prepared import TorchForward, picture_graph
 from mlflow_resnet.model.preprocessing import Preprocessing
 
@@ -69,14 +69,14 @@ def test_threads_that_share_a_network_do_not_change_each_others_images():
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason=needs("oneDNN", "a torch that is built with it"))
 def test_the_networks_convolutions_are_packed():
     stages, _ = split_after(fold_batch_norms(classifier_of("resnet18").network), "layer4")
-    assert isinstance(packed(stages, Size([1, 3, 64, 64]))[0], PackedConv)
+    assert isinstance(pack_stages(stages, Size([1, 3, 64, 64]))[0], PackedConv)
 
 
 def test_a_network_whose_numbers_say_nothing_stays_as_it_is():
     stages, _ = split_after(fold_batch_norms(classifier_of("resnet18").network), "layer4")
     with torch.no_grad():
         stages[0].weight.fill_(float("nan"))
-    assert packed(stages, Size([1, 3, 64, 64])) is stages
+    assert pack_stages(stages, Size([1, 3, 64, 64])) is stages
 
 
 def wrong(module, inputs, then="none"):
@@ -93,7 +93,7 @@ def missing(module, inputs, then="none"):
 def test_operators_that_compute_something_else_are_not_used(monkeypatch, forward):
     stages, _ = split_after(fold_batch_norms(classifier_of("resnet18").network), "layer4")
     monkeypatch.setattr(PackedConv, "forward", forward)
-    assert packed(stages, Size([1, 3, 64, 64])) is stages
+    assert pack_stages(stages, Size([1, 3, 64, 64])) is stages
 
 
 @pytest.mark.parametrize(
@@ -104,4 +104,4 @@ def test_operators_that_compute_something_else_are_not_used(monkeypatch, forward
 def test_a_network_of_other_blocks_gives_the_same_answers(modules):
     stages, inputs = nn.Sequential(*modules), images_of(2, size=32) / 255
     with torch.no_grad():
-        torch.testing.assert_close(packed(stages, inputs.shape)(inputs), stages(inputs))
+        torch.testing.assert_close(pack_stages(stages, inputs.shape)(inputs), stages(inputs))

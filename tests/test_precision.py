@@ -13,8 +13,8 @@ from tiers import needs
 
 from mlflow_resnet import flavor
 from mlflow_resnet.errors import InvalidOptionsError
-from mlflow_resnet.evaluation.evaluate import evaluate
-from mlflow_resnet.evaluation.precision import precision_checks
+from mlflow_resnet.evaluation.evaluation import evaluate_directory
+from mlflow_resnet.evaluation.precision_checks import precision_checks
 from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.model.precision import PrecisionCheck, has_native_bf16, scoring_precision
 from mlflow_resnet.model.prediction import Predictor
@@ -60,8 +60,8 @@ def test_training_checks_bf16_and_the_model_remembers(trained, images):
 @native
 def test_what_the_check_says_is_what_both_precisions_predict(trained, images):
     directory = list_labeled(images / "val")
-    fp32 = evaluate(Predictor(trained.classifier, "cpu", precision="fp32"), directory)
-    bf16 = evaluate(Predictor(trained.classifier, "cpu", precision="bf16"), directory)
+    fp32 = evaluate_directory(Predictor(trained.classifier, "cpu", precision="fp32"), directory)
+    bf16 = evaluate_directory(Predictor(trained.classifier, "cpu", precision="bf16"), directory)
     assert not np.array_equal(fp32.probabilities, bf16.probabilities)
     np.testing.assert_allclose(fp32.probabilities, bf16.probabilities, rtol=0, atol=BF16)
     (found,) = precision_checks(trained.classifier, fp32, directory, "cpu", 0).values()
@@ -73,7 +73,7 @@ def test_what_the_check_says_is_what_both_precisions_predict(trained, images):
 @native
 def test_a_network_that_bf16_changes_stays_in_fp32(trained, images):
     directory = list_labeled(images / "val")
-    fp32 = evaluate(Predictor(trained.classifier, "cpu", precision="fp32"), directory)
+    fp32 = evaluate_directory(Predictor(trained.classifier, "cpu", precision="fp32"), directory)
     other = replace(fp32, probabilities=np.roll(fp32.probabilities, 1, axis=1))
     checks = precision_checks(trained.classifier, other, directory, "cpu", 0)
     assert not checks["bf16"].passes
@@ -83,7 +83,7 @@ def test_a_network_that_bf16_changes_stays_in_fp32(trained, images):
 @native
 def test_images_that_are_gone_when_training_ends_prove_nothing(trained, images, tmp_path):
     directory = list_labeled(images / "val")
-    fp32 = evaluate(Predictor(trained.classifier, "cpu", precision="fp32"), directory)
+    fp32 = evaluate_directory(Predictor(trained.classifier, "cpu", precision="fp32"), directory)
     gone = replace(directory, paths=tuple(str(tmp_path / name) for name in directory.names))
     (found,) = precision_checks(trained.classifier, fp32, gone, "cpu", 0).values()
     assert (found.images, found.passes) == (0, False)

@@ -18,7 +18,7 @@ from mlflow_resnet.images.sources import file_source
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.runs.launch import in_processes
-from mlflow_resnet.runs.preparation import agreed
+from mlflow_resnet.runs.preparation import agree_on_options
 from mlflow_resnet.training.distributed import processes
 from mlflow_resnet.verbs.train import train
 
@@ -48,8 +48,8 @@ def outcomes(trainings):
 
 
 def outcome(options):
-    with processes.joined():
-        learned = learn(agreed(options))
+    with processes.join_processes():
+        learned = learn(agree_on_options(options))
     last = learned.results[-1]
     weights = {name: tensor.numpy() for name, tensor in learned.classifier.network.state_dict().items()}
     return Outcome([result.metrics for result in learned.results], last.evaluation.probabilities, weights)

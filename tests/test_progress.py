@@ -6,8 +6,8 @@ import struct
 import termios
 import time
 
-from mlflow_resnet.scoring.to_file import progress as scoring
-from mlflow_resnet.training.progress import Progress
+from mlflow_resnet.scoring.to_file import scoring_progress as scoring
+from mlflow_resnet.training.progress import TrainingProgress
 
 
 def run_an_epoch(progress):
@@ -23,7 +23,7 @@ def test_a_terminal_shows_a_bar_with_loss_and_speed():
     reading, writing = pty.openpty()
     fcntl.ioctl(writing, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
     with os.fdopen(writing, "w") as terminal:
-        run_an_epoch(Progress(epochs=3, print_frequency=2, stream=terminal))
+        run_an_epoch(TrainingProgress(epochs=3, print_frequency=2, stream=terminal))
         shown = ""
         while "50.00%" not in shown:  # a terminal gives what it has, and that may be a part
             shown += os.read(reading, 100_000).decode()
@@ -37,7 +37,7 @@ def test_a_terminal_shows_a_bar_with_loss_and_speed():
 
 def test_a_log_gets_a_line_every_print_frequency_iterations(tmp_path):
     with open(tmp_path / "log", "w") as log:
-        run_an_epoch(Progress(epochs=3, print_frequency=2, stream=log))
+        run_an_epoch(TrainingProgress(epochs=3, print_frequency=2, stream=log))
     lines = (tmp_path / "log").read_text().splitlines()
     assert [line.split("  ")[1] for line in lines] == ["iteration 2/4", "iteration 4/4", "val top-1 50.00%"]
 
@@ -46,7 +46,7 @@ def scored(items, monkeypatch, pause=0.0):
     """Scores 3 of as many images as there are items, each of which takes a moment."""
     monkeypatch.setattr(scoring, "SECONDS_BEFORE_COUNTING", 0.0)
     monkeypatch.setattr(scoring, "SECONDS_PER_LINE", 0.0)
-    with scoring.shown("scoring", "img", done=10, items=items) as progress:
+    with scoring.show_progress("scoring", "img", done=10, items=items) as progress:
         for rows in (1, 2):
             while items and not progress.total:
                 time.sleep(0.001)

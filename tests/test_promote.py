@@ -145,7 +145,7 @@ def test_an_alias_that_somebody_moved_meanwhile_is_not_overwritten(versions, ima
     comparison = promote(options(images, 1, measure_only=True))
     versions.set_registered_model_alias(NAME, "champion", "2")
     with pytest.raises(PromotionRefusedError, match="was moved to version 2 meanwhile"):
-        promotion.promote(comparison, max_drop=0.0)
+        promotion.promote_candidate(comparison, max_drop=0.0)
     assert champion() == "2"
     assert versions.get_model_version(NAME, "1").tags["mlflow_resnet.promotion.result"] == "refused"
 
@@ -164,7 +164,7 @@ def test_after_a_refusal_nobody_claims_the_alias_any_more(versions, images):
     comparison = promote(options(images, 1, measure_only=True))
     versions.set_registered_model_alias(NAME, "champion", "2")
     with pytest.raises(PromotionRefusedError, match="was moved to version 2 meanwhile"):
-        promotion.promote(comparison, max_drop=0)
+        promotion.promote_candidate(comparison, max_drop=0)
     assert not [key for key in versions.get_registered_model(NAME).tags if "claim" in key]
     assert versions.get_model_version(NAME, "1").tags["mlflow_resnet.promotion.result"] == "refused"
 
@@ -179,14 +179,14 @@ def test_who_says_for_the_server_that_it_has_a_gate_is_not_believed(versions, im
     comparison = promote(options(images, 2, measure_only=True))
     versions.delete_registered_model_alias(NAME, "champion")
     with pytest.raises(PromotionRefusedError, match="was moved to none meanwhile"):
-        promotion.promote(comparison, max_drop=1)
+        promotion.promote_candidate(comparison, max_drop=1)
 
 
 def test_the_evidence_says_what_was_measured_of_what(versions, images, monkeypatch):
     monkeypatch.setenv("MLFLOW_RESNET_GATE_KEY", "secret")
     promote(options(images, 1))
     promote(options(images, 2, max_drop=1.0))
-    (text,) = [v for k, v in versions.get_model_version(NAME, "2").tags.items() if k.startswith(evidence.TAG)]
+    (text,) = [v for k, v in versions.get_model_version(NAME, "2").tags.items() if k.startswith(evidence.EVIDENCE_TAG)]
     found = evidence.from_text(text)
     assert (found.name, found.version, found.images, found.alias) == (NAME, 2, 12, "champion")
     assert found.model_id == versions.get_model_version(NAME, "2").source.removeprefix("models:/")
@@ -195,9 +195,9 @@ def test_the_evidence_says_what_was_measured_of_what(versions, images, monkeypat
     wrong = round(12 * (1 - found.metrics["top1_accuracy"]))
     assert (found.champion.only_champion_right, found.champion.only_candidate_right) == (wrong, 0)
     assert found.champion.p_value == pytest.approx(0.5 ** (wrong - 1))
-    assert evidence.verified(found, "secret")
-    assert not evidence.verified(found, "guessed")
-    assert not evidence.verified(found.model_copy(update={"images": 13}), "secret")
+    assert evidence.has_valid_signature(found, "secret")
+    assert not evidence.has_valid_signature(found, "guessed")
+    assert not evidence.has_valid_signature(found.model_copy(update={"images": 13}), "secret")
 
 
 def test_measuring_only_leaves_the_alias_to_somebody_else(versions, images):

@@ -5,10 +5,10 @@ from helpers import TINY, learn
 from rounding import about
 
 from mlflow_resnet.errors import InvalidOptionsError
-from mlflow_resnet.model.network import build_network, freeze, stage_of, train_mode
+from mlflow_resnet.model.network import build_network, find_stage, freeze_stages, train_mode
 from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.training.optimizer import build_optimizer, set_learning_rate
-from mlflow_resnet.training.recipe import RECIPES, decide, phases
+from mlflow_resnet.training.recipe import RECIPES, decide_recipe, phases
 from mlflow_resnet.verbs.train import train
 
 pytestmark = pytest.mark.networks
@@ -18,7 +18,7 @@ FAST = TINY | {"epochs": 2, "num_workers": 1}
 
 
 def decided(classes=CLASSES, images=1000, **given):
-    return decide(TrainOptions(train_dir="images", **given), classes, images)
+    return decide_recipe(TrainOptions(train_dir="images", **given), classes, images)
 
 
 def options(images, **changes):
@@ -34,7 +34,7 @@ def from_trained(trained_weights):
 def changed_stages(before, after):
     """Stages of which a parameter or a statistic differs."""
     pairs = ((name, before[name], after[name]) for name in before)
-    return {stage_of(name) for name, old, new in pairs if not torch.equal(old, new)}
+    return {find_stage(name) for name, old, new in pairs if not torch.equal(old, new)}
 
 
 def test_auto_trains_from_scratch_without_weights_and_probes_first_with_them():
@@ -116,7 +116,7 @@ def test_earlier_stages_learn_more_slowly():
     optimizer = build_optimizer(network, decided(strategy="finetune", layer_decay=0.5))
     set_learning_rate(optimizer, 1.0)
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
-    found = {stage_of(name): rates[id(p)] for name, p in network.named_parameters()}
+    found = {find_stage(name): rates[id(p)] for name, p in network.named_parameters()}
     halves = {"head": 1, "layer4": 0.5, "layer3": 0.25, "layer2": 0.125, "layer1": 0.0625, "stem": 0.03125}
     assert found == pytest.approx(halves)
 
@@ -130,11 +130,11 @@ def test_weight_decay_spares_norms_and_biases_but_not_in_the_designer():
 
 def test_frozen_stages_get_no_gradient_and_keep_their_statistics():
     network = build_network("resnet18", 3)
-    freeze(network, "layer2")
+    freeze_stages(network, "layer2")
     train_mode(network, "layer2")
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     network(torch.randn(4, 3, 64, 64)).sum().backward()
-    graded = {stage_of(name) for name, p in network.named_parameters() if p.grad is not None}
+    graded = {find_stage(name) for name, p in network.named_parameters() if p.grad is not None}
     assert graded == {"layer3", "layer4", "head"}
     assert changed_stages(before, network.state_dict()) == {"layer3", "layer4"}
 
@@ -163,12 +163,12 @@ def test_a_strategy_changes_what_it_says(images, trained, from_trained, given, c
 
 def test_a_probe_measures_what_scoring_sees(images, from_trained):
     """Its validation comes from features that were computed once, the metric must still be the whole network's."""
-    from mlflow_resnet.evaluation.evaluate import evaluate
+    from mlflow_resnet.evaluation.evaluation import evaluate_directory
     from mlflow_resnet.images.directories import list_labeled
     from mlflow_resnet.model.prediction import Predictor
 
     result = learn(options(images, **from_trained, strategy="linear_probe", epochs=3))
-    again = evaluate(Predictor(result.classifier), list_labeled(images / "val")).headline
+    again = evaluate_directory(Predictor(result.classifier), list_labeled(images / "val")).headline
     assert result.metrics["val_loss"] == about(again["log_loss"])
     assert result.metrics["val_top1_accuracy"] == again["top1_accuracy"]
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from mlflow_resnet.model.preprocessing import Preprocessing
 from mlflow_resnet.training.input.augmentation import Augmentation
-from mlflow_resnet.training.input.regions import random_region, random_window, reduced, resized
+from mlflow_resnet.training.input.regions import random_region, random_window, resize_image, shrink_image
 
 SIZE = 32
 
@@ -38,7 +38,7 @@ def test_a_region_is_resampled_as_pillow_does(region):
     image = np.stack([128 + 100 * np.sin(x / 7 + y / 9), 2 * x, 3 * y], axis=-1).astype(np.uint8)
     expected = Image.fromarray(image).crop(region).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
     left, top, right, bottom = region
-    difference = resized(image[top:bottom, left:right], SIZE, SIZE).astype(int) - np.array(expected)
+    difference = resize_image(image[top:bottom, left:right], SIZE, SIZE).astype(int) - np.array(expected)
     assert np.abs(difference).max() <= 2
 
 
@@ -47,7 +47,7 @@ def test_a_region_is_resampled_as_pillow_does(region):
     [(400, 300, 30, (30, 40)), (20, 31, 30, (31, 20)), (7, 1, 5, (1, 7)), (3, 700, 2, (467, 2)), (900, 5, 1, (1, 180))],
 )
 def test_a_picture_is_reduced_in_its_aspect_ratio_but_never_enlarged(width, height, edge, expected):
-    smaller = reduced(np.full((height, width, 3), 77, np.uint8), edge)
+    smaller = shrink_image(np.full((height, width, 3), 77, np.uint8), edge)
     assert smaller.shape == (*expected, 3)
     assert (smaller.min(), smaller.max(), smaller.flags["C_CONTIGUOUS"]) == (77, 77, True)
 

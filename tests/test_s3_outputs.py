@@ -11,7 +11,7 @@ from helpers import run_main, start_cli, upload
 from proxy import faulty, half
 
 from mlflow_resnet.errors import InvalidDatasetError
-from mlflow_resnet.images.sources import labeled_directory
+from mlflow_resnet.images.sources import fetch_labeled_directory
 from mlflow_resnet.io.destinations import destination
 from mlflow_resnet.io.own_folders import MARKER
 from mlflow_resnet.io.s3.listing import UNFINISHED
@@ -31,7 +31,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr("mlflow_resnet.io.s3.client.PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("mlflow_resnet.io.s3.access.PATIENCE_SECONDS", 0.2)
     monkeypatch.setattr("mlflow_resnet.io.s3.upload.ATTEMPTS", 1)
 
 
@@ -68,7 +68,7 @@ def test_convert_to_s3(images, s3, prefix, cache):
     done = run_main("convert", "--source", images / "val", "--output-dir", uri)
     assert (done.returncode, done.stdout) == (0, f"12 images of 3 classes in {uri}\n")
     assert keys(s3, prefix) == names(images / "val") | {"index.parquet"}
-    assert len(labeled_directory(uri)) == 12
+    assert len(fetch_labeled_directory(uri)) == 12
     assert len(pq.read_table(io.BytesIO(content(s3, f"{prefix}/index.parquet")))) == 12
     assert stages(cache) == []
     again = run_main("convert", "--source", images / "val", "--output-dir", uri)
@@ -82,7 +82,7 @@ def test_split_in_s3(images, s3, prefix, cache):
     done = run_main("split", "--image-dir", source, "--train-dir", places[0], "--val-dir", places[1],
                     "--test-dir", places[2], "--fraction", 0.5, "--test-fraction", 0.25)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    parts = [labeled_directory(place) for place in places]
+    parts = [fetch_labeled_directory(place) for place in places]
     assert sorted(name for part in parts for name in part.names) == sorted(names(images / "train"))
     assert [f"{len(part)} images of 3 classes in {place}" for part, place in zip(parts, places, strict=True)] == (
         done.stdout.splitlines()
@@ -131,7 +131,7 @@ def test_file_uris_work_as_inputs_and_outputs(images, tmp_path):
         "convert", "--source", f"file://{images}/val".replace(" ", "%20"), "--output-dir", f"file://{tmp_path}/my%20out"
     )
     assert (done.returncode, done.stdout) == (0, f"12 images of 3 classes in {out}\n")
-    assert len(labeled_directory(str(out))) == 12
+    assert len(fetch_labeled_directory(str(out))) == 12
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_who_may_not_write_learns_it_before_any_work(trained, images, s3, prefix
     with faulty(os.environ["MLFLOW_S3_ENDPOINT_URL"], lambda method, path: "" if method == "GET" else "403") as server:
         monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", server.url)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("mlflow_resnet.verbs.score.load_predictor", lambda *_: pytest.fail("the work began"))
+            patch.setattr("mlflow_resnet.verbs.score.open_predictor", lambda *_: pytest.fail("the work began"))
             score = run_main(
                 "score", "--model-uri", MODEL, "--image-dir", images / "val", "--output", f"s3://bucket/{prefix}/a.csv"
             )
@@ -197,7 +197,7 @@ def test_convert_goes_on_with_a_result_that_s3_did_not_take(images, s3, prefix, 
         assert UNFINISHED in keys(s3, prefix)
         broken.left = 1000
         with pytest.raises(InvalidDatasetError, match=f"{uri}/: is not whole: a call is writing to it, or was killed"):
-            labeled_directory(uri)
+            fetch_labeled_directory(uri)
         other = run_main("convert", "--source", images / "train", "--output-dir", uri)
         assert f"{uri}: is being written by another call, or one was killed" in other.stderr
         done = run_main("convert", "--source", images / "val", "--output-dir", uri)
@@ -278,7 +278,7 @@ def test_kill_9_while_files_are_sent(images, s3, prefix, cache, monkeypatch, ver
             process.communicate(timeout=120)
         assert process.returncode == -signal.SIGKILL
         with pytest.raises(InvalidDatasetError, match="is not whole"):
-            labeled_directory(uri if verb == "convert" else f"{uri}/train")
+            fetch_labeled_directory(uri if verb == "convert" else f"{uri}/train")
         assert run_main(verb, *places).returncode == 0
     found = keys(s3, prefix) - {"index.parquet"}
     assert {name.removeprefix("train/").removeprefix("val/") for name in found} == names(images / "train")
@@ -303,7 +303,7 @@ def test_a_call_that_fails_after_one_that_was_killed_leaves_nothing(s3, prefix, 
 
 @pytest.mark.slow
 def test_half_of_all_answers_are_spoiled(s3, prefix, monkeypatch):
-    monkeypatch.setattr("mlflow_resnet.io.s3.client.LONGEST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr("mlflow_resnet.io.s3.access.LONGEST_PAUSE_SECONDS", 0.1)
     monkeypatch.setattr("mlflow_resnet.io.s3.upload.ATTEMPTS", 2)
     contents = {name: os.urandom(1000) for name in ("a", "b", "c/d", "c/e")} | {"large": os.urandom(9 * 2**20)}
     with faulty(os.environ["MLFLOW_S3_ENDPOINT_URL"], half(1, "503")) as server:

@@ -11,7 +11,7 @@ from helpers import run_main, start_cli, upload, wait_for, write_picture
 from proxy import faulty
 
 import mlflow_resnet
-from mlflow_resnet.io.owned import locked
+from mlflow_resnet.io.owned import lock_directory
 from mlflow_resnet.options import ConvertOptions, ScoreOptions
 from mlflow_resnet.scoring.to_file import batch
 from mlflow_resnet.scoring.to_file.parts import Parts
@@ -160,7 +160,7 @@ def test_a_second_process_is_told_to_wait(trained, folder, tmp_path):
     given = options(folder, tmp_path / "scored.csv")
     score_until(4, given)
     before = sorted(os.listdir(hidden(given)))
-    with locked(tmp_path / ".scored.csv.partial", tmp_path / "scored.csv"):
+    with lock_directory(tmp_path / ".scored.csv.partial", tmp_path / "scored.csv"):
         result = run_main("score", "--model-uri", MODEL, "--image-dir", folder, "--output", given.output)
     assert result.returncode == 2
     assert result.stderr == (

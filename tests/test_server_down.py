@@ -12,7 +12,7 @@ import pytest
 from mlflow_resnet.errors import NotDeliveredError, ServerRefusesError, ServerUnreachableError
 from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.tracking.recorder import Outbox
-from mlflow_resnet.tracking.run import recorded_run
+from mlflow_resnet.tracking.run import enter_run
 from mlflow_resnet.tracking.server import check_servers, within
 
 
@@ -103,14 +103,14 @@ def test_an_outbox_learns_soon_that_the_server_hangs(workdir):
     with socket.create_server(("127.0.0.1", 0)) as silent, time_limit(40):
         mlflow.set_tracking_uri(f"http://127.0.0.1:{silent.getsockname()[1]}")
         outbox = Outbox(workdir / "outbox", Notes(run_id="of nobody"))
-        with pytest.raises(NotDeliveredError, match="did not take all"), outbox.delivering(1, 1):
+        with pytest.raises(NotDeliveredError, match="did not take all"), outbox.deliver_meanwhile(1, 1):
             outbox.put("tags", tags={"a": "b"})
     assert len(outbox.pieces()) == 1
 
 
 def test_a_server_that_hangs_does_not_keep_a_run_from_ending(workdir):
     def interrupt(silent):
-        with recorded_run("broken", {}):
+        with enter_run("broken", {}):
             mlflow.set_tracking_uri(f"http://127.0.0.1:{silent.getsockname()[1]}")
             raise KeyboardInterrupt
 

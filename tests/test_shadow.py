@@ -6,7 +6,7 @@ from helpers import COLORS, run_main, write_picture
 import mlflow_resnet
 from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.options import ShadowOptions
-from mlflow_resnet.verbs.shadow import COLUMNS, shadow
+from mlflow_resnet.verbs.shadow import ANSWER_COLUMNS, shadow
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def test_where_the_challenger_disagrees_is_shown_in_numbers_a_table_and_pictures
     table = pd.read_parquet(
         mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/shadow/disagreements.parquet")
     )
-    assert list(table.columns) == COLUMNS
+    assert list(table.columns) == ANSWER_COLUMNS
     assert (table["champion"] != table["challenger"]).all()
     assert set(table["champion"]) | set(table["challenger"]) <= set(COLORS)
     assert run.data.metrics["shadow/agreement"] == pytest.approx(1 - len(table) / 12)

@@ -56,11 +56,11 @@ def test_the_best_epoch_is_kept_and_not_the_last(workdir, images):
 
 
 def evaluated_again(classifier, images):
-    from mlflow_resnet.evaluation.evaluate import evaluate
+    from mlflow_resnet.evaluation.evaluation import evaluate_directory
     from mlflow_resnet.images.directories import list_labeled
     from mlflow_resnet.model.prediction import Predictor
 
-    return evaluate(Predictor(classifier), list_labeled(images / "val")).headline
+    return evaluate_directory(Predictor(classifier), list_labeled(images / "val")).headline
 
 
 def test_patience_counts_from_the_best_epoch(images):

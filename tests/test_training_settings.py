@@ -12,7 +12,7 @@ from rounding import about, after_steps
 
 from mlflow_resnet.model.precision import pick_precision
 from mlflow_resnet.options import TrainOptions
-from mlflow_resnet.training.averaging import averaged
+from mlflow_resnet.training.averaging import average_weights
 from mlflow_resnet.training.best import Best
 from mlflow_resnet.training.input.labeled_images import class_weights, draw_weights
 from mlflow_resnet.training.schedule import Schedule
@@ -133,7 +133,7 @@ def test_compile_trains_the_same_network(images, plain):
 
 def test_the_average_of_a_short_run_is_not_the_initial_weights():
     network = torch.nn.Linear(1, 1)
-    average = averaged(network, decay=0.9999)
+    average = average_weights(network, decay=0.9999)
     for step in range(20):
         torch.nn.init.constant_(network.weight, step)
         average.update_parameters(network)

@@ -9,7 +9,7 @@ from PIL import Image
 from mlflow_resnet import train, transform
 from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError, OutputError
 from mlflow_resnet.options import TrainOptions, TransformOptions
-from mlflow_resnet.verbs.transform import FIXED, RANDOM
+from mlflow_resnet.verbs.transform import FIXED_STEPS, RANDOM
 
 ARGUMENTS = {
     "Resize": {"size": 40},
@@ -63,7 +63,7 @@ def test_inference_leaves_out_what_is_random(folder):
     assert {picture.shape for picture in written(folder.parent / "out").values()} == {(40, 48, 3)}
 
 
-@pytest.mark.parametrize("name", FIXED + RANDOM)
+@pytest.mark.parametrize("name", FIXED_STEPS + RANDOM)
 def test_every_transformation_works(folder, name):
     likely = {"p": 1.0} if name.startswith("Random") and name not in ARGUMENTS else {}
     steps = [{"name": name, **ARGUMENTS.get(name, {}), **likely}]

@@ -1,14 +1,14 @@
-"""How good a classifier is, whether its confidence can be believed, and where it fails.
+"""Metrics, calibration, explanations and figures of a classifier.
 
-evaluate     predicts labeled images through the predict path
-mcnemar      the test behind pairing, which the gate needs too
-metrics      numbers from targets and probabilities, scikit-learn's
-intervals    how far they could be off
-calibration  the temperature, and how far confidence is from accuracy
-abstention   what is won by not answering where confidence is low
-predictions  every image with truth and prediction, and those worth a look
-figures      pictures of all that
-explanations which parts of a picture speak for a class
-galleries    pictures of images with their predictions
-report       all of it as files
+evaluation    predicts labeled images through the predict path
+mcnemar       the test behind pairing, which the gate needs too
+metrics       numbers from targets and probabilities, scikit-learn's
+intervals     how far they could be off
+calibration   the temperature, and how far confidence is from accuracy
+abstention    what is won by not answering where confidence is low
+predictions   every image with truth and prediction, and those worth a look
+figures       pictures of all that
+explanations  which parts of a picture speak for a class
+galleries     pictures of images with their predictions
+report        all of it as files
 """

@@ -1,4 +1,4 @@
-"""What is won by not answering where confidence is low."""
+"""Selective prediction: accuracy and coverage when uncertain images are not answered."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def area_under(curve: pd.DataFrame) -> float:
 def thresholds_table(
     targets: np.ndarray, probabilities: np.ndarray, thresholds: Sequence[float] = THRESHOLDS
 ) -> pd.DataFrame:
-    """What each `min_confidence` would do: the fraction of images that are answered, and the accuracy on these."""
+    """Returns, for each `min_confidence`, the fraction of images that are answered and the accuracy on these."""
     confidence, hits = probabilities.max(axis=1), probabilities.argmax(axis=1) == targets
     answered = [confidence >= threshold for threshold in thresholds]
     accuracies = [float(hits[kept].mean()) if kept.any() else None for kept in answered]

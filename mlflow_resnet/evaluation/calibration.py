@@ -1,4 +1,4 @@
-"""Whether confidence can be believed, and the temperature that makes it so.
+"""Calibration of probabilities: temperature scaling, reliability bins, ECE and Brier score.
 
 Temperature scaling divides the logits by one number, which never changes their order (Guo et al. 2017, On Calibration
 of Modern Neural Networks, https://arxiv.org/abs/1706.04599, §4.2).
@@ -20,8 +20,8 @@ def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(probabilities, np.finfo(np.float32).tiny, dtype=np.float64))
 
 
-def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """What a softmax of logits divided by `temperature` gives, from what a softmax of the logits gave.
+def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Rescales softmax probabilities to those of the same logits divided by `temperature`.
 
     Args:
         probabilities: float of shape (N, C), each row of which sums to 1.

@@ -18,18 +18,18 @@ import torch
 from torch import Tensor, nn
 
 from mlflow_resnet.errors import MissingPackageError
-from mlflow_resnet.images.decoding.encode import png_of
+from mlflow_resnet.images.decoding.encode import encode_png
 from mlflow_resnet.images.sources import ImageSource
-from mlflow_resnet.io.parallel import batched
+from mlflow_resnet.io.parallel import batch_items
 from mlflow_resnet.model.network import split_after
 from mlflow_resnet.model.prediction import Prediction, Predictor
 
-BATCH_SIZE = 32
+EXPLANATION_BATCH_SIZE = 32
 STRIDES = {"layer4": 32, "layer3": 16, "layer2": 8, "layer1": 4}  # pixels per cell of a stage's output
 SMALLEST_MAP = 4  # cells of a side, below which a map says nothing of where
-COLORS = "viridis"  # for the color-blind too; purple is nothing, yellow the most
+COLOR_MAP = "viridis"  # for the color-blind too; purple is nothing, yellow the most
 OPACITY = 0.5
-ROUNDING = 1e-6  # of a logit: a map with nothing above it shows nothing, rather than the errors of floats
+HEAT_ROUNDING = 1e-6  # of a logit: a map with nothing above it shows nothing, rather than the errors of floats
 
 
 def check_captum(purpose: str) -> None:
@@ -42,8 +42,8 @@ def has_captum() -> bool:
     return importlib.util.find_spec("captum") is not None
 
 
-def explained(
-    predictor: Predictor, sources: Iterable[ImageSource], batch_size: int = BATCH_SIZE
+def explain_sources(
+    predictor: Predictor, sources: Iterable[ImageSource], batch_size: int = EXPLANATION_BATCH_SIZE
 ) -> Iterator[Prediction]:
     """One prediction for every source, in their order, with an explanation where there are probabilities.
 
@@ -53,23 +53,23 @@ def explained(
         MissingPackageError: if captum is not installed.
     """
     check_captum("explain")
-    for batch in batched(predictor.predict(sources, batch_size, keep_images=True), batch_size):
-        yield from explained_batch(predictor, batch)
+    for batch in batch_items(predictor.predict(sources, batch_size, keep_images=True), batch_size):
+        yield from explain_batch(predictor, batch)
 
 
-def explained_batch(predictor: Predictor, batch: Sequence[Prediction]) -> Iterator[Prediction]:
+def explain_batch(predictor: Predictor, batch: Sequence[Prediction]) -> Iterator[Prediction]:
     """Predictions with images become predictions with explanations."""
     images = [p.image for p in batch if p.image is not None and p.probabilities is not None]
     targets = [int(p.probabilities.argmax()) for p in batch if p.probabilities is not None]
     with predictor.apart:
         pictures = iter(overlays(predictor, torch.stack(images), targets, len(images)) if images else ())
     for prediction in batch:
-        png = None if prediction.probabilities is None else png_of(next(pictures))
+        png = None if prediction.probabilities is None else encode_png(next(pictures))
         yield replace(prediction, image=None, explanation=png)
 
 
 def overlays(
-    predictor: Predictor, images: Tensor, targets: Sequence[int] | None = None, batch_size: int = BATCH_SIZE
+    predictor: Predictor, images: Tensor, targets: Sequence[int] | None = None, batch_size: int = EXPLANATION_BATCH_SIZE
 ) -> np.ndarray:
     """Pictures with a heat map over them: yellow is what speaks most for a class, purple what does not.
 
@@ -90,7 +90,7 @@ def overlays(
     for start in range(0, len(images), batch_size):
         part = slice(start, start + batch_size)
         heat = heat_maps(predictor, images[part], None if targets is None else targets[part])
-        pictures[part] = laid_over(images[part].permute(0, 2, 3, 1).cpu().numpy(), heat.cpu().numpy())
+        pictures[part] = overlay_heat(images[part].permute(0, 2, 3, 1).cpu().numpy(), heat.cpu().numpy())
     return pictures
 
 
@@ -103,7 +103,7 @@ def heat_maps(predictor: Predictor, images: Tensor, targets: Sequence[int] | Non
     from captum.attr import LayerAttribution, LayerGradientXActivation
 
     size = images.shape[-2:]
-    trunk, rest = split_after(predictor.network, explained_stage(min(size)))
+    trunk, rest = split_after(predictor.network, choose_stage(min(size)))
     with torch.no_grad():
         features = trunk(predictor.preprocessing.normalize(images.to(predictor.device)))
         chosen = rest(features).argmax(dim=1) if targets is None else torch.as_tensor(targets, device=features.device)
@@ -111,18 +111,18 @@ def heat_maps(predictor: Predictor, images: Tensor, targets: Sequence[int] | Non
     evidence = LayerGradientXActivation(nn.Sequential(layer, rest), layer).attribute(features, target=chosen)
     maps = evidence.detach().sum(dim=1, keepdim=True).relu()
     heat = LayerAttribution.interpolate(maps, tuple(size), "bilinear").squeeze(1)
-    return heat / heat.amax(dim=(1, 2), keepdim=True).clamp_min(ROUNDING)
+    return heat / heat.amax(dim=(1, 2), keepdim=True).clamp_min(HEAT_ROUNDING)
 
 
-def explained_stage(image_size: int) -> str:
+def choose_stage(image_size: int) -> str:
     """layer4, or for a small picture the last stage whose map has SMALLEST_MAP cells along each side."""
     large_enough = (stage for stage, stride in STRIDES.items() if math.ceil(image_size / stride) >= SMALLEST_MAP)
     return next(large_enough, "layer1")
 
 
-def laid_over(pictures: np.ndarray, heat: np.ndarray) -> np.ndarray:
+def overlay_heat(pictures: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """uint8 of shape (N, H, W, 3), with a heat map of shape (N, H, W) over it."""
     import matplotlib
 
-    colors = matplotlib.colormaps[COLORS](heat, bytes=True)[..., :3]
+    colors = matplotlib.colormaps[COLOR_MAP](heat, bytes=True)[..., :3]
     return (pictures * (1 - OPACITY) + colors * OPACITY).round().astype(np.uint8)

@@ -14,7 +14,7 @@ from torchvision.utils import make_grid
 
 from mlflow_resnet.errors import printable
 from mlflow_resnet.evaluation.calibration import BINS, reliability
-from mlflow_resnet.evaluation.evaluate import Evaluation
+from mlflow_resnet.evaluation.evaluation import Evaluation
 
 MAX_ANNOTATED_CLASSES = 30  # above this the numbers in the cells are too small to read
 MAX_INCHES, MIN_FONT_SIZE, MAX_FONT_SIZE = 24, 6, 10
@@ -47,13 +47,13 @@ def label_axes(axes: Axes, classes: Sequence[str], points: float) -> None:
     """Args: points: the room for the name of each class."""
     font_size = min(max(points, MIN_FONT_SIZE), MAX_FONT_SIZE)
     some = range(0, len(classes), ceil(font_size / points))
-    names = [shortened(printable(classes[index])) for index in some]
+    names = [shorten_name(printable(classes[index])) for index in some]
     rotation = 0 if max(map(len, names)) <= 3 and len(classes) <= MAX_ANNOTATED_CLASSES else 90
     axes.set_xticks(some, names, rotation=rotation, fontsize=font_size, parse_math=False)
     axes.set_yticks(some, names, fontsize=font_size, parse_math=False)
 
 
-def shortened(name: str, most: int = 24) -> str:
+def shorten_name(name: str, most: int = 24) -> str:
     return name if len(name) <= most else f"{name[: most // 2]}…{name[-most // 2 + 1 :]}"
 
 
@@ -64,7 +64,7 @@ def annotate(axes: Axes, counts: np.ndarray, fractions: np.ndarray) -> None:
 
 
 def confidence_figure(evaluation: Evaluation) -> Figure:
-    """Whether confidence can be believed, and what it costs to answer only where it is high.
+    """Draws the reliability diagram and the risk-coverage curve.
 
     Left, the reliability diagram before and after temperature scaling, and the images that each of its points stands
     for; right, the risk-coverage curve.

@@ -11,17 +11,17 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from mlflow_resnet.errors import printable
-from mlflow_resnet.evaluation.evaluate import Evaluation
+from mlflow_resnet.evaluation.evaluation import Evaluation
 
-COLUMNS = 4
-EDGE, MARGIN = 224, 12  # pixels
+TILES_PER_ROW = 4
+EDGE, TILE_MARGIN = 224, 12  # pixels
 FONT_SIZE, LINE = 15, 19  # pixels
 WRONG, RIGHT = "#b3400e", "#1b4f8a"  # vermilion and blue, which the color-blind tell apart
 
 
 @cache
 def font() -> ImageFont.FreeTypeFont:
-    """That of matplotlib, which knows most alphabets."""
+    """Returns matplotlib's font, which covers most alphabets."""
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", FONT_SIZE)
 
 
@@ -44,10 +44,10 @@ def gallery(evaluation: Evaluation, indices: Iterable[int], names: Sequence[str]
 def mosaic(tiles: Sequence[Image.Image]) -> Image.Image:
     """Pictures of one size, a few in each row."""
     width, height = tiles[0].size
-    rows = -(-len(tiles) // COLUMNS)
-    whole = Image.new("RGB", (min(len(tiles), COLUMNS) * width, rows * height), "white")
+    rows = -(-len(tiles) // TILES_PER_ROW)
+    whole = Image.new("RGB", (min(len(tiles), TILES_PER_ROW) * width, rows * height), "white")
     for place, each in enumerate(tiles):
-        whole.paste(each, (place % COLUMNS * width, place // COLUMNS * height))
+        whole.paste(each, (place % TILES_PER_ROW * width, place // TILES_PER_ROW * height))
     return whole
 
 
@@ -63,13 +63,13 @@ def caption(evaluation: Evaluation, index: int, name: str) -> tuple[list[str], s
 
 def tile(picture: np.ndarray, lines: Sequence[str], color: str) -> Image.Image:
     """A picture, scaled to `EDGE` without smoothing if it is smaller, with lines of text below."""
-    new = Image.new("RGB", (EDGE + 2 * MARGIN, EDGE + 2 * MARGIN + len(lines) * LINE), "white")
+    new = Image.new("RGB", (EDGE + 2 * TILE_MARGIN, EDGE + 2 * TILE_MARGIN + len(lines) * LINE), "white")
     filtering = Image.Resampling.NEAREST if picture.shape[0] < EDGE else Image.Resampling.LANCZOS
-    new.paste(Image.fromarray(picture).resize((EDGE, EDGE), filtering), (MARGIN, MARGIN))
+    new.paste(Image.fromarray(picture).resize((EDGE, EDGE), filtering), (TILE_MARGIN, TILE_MARGIN))
     draw = ImageDraw.Draw(new)
     for number, line in enumerate(lines):
         ink = "black" if number == len(lines) - 1 else color
-        draw.text((MARGIN, EDGE + MARGIN + 4 + number * LINE), shortened(drawable(line)), ink, font())
+        draw.text((TILE_MARGIN, EDGE + TILE_MARGIN + 4 + number * LINE), shorten_line(drawable(line)), ink, font())
     return new
 
 
@@ -78,8 +78,8 @@ def drawable(text: str) -> str:
     return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
 
 
-def shortened(line: str) -> str:
-    """As much of the beginning and the end as has room."""
+def shorten_line(line: str) -> str:
+    """Cuts the middle out of a line that is too long for its picture."""
     kept = line
     while font().getlength(kept) > EDGE and len(line) > 2:
         middle = len(line) // 2

@@ -1,4 +1,4 @@
-"""How far the headline numbers could be off, because there are only so many images."""
+"""Confidence intervals of the headline metrics."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from scipy.stats import binomtest
 
-from mlflow_resnet.evaluation.metrics import TOP_K, normalized
+from mlflow_resnet.evaluation.metrics import TOP_K, normalize_rows
 
 LEVEL = 0.95
 RESAMPLES = 1000
@@ -29,7 +29,7 @@ def confidence_intervals(targets: np.ndarray, probabilities: np.ndarray, seed: i
     result = {"top1_accuracy": wilson(predicted == targets)}
     if number_of_classes > TOP_K:
         result["top5_accuracy"] = wilson(in_top(targets, probabilities))
-    losses = -np.log(np.maximum(normalized(probabilities)[np.arange(len(targets)), targets], np.finfo(float).tiny))
+    losses = -np.log(np.maximum(normalize_rows(probabilities)[np.arange(len(targets)), targets], np.finfo(float).tiny))
 
     def statistics(chosen: np.ndarray) -> tuple[float, float, float]:
         support, times_predicted, hits = (

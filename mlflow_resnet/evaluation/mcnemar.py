@@ -2,7 +2,7 @@
 
 
 def mcnemar(first: int, second: int) -> float:
-    """How probable counts so uneven are, if both models were equally good: two-sided and exact (McNemar 1947).
+    """Returns the two-sided p-value of McNemar's exact test (McNemar 1947) for two counts of disagreements.
 
     Args:
         first, second: images that only the one, and only the other, has right.

@@ -10,7 +10,7 @@ from sklearn import metrics
 
 TOP_K = 5
 MANY_CLASSES = 20
-NOT_IN_A_NAME = re.compile(r"[^\w.\- ]")
+NOT_IN_A_METRIC_NAME = re.compile(r"[^\w.\- ]")
 MOST_CHARACTERS = 200  # of MLflow's 250
 
 
@@ -23,7 +23,7 @@ def headline_metrics(targets: np.ndarray, probabilities: np.ndarray) -> dict[str
     """
     number_of_classes = probabilities.shape[1]
     labels = np.arange(number_of_classes)
-    probabilities = normalized(probabilities)
+    probabilities = normalize_rows(probabilities)
     result = {
         "top1_accuracy": float(np.mean(probabilities.argmax(axis=1) == targets)),
         "log_loss": float(metrics.log_loss(targets, probabilities, labels=labels)),
@@ -33,7 +33,7 @@ def headline_metrics(targets: np.ndarray, probabilities: np.ndarray) -> dict[str
     return result
 
 
-def normalized(probabilities: np.ndarray) -> np.ndarray:
+def normalize_rows(probabilities: np.ndarray) -> np.ndarray:
     """float64 rows that sum to 1, as scikit-learn wants them."""
     probabilities = probabilities.astype(np.float64)
     return probabilities / probabilities.sum(axis=1, keepdims=True)
@@ -85,12 +85,12 @@ def per_class_table(targets: np.ndarray, probabilities: np.ndarray, classes: tup
     )
 
 
-def of_each_class(table: pd.DataFrame) -> dict[str, float]:
+def list_class_metrics(table: pd.DataFrame) -> dict[str, float]:
     """`precision_<class>` and `recall_<class>` of `per_class_table`, in characters that MLflow takes.
 
     Empty with more than `MANY_CLASSES`, which would drown the other numbers, or if two names become the same.
     """
-    names = [NOT_IN_A_NAME.sub("_", name)[:MOST_CHARACTERS] for name in table["class"]]
+    names = [NOT_IN_A_METRIC_NAME.sub("_", name)[:MOST_CHARACTERS] for name in table["class"]]
     if len(names) > MANY_CLASSES or len(set(names)) < len(names):
         return {}
     return {
@@ -100,7 +100,7 @@ def of_each_class(table: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def confusion_counts(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+def count_confusions(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """int of shape (C, C): images of class i (row) that were predicted as class j (column)."""
     labels = np.arange(probabilities.shape[1])
     return metrics.confusion_matrix(targets, probabilities.argmax(axis=1), labels=labels)

@@ -1,4 +1,4 @@
-"""Two models' predictions of the same images: is one better, or is the difference luck?"""
+"""Paired comparison of two models' predictions of the same images."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import pandas as pd
 
 from mlflow_resnet.evaluation.mcnemar import mcnemar
 from mlflow_resnet.evaluation.predictions import IMAGE, TRUTH
-from mlflow_resnet.model.prediction import LABEL
+from mlflow_resnet.model.prediction import SCORED_LABELS
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """How often which of two models is right: images. `p_value` is that of McNemar's test in its exact form."""
+    """Numbers of images by which of two models labels them correctly. `p_value` is that of McNemar's test in its
+    exact form."""
 
     both: int
     only_first: int
@@ -35,7 +36,7 @@ class Pairing:
         return mcnemar(self.only_first, self.only_second)
 
 
-def paired(first: pd.DataFrame, second: pd.DataFrame) -> Pairing:
+def compare_predictions(first: pd.DataFrame, second: pd.DataFrame) -> Pairing:
     """Compares two tables of predictions of the same images, in any order.
 
     Raises:
@@ -44,9 +45,9 @@ def paired(first: pd.DataFrame, second: pd.DataFrame) -> Pairing:
     both = first.merge(second, on=[IMAGE, TRUTH], suffixes=("", " of the second"), validate="one_to_one")
     if not len(both) == len(first) == len(second):
         raise ValueError(f"{len(both)} of {len(first)} and {len(second)} images are the same")
-    return hits_paired(both[LABEL] == both[TRUTH], both[f"{LABEL} of the second"] == both[TRUTH])
+    return compare_hits(both[SCORED_LABELS] == both[TRUTH], both[f"{SCORED_LABELS} of the second"] == both[TRUTH])
 
 
-def hits_paired(first: np.ndarray | pd.Series, second: np.ndarray | pd.Series) -> Pairing:
-    """Compares two models by which images each has right, bool of shape (N,), in the same order."""
+def compare_hits(first: np.ndarray | pd.Series, second: np.ndarray | pd.Series) -> Pairing:
+    """Compares two models by their hits, bool of shape (N,), in the same order of images."""
     return Pairing(*(int(hits.sum()) for hits in (first & second, first & ~second, ~first & second, ~first & ~second)))

@@ -1,4 +1,4 @@
-"""Every image with its truth and its prediction, as a table, and those of them that are worth a look."""
+"""Predictions as a table, and a choice of images to look at."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from mlflow_resnet.errors import encodable
-from mlflow_resnet.evaluation.evaluate import Evaluation
-from mlflow_resnet.model.prediction import LABEL, PROBABILITY
+from mlflow_resnet.evaluation.evaluation import Evaluation
+from mlflow_resnet.model.prediction import PROBABILITY, SCORED_LABELS
 
 IMAGE, TRUTH, LOSS = "image", "label", "loss"
 
@@ -28,7 +28,7 @@ def predictions_table(evaluation: Evaluation, names: Sequence[str]) -> pd.DataFr
         {
             IMAGE: [encodable(name) for name in names],
             TRUTH: classes[evaluation.targets],
-            LABEL: classes[evaluation.probabilities.argmax(axis=1)],
+            SCORED_LABELS: classes[evaluation.probabilities.argmax(axis=1)],
             **probabilities,
             LOSS: evaluation.losses,
         }
@@ -36,7 +36,7 @@ def predictions_table(evaluation: Evaluation, names: Sequence[str]) -> pd.DataFr
 
 
 def worth_a_look(evaluation: Evaluation, most: int = 16) -> dict[str, np.ndarray]:
-    """Indices of images by what they show, the most telling first; without what there is nothing of.
+    """Returns indices of notable images by kind, most notable first; kinds without images are left out.
 
     top_losses are the images whose true class has the lowest probability: hard ones, or wrong labels.
     confident_mistakes are wrong predictions with the highest confidence.

@@ -1,4 +1,4 @@
-"""An evaluation as files that a person reads and other programs take."""
+"""Writes an evaluation as tables, figures and galleries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from mlflow_resnet.errors import InvalidImageError
 from mlflow_resnet.evaluation import abstention
-from mlflow_resnet.evaluation.evaluate import Evaluation
+from mlflow_resnet.evaluation.evaluation import Evaluation
 from mlflow_resnet.evaluation.explanations import has_captum, overlays
 from mlflow_resnet.evaluation.figures import confidence_figure, confusion_matrix_figure
 from mlflow_resnet.evaluation.galleries import gallery
@@ -21,18 +21,20 @@ from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.preprocessing import Preprocessing
 
 PREDICTIONS = "predictions.parquet"
-TABLES = ("per_class.json", "most_confused.json", "thresholds.json")
+REPORT_TABLES = ("per_class.json", "most_confused.json", "thresholds.json")
 
 
-def write_report(folder: Path, evaluation: Evaluation, directory: LabeledDirectory, predictor: Predictor) -> None:
-    """Writes predictions, tables (as `TABLES` names them), figures and galleries of an evaluation of `directory`.
+def write_evaluation_report(
+    folder: Path, evaluation: Evaluation, directory: LabeledDirectory, predictor: Predictor
+) -> None:
+    """Writes predictions, the tables in `REPORT_TABLES`, figures and galleries of an evaluation of `directory`.
 
     With captum installed, each gallery is there once more with heat maps of what spoke for the predicted class.
     """
     predictions_table(evaluation, directory.names).to_parquet(folder / PREDICTIONS, index=False)
     thresholds = abstention.thresholds_table(evaluation.targets, evaluation.probabilities)
     tables = (evaluation.per_class, most_confused(evaluation.confusion, evaluation.classes), thresholds)
-    for name, table in zip(TABLES, tables, strict=True):
+    for name, table in zip(REPORT_TABLES, tables, strict=True):
         table.to_json(folder / name, orient="split", index=False)
     confusion_matrix_figure(evaluation.confusion, evaluation.classes).savefig(folder / "confusion_matrix.png")
     confidence_figure(evaluation).savefig(folder / "confidence.png")
@@ -47,7 +49,7 @@ def write_report(folder: Path, evaluation: Evaluation, directory: LabeledDirecto
 
 
 def picture(preprocessing: Preprocessing, source: ImageSource) -> np.ndarray:
-    """What the network sees of an image, uint8 of shape (H, W, 3); gray if it cannot be read any more."""
+    """Returns the preprocessed image, uint8 of shape (H, W, 3); gray if it cannot be read any more."""
     try:
         return preprocessing.prepare(source.read())
     except InvalidImageError:

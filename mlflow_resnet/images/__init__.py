@@ -1,4 +1,4 @@
-"""Folders of images, and what is in them. Knows neither torch nor MLflow's tracking.
+"""Directories of images. Knows neither torch nor MLflow's tracking.
 
 - `decoding`: bytes to pictures
 - `sources`: an image's bytes, wherever they are

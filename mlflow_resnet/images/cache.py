@@ -15,9 +15,9 @@ import PIL
 
 from mlflow_resnet._version import __version__
 from mlflow_resnet.errors import BadImagesError, InvalidImageError, InvalidOptionsError
+from mlflow_resnet.images.arrow_images import pack_images
 from mlflow_resnet.images.decoding.decode import read_bytes
 from mlflow_resnet.images.directories import LabeledDirectory
-from mlflow_resnet.images.packed import packed_images
 from mlflow_resnet.io.cache_folder import private_cache
 from mlflow_resnet.io.memory import available_memory, size_in_words
 from mlflow_resnet.io.parallel import map_ordered
@@ -53,7 +53,7 @@ class PreparedImages:
         return self._load(index)
 
 
-def prepared_images(
+def prepare_images(
     directory: LabeledDirectory,
     hashes: Mapping[str, str],
     prepare: Callable[[bytes], np.ndarray],
@@ -131,7 +131,7 @@ class _Source:
         indices = [number * count // size for number in range(size)]
         return dict(zip(indices, map_ordered(self.load, indices, threads), strict=True))
 
-    def size_of_all(self, sample: dict[int, np.ndarray]) -> int:
+    def estimate_total(self, sample: dict[int, np.ndarray]) -> int:
         """Bytes of all images prepared, as estimated from a sample."""
         return sum(image.nbytes for image in sample.values()) * len(self.directory) // len(sample)
 
@@ -154,7 +154,7 @@ class _Kept:
 
 def _in_memory(source: _Source, mode: str, threads: int, processes: int, reserved_bytes: int) -> PreparedImages:
     sample = source.sample(threads)
-    need = source.size_of_all(sample)
+    need = source.estimate_total(sample)
     available = max(available_memory() // processes - reserved_bytes, 0)
     sizes = f"about {size_in_words(need)} of {size_in_words(available)} available"
     if processes > 1:
@@ -170,18 +170,18 @@ def _in_memory(source: _Source, mode: str, threads: int, processes: int, reserve
 
 
 def _on_disk(source: _Source, path: Path, threads: int, on_image: Callable[[], None] | None) -> PreparedImages:
-    packed = packed_images(
+    packed = pack_images(
         path,
         len(source.directory),
         lambda: source.load_all(threads, on_image),
-        lambda: source.size_of_all(source.sample(threads)),
+        lambda: source.estimate_total(source.sample(threads)),
     )
     size = size_in_words(packed.nbytes)
     return PreparedImages(packed.load, len(packed), f"kept on disk ({size} in {path})")
 
 
 def _key(directory: LabeledDirectory, hashes: Mapping[str, str], settings: Mapping[str, object]) -> str:
-    """64 hex digits for the contents in their order, the settings, and who decodes: not for names, labels or place."""
+    """Returns a hash of contents, settings and decoder versions, independent of names, labels and place."""
     facts = {"mlflow_resnet": __version__, "pillow": PIL.__version__, "settings": dict(settings)}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name in directory.names:

@@ -1,4 +1,4 @@
-"""Cells and columns of tables as people write them: the same class, whatever kind of file the table is."""
+"""Normalizes cells and column names of tables, the same for all file formats."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mlflow_resnet.errors import InvalidTableError, listed
+from mlflow_resnet.errors import InvalidTableError, join_names
 from mlflow_resnet.images.decoding.decode import IMAGE_EXTENSIONS, looks_like_image
 from mlflow_resnet.images.rules import is_image
 from mlflow_resnet.io.text.places import local_path
@@ -22,7 +22,7 @@ MIN_BASE64_CHARACTERS = 48  # of the smallest images
 
 
 def format_cell(cell: object) -> str:
-    """What a cell says, as text without blanks around it; empty if it says nothing, as null and NaN do.
+    """Returns a cell as stripped text; empty for null and NaN.
 
     Whole numbers have no point, so that labels 0 and 1 stay "0" and "1" where pandas made floats of them.
     """
@@ -41,12 +41,12 @@ def format_cell(cell: object) -> str:
 
 
 def unwrap_cell(cell: Any) -> Any:
-    """What is in a list of one, nothing for an empty one; any other cell as it is."""
+    """Returns the item of a list of one, None for an empty list, and any other cell as it is."""
     return (cell[0] if cell else None) if isinstance(cell, list) and len(cell) < 2 else cell
 
 
-def content_of_record(record: Mapping[str, Any]) -> Any:
-    """What a cell with fields holds, as Hugging Face's data sets have them: the image's `bytes`, or else its `path`."""
+def get_record_content(record: Mapping[str, Any]) -> Any:
+    """Returns the `bytes`, or else the `path`, of a record as Hugging Face's data sets have them."""
     content = record.get("bytes")
     return record.get("path") if content is None else content
 
@@ -81,19 +81,19 @@ def find_column(columns: Iterable[str], wanted: Iterable[str]) -> str:
         alike = [column for column in columns if simplify_name(column) == simplify_name(name)]
         found = [column for column in alike if column == name] or alike
         if len(found) > 1:
-            raise InvalidTableError(f"several columns are called {name}: {listed(map(repr, found))}; rename one")
+            raise InvalidTableError(f"several columns are called {name}: {join_names(map(repr, found))}; rename one")
         if found:
             return found[0]
     return ""
 
 
 def simplify_name(name: str) -> str:
-    """A column's name, the same for "File Name" and " file_name"."""
+    """Normalizes a column's name: "File Name" and " file_name" become the same."""
     return name.strip().casefold().replace(" ", "_").replace("-", "_")
 
 
 def spell_path(text: str) -> list[str]:
-    """What the file that a cell names may be called: as written, without blanks, with Windows' backslashes turned.
+    """Returns possible paths for a cell: as written, stripped, and with backslashes as "/".
 
     A file:// URI names one path.
     """
@@ -105,7 +105,7 @@ def spell_path(text: str) -> list[str]:
 
 
 def choose_place(places: list[str]) -> str:
-    """Where the image is that may be at any of `places`, local paths or URIs: the first that is there.
+    """Returns the first of `places`, local paths or URIs, that exists.
 
     A path without an extension, as Kaggle's ids are, means the one image of that name. If none is there, the last.
     """

@@ -12,11 +12,11 @@ import numpy as np
 
 from mlflow_resnet.errors import InvalidDatasetError, NotLabeledDatasetError, encodable
 from mlflow_resnet.images.decoding.decode import IMAGE_EXTENSIONS
-from mlflow_resnet.images.index import IndexRow, referenced_rows
+from mlflow_resnet.images.index import IndexRow, read_references
 from mlflow_resnet.images.layout import Layout
 from mlflow_resnet.images.rules import Ignored, file_kind
-from mlflow_resnet.images.sorting import sorted_names
-from mlflow_resnet.io.names import is_hidden
+from mlflow_resnet.images.sorting import sort_names
+from mlflow_resnet.io.file_names import is_hidden
 from mlflow_resnet.io.own_folders import BOOKKEEPING, STORES, is_artifact, is_own_folder
 from mlflow_resnet.io.reasons import os_reason
 from mlflow_resnet.io.s3.listing import StoredObject
@@ -65,7 +65,7 @@ class LabeledDirectory:
         return replace(self, names=names, labels=labels, paths=paths)
 
     def without(self, names: Collection[str]) -> LabeledDirectory:
-        """All images but those named; the classes stay."""
+        """Returns the directory without the images `names`; the classes stay."""
         unwanted = frozenset(names)
         return self.subset([index for index, name in enumerate(self.names) if name not in unwanted])
 
@@ -79,8 +79,8 @@ def list_labeled(root: str | os.PathLike[str], follow_links: bool = False) -> La
         NotLabeledDatasetError: if there are images but no class folders.
         InvalidDatasetError: if there are no images, the folders are no classes, or `root` cannot be listed.
     """
-    if rows := referenced_rows(root):
-        return labeled_references(root, rows)
+    if rows := read_references(root):
+        return list_references(root, rows)
     walk = Walk(root, follow_links=follow_links)
     classes: list[str] = []
     walk.ignored["beside_classes"] = sum(1 for _ in walk.images_in("", classes))
@@ -92,19 +92,19 @@ def list_labeled(root: str | os.PathLike[str], follow_links: bool = False) -> La
         if len(names) == count and (walk.ignored["own"] > own or label in STORES):
             classes.remove(label)  # it holds nothing but what we wrote
             walk.ignored["own"] = own + 1
-    found = labeled(root, names, [os.path.join(root, name) for name in names], walk.ignored, classes)
+    found = build_labeled_directory(root, names, [os.path.join(root, name) for name in names], walk.ignored, classes)
     return replace(found, references=follow_links)
 
 
-def labeled_references(root: str | os.PathLike[str], rows: Sequence[IndexRow]) -> LabeledDirectory:
+def list_references(root: str | os.PathLike[str], rows: Sequence[IndexRow]) -> LabeledDirectory:
     """The images that an index names and that are elsewhere."""
     inside = sorted((row for row in rows if row.label), key=lambda row: walk_order(row.name))
     ignored = Counter(beside_classes=len(rows) - len(inside))
-    found = labeled(root, [row.name for row in inside], [row.source for row in inside], ignored)
+    found = build_labeled_directory(root, [row.name for row in inside], [row.source for row in inside], ignored)
     return replace(found, references=True)
 
 
-def labeled(
+def build_labeled_directory(
     source: str | os.PathLike[str],
     names: Sequence[str],
     paths: Sequence[str],
@@ -150,9 +150,9 @@ def no_images(root: str | os.PathLike[str], ignored: Ignored) -> InvalidDatasetE
 
 
 class Walk:
-    """Walks a directory by our rules; `ignored` counts what they leave out.
+    """Lists images in a directory by our rules; `ignored` counts what is left out.
 
-    Holds the names of one folder's folders, and of its images no more than `sorted_names` does. With `follow_links` it
+    Holds the names of one folder's folders, and of its images no more than `sort_names` does. With `follow_links` it
     follows those that lead out of the directory too, as DVC, git-annex and the cache of Hugging Face have them.
     """
 
@@ -166,7 +166,7 @@ class Walk:
         if not os.path.isdir(self.root):
             missing = place_problem(self.root) or "does not exist"
             raise InvalidDatasetError(root, "not a directory" if os.path.lexists(self.root) else missing)
-        with _listing_errors(self.root), os.scandir(self.root) as entries:
+        with _walk_errors(self.root), os.scandir(self.root) as entries:
             if not any(entries):
                 raise InvalidDatasetError(root, "empty directory")
 
@@ -188,8 +188,8 @@ class Walk:
 
         Adds those of its folders to `folders`, and counts what else is there, before the first.
         """
-        with _listing_errors(os.path.join(self.root, folder)):
-            yield from sorted_names(self._images_in(folder, folders))
+        with _walk_errors(os.path.join(self.root, folder)):
+            yield from sort_names(self._images_in(folder, folders))
 
     def _images_in(self, folder: str, folders: list[str]) -> Iterator[str]:
         for kind, name in self._entries(folder):
@@ -201,9 +201,9 @@ class Walk:
                 self.ignored[kind] += 1
 
     def _entries(self, folder: str) -> Iterator[tuple[str, str]]:
-        """Kind and name, relative to the root, of what is right in `folder`."""
+        """Yields kind and relative name of everything directly in `folder`."""
         path = os.path.join(self.root, folder)
-        with _listing_errors(path), os.scandir(path) as entries:
+        with _walk_errors(path), os.scandir(path) as entries:
             for entry in entries:
                 if folder or entry.name not in BOOKKEEPING:
                     name = f"{folder}/{entry.name}" if folder else entry.name
@@ -221,7 +221,7 @@ class Walk:
         return file_kind(entry.name) if entry.is_file() else "not_images"
 
     def _problem_of_link(self, link: str) -> str:
-        """Why a link is not followed, as `Ignored` calls it; empty if it is.
+        """Returns why a link is not followed, as a field of `Ignored`; empty if it is.
 
         A link in one class to the root, or to another folder around it, would give it the images of all classes.
         """
@@ -236,19 +236,19 @@ def _contains(folder: str, path: str) -> bool:
 
 
 def _identity(folder: str) -> tuple[int, int]:
-    with _listing_errors(folder):
+    with _walk_errors(folder):
         facts = os.stat(folder)
     return facts.st_dev, facts.st_ino
 
 
 @contextmanager
-def _listing_errors(folder: str) -> Iterator[None]:
+def _walk_errors(folder: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise InvalidDatasetError(folder, f"cannot be listed ({os_reason(error)})") from error
 
 
-def evenly_spread(count: int, most: int) -> np.ndarray:
+def spread_evenly(count: int, most: int) -> np.ndarray:
     """At most `most` of the indices below `count`, each once, in their order. int of shape (min(count, most),)."""
     return np.linspace(0, count - 1, min(count, most)).astype(int)

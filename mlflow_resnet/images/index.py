@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidTableError
-from mlflow_resnet.images.parquet_rows import LIMITS as PARQUET_LIMITS
+from mlflow_resnet.images.parquet_rows import TABLE_LIMITS as PARQUET_LIMITS
 from mlflow_resnet.images.parquet_rows import read_parquet_rows
-from mlflow_resnet.io.names import name_problem, shown, text_problem
+from mlflow_resnet.io.file_names import name_problem, quote_name, text_problem
 from mlflow_resnet.io.own_folders import INDEX_NAME
 from mlflow_resnet.io.parquet.limits import check_parquet
 from mlflow_resnet.io.reasons import os_reason
@@ -26,7 +26,7 @@ ROOTS = "MLFLOW_RESNET_REFERENCE_ROOTS"  # folders that references may lead to, 
 
 @dataclass(frozen=True)
 class IndexRow:
-    """One image: its name below the directory, and what is known of its file.
+    """One image: its name below the directory, and facts about its file.
 
     Attributes:
         label: class, empty if there is none.
@@ -57,7 +57,7 @@ SCHEMA = pa.schema(
 )
 
 
-LIMITS = replace(PARQUET_LIMITS, rows=10_000_000, decoded_bytes=8 * 2**30)
+INDEX_LIMITS = replace(PARQUET_LIMITS, rows=10_000_000, decoded_bytes=8 * 2**30)
 _KINDS = {name: str if pa.types.is_string(kind) else int for name, kind in zip(SCHEMA.names, SCHEMA.types, strict=True)}
 
 
@@ -72,7 +72,7 @@ def write_index(folder: Path, rows: Iterable[IndexRow], facts: Mapping[str, str]
 def read_index(folder: str | os.PathLike[str]) -> tuple[list[IndexRow], dict[str, str]]:
     """The rows and the facts of the index in `folder`; nothing if there is none.
 
-    It may be a stranger's. Its names are looked at here, and nowhere else: all lie below the directory, in folders
+    The file is untrusted. Its names are looked at here, and nowhere else: all lie below the directory, in folders
     named after their labels, each once.
 
     Raises:
@@ -82,10 +82,10 @@ def read_index(folder: str | os.PathLike[str]) -> tuple[list[IndexRow], dict[str
     if not path.is_file():
         return [], {}
     try:
-        found = check_parquet(path, LIMITS, ()).metadata or {}
+        found = check_parquet(path, INDEX_LIMITS, ()).metadata or {}
         texts = {key.decode(errors="replace"): value.decode(errors="replace") for key, value in found.items()}
         facts = {key: text for key, text in texts.items() if key != "ARROW:schema"}
-        rows = [checked_row(row) for row in read_parquet_rows(path, SCHEMA.names, LIMITS)]
+        rows = [parse_row(row) for row in read_parquet_rows(path, SCHEMA.names, INDEX_LIMITS)]
         _check_each(rows, facts.get(TRANSFER) == REFERENCE)
     except OSError as error:
         raise InvalidDatasetError(path, f"cannot be read ({os_reason(error)})") from None
@@ -94,7 +94,7 @@ def read_index(folder: str | os.PathLike[str]) -> tuple[list[IndexRow], dict[str
     return rows, facts
 
 
-def referenced_rows(folder: str | os.PathLike[str]) -> list[IndexRow]:
+def read_references(folder: str | os.PathLike[str]) -> list[IndexRow]:
     """The rows of an index whose images are elsewhere, at their `source`; nothing if they are in `folder` itself.
 
     Raises as `read_index` does.
@@ -105,28 +105,30 @@ def referenced_rows(folder: str | os.PathLike[str]) -> list[IndexRow]:
     return rows if facts.get(TRANSFER) == REFERENCE else []
 
 
-def checked_row(facts: Any) -> IndexRow:
-    """A row that somebody wrote. Raises InvalidTableError unless it is one as `convert` writes them."""
+def parse_row(facts: Any) -> IndexRow:
+    """Parses one row of an index file. Raises InvalidTableError unless it is one as `convert` writes them."""
     if not isinstance(facts, dict) or {name: type(value) for name, value in facts.items()} != _KINDS:
         raise InvalidTableError("a row lacks a value, or has one of another kind")
     row = IndexRow(**facts)
     if problem := name_problem(row.name):
-        raise InvalidTableError(f"the name {shown(row.name)} {problem}")
+        raise InvalidTableError(f"the name {quote_name(row.name)} {problem}")
     if row.label != (row.name.partition("/")[0] if "/" in row.name else ""):
-        raise InvalidTableError(f"{shown(row.name)} is not in a folder named after its label {shown(row.label)}")
+        raise InvalidTableError(
+            f"{quote_name(row.name)} is not in a folder named after its label {quote_name(row.label)}"
+        )
     return row
 
 
 def _check_each(rows: Sequence[IndexRow], references: bool) -> None:
-    """What a row alone does not show: that names are there once, and that references lead to where they may."""
+    """Checks across rows that names are unique and references lead to allowed places."""
     seen: set[str] = set()
     roots = [os.path.realpath(root) for root in os.environ.get(ROOTS, "").split(os.pathsep) if root]
     for row in rows:
         if row.name in seen:
-            raise InvalidTableError(f"the name {shown(row.name)} comes twice")
+            raise InvalidTableError(f"the name {quote_name(row.name)} comes twice")
         seen.add(row.name)
         if references and (problem := _reference_problem(row.source, roots)):
-            raise InvalidTableError(f"the source {shown(row.source)} {problem}")
+            raise InvalidTableError(f"the source {quote_name(row.source)} {problem}")
 
 
 def _reference_problem(source: str, roots: Sequence[str]) -> str:

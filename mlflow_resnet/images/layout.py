@@ -1,4 +1,4 @@
-"""What the folders of a directory or an archive are: classes, parts such as train and valid, or wrappers of these."""
+"""Interprets folders: classes, parts such as train and valid, or wrappers of these."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from mlflow_resnet.errors import listed, printable
+from mlflow_resnet.errors import join_names, printable
 
 TRAIN, VAL, TEST = "train", "val", "test"
 PARTS = {"train": TRAIN, "training": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "dev": VAL}
@@ -18,7 +18,7 @@ OPTIONS = {TRAIN: "--train-dir", VAL: "--val-dir", TEST: "--test-dir"}
 
 
 class Layout:
-    """Which folders lie in which, and how many images are in them. Folders are relative, with "/"; the root is "".
+    """The tree of folders and the number of images in each. Folders are relative, with "/"; the root is "".
 
     Attributes:
         folders: those right in a folder that have images at any depth, sorted.
@@ -38,7 +38,7 @@ class Layout:
                 self.total[folder] += images
         self.folders = defaultdict[str, list[str]](list, {folder: sorted(inner) for folder, inner in inside.items()})
 
-    def unwrapped(self, folder: str = "") -> str:
+    def unwrap(self, folder: str = "") -> str:
         """`folder`, or the one in it that the class folders are in: folders that only wrap that one are left behind.
 
         A few stray images beside it do not matter.
@@ -52,15 +52,15 @@ class Layout:
         return folder
 
     def labels(self, folder: str) -> set[str]:
-        """What the class folders in `folder` are called."""
-        return {last_part(each) for each in self.folders[self.unwrapped(folder)]}
+        """Returns the names of the class folders in `folder`."""
+        return {last_part(each) for each in self.folders[self.unwrap(folder)]}
 
     def parts(self, folder: str = "") -> dict[str, str]:
         """The folders right in `folder` that are parts of a data set -> which part; empty if they are classes.
 
         They are parts if all are called so, or if some that are hold the same classes.
         """
-        named = {each: part for each in self.folders[folder] if (part := part_of(each))}
+        named = {each: part for each in self.folders[folder] if (part := find_part(each))}
         if len(set(named.values())) < 2:
             return {}
         holding = [each for each in named if self.labels(each)]
@@ -70,10 +70,10 @@ class Layout:
         return named if any(count > 1 for count in seen.values()) else {}
 
     def problem(self, source: str) -> str:
-        """Why the folders right in `source` cannot be its classes, and what to give instead; empty if they can."""
-        base = self.unwrapped()
+        """Returns why the folders in `source` cannot be its classes, and a remedy; empty if they can."""
+        base = self.unwrap()
         if parts := self.parts(base):
-            names = quoted(each.removeprefix(f"{base}/") for each in parts)
+            names = quote_names(each.removeprefix(f"{base}/") for each in parts)
             return f"its folders {names} are parts of a data set, and no classes. {self.options(source, parts)}"
         top = self.folders[""]
         classes = {last_part(each) for each in top}
@@ -81,10 +81,11 @@ class Layout:
             inner = self.labels(each)
             is_copy = len(inner) > 1 and inner < classes and not self.images[each]
             if is_copy or (len(top) > 1 and self.holds_parts(each) and not all(map(self.holds_parts, top))):
-                what = (
-                    f"its folder {quoted([each])} holds a data set of its own, of {quoted(sorted(inner))}, and no class"
+                classes_in = quote_names(sorted(inner))
+                what = f"its folder {quote_names([each])} holds a data set of its own, of {classes_in}, and no class"
+                return (
+                    f"{what}. Move it out of {printable(source)}, or give {printable(join_source(source, each))} alone"
                 )
-                return f"{what}. Move it out of {printable(source)}, or give {printable(joined(source, each))} alone"
         return ""
 
     def holds_parts(self, folder: str) -> bool:
@@ -99,19 +100,20 @@ class Layout:
         }
         if not usable:
             return "They hold no class folders: put each class's images in a folder named after the class"
-        places = {part: shlex.quote(joined(source, self.unwrapped(each))) for part, each in usable.items()}
+        places = {part: shlex.quote(join_source(source, self.unwrap(each))) for part, each in usable.items()}
         given = " ".join(f"{OPTIONS[part]} {places[part]}" for part in OPTIONS if part in places)
         one = places.get(TEST) or places.get(VAL) or places[TRAIN]
         text = f"Train with {given if TRAIN in places else f'--train-dir {one}'}; elsewhere give one of them, as {one}"
         if bare := [each for each in parts if not self.labels(each)]:
-            text += f". {quoted(bare)} has no class folders: it can be scored"
+            text += f". {quote_names(bare)} has no class folders: it can be scored"
         return text
 
     def advice(self, source: str) -> str:
-        """What looks unusual, in a clause; empty if nothing does."""
-        if base := self.unwrapped():
-            where = printable(joined(source, base))
-            return f"all are in one folder; if {quoted(sorted(self.labels(base)))} in it are the classes, give {where}"
+        """Returns a clause about unusual folders; empty if there are none."""
+        if base := self.unwrap():
+            where = printable(join_source(source, base))
+            names = quote_names(sorted(self.labels(base)))
+            return f"all are in one folder; if {names} in it are the classes, give {where}"
         top = self.folders[""]
         shared = (
             set.intersection(*({last_part(inner) for inner in self.folders[each]} for each in top)) if top else set()
@@ -119,32 +121,31 @@ class Layout:
         alike = len(shared) > 1 and not any(self.images[each] for each in top)
         if len(top) < 2 or not alike:
             return ""
-        if all(map(part_of, shared)):
-            return f"every class holds folders {quoted(sorted(shared))}, which are taken together"
-        return (
-            f"{quoted(top)} all hold the folders {quoted(sorted(shared))}; if those are the classes, put them together"
-        )
+        if all(map(find_part, shared)):
+            return f"every class holds folders {quote_names(sorted(shared))}, which are taken together"
+        names = quote_names(sorted(shared))
+        return f"{quote_names(top)} all hold the folders {names}; if those are the classes, put them together"
 
 
-def part_of(folder: str) -> str:
-    """Which part of a data set a folder is called after; empty if none, or more than one."""
-    found = {PARTS[word] for word in words_of(folder) if word in PARTS}
+def find_part(folder: str) -> str:
+    """Returns the part of a data set that a folder is named after; empty if none, or more than one."""
+    found = {PARTS[word] for word in split_words(folder) if word in PARTS}
     return found.pop() if len(found) == 1 else ""
 
 
 def name_data_set(source: str) -> str:
     """Returns the last part of a path or URI that tells a data set: `flowers` for `flowers/train`."""
     path = Path(os.path.abspath(source))
-    while part_of(path.name) and is_one_word(path.name) and path.parent.name:
+    while find_part(path.name) and is_one_word(path.name) and path.parent.name:
         path = path.parent
     return printable(path.name)
 
 
 def is_one_word(folder: str) -> bool:
-    return len(words_of(folder)) == 1
+    return len(split_words(folder)) == 1
 
 
-def words_of(folder: str) -> list[str]:
+def split_words(folder: str) -> list[str]:
     return re.findall("[a-z]+", last_part(folder).casefold())
 
 
@@ -152,9 +153,9 @@ def last_part(folder: str) -> str:
     return folder.rpartition("/")[2]
 
 
-def joined(source: str, folder: str) -> str:
+def join_source(source: str, folder: str) -> str:
     return os.path.join(source, folder) if folder else source
 
 
-def quoted(names: Iterable[str]) -> str:
-    return listed(repr(printable(name)) for name in names)
+def quote_names(names: Iterable[str]) -> str:
+    return join_names(repr(printable(name)) for name in names)

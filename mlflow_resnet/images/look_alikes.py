@@ -19,14 +19,14 @@ def look_alike_pairs(looks: Sequence[int | None], radius: int = RADIUS) -> list[
     known = np.array([index for index, look in enumerate(looks) if look is not None], dtype=np.int64)
     hashes = np.array([look for look in looks if look is not None], dtype=np.uint64)
     pairs: set[tuple[int, int]] = set()
-    for band in bands_of(hashes):
+    for band in split_bands(hashes):
         order = np.lexsort((hashes, band))
         for bucket in np.split(order, np.flatnonzero(np.diff(band[order])) + 1):
             pairs.update(pairs_in(bucket, hashes, radius))
     return [(int(known[first]), int(known[second])) for first, second in sorted(pairs)]
 
 
-def bands_of(hashes: np.ndarray) -> Iterator[np.ndarray]:
+def split_bands(hashes: np.ndarray) -> Iterator[np.ndarray]:
     """The bits of each hash in BANDS pieces."""
     edges = np.linspace(0, 64, BANDS + 1).astype(int)
     for low, high in zip(edges[:-1], edges[1:], strict=True):
@@ -34,7 +34,7 @@ def bands_of(hashes: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def pairs_in(bucket: np.ndarray, hashes: np.ndarray, radius: int) -> Iterator[tuple[int, int]]:
-    """Those within the radius among the hashes at `bucket`, which are in the order of their hashes."""
+    """Yields pairs within the radius among the hashes at `bucket`, in the order of the hashes."""
     if len(bucket) > LARGE:
         firsts, seconds = bucket[:-1], bucket[1:]
     else:
@@ -47,5 +47,5 @@ def pairs_in(bucket: np.ndarray, hashes: np.ndarray, radius: int) -> Iterator[tu
 
 
 def bits_set(values: np.ndarray) -> np.ndarray:
-    """How many bits of each uint64 are 1."""
+    """Counts the bits of each uint64 that are 1."""
     return np.unpackbits(values.view(np.uint8).reshape(len(values), 8), axis=1).sum(axis=1)

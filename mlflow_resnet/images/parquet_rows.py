@@ -1,4 +1,4 @@
-"""Rows of a Parquet table, which may be a stranger's: few in memory at once, whatever the file holds."""
+"""Rows of an untrusted Parquet table, read in bounded batches."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ import pyarrow.parquet as pq
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidTableError
 from mlflow_resnet.images.decoding.decode import MAX_IMAGE_BYTES
-from mlflow_resnet.io.parquet.limits import ParquetLimits, check_parquet, inspect_parquet, repeated_bytes
+from mlflow_resnet.io.parquet.limits import ParquetLimits, check_parquet, count_repeated_bytes, inspect_parquet
 from mlflow_resnet.io.reasons import one_line
 
 ROWS_AT_ONCE = 1000
 MAX_VALUE_BYTES = 2**16  # of a path, a label or a mark
 MAX_BATCH_BYTES = 64 * 2**20
-LIMITS = ParquetLimits(100_000_000, decoded_bytes=32 * 2**30, page_bytes=64 * 2**20, value_bytes=MAX_VALUE_BYTES)
+TABLE_LIMITS = ParquetLimits(100_000_000, decoded_bytes=32 * 2**30, page_bytes=64 * 2**20, value_bytes=MAX_VALUE_BYTES)
 # Of a table that holds the images themselves. Writers make pages of up to 1,024 values, however large these are.
 IMAGE_LIMITS = ParquetLimits(
     100_000_000, decoded_bytes=100 * 2**30, page_bytes=512 * 2**20, value_bytes=2 * MAX_IMAGE_BYTES
 )
 BUFFER_BYTES = 2**20
 
-Row = dict[str, Any]
+TableRow = dict[str, Any]
 
 
 def read_parquet_schema(path: Path) -> pa.Schema:
     """The columns, with their types and the metadata of the file. Raises as `read_parquet_rows` does."""
-    facts = check_parquet(path, LIMITS, ())
+    facts = check_parquet(path, TABLE_LIMITS, ())
     try:
         return facts.schema.to_arrow_schema().with_metadata(facts.metadata)
     except (pa.ArrowException, ValueError) as error:
         raise InvalidTableError(f"damaged ({one_line(error)})") from None
 
 
-def read_parquet_rows(path: Path, columns: Collection[str], limits: ParquetLimits = LIMITS) -> Iterator[Row]:
+def read_parquet_rows(path: Path, columns: Collection[str], limits: ParquetLimits = TABLE_LIMITS) -> Iterator[TableRow]:
     """The values of `columns` in each row; of columns that the table lacks there are none.
 
     Raises:
@@ -47,14 +47,14 @@ def read_parquet_rows(path: Path, columns: Collection[str], limits: ParquetLimit
         with open(path, "rb") as opened, pq.ParquetFile(opened, read_dictionary=repeated) as file:
             names = [name for name in file.schema_arrow.names if name in columns]
             for batch in file.iter_batches(ROWS_AT_ONCE, columns=names, use_threads=False):
-                for cells in zip(*map(_cells_of, batch.columns), strict=True):
+                for cells in zip(*map(_list_column_cells, batch.columns), strict=True):
                     yield dict(zip(batch.schema.names, cells, strict=True))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InvalidTableError(f"damaged ({one_line(error)})") from None
 
 
-def read_image_rows(path: Path, columns: Collection[str]) -> Iterator[Row]:
-    """The same of a table that holds images: there is one row in memory at a time, beside the page that it is in.
+def read_image_rows(path: Path, columns: Collection[str]) -> Iterator[TableRow]:
+    """Yields rows of a table that holds images, one in memory at a time.
 
     Raises:
         InvalidTableError: if it cannot be read, or is over the limits for images.
@@ -76,7 +76,7 @@ def find_image_columns(schema: pa.Schema) -> list[str]:
 
 
 def check_image_column(path: Path, schema: pa.Schema, name: str, advice: str = "") -> bool:
-    """Whether a column holds the images themselves, and not their paths.
+    """Returns whether a column holds the images themselves, and not their paths.
 
     Raises:
         InvalidDatasetError: about the table at `path` if it holds neither.
@@ -103,7 +103,7 @@ def holds_images(kind: pa.DataType) -> bool:
 
 
 def holds_text(kind: pa.DataType) -> bool:
-    """Whether each cell of a column says one thing, also in a list of one."""
+    """Returns whether each cell of a column is one value, also in a list of one."""
     if pa.types.is_dictionary(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
         kind = kind.value_type
     return not pa.types.is_nested(kind)
@@ -116,7 +116,7 @@ def _is_bytes(kind: pa.DataType) -> bool:
     return any(is_of_type(kind) for is_of_type in tests)
 
 
-def _cells_of(column: pa.Array) -> list[Any]:
-    if max(repeated_bytes(column), column.nbytes) > MAX_BATCH_BYTES:
+def _list_column_cells(column: pa.Array) -> list[Any]:
+    if max(count_repeated_bytes(column), column.nbytes) > MAX_BATCH_BYTES:
         raise InvalidTableError(f"its values take more than {MAX_VALUE_BYTES // 2**10} KiB each")
     return column.to_pylist()

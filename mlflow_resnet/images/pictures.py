@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mlflow_resnet.images.conversion.changes import make_unique
 from mlflow_resnet.io.atomic import output_errors
-from mlflow_resnet.io.names import path_below
+from mlflow_resnet.io.file_names import path_below
 
 
 def write_png(folder: Path, name: str, content: bytes, taken: set[str]) -> str:

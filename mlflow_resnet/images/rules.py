@@ -1,4 +1,4 @@
-"""What belongs to a data set, by its name, and a count of what does not."""
+"""Decides by name what belongs to a data set, and counts the rest."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlflow_resnet.images.decoding.kinds import is_unread
 
 @dataclass(frozen=True)
 class Ignored:
-    """How many entries a listing left out, and why. A folder counts once, whatever it holds.
+    """Numbers of entries that a listing left out, by reason. A folder counts once, whatever it holds.
 
     Attributes:
         unread: pictures, by their extension, in a format that is not read.
@@ -44,7 +44,7 @@ class Ignored:
 
 
 def file_kind(name: str) -> str:
-    """What a file is by its name: "image", or how `Ignored` calls it."""
+    """Returns "image", or the field of `Ignored` that counts files of this name."""
     if is_image(name):
         return "image"
     return "unread" if is_unread(name) else "not_images"

@@ -1,4 +1,4 @@
-"""Reads every image of a directory once: which are bad, and what identifies the data."""
+"""Reads every image of a directory once: finds bad ones and identifies the data."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 
-from mlflow_resnet.errors import BadImagesError, InvalidDatasetError, listed, printable
-from mlflow_resnet.images.audit.facts import ImageFacts, check_imagehash, facts_of_file
-from mlflow_resnet.images.audit.journal import FactsJournal
+from mlflow_resnet.errors import BadImagesError, InvalidDatasetError, join_names, printable
+from mlflow_resnet.images.audit.facts_journal import FactsJournal
+from mlflow_resnet.images.audit.image_facts import ImageFacts, check_imagehash, inspect_file
 from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.io.parallel import map_ordered
 
 
 @dataclass(frozen=True)
 class Scan:
-    """`facts`: name -> what was found out about the image, in the directory's order."""
+    """Facts about each image by name, in the directory's order."""
 
     facts: dict[str, ImageFacts]
 
@@ -49,9 +49,9 @@ def scan(
     """
     if looks:
         check_imagehash("looking for similar pictures")
-    find = partial(facts_of_file, looks=looks)
+    find = partial(inspect_file, looks=looks)
     if journal:
-        find = partial(journal.remembered, find, looks=looks)
+        find = partial(journal.find_once, find, looks=looks)
     facts = {}
     for name, found in zip(directory.names, map_ordered(find, directory.paths, threads), strict=True):
         facts[name] = found
@@ -59,14 +59,14 @@ def scan(
     return Scan(facts)
 
 
-def digest_of(directory: LabeledDirectory, hashes: Mapping[str, str]) -> str:
+def digest_directory(directory: LabeledDirectory, hashes: Mapping[str, str]) -> str:
     """16 hex digits that identify the classes, names and contents of `directory`, wherever it is.
 
     `hashes` are those of a scan that found all its images readable, or left the others out.
     """
-    digest = _digest_of(directory.classes)
+    digest = _hash_texts(directory.classes)
     for name in directory.names:
-        digest.update(_digest_of([name, hashes[name]]).digest())
+        digest.update(_hash_texts([name, hashes[name]]).digest())
     return digest.hexdigest()[:16]
 
 
@@ -80,11 +80,11 @@ def apply_policy(directory: LabeledDirectory, found: Scan, on_bad_image: str) ->
     if on_bad_image != "skip":
         raise BadImagesError(directory.source, found.bad)
     if len(found.bad) == len(directory):
-        reasons = listed(f"{printable(name)} ({reason})" for name, reason in found.bad.items())
+        reasons = join_names(f"{printable(name)} ({reason})" for name, reason in found.bad.items())
         raise InvalidDatasetError(directory.source, f"none of its {len(directory)} images can be read: {reasons}")
     return directory.without(found.bad)
 
 
-def _digest_of(texts: Iterable[str]) -> hashlib._Hash:
-    """A sha256 over texts which cannot contain NUL, so that no two lists read the same."""
+def _hash_texts(texts: Iterable[str]) -> hashlib._Hash:
+    """Returns a sha256 over texts without NUL, unambiguous for different lists."""
     return hashlib.sha256(b"".join(os.fsencode(text) + b"\0" for text in texts))

@@ -13,7 +13,7 @@ from typing import IO
 NAMES_AT_ONCE = 100_000
 
 
-def sorted_names(names: Iterable[str], at_once: int = NAMES_AT_ONCE) -> Iterator[str]:
+def sort_names(names: Iterable[str], at_once: int = NAMES_AT_ONCE) -> Iterator[str]:
     """`names` in order. No more than `at_once` are in memory; if there are more, sorted files of them are merged.
 
     Raises:

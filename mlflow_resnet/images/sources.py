@@ -1,4 +1,4 @@
-"""Where images come from: a local path, or a prefix in S3."""
+"""Image sources: local paths, or prefixes in S3."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import Any
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError, ObjectUnreadableError, encodable
 from mlflow_resnet.images.decoding.decode import MAX_IMAGE_BYTES, read_bytes
-from mlflow_resnet.images.directories import LabeledDirectory, Walk, labeled, list_labeled, walk_order
-from mlflow_resnet.images.index import referenced_rows
+from mlflow_resnet.images.directories import LabeledDirectory, Walk, build_labeled_directory, list_labeled, walk_order
+from mlflow_resnet.images.index import read_references
 from mlflow_resnet.images.rules import file_kind
 from mlflow_resnet.io.cache_folder import private_cache
-from mlflow_resnet.io.names import is_hidden, leads_out
+from mlflow_resnet.io.file_names import is_hidden, leads_out
 from mlflow_resnet.io.own_folders import is_artifact
 from mlflow_resnet.io.parallel import map_ordered
-from mlflow_resnet.io.s3.client import MEANINGS, connected
+from mlflow_resnet.io.s3.access import MEANINGS, connect_s3
 from mlflow_resnet.io.s3.listing import StoredObject, check_names, objects
-from mlflow_resnet.io.s3.location import Location, located
-from mlflow_resnet.io.s3.transfer import THREADS, content_of, copied
+from mlflow_resnet.io.s3.location import Location, parse_location
+from mlflow_resnet.io.s3.transfer import THREADS, copy_objects, read_content
 from mlflow_resnet.io.text.places import is_remote, local_path, place_problem
 
 TOO_LARGE = f"over the limit of {MAX_IMAGE_BYTES // 2**20} MiB for one image"
@@ -32,7 +32,7 @@ SIZE_UNKNOWN = -1
 
 @dataclass(frozen=True)
 class ImageSource:
-    """One image to predict: what it is called, and how to get its bytes.
+    """One image to predict: its name, and a function that reads its bytes.
 
     `read` raises InvalidImageError if there are none to be had. `place` is its name below the directory or prefix that
     was listed, with "/" between the parts; empty if none was.
@@ -47,7 +47,7 @@ def check_directories(*uris: str) -> None:
     """Raises InvalidDatasetError for a place that there cannot be, at no cost; "" is not given."""
     for uri in filter(None, uris):
         if is_remote(uri):
-            located(uri)
+            parse_location(uri)
         else:
             Walk(uri)
 
@@ -59,7 +59,7 @@ def file_source(
     return ImageSource(encodable(called or path), functools.partial(read_bytes, path), place)
 
 
-def failing_source(name: str, reason: str, place: str = "") -> ImageSource:
+def make_failing_source(name: str, reason: str, place: str = "") -> ImageSource:
     """A source whose image cannot be read."""
 
     def read() -> bytes:
@@ -89,10 +89,10 @@ def directory_sources(
         InvalidDatasetError: if `uri` cannot be listed, or holds nothing.
     """
     if is_remote(uri):
-        images = dropwhile(lambda image: image.object.name <= after, stored_images(uri, ignored))
-        yield from map_ordered(fetched, (image for image in images if wanted(image.object.name)), THREADS)
+        images = dropwhile(lambda image: image.object.name <= after, list_stored_images(uri, ignored))
+        yield from map_ordered(fetch_stored_image, (image for image in images if wanted(image.object.name)), THREADS)
         return
-    if rows := referenced_rows(uri):
+    if rows := read_references(uri):
         for row in dropwhile(lambda row: row.name <= after, rows):
             if wanted(row.name):
                 yield file_source(row.source, place=row.name)
@@ -104,10 +104,10 @@ def directory_sources(
 
 
 def places(uri: str, ignored: Counter[str], follow_links: bool = False) -> Iterator[str]:
-    """Those of the images that `directory_sources` gives. Raises as it does."""
+    """Yields the places of the images that `directory_sources` gives. Raises as it does."""
     if is_remote(uri):
-        return (image.object.name for image in stored_images(uri, ignored))
-    if rows := referenced_rows(uri):
+        return (image.object.name for image in list_stored_images(uri, ignored))
+    if rows := read_references(uri):
         return (row.name for row in rows)
     return Walk(uri, ignored, follow_links).images("")
 
@@ -122,7 +122,7 @@ class StoredImage:
 
     @property
     def uri(self) -> str:
-        return encodable(self.location.uri_of(self.object.key))
+        return encodable(self.location.make_uri(self.object.key))
 
     def read(self) -> bytes:
         """Its bytes. Raises InvalidImageError if it is the cause that there are none, InvalidDatasetError if S3 is."""
@@ -133,7 +133,7 @@ class StoredImage:
         if self.object.size > MAX_IMAGE_BYTES:
             raise InvalidImageError(TOO_LARGE)
         try:
-            content = content_of(self.client, self.location, self.object, MAX_IMAGE_BYTES)
+            content = read_content(self.client, self.location, self.object, MAX_IMAGE_BYTES)
         except ObjectUnreadableError as error:
             raise InvalidImageError(error.problem) from None
         if len(content) > MAX_IMAGE_BYTES:  # its size was not known before
@@ -141,46 +141,46 @@ class StoredImage:
         return content
 
 
-def stored_images(uri: str, ignored: Counter[str]) -> Iterator[StoredImage]:
+def list_stored_images(uri: str, ignored: Counter[str]) -> Iterator[StoredImage]:
     """The images in S3 at `uri`, in the order of their keys, as they are listed.
 
     Raises:
         InvalidDatasetError: if `uri` cannot be listed, or holds nothing.
     """
-    client, location = connected(uri), located(uri)
-    for found in images_among(something(uri, objects(client, location)), ignored):
+    client, location = connect_s3(uri), parse_location(uri)
+    for found in filter_images(require_any(uri, objects(client, location)), ignored):
         yield StoredImage(client, location, found)
 
 
-def fetched(image: StoredImage) -> ImageSource:
-    """A source that has its bytes already, or knows why there are none."""
+def fetch_stored_image(image: StoredImage) -> ImageSource:
+    """Returns a source that holds the image's bytes, or the reason why there are none."""
     try:
         content = image.read()
     except InvalidImageError as error:
-        return failing_source(image.uri, error.message, image.object.name)
+        return make_failing_source(image.uri, error.message, image.object.name)
     return ImageSource(image.uri, lambda: content, image.object.name)
 
 
 def object_source(client: Any, uri: str, called: str, place: str) -> ImageSource:
-    """The object `uri`, of which no listing was asked for: a source that has its bytes already, or knows why not."""
+    """Returns a source that holds the bytes of the object `uri`, or the reason why there are none."""
     try:
-        location = located(uri)
+        location = parse_location(uri)
     except InvalidDatasetError as error:
-        return failing_source(encodable(called), error.problem, place)
+        return make_failing_source(encodable(called), error.problem, place)
     unseen = StoredObject(location.key.rpartition("/")[2], location.key, SIZE_UNKNOWN, etag="")
-    return replace(fetched(StoredImage(client, location, unseen)), name=encodable(called), place=place)
+    return replace(fetch_stored_image(StoredImage(client, location, unseen)), name=encodable(called), place=place)
 
 
 def read_object(uri: str) -> bytes:
     """The bytes of the object `uri`. Raises as `StoredImage.read` does."""
-    client, location = connected(uri), located(uri)
+    client, location = connect_s3(uri), parse_location(uri)
     try:
-        return StoredImage(client, location, next(something(uri, objects(client, location)))).read()
+        return StoredImage(client, location, next(require_any(uri, objects(client, location)))).read()
     except InvalidDatasetError as error:
         raise InvalidImageError(error.problem) from None
 
 
-def labeled_directory(
+def fetch_labeled_directory(
     uri: str, on_object: Callable[[], object] = lambda: None, follow_links: bool = False
 ) -> LabeledDirectory:
     """The class folders at `uri`, a path or a prefix in S3, whose images are copied to the cache.
@@ -194,18 +194,18 @@ def labeled_directory(
     """
     if not is_remote(uri):
         return list_labeled(uri, follow_links)
-    client, location, ignored = connected(uri), located(uri), Counter[str]()
-    images = images_among(something(uri, objects(client, location)), ignored)
+    client, location, ignored = connect_s3(uri), parse_location(uri), Counter[str]()
+    images = filter_images(require_any(uri, objects(client, location)), ignored)
     found = sorted(images, key=lambda each: walk_order(each.name))
     check_names(uri, found)
     inside = [each for each in found if "/" in each.name]
     ignored["beside_classes"] = len(found) - len(inside)
-    paths = copied(client, location, inside, private_cache(), on_object, MAX_IMAGE_BYTES + 1)
-    return labeled(uri, [each.name for each in inside], paths, ignored, objects=inside)
+    paths = copy_objects(client, location, inside, private_cache(), on_object, MAX_IMAGE_BYTES + 1)
+    return build_labeled_directory(uri, [each.name for each in inside], paths, ignored, objects=inside)
 
 
 def local_file(uri: str) -> Path:
-    """Where the file `uri` is, after it was copied to the cache if it is in S3.
+    """Returns the local path of the file `uri`, which is copied to the cache if it is in S3.
 
     Raises:
         InvalidDatasetError: if there can be no such place, if there is no object `uri`, or it cannot be copied.
@@ -215,15 +215,15 @@ def local_file(uri: str) -> Path:
         raise InvalidDatasetError(uri, problem)
     if not is_remote(uri):
         return Path(uri)
-    client, location = connected(uri), located(uri)
-    first = next(something(uri, objects(client, location)))
+    client, location = connect_s3(uri), parse_location(uri)
+    first = next(require_any(uri, objects(client, location)))
     if first.key != location.key:
         raise InvalidDatasetError(uri, "a prefix of several objects; give the key of one")
-    return Path(copied(client, location, [first], private_cache())[0])
+    return Path(copy_objects(client, location, [first], private_cache())[0])
 
 
-def something(uri: str, found: Iterator[StoredObject]) -> Iterator[StoredObject]:
-    """`found`, or an InvalidDatasetError if that is nothing."""
+def require_any(uri: str, found: Iterator[StoredObject]) -> Iterator[StoredObject]:
+    """Yields `found`; raises InvalidDatasetError if it is empty."""
     first = next(found, None)
     if first is None:
         raise InvalidDatasetError(uri, MEANINGS["404"])
@@ -231,7 +231,7 @@ def something(uri: str, found: Iterator[StoredObject]) -> Iterator[StoredObject]
     yield from found
 
 
-def images_among(found: Iterable[StoredObject], ignored: Counter[str]) -> Iterator[StoredObject]:
+def filter_images(found: Iterable[StoredObject], ignored: Counter[str]) -> Iterator[StoredObject]:
     """The images, by our rules for files; `ignored` counts the others by the fields of `Ignored`."""
     for each in found:
         if any(map(is_hidden, each.name.split("/"))) and not leads_out(each.name):

@@ -8,7 +8,7 @@ owned         folders of this user, and locks on them
 own_folders   what mlflow_resnet and MLflow write, which is never a class or an image
 cache_folder  the cache of this user
 notes         a small JSON file that survives being killed
-names         names from outside, before they become paths
+file_names    names from outside, before they become paths
 untrusted     JSON from outside
 parquet       what a Parquet file costs, before it is read
 text          text from outside: shown, never obeyed

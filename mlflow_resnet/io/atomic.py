@@ -15,7 +15,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mlflow_resnet.errors import MlflowResnetError, OutputError
-from mlflow_resnet.io.owned import can_be_exchanged, follow_links, is_same, locked, make_private, open_to_others
+from mlflow_resnet.io.owned import (
+    can_be_exchanged,
+    follow_links,
+    is_same_file,
+    lock_directory,
+    make_private,
+    open_to_others,
+)
 from mlflow_resnet.io.reasons import os_reason
 from mlflow_resnet.io.text.places import is_remote
 
@@ -62,7 +69,7 @@ def resumable_directory(path: str | os.PathLike[str], key: str, is_own: Callable
     partial = final.with_name(f".{final.name}.{key}.partial")
     with output_errors(final):
         make_private(partial)
-    with locked(partial, final) as inside:
+    with lock_directory(partial, final) as inside:
         status = os.stat(inside)
         try:
             with disk_errors(final):
@@ -115,15 +122,15 @@ def resumable_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     with output_errors(final):
         _refuse_no_file(final)
         make_private(folder)
-    with locked(folder, final) as inside:
+    with lock_directory(folder, final) as inside:
         partial, status = inside / final.name, os.stat(inside)
         try:
             with disk_errors(final):
                 yield partial
             with output_errors(final):
-                synced(partial)
+                sync_to_disk(partial)
                 os.replace(partial, final)
-                synced(final.parent)
+                sync_to_disk(final.parent)
             _remove(folder, status)
         except BaseException:
             with suppress(OSError):
@@ -142,7 +149,7 @@ def check_apart(source: str, outputs: Sequence[str]) -> None:
 
 
 def is_within(path: str, other: str) -> bool:
-    """Whether a place is in another one, or is that."""
+    """Returns whether `path` is `other`, or lies within it."""
     return f"{path}/".startswith(f"{other.rstrip('/')}/")
 
 
@@ -154,7 +161,7 @@ def check_outside(source: str, output: str | os.PathLike[str]) -> None:
         raise OutputError(output, problem)
 
 
-def synced(path: Path) -> None:
+def sync_to_disk(path: Path) -> None:
     """Has the system write a file, or a folder's list of names, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -203,13 +210,13 @@ def _replace_directory(partial: Path, status: os.stat_result, final: Path, overw
 
 
 def _refuse_exchanged(path: Path, status: os.stat_result, final: Path) -> None:
-    if can_be_exchanged(path) and not is_same(path, status):
+    if can_be_exchanged(path) and not is_same_file(path, status):
         raise OutputError(final, "was exchanged by another user while it was written; give a place of your own")
 
 
 def _remove(folder: Path, status: os.stat_result) -> None:
     """Removes the folder with this status, and no other that is there instead."""
-    if is_same(folder, status):
+    if is_same_file(folder, status):
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -234,7 +241,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def unwritable(path: Path, error: OSError) -> OutputError:
-    """Why `path` cannot be written and, if the disk is full, how much is free."""
+    """Returns the error that `path` cannot be written, with the free space if the disk is full."""
     free = f"; {free_bytes(path)} bytes are free" if error.errno == errno.ENOSPC else ""
     return OutputError(path, f"cannot be written ({os_reason(error)}{free})")
 

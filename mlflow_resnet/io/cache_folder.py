@@ -1,4 +1,4 @@
-"""Where everything is kept that can be made again."""
+"""The folder for everything that can be made again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Progress for the person at the terminal, on stderr. Of processes that train together, only the first one speaks."""
+"""Progress on stderr. Of processes that train together, only the first one speaks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIGINT_EXIT_CODE, SIGTERM_EXIT_CODE = 130, 143
 
 
 def is_first() -> bool:
-    """Whether this process trains alone, or is the one that speaks and logs. torchrun sets the variable."""
+    """Returns whether this process trains alone or is rank 0, which alone prints and logs."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -24,7 +24,7 @@ def say(*sentences: str) -> None:
 
 
 def make_logs_presentable() -> None:
-    """Has what any library of this process logs keep to the rules of `presentable`."""
+    """Applies `presentable` to what any library of this process logs."""
     before = logging.getLogRecordFactory()
 
     def shown(part: object) -> object:
@@ -41,5 +41,5 @@ def make_logs_presentable() -> None:
 
 
 def progress_stream() -> TextIO:
-    """Where progress is shown."""
+    """Returns the stream that progress is shown on."""
     return sys.stderr if is_first() else open(os.devnull, "w")  # noqa: SIM115 - open for as long as the process is

@@ -1,4 +1,4 @@
-"""Where outputs go: to a path, or to S3.
+"""Output destinations: local paths and S3.
 
 What goes to S3 is made in the cache, exactly as on a disk, and is sent when it is whole.
 """
@@ -17,11 +17,11 @@ from mlflow_resnet.io.atomic import output_errors, resumable_file
 from mlflow_resnet.io.cache_folder import private_cache
 from mlflow_resnet.io.console import say
 from mlflow_resnet.io.own_folders import INDEX_NAME
-from mlflow_resnet.io.owned import locked, make_private
+from mlflow_resnet.io.owned import lock_directory, make_private
 from mlflow_resnet.io.s3.upload import UploadedFile, UploadedFolder
 from mlflow_resnet.io.text.places import is_remote
 
-STAGES = "outputs"  # in the cache: a folder for each output in S3 that is being made
+STAGES_FOLDER = "outputs"  # in the cache: a folder for each output in S3 that is being made
 RESULT, TOKEN = "result", "token"
 INDEXES = (INDEX_NAME, "index.csv")  # what says that all the others are there
 
@@ -42,7 +42,7 @@ def destinations(*outputs: str, key: str = "") -> Iterator[list[Path]]:
         NotSentError: after it, if S3 does not take them.
     """
     with ExitStack() as stack:
-        stages = {each: stack.enter_context(staged_folder(each, key)) for each in outputs if is_remote(each)}
+        stages = {each: stack.enter_context(stage_folder(each, key)) for each in outputs if is_remote(each)}
         yield [stages[each].folder if each in stages else Path(each) for each in outputs]
         for stage in stages.values():
             stage.send()
@@ -52,14 +52,15 @@ def destinations(*outputs: str, key: str = "") -> Iterator[list[Path]]:
 
 @contextmanager
 def destination(output: str, key: str = "") -> Iterator[Path]:
-    """The same for a single one."""
+    """Yields where to make a directory for one output; see `destinations`."""
     with destinations(output, key=key) as (folder,):
         yield folder
 
 
 @contextmanager
 def resumable_destination(output: str) -> Iterator[Path]:
-    """As `resumable_file`; a file in S3 is made in the cache and sent when the block ends. Until then, all is kept.
+    """Yields a file as `resumable_file` does; for S3 it is made in the cache and sent at the end. Until then, all
+    is kept.
 
     Raises:
         OutputError: before the block, if it cannot be written.
@@ -70,12 +71,12 @@ def resumable_destination(output: str) -> Iterator[Path]:
             yield path
         return
     file = UploadedFile(output)
-    with staged(output) as stage:
+    with enter_stage(output) as stage:
         try:
             file.check()
             with resumable_file(stage / RESULT) as path:
                 yield path
-                with sending(output, "What was made up to here is kept, and the same command goes on"):
+                with explain_send_errors(output, "What was made up to here is kept, and the same command goes on"):
                     file.send(path)
         except BaseException:
             with suppress(OSError):
@@ -92,25 +93,25 @@ class StagedFolder:
         self.remedy = "the same command sends it" if is_kept else "copy it from there"
 
     def send(self) -> None:
-        with self.sending():
+        with self.explain_errors():
             say(f"sending to {self.upload.uri}")
             self.upload.send(self.folder, INDEXES)
 
     def finish(self) -> None:
-        with self.sending():
+        with self.explain_errors():
             self.upload.finish()
 
-    def sending(self) -> AbstractContextManager[None]:
-        return sending(self.upload.uri, f"The result is whole in {self.folder}; {self.remedy}")
+    def explain_errors(self) -> AbstractContextManager[None]:
+        return explain_send_errors(self.upload.uri, f"The result is whole in {self.folder}; {self.remedy}")
 
 
 @contextmanager
-def staged_folder(output: str, key: str) -> Iterator[StagedFolder]:
-    """See `destinations`. Removes what was sent if the block fails."""
+def stage_folder(output: str, key: str) -> Iterator[StagedFolder]:
+    """Yields a local folder for one output in S3; see `destinations`. Removes what was sent if the block fails."""
     upload = UploadedFolder(output)
-    with staged(output, key) as stage:
+    with enter_stage(output, key) as stage:
         if not key:
-            empty(stage)
+            empty_stage(stage)
         try:
             upload.begin(token_in(stage))
             yield StagedFolder(upload, stage, is_kept=bool(key))
@@ -124,29 +125,29 @@ def staged_folder(output: str, key: str) -> Iterator[StagedFolder]:
 
 
 @contextmanager
-def staged(output: str, key: str = "") -> Iterator[Path]:
+def enter_stage(output: str, key: str = "") -> Iterator[Path]:
     """A private folder in the cache for this output, in which no other process is.
 
     Raises:
         OutputError: if the cache cannot be written, or another process makes the same output.
     """
     digest = hashlib.sha256(f"{output.rstrip('/')}\0{key}".encode(errors="backslashreplace")).hexdigest()
-    stage = private_cache() / STAGES / digest[:16]
+    stage = private_cache() / STAGES_FOLDER / digest[:16]
     with output_errors(stage):
         make_private(stage)
-    with locked(stage, output):
+    with lock_directory(stage, output):
         yield stage
 
 
-def empty(stage: Path) -> None:
-    """Removes what another call left, but not what tells the objects that it sent from others."""
+def empty_stage(stage: Path) -> None:
+    """Empties a stage, but keeps the token that identifies its objects in S3."""
     for each in stage.iterdir():
         if each.name != TOKEN:
             shutil.rmtree(each, ignore_errors=True)
 
 
 def token_in(stage: Path) -> str:
-    """What calls with this stage have in common, and no other call."""
+    """Returns the token that calls with this stage share."""
     path = stage / TOKEN
     with output_errors(path):
         if not path.exists():
@@ -155,8 +156,8 @@ def token_in(stage: Path) -> str:
 
 
 @contextmanager
-def sending(output: str, advice: str) -> Iterator[None]:
-    """An error of S3 after the work says what became of the work."""
+def explain_send_errors(output: str, advice: str) -> Iterator[None]:
+    """Adds `advice` to errors of S3 that are raised after the work is done."""
     try:
         yield
     except PathError as error:

@@ -1,4 +1,4 @@
-"""How much memory is to be had, and sizes in words."""
+"""Available memory, and sizes in words."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def available_memory(
 
     `groups` is where Linux shows the control groups, `membership` the file that names this process's.
     """
-    return min([_unused(), *_rooms(groups, membership)])
+    return min([_measure_unused(), *_rooms(groups, membership)])
 
 
 def size_in_words(size: float) -> str:
@@ -27,8 +27,8 @@ def size_in_words(size: float) -> str:
     return f"{size / 2**20:.0f} MiB" if size < 2**30 else f"{size / 2**30:.1f} GiB"
 
 
-def _unused() -> int:
-    """Of the system's memory; 0 if that is not known."""
+def _measure_unused() -> int:
+    """Returns the unused bytes of the system's memory; 0 if unknown."""
     try:
         import psutil
     except ImportError:  # a saved model does not require it

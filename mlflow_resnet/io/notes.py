@@ -15,7 +15,7 @@ from mlflow_resnet.io.text.credentials import all_without_credentials
 from mlflow_resnet.io.untrusted import MOST_JSON, check_fields, parse_fields, read_plain
 
 SPARE, SPARE_BYTES = ".spare", 64 * 2**10  # a file beside the notes, given up when the disk is full
-KINDS = {  # of a training's notes
+NOTE_KINDS = {  # of a training's notes
     "identity": dict[str, Any],
     "record_id": str,
     "run_id": str,
@@ -44,7 +44,7 @@ class Notes:
     def __init__(self, path: Path | None = None, **facts: Any) -> None:
         self.path = path
         self.lock = threading.Lock()
-        noted = read(path) if path else {}
+        noted = read_notes(path) if path else {}
         kept = all_without_credentials(noted)
         self.facts = kept | facts
         if kept != noted:
@@ -96,22 +96,22 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def is_full(error: OutputError) -> bool:
-    """Whether something could not be written for want of room."""
+    """Returns whether an error means that there is no space left."""
     return isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def read(path: Path) -> dict[str, Any]:
-    """What is in the file; nothing if there is none."""
+def read_notes(path: Path) -> dict[str, Any]:
+    """Reads the notes in a file; empty if there is none."""
     try:
-        return checked(read_plain(path, MOST_JSON))
+        return parse_notes(read_plain(path, MOST_JSON))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise CheckpointError(path, f"cannot be read ({one_line(error)}). Remove the folder") from None
 
 
-def checked(content: bytes) -> dict[str, Any]:
+def parse_notes(content: bytes) -> dict[str, Any]:
     """Notes of a training as they are in a file. Raises ValueError if they are damaged."""
     facts = parse_fields(content)
-    check_fields(facts, KINDS)
+    check_fields(facts, NOTE_KINDS)
     return facts

@@ -1,4 +1,4 @@
-"""What mlflow_resnet and MLflow write, told by what is in it and not by a name: it is never a class or an image.
+"""Recognizes folders that mlflow_resnet or MLflow wrote, by content: they are never classes or images.
 
 People work inside the folder of their images, where `checkpoints` and `mlruns` then lie beside the class folders.
 """
@@ -22,19 +22,19 @@ _FOLDER, _FILE = re.compile(_OF_MLFLOW + "$"), re.compile(_OF_MLFLOW + "/artifac
 
 
 def mark_own(folder: Path) -> None:
-    """Says that nothing in `folder` is ever a class or an image, unless there is something in it already."""
+    """Marks `folder` as never a class or an image, unless it has content already."""
     if not any(folder.iterdir()):
         with suppress(OSError):  # whoever writes to it tells
             (folder / MARKER).touch()
 
 
 def is_own_folder(name: str, path: str) -> bool:
-    """Whether the folder at `path`, called `name` below what is listed, is one that mlflow_resnet or MLflow wrote."""
+    """Returns whether mlflow_resnet or MLflow wrote the folder at `path`."""
     if any(os.path.lexists(os.path.join(path, marker)) for marker in MARKERS):
         return True
     return bool(_FOLDER.search(name)) and os.path.isdir(os.path.join(path, "artifacts"))
 
 
 def is_artifact(name: str) -> bool:
-    """Whether a file's name, relative and with "/", is that of an artifact in a store of MLflow's."""
+    """Returns whether a relative file name is that of an artifact in a store of MLflow's."""
     return bool(_FILE.search(name))

@@ -1,4 +1,4 @@
-"""Folders in which nobody else decides what is written where, also when they lie in a folder that all may write to."""
+"""Private folders, safe also below folders that every user may write to."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ONLY_A_FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOF
 
 
 def follow_links(path: str | os.PathLike[str]) -> Path:
-    """Where `path` leads, without links.
+    """Returns `path` with all links resolved.
 
     Raises:
         OutputError: if the last part of it is a link of another user, or any part is one in a folder for everybody:
@@ -35,7 +35,7 @@ def follow_links(path: str | os.PathLike[str]) -> Path:
         status = os.lstat(link)
         if is_trusted(status) or not (is_last or is_open(os.stat(link.parent))):
             continue
-        new = status_of_new(link.parent)
+        new = read_new_status(link.parent)
         if new is None or new.st_uid != status.st_uid:
             raise OutputError(path, f"leads through {link}, a link of another user; give a path without it")
     found = os.path.realpath(path)
@@ -70,7 +70,7 @@ def make_private(path: Path, kind: type[PathError] = OutputError) -> None:
 
 
 def check_owned(path: Path, status: os.stat_result, kind: type[PathError] = OutputError) -> None:
-    """Whether only this user, or a group that it was given to, writes in the folder.
+    """Raises an error unless only this user, or a group that it was given to, may write in the folder.
 
     Raises:
         kind: about `path`, if it is a link, no folder, of another user, or for everybody.
@@ -81,7 +81,7 @@ def check_owned(path: Path, status: os.stat_result, kind: type[PathError] = Outp
         raise kind(path, f"is {what}, where a folder of this user is needed. {advice}")
     if is_trusted(status) and not is_open(status):
         return
-    new = status_of_new(path.parent)
+    new = read_new_status(path.parent)
     if new is None or status.st_uid not in (new.st_uid, 0):
         raise kind(path, f"belongs to another user, who could decide what is written where. {advice}")
     if is_open(status) and not is_open(new):
@@ -89,18 +89,18 @@ def check_owned(path: Path, status: os.stat_result, kind: type[PathError] = Outp
 
 
 def can_be_exchanged(path: Path) -> bool:
-    """Whether another user may give the name of what is at `path` to something else."""
+    """Returns whether another user may replace what is at `path`."""
     status = os.stat(path.parent)
     return is_open(status) or not is_trusted(status)
 
 
 def is_open(status: os.stat_result) -> bool:
-    """Whether every user may write to it."""
+    """Returns whether every user may write to it."""
     return hasattr(os, "geteuid") and bool(status.st_mode & stat.S_IWOTH)
 
 
-def status_of_new(folder: Path) -> os.stat_result | None:
-    """What a private folder that was just made in `folder` looks like: some file systems know no owners or rights.
+def read_new_status(folder: Path) -> os.stat_result | None:
+    """Returns the status of a private folder as new ones in `folder` get it: some file systems have no owners.
 
     None if none can be made.
     """
@@ -120,7 +120,9 @@ def is_trusted(status: os.stat_result) -> bool:
 
 
 @contextmanager
-def locked(directory: Path, final: str | os.PathLike[str], kind: type[PathError] = OutputError) -> Iterator[Path]:
+def lock_directory(
+    directory: Path, final: str | os.PathLike[str], kind: type[PathError] = OutputError
+) -> Iterator[Path]:
     """Keeps other processes out of `directory`; the system opens the lock when this one ends, however that may be.
 
     Yields a name of the folder that stays its name, also if somebody moves it away and puts another one there.
@@ -157,8 +159,8 @@ def open_to_others(folder: Path) -> None:
     os.chmod(folder, mode)
 
 
-def is_same(path: Path, status: os.stat_result) -> bool:
-    """Whether at `path` is still the file with this status."""
+def is_same_file(path: Path, status: os.stat_result) -> bool:
+    """Returns whether the file at `path` still has this status."""
     try:
         return os.path.samestat(os.lstat(path), status)
     except OSError:

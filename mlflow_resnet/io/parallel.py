@@ -73,7 +73,7 @@ def ahead(items: Generator[T, None, None], count: int) -> Generator[T, None, Non
             yield item  # type: ignore[misc]
 
 
-def batched(items: Iterable[T], size: int) -> Generator[list[T], None, None]:
+def batch_items(items: Iterable[T], size: int) -> Generator[list[T], None, None]:
     """`items` in lists of `size`, the last of which may be shorter."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):

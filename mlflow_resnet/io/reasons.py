@@ -8,31 +8,33 @@ import re
 
 from mlflow_resnet.io.text.characters import presentable
 
-MOST = 600  # characters of a reason: MLflow and its like need so many to say what is wrong and what helps
+MAX_REASON_CHARACTERS = (
+    600  # characters of a reason: MLflow and its like need so many to say what is wrong and what helps
+)
 SENTENCE_END = re.compile(r"(?<=[.!?;]) (?=[^a-z])")
-COLORS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # as some libraries have them in their messages
+COLOR_CODES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # as some libraries have them in their messages
 
 
 def os_reason(error: OSError) -> str:
-    """Why the operating system refused, without the path: "permission denied"."""
+    """Returns the operating system's reason without the path, such as "permission denied"."""
     if error.errno == errno.ENOENT:
         return "no such file"
     return (os.strerror(error.errno) if error.errno else one_line(error)).lower()  # pyarrow has words of its own
 
 
-def one_line(error: Exception, most: int = MOST) -> str:
-    """The message of any exception, or its type's name, on one line that can be shown, without what is not needed.
+def one_line(error: Exception, most: int = MAX_REASON_CHARACTERS) -> str:
+    """Returns the message of any exception, or its type's name, as one printable line.
 
     Messages about HTTP begin with the address and end with what happened.
     """
-    text = presentable(" ".join(COLORS.sub("", str(error)).split()))
+    text = presentable(" ".join(COLOR_CODES.sub("", str(error)).split()))
     for introduction in ("failed with exception ", "Caused by "):
         text = text.rpartition(introduction)[2]
     return shorten_text(text, most) or type(error).__name__
 
 
 def shorten_text(text: str, most: int) -> str:
-    """At most so many characters: whole sentences, the first one and then the last ones, which say what helps."""
+    """Shortens a text to `most` characters, keeping the first and the last whole sentences."""
     if len(text) <= most:
         return text
     first, *sentences = SENTENCE_END.split(text)

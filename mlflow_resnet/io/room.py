@@ -1,4 +1,4 @@
-"""Memory that what is done at once may take together: whoever would take too much waits for others to end."""
+"""A memory budget for concurrent work: what would exceed it waits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Room:
         self._changed = Condition()
 
     @contextmanager
-    def holding(self, size: int) -> Iterator[None]:
+    def hold(self, size: int) -> Iterator[None]:
         """Takes `size` bytes while the block runs; one that alone is over the total gets all of it.
 
         A thread that holds some must not ask for more.

@@ -1,4 +1,4 @@
-"""Files that may have been damaged, or made by somebody else: whatever they hold, a ValueError or OSError says so."""
+"""Reads files that may be damaged or hostile; every problem is a ValueError or an OSError."""
 
 from __future__ import annotations
 

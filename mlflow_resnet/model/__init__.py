@@ -1,11 +1,11 @@
-"""The network and what travels with it.
+"""The classifier: network, classes, preprocessing, and their storage.
 
 network        builds a torchvision ResNet for a number of classes; picks a device; folds batch norms
 preprocessing  from the bytes of an image to what the network takes, the same for training, scoring and serving
 weights        starting weights: ImageNet, a state_dict file, a saved model
 classifier     ImageClassifier, the one value that flows through everything
 prepared       a network made ready to predict: uint8 images to probabilities
-packed         its convolutions on a CPU
+onednn         its convolutions on a CPU
 precision      fp32 or bf16
 prediction     Predictor: images to predictions, for evaluation, scoring and serving alike
 backends       ONNX Runtime, OpenVINO, torch.export

@@ -35,7 +35,7 @@ def has_limited_addresses() -> bool:
 
 
 def give_back_memory(device: torch.device) -> None:
-    """Gives what is freed back to the system or the GPU, from where it can be had in other sizes."""
+    """Returns freed memory to the system or the GPU, to be allocated in other sizes."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     call_glibc("malloc_trim", 0)
@@ -48,7 +48,7 @@ def call_glibc(function: str, *arguments: int) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch, or oneDNN within it, could not get memory, on a GPU or a CPU."""
+    """Returns whether torch or oneDNN could not allocate memory, on a GPU or a CPU."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY_ON_CPU)

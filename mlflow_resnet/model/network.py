@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import get_model
 
-from mlflow_resnet.errors import InvalidOptionsError, listed
+from mlflow_resnet.errors import InvalidOptionsError, join_names
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.model.torch_seams import BatchNorm
 from mlflow_resnet.options.train import ARCHITECTURES, STAGES
@@ -27,13 +27,13 @@ def build_network(
         InvalidOptionsError: if `architecture` is not one of `ARCHITECTURES`.
     """
     if architecture not in ARCHITECTURES:
-        raise InvalidOptionsError([f"architecture is {architecture!r}; choose one of {listed(ARCHITECTURES)}"])
+        raise InvalidOptionsError([f"architecture is {architecture!r}; choose one of {join_names(ARCHITECTURES)}"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random_seed)
         return get_model(architecture, weights=None, num_classes=num_classes, zero_init_residual=zero_init_residual)
 
 
-def network_of(architecture: str, num_classes: int, weights: Mapping[str, Tensor]) -> nn.Module:
+def assemble_network(architecture: str, num_classes: int, weights: Mapping[str, Tensor]) -> nn.Module:
     """A network made of the tensors of a state_dict, which are not copied."""
     with torch.device("meta"):
         network = build_network(architecture, num_classes)
@@ -60,7 +60,7 @@ def pick_device(device: str = "auto") -> torch.device:
         ) from None
 
 
-def stage_of(name: str) -> str:
+def find_stage(name: str) -> str:
     """The stage that the parameter or module `name` of a ResNet, or of its head alone, belongs to."""
     first = name.split(".")[0]
     if first in STAGES:
@@ -73,18 +73,18 @@ def stages_until(stage: str) -> tuple[str, ...]:
     return STAGES[: STAGES.index(stage) + 1] if stage != "none" else ()
 
 
-def freeze(network: nn.Module, until: str) -> None:
+def freeze_stages(network: nn.Module, until: str) -> None:
     """Only the stages after `until` get gradients from now on."""
     frozen = stages_until(until)
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(stage_of(name) not in frozen)
+        parameter.requires_grad_(find_stage(name) not in frozen)
 
 
 def train_mode(network: nn.Module, frozen_until: str) -> None:
     """Train mode, but for the frozen stages: their batch norms would go on to adapt to the images."""
     network.train()
     for name, module in network.named_children():
-        if stage_of(name) in stages_until(frozen_until):
+        if find_stage(name) in stages_until(frozen_until):
             module.eval()
 
 

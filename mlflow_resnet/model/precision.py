@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mlflow_resnet.errors import InvalidOptionsError, listed
+from mlflow_resnet.errors import InvalidOptionsError, join_names
 from mlflow_resnet.options.base import PRECISIONS
 
 NATIVE_BF16 = ("arm_bf16", "bf16")  # CPU flags
@@ -34,7 +34,7 @@ class PrecisionCheck:
 
     @property
     def passes(self) -> bool:
-        """Whether the faster form may take the place of fp32."""
+        """Whether the faster form may replace fp32."""
         same = self.label_agreement >= LOWEST_LABEL_AGREEMENT
         return self.images > 0 and same and self.accuracy_change >= -LARGEST_ACCURACY_LOSS
 
@@ -48,7 +48,7 @@ def scoring_precision(precision: str, device: torch.device, checks: Mapping[str,
         InvalidOptionsError: for any other, and for bf16 on a device that has none.
     """
     if precision not in PRECISIONS:
-        raise InvalidOptionsError([f"precision is {precision!r}; choose one of {listed(PRECISIONS)}"])
+        raise InvalidOptionsError([f"precision is {precision!r}; choose one of {join_names(PRECISIONS)}"])
     if precision == "auto":
         check = checks.get("bf16")
         return "bf16" if check and check.passes and has_native_bf16(device) else "fp32"

@@ -14,20 +14,20 @@ from torch import Tensor, nn
 
 from mlflow_resnet.errors import InvalidImageError, InvalidOptionsError
 from mlflow_resnet.images.sources import ImageSource
-from mlflow_resnet.io.parallel import batched, default_threads, map_ordered
+from mlflow_resnet.io.parallel import batch_items, default_threads, map_ordered
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.model.precision import scoring_precision
 from mlflow_resnet.model.prepared import Forward, TorchForward, network_on, with_mirror_images
 
 # columns of scored data, the designer's
-LABEL = "Scored Labels"
+SCORED_LABELS = "Scored Labels"
 PROBABILITY = "Scored Probabilities_"  # followed by the class name
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network says of one image.
+    """The network's output for one image.
 
     Attributes:
         name: the name of its source.
@@ -95,11 +95,12 @@ class Predictor:
 
     @property
     def network(self) -> nn.Module:
-        """In fp32, on the device. All threads share it, so a hook on its modules would see others' images too."""
+        """The network in fp32, on the device. All threads share it, so a hook on its modules would see others'
+        images too."""
         return self._network()
 
     def at_test_time(self, tta: str = "", resolution: int = 0) -> Predictor:
-        """One with the same network that looks at images otherwise; this one stays as it is.
+        """Returns a predictor with the same network but other test-time augmentation or resolution.
 
         Args:
             tta: "flip" averages the probabilities of each image and its mirror image; "" does not.
@@ -128,9 +129,10 @@ class Predictor:
     def predict_batches(
         self, sources: Iterable[ImageSource], batch_size: int = 32, keep_images: bool = False
     ) -> Generator[list[Prediction], None, None]:
-        """The same in lists of `batch_size`. While the network works on a batch, threads decode the next one."""
+        """Yields predictions as `predict` does, in lists of `batch_size`. While the network works on a batch,
+        threads decode the next one."""
         loaded = map_ordered(self._load, sources, self.threads, ahead=2 * batch_size)
-        for batch in batched(loaded, batch_size):
+        for batch in batch_items(loaded, batch_size):
             predictions = self._predict_batch(batch)
             if keep_images:
                 yield [replace(each, image=item.image) for item, each in zip(batch, predictions, strict=True)]
@@ -142,7 +144,7 @@ class Predictor:
 
         Yields float32 of shape (len(classes),). `images` is consumed lazily, and indexed by threads of its own if any.
         """
-        for batch in batched(images, batch_size):
+        for batch in batch_items(images, batch_size):
             yield from self.probabilities(torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2))
 
     def _load(self, source: ImageSource) -> _Loaded:
@@ -154,7 +156,7 @@ class Predictor:
 
     def _predict_batch(self, batch: list[_Loaded]) -> Iterator[Prediction]:
         images = [item.image for item in batch if item.image is not None]
-        probabilities = iter(self.probabilities(stacked(images)) if images else ())
+        probabilities = iter(self.probabilities(stack_images(images)) if images else ())
         for item in batch:
             row = None if item.image is None else next(probabilities)
             if row is None or np.isfinite(row).all():
@@ -163,6 +165,6 @@ class Predictor:
                 yield Prediction(item.name, None, "the network's output is not finite", item.place)
 
 
-def stacked(images: Sequence[Tensor]) -> Tensor:
+def stack_images(images: Sequence[Tensor]) -> Tensor:
     """Images of shape (3, H, W) as one tensor of shape (N, 3, H, W), with the channels last in memory, as they are."""
     return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)

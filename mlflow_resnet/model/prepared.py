@@ -1,4 +1,4 @@
-"""Networks made ready to predict on one device: what can be done once is done when a model is loaded."""
+"""Networks prepared for prediction on one device when a model is loaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Size, Tensor, nn
 
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import fold_batch_norms, split_after
-from mlflow_resnet.model.packed import packed
+from mlflow_resnet.model.onednn import pack_stages
 from mlflow_resnet.model.precision import DTYPES
 from mlflow_resnet.model.preprocessing import Preprocessing
 
@@ -42,9 +42,9 @@ class PictureGraph(nn.Module):
         features = self.stages(inputs.contiguous(memory_format=torch.channels_last))
         return (self.head(features.float()) / self.temperature).softmax(dim=1)
 
-    def packed_for(self, shape: Size) -> PictureGraph:
+    def pack_for(self, shape: Size) -> PictureGraph:
         """One that is fastest for images of that shape on a CPU."""
-        stages = packed(self.stages, shape, self.dtype)
+        stages = pack_stages(self.stages, shape, self.dtype)
         return PictureGraph(self.preprocessing, stages, self.head, self.temperature, self.dtype)
 
 
@@ -65,7 +65,7 @@ class TorchForward:
     def __init__(self, classifier: ImageClassifier, device: torch.device, precision: str = "fp32") -> None:
         self.device, self.graph = device, picture_graph(classifier, precision).to(device)
         self.image_size = classifier.preprocessing.image_size
-        self.packed_for = cache(self.graph.packed_for)
+        self.packed_for = cache(self.graph.pack_for)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> np.ndarray:

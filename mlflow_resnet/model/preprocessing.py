@@ -1,4 +1,4 @@
-"""From the bytes of an image to what the network takes. Training, scoring and serving share it."""
+"""From the bytes of an image to the network's input. Training, scoring and serving share it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Preprocessing:
         return self.crop_size + 2 * self.padding
 
     def at_resolution(self, crop_size: int) -> Preprocessing:
-        """The same part of an image in another number of pixels; `resize_size` and `padding` change in proportion.
+        """Returns preprocessing of the same part of an image to another number of pixels.
 
         Objects appear larger in random resized crops than in center crops, so many networks do better on images that
         are somewhat larger than those of the training: H. Touvron et al., Fixing the train-test resolution

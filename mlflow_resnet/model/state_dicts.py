@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mlflow_resnet.errors import WeightsError, listed
+from mlflow_resnet.errors import WeightsError, join_names
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.text.characters import is_utf8
 from mlflow_resnet.model.torch_seams import COMPILED_PREFIX
@@ -32,7 +32,7 @@ USUAL_PARTS = frozenset(
     [*("model", "state_dict", "model_state_dict", "model_state", "net", "network", "weights", "backbone", "encoder")]
     + ["module", COMPILED_PREFIX]
 )
-DEEPEST = 4  # dicts in dicts
+MAX_DICT_DEPTH = 4  # dicts in dicts
 MOST_NETWORKS = 20  # that are told apart
 LEGACY_PICKLES = 4  # of a file before torch 1.6: magic number, protocol, machine, object
 # Of Python's standard library, checkpoints hold values of these; whatever else there is has no business in one.
@@ -79,7 +79,7 @@ def read_state_dict(path: Path, name: str) -> dict[str, Tensor]:
             if not is_utf8(str(path)):
                 raise WeightsError(name, "its path is not UTF-8; rename it.")
             return find_network(load_file(path), name)
-        unknown = unknown_globals(path)
+        unknown = find_unknown_globals(path)
         refuse_calls(unknown, name)
         loaded = load_inert(path, unknown)
     except FileNotFoundError:
@@ -102,8 +102,8 @@ def is_safetensors(path: Path) -> bool:
         return file.read(10)[8:] == b'{"'
 
 
-def unknown_globals(path: Path) -> list[str]:
-    """The classes and functions that a file of torch.save's names and torch does not know."""
+def find_unknown_globals(path: Path) -> list[str]:
+    """Returns the classes and functions in a torch.save file that torch does not know."""
     with open(path, "rb") as file:
         is_zip = file.read(4) == b"PK\3\4"
         file.seek(0)
@@ -130,7 +130,7 @@ def legacy_globals(file: BinaryIO) -> Iterator[str]:
 
 
 def load_inert(path: Path, unknown: list[str]) -> Any:
-    """What torch reads of a file, with inert objects of the `unknown` classes.
+    """Loads a file with torch, with inert objects of the `unknown` classes.
 
     Whether an object is filled like a dict shows only when torch comes to it, so that is tried after the other.
     """
@@ -141,20 +141,20 @@ def load_inert(path: Path, unknown: list[str]) -> Any:
 
 
 def load_with(path: Path, unknown: list[str], kind: type) -> Any:
-    stand_ins: list[Any] = [(type(name, (kind_of_name(name) or kind,), {}), name) for name in unknown]
+    stand_ins: list[Any] = [(type(name, (choose_stand_in(name) or kind,), {}), name) for name in unknown]
     with torch.serialization.safe_globals(stand_ins):
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def kind_of_name(name: str) -> type | None:
-    """How objects are filled, for classes whose names tell."""
+def choose_stand_in(name: str) -> type | None:
+    """Returns the stand-in for a class by its name; None if the name does not tell."""
     if name.lower().endswith("dict"):
         return InertDict
     return Inert if name.startswith(("numpy.", "collections.")) else None
 
 
 def find_network(loaded: Any, name: str) -> dict[str, Tensor]:
-    """The one state_dict in what was loaded, with the keys that the network gives.
+    """Returns the one state_dict in the loaded value, with the network's keys.
 
     Raises:
         WeightsError: if there is none, or several that cannot be told apart.
@@ -164,7 +164,7 @@ def find_network(loaded: Any, name: str) -> dict[str, Tensor]:
     if len(found) == 1 or len(usual) == 1:
         return found[usual[0] if usual else next(iter(found))]
     if found:
-        places = listed(place.removesuffix(".") or "itself" for place in usual or found)
+        places = join_names(place.removesuffix(".") or "itself" for place in usual or found)
         raise WeightsError(name, f"holds several networks: {places}. Save one of them as a state_dict.")
     if (pickled := next(objects_in(loaded), None)) is not None:
         raise WeightsError(
@@ -178,9 +178,9 @@ def find_network(loaded: Any, name: str) -> dict[str, Tensor]:
 
 
 def networks_in(
-    value: Any, seen: set[int], place: str = "", depth: int = DEEPEST
+    value: Any, seen: set[int], place: str = "", depth: int = MAX_DICT_DEPTH
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Where ResNets are in nested dicts, such as "state_dict.model.", and their tensors without that prefix."""
+    """Yields the prefix and tensors of each ResNet in nested dicts, such as "state_dict.model."."""
     if not isinstance(value, Mapping) or id(value) in seen:
         return
     seen.add(id(value))
@@ -194,11 +194,11 @@ def networks_in(
 
 
 def is_plain(value: Any) -> bool:
-    """Whether it is a tensor with numbers in it, one after the other."""
+    """Returns whether `value` is a contiguous tensor with data."""
     return isinstance(value, Tensor) and value.layout == torch.strided and not (value.is_quantized or value.is_meta)
 
 
 def objects_in(value: Any) -> Iterator[Inert]:
-    """The stand-ins in what was loaded, and in its values."""
+    """Yields the inert objects in the loaded value."""
     values = [value, *value.values()] if isinstance(value, Mapping) else [value]
     yield from (each for each in values if isinstance(each, Inert))

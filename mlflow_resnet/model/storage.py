@@ -29,7 +29,7 @@ DESCRIPTION_FILE = "classifier.json"
 DATA_SUBPATH = "data"  # of a saved MLflow model, where both files are
 FORMAT_VERSION = 2  # 1 had no temperature
 READABLE = (1, 2)
-KINDS = {  # of the fields of DESCRIPTION_FILE
+DESCRIPTION_KINDS = {  # of the fields of DESCRIPTION_FILE
     "format_version": int,
     "architecture": str,
     "classes": list[str],
@@ -42,8 +42,8 @@ KINDS = {  # of the fields of DESCRIPTION_FILE
 
 
 @contextlib.contextmanager
-def fetched_model(model_uri: str) -> Iterator[Path]:
-    """The folder of an MLflow model; what had to be copied for it is removed at the end.
+def fetch_model(model_uri: str) -> Iterator[Path]:
+    """Yields the folder of an MLflow model; downloads are removed at the end.
 
     Raises:
         InvalidModelError: if there is nothing to be had.
@@ -60,7 +60,7 @@ def fetched_model(model_uri: str) -> Iterator[Path]:
         yield path
 
 
-def sha256_of(path: str | os.PathLike[str]) -> str:
+def hash_file(path: str | os.PathLike[str]) -> str:
     """Hex sha256 of a file."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
@@ -69,8 +69,8 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-def digest_of(classifier: ImageClassifier) -> str:
-    """Hex sha256 of all that decides what a classifier predicts: weights, classes, preprocessing, temperature."""
+def digest_classifier(classifier: ImageClassifier) -> str:
+    """Returns the hex sha256 of everything that decides a classifier's predictions."""
     facts = [classifier.architecture, classifier.classes, asdict(classifier.preprocessing), classifier.temperature]
     digest = hashlib.sha256(json.dumps(facts).encode())
     for key, tensor in classifier.network.state_dict().items():
@@ -116,7 +116,7 @@ def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
         description = parse_fields(read_plain(Path(folder) / DESCRIPTION_FILE, MOST_JSON, follow=True))
         found = description["format_version"]
         if found in READABLE:
-            check_fields(description, KINDS)
+            check_fields(description, DESCRIPTION_KINDS)
             "".join(description["classes"]).encode()  # files and answers cannot hold what is no text
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InvalidModelError(str(folder), f"no readable {DESCRIPTION_FILE} ({one_line(error)}).") from None
@@ -130,7 +130,7 @@ def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def load_classifier(folder: str | os.PathLike[str]) -> ImageClassifier:
-    """The classifier alone, see `read_classifier`."""
+    """Loads the classifier alone; see `read_classifier`."""
     return read_classifier(folder)[0]
 
 
@@ -148,7 +148,7 @@ def read_classifier(folder: str | os.PathLike[str]) -> tuple[ImageClassifier, di
     description = read_description(folder)
     try:
         content = read_weights(folder / WEIGHTS_FILE, description["weights_sha256"])
-        classifier = described_classifier(description)
+        classifier = build_described_classifier(description)
         classifier.network.load_state_dict(load(content))
     except InvalidModelError:
         raise
@@ -158,7 +158,7 @@ def read_classifier(folder: str | os.PathLike[str]) -> tuple[ImageClassifier, di
     return classifier, description
 
 
-def described_classifier(description: dict[str, Any]) -> ImageClassifier:
+def build_described_classifier(description: dict[str, Any]) -> ImageClassifier:
     """The classifier that `classifier.json` describes, in eval mode, with random weights."""
     fields = description["preprocessing"]
     preprocessing = Preprocessing(**fields | {key: tuple(fields[key]) for key in ("mean", "std")})

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 from mlflow.models.model import MLMODEL_FILE_NAME
 
-from mlflow_resnet.errors import InvalidModelError, TamperedModelError, TamperedWeightsError, listed
+from mlflow_resnet.errors import InvalidModelError, TamperedModelError, TamperedWeightsError, join_names
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.model.backends.exported import Export, exports_sha256, read_exports
 from mlflow_resnet.model.classifier import ImageClassifier
@@ -37,7 +37,7 @@ SIGNED = {"inputs": ("name", "type"), "outputs": ("name", "type"), "params": ("n
 
 @dataclass(frozen=True)
 class StoredModel:
-    """What was read from the folder of a model.
+    """A model as read from its folder.
 
     Attributes:
         data: the folder with the files; what was exported is read from there when it is needed.
@@ -80,7 +80,7 @@ def read_model(folder: Path) -> StoredModel:
 
 
 def check_recorded(model: StoredModel, params: Mapping[str, str], model_id: str) -> None:
-    """Compares what was read with the params of its logged model, which nobody can change.
+    """Compares a model with the params of its logged model, which cannot be changed.
 
     Models that were logged before there was one digest have the sha256 of their weights and of their exports: these
     are compared as far as they go. A logged model with neither says nothing.
@@ -100,7 +100,7 @@ def check_recorded(model: StoredModel, params: Mapping[str, str], model_id: str)
 
 
 def read_mlmodel_fields(folder: Path) -> dict[str, Any]:
-    """MLmodel as the file says it, which no version of MLflow has completed.
+    """Reads MLmodel as plain YAML, without defaults that MLflow adds.
 
     Raises:
         InvalidModelError: if it cannot be read, or is of another flavor.
@@ -120,14 +120,15 @@ def read_mlmodel_fields(folder: Path) -> dict[str, Any]:
 
 
 def get_config(mlmodel: Mapping[str, Any]) -> Mapping[str, Any]:
-    """How the model is configured, by MLmodel's fields."""
+    """Returns the configuration in MLmodel's fields."""
     return mlmodel["flavors"].get(PYFUNC, {}).get("config") or {}
 
 
 def compute_model_sha256(
     mlmodel: Mapping[str, Any], description: Mapping[str, Any], exports: Mapping[str, Export]
 ) -> str:
-    """The digest of what was read. Fields that a later version adds are absent here and there, and change nothing.
+    """Computes the digest of a stored model. Fields that a later version adds are absent here and there, and change
+    nothing.
 
     Args:
         mlmodel: as `read_mlmodel_fields` gives it.
@@ -139,14 +140,14 @@ def compute_model_sha256(
         "exports": {name: asdict(export) for name, export in exports.items()},
         "config": {name: config.get(name) or default for name, default in CONFIGURED.items()},
         "signature": {
-            part: [{name: each.get(name) for name in names} for each in read_columns(mlmodel, part)]
+            part: [{name: each.get(name) for name in names} for each in read_signature_columns(mlmodel, part)]
             for part, names in SIGNED.items()
         },
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def read_columns(mlmodel: Mapping[str, Any], part: str) -> list[dict[str, Any]]:
+def read_signature_columns(mlmodel: Mapping[str, Any], part: str) -> list[dict[str, Any]]:
     """The inputs, outputs or params of the signature.
 
     Raises:
@@ -165,8 +166,10 @@ def check_signature(mlmodel: Mapping[str, Any], classifier: ImageClassifier, fol
     Raises:
         InvalidModelError: if it does.
     """
-    names = [str(column.get("name")) for column in read_columns(mlmodel, "outputs")]
+    names = [str(column.get("name")) for column in read_signature_columns(mlmodel, "outputs")]
     promised = [name.removeprefix(PROBABILITY) for name in names if name.startswith(PROBABILITY)]
     if promised and promised != list(classifier.classes):
-        problem = f"its signature has the classes {listed(promised)}; its classifier {listed(classifier.classes)}."
+        problem = (
+            f"its signature has the classes {join_names(promised)}; its classifier {join_names(classifier.classes)}."
+        )
         raise InvalidModelError(str(folder), f"{problem} Restore {MLMODEL_FILE_NAME}, or log the model again.")

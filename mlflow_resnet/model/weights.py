@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torchvision.models import WeightsEnum, get_model_weights
 
-from mlflow_resnet.errors import InvalidModelError, WeightsDownloadError, WeightsError, WeightsMismatchError, listed
+from mlflow_resnet.errors import InvalidModelError, WeightsDownloadError, WeightsError, WeightsMismatchError, join_names
 from mlflow_resnet.images.sources import local_file
 from mlflow_resnet.io.atomic import new_file
 from mlflow_resnet.io.reasons import one_line
@@ -21,7 +21,7 @@ from mlflow_resnet.io.text.places import is_remote, local_path
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.state_dicts import SUFFIXES, read_state_dict
 
-TRIES = 3
+DOWNLOAD_TRIES = 3
 SECONDS_BETWEEN_TRIES = 2.0
 DOWNLOAD_TIMEOUT_SECONDS = 30.0
 HEAD = "fc."  # prefix of the last layer's keys in torchvision's ResNets
@@ -31,7 +31,7 @@ MODEL_SCHEMES = ("models:/", "runs:/", "mlflow-artifacts:/")
 def load_starting_weights(
     classifier: ImageClassifier, weights: str, load_model: Callable[[str], ImageClassifier]
 ) -> str:
-    """Copies `weights` into the classifier's network and returns a sentence that says what was done.
+    """Copies `weights` into the classifier's network and returns a sentence about their origin.
 
     Args:
         weights: `DEFAULT` or another name of torchvision's weights for the architecture, a file with weights (local or
@@ -48,7 +48,7 @@ def load_starting_weights(
         if os.path.isfile(place) or is_remote(place) or place.lower().endswith(SUFFIXES) or os.sep in place:
             return copy_into(classifier, read_state_dict(local_file(place), weights), weights, same_head=True)
     member = imagenet_weights(classifier.architecture, weights)
-    return copy_into(classifier, download(member), str(member), same_head=False)
+    return copy_into(classifier, download_weights(member), str(member), same_head=False)
 
 
 def start_from_model(classifier: ImageClassifier, model_uri: str, load_model: Callable[[str], ImageClassifier]) -> str:
@@ -68,13 +68,13 @@ def imagenet_weights(architecture: str, name: str) -> WeightsEnum:
         return known[name]
     raise WeightsError(
         name,
-        f"{architecture} has {listed(known.__members__)}; otherwise name a .pth or "
+        f"{architecture} has {join_names(known.__members__)}; otherwise name a .pth or "
         ".safetensors file or another checkpoint, or a model's URI or folder, such as models:/digits/1. There is no "
         "file of this name.",
     )
 
 
-def download(member: WeightsEnum) -> dict[str, Tensor]:
+def download_weights(member: WeightsEnum) -> dict[str, Tensor]:
     """The state_dict of torchvision weights, from the cache in TORCH_HOME or the network, in at most three tries."""
     cache_file = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(member.url)
     tries = 0
@@ -83,8 +83,10 @@ def download(member: WeightsEnum) -> dict[str, Tensor]:
             tries += 1
             fetch(member.url, cache_file)
         except OSError as error:
-            if tries == TRIES:
-                raise WeightsDownloadError(str(member), member.url, str(cache_file), one_line(error), TRIES) from None
+            if tries == DOWNLOAD_TRIES:
+                raise WeightsDownloadError(
+                    str(member), member.url, str(cache_file), one_line(error), DOWNLOAD_TRIES
+                ) from None
             time.sleep(SECONDS_BETWEEN_TRIES)
     return read_state_dict(cache_file, str(cache_file))
 
@@ -126,7 +128,7 @@ def copy_into(classifier: ImageClassifier, state: dict[str, Tensor], name: str, 
         wrong = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
         raise WeightsMismatchError(name, classifier.architecture, wrong)
     if broken := [key for key in sorted(wanted & set(body)) if not torch.isfinite(body[key].to(own[key].dtype)).all()]:
-        raise WeightsError(name, f"NaN or infinity in {listed(broken, 5)}. Name weights from before they diverged.")
+        raise WeightsError(name, f"NaN or infinity in {join_names(broken, 5)}. Name weights from before they diverged.")
     network.load_state_dict(body, strict=False)
     if keep_head:
         return f"starting from {name}, head included"

@@ -1,4 +1,4 @@
-"""What every options class is made of: fields that know their help text and the values they may take."""
+"""Base of all options classes: fields with help texts and limits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from enum import Enum
 from typing import Any, ClassVar, Literal
 
-from mlflow_resnet.io.text.characters import is_utf8, listed, presentable
+from mlflow_resnet.io.text.characters import is_utf8, join_names, presentable
 from mlflow_resnet.io.text.places import local_path, place_problem
 
 AUTO: Literal["auto"] = "auto"  # a value that the recipe decides
@@ -62,7 +62,7 @@ def option(
     is_argument: bool = False,
     place: Place = "",
 ) -> Any:
-    """A dataclass field that knows its help text and the values it may take. `auto` is not checked.
+    """Returns a dataclass field with help text and limits. `auto` is not checked.
 
     On the command line an argument is known by its position, and has no name. The text of a `place` names a file or
     folder, which may be there. `section` begins a section of `--help`, which the fields after it belong to.
@@ -77,11 +77,11 @@ def names_affecting(options: type[Options], *kinds: Affects) -> tuple[str, ...]:
     return tuple(each.name for each in fields(options) if each.metadata["affects"] in kinds)
 
 
-def problems_of(name: str, value: Any, metadata: Any) -> Iterator[str]:
-    """What is wrong with `value`, one sentence each."""
+def find_value_problems(name: str, value: Any, metadata: Any) -> Iterator[str]:
+    """Yields one sentence for each problem of `value`."""
     if metadata["choices"] and value not in metadata["choices"]:
         choices = [choice or "empty" for choice in metadata["choices"]]
-        yield f"{name} is {presentable(repr(value)):.60}; choose one of {listed(choices)}"
+        yield f"{name} is {presentable(repr(value)):.60}; choose one of {join_names(choices)}"
     if metadata["place"] and (problem := place_problem(value, in_s3=metadata["place"] == HERE_OR_IN_S3)):
         yield f"{name} {presentable(repr(value)):.300} {problem}"
     if value == AUTO:
@@ -127,7 +127,7 @@ class Options:
 
     def problems(self) -> list[str]:
         """What is wrong with the fields, one sentence each."""
-        found = [p for f in fields(self) for p in problems_of(f.name, getattr(self, f.name), f.metadata)]
+        found = [p for f in fields(self) for p in find_value_problems(f.name, getattr(self, f.name), f.metadata)]
         return found + self.combinations()
 
     def command(self) -> str:
@@ -141,12 +141,12 @@ class Options:
         return line if len(line) <= LINE_LENGTH else " \\\n    ".join([f"mlflow-resnet {self.verb}", *flags])
 
     def combinations(self) -> list[str]:
-        """Problems that only show when fields are seen together."""
+        """Returns problems of combinations of fields."""
         return []
 
 
 def alias_problems(alias: str, registered_model_name: str) -> list[str]:
-    """Why `alias` cannot be set; MLflow reserves `latest` and v<number>."""
+    """Returns why `alias` cannot be set; MLflow reserves `latest` and v<number>."""
     if not alias:
         return []
     problems = []
@@ -160,7 +160,7 @@ def alias_problems(alias: str, registered_model_name: str) -> list[str]:
 
 
 def model_name_problems(name: str) -> list[str]:
-    """Why MLflow would refuse `name` for a registered model."""
+    """Returns why MLflow would refuse `name` for a registered model."""
     if not is_utf8(name):
         return [f"registered_model_name is {presentable(name)}, which is not UTF-8; give another name"]
     if "/" in name or ":" in name or (name and not name.strip()):
@@ -169,12 +169,12 @@ def model_name_problems(name: str) -> list[str]:
 
 
 def resolution_problems(resolution: int) -> list[str]:
-    """Why images cannot be looked at with `resolution` pixels."""
+    """Returns why `resolution` is not possible."""
     if resolution == 0 or SMALLEST_RESOLUTION <= resolution <= LARGEST_RESOLUTION:
         return []
     return [f"resolution is {resolution}; it must be 0, or from {SMALLEST_RESOLUTION} to {LARGEST_RESOLUTION}"]
 
 
-def required_alias_problems(alias: str) -> list[str]:
+def find_missing_alias(alias: str) -> list[str]:
     """Why `alias` of a version cannot be moved."""
     return alias_problems(alias, "the version's own") or ([] if alias else ["alias is empty"])

@@ -23,7 +23,7 @@ from mlflow_resnet.options.base import (
     option,
     resolution_problems,
 )
-from mlflow_resnet.options.formats import BACKENDS
+from mlflow_resnet.options.formats import BACKEND_PRECISIONS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class EvaluateOptions(Options):
     batch_size: int = option(BATCH_SIZE, 32, at_least=1)
     on_bad_image: str = option(ON_BAD_IMAGE, "error", choices=("error", "skip"))
     device: str = option(DEVICE, "auto")
-    backend: str = option(BACKEND, "auto", choices=(AUTO, *BACKENDS))
+    backend: str = option(BACKEND, "auto", choices=(AUTO, *BACKEND_PRECISIONS))
     precision: str = option(SCORING_PRECISION, "auto", choices=(*PRECISIONS, "int8"))
     follow_links: bool = option(FOLLOW_LINKS, False)
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)

@@ -15,7 +15,7 @@ from mlflow_resnet.options.base import (
     model_name_problems,
     option,
 )
-from mlflow_resnet.options.formats import FORMATS
+from mlflow_resnet.options.formats import EXPORT_FORMATS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class ExportOptions(Options):
     """
 
     model_uri: str = option("model to export, such as models:/digits@champion")
-    format: str = option("what to write", choices=tuple(FORMATS))
+    format: str = option("what to write", choices=tuple(EXPORT_FORMATS))
     output_dir: str = option("directory to write to, local or s3://; must not exist or be empty", place=HERE_OR_IN_S3)
     image_dir: str = option(
         IMAGE_DIR_LABELED + ", to compare on: images that the model was not trained on", place=HERE_OR_IN_S3
@@ -52,7 +52,7 @@ class ExportOptions(Options):
 
     def combinations(self) -> list[str]:
         problems = model_name_problems(self.registered_model_name)
-        precisions = FORMATS[self.format].precisions if self.format in FORMATS else (self.precision,)
+        precisions = EXPORT_FORMATS[self.format].precisions if self.format in EXPORT_FORMATS else (self.precision,)
         if self.precision not in precisions:
             problems.append(
                 f"precision is {self.precision!r}; for {self.format}, choose one of {', '.join(precisions)}"

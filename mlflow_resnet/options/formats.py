@@ -13,9 +13,11 @@ class Format:
     is_backend: bool = True
 
 
-FORMATS = {
+EXPORT_FORMATS = {
     "onnx": Format(("fp32", "int8")),  # ONNX Runtime has no convolutions in bf16 on CPUs
     "openvino": Format(("fp32", "bf16", "int8")),
     "torch_export": Format(("fp32", "bf16"), is_backend=False),
 }
-BACKENDS = {"torch": ("fp32", "bf16")} | {name: each.precisions for name, each in FORMATS.items() if each.is_backend}
+BACKEND_PRECISIONS = {"torch": ("fp32", "bf16")} | {
+    name: each.precisions for name, each in EXPORT_FORMATS.items() if each.is_backend
+}

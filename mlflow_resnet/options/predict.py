@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from mlflow_resnet.errors import InvalidOptionsError
-from mlflow_resnet.io.text.characters import listed
+from mlflow_resnet.io.text.characters import join_names
 from mlflow_resnet.options.base import RESOLUTION, TTA, TTAS, Options, option, resolution_problems
 
 
@@ -42,7 +42,7 @@ def predict_options(params: Mapping[str, Any] | None, tell_values: bool = True) 
     """
     given = {name: value for name, value in (params or {}).items() if value is not None}
     if unknown := [name for name in given if name not in PARAMS]:
-        raise unknown_params(unknown if tell_values else ())
+        raise explain_unknown_params(unknown if tell_values else ())
     problems = []
     for name, value in given.items():
         kind = type(PARAMS[name])
@@ -63,9 +63,9 @@ def without_value(problem: str) -> str:
     return f"{problem.partition(' is ')[0]}: {problem.rpartition('; ')[2]}"
 
 
-def unknown_params(names: Iterable[str], known: Iterable[str] = PARAMS) -> InvalidOptionsError:
+def explain_unknown_params(names: Iterable[str], known: Iterable[str] = PARAMS) -> InvalidOptionsError:
     """The error that there are no parameters of these names, or, without names, that some are unknown."""
-    shortened = listed(f"{name!r:.60}" for name in sorted(names))
+    shortened = join_names(f"{name!r:.60}" for name in sorted(names))
     return InvalidOptionsError(
-        [f"unknown params{' ' * bool(shortened)}{shortened}; predict takes {listed(sorted(known))}"]
+        [f"unknown params{' ' * bool(shortened)}{shortened}; predict takes {join_names(sorted(known))}"]
     )

@@ -14,8 +14,8 @@ from mlflow_resnet.options.base import (
     NUM_WORKERS,
     ON_BAD_IMAGE,
     Options,
+    find_missing_alias,
     option,
-    required_alias_problems,
 )
 from mlflow_resnet.options.metric_names import EVALUATION_METRICS
 
@@ -42,4 +42,4 @@ class PromoteOptions(Options):
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
 
     def combinations(self) -> list[str]:
-        return required_alias_problems(self.alias)
+        return find_missing_alias(self.alias)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from mlflow_resnet.options.base import (
     ALIAS_TO_MOVE,
     Options,
+    find_missing_alias,
     model_name_problems,
     option,
-    required_alias_problems,
 )
 
 
@@ -23,4 +23,4 @@ class RollbackOptions(Options):
     alias: str = option(ALIAS_TO_MOVE, "champion")
 
     def combinations(self) -> list[str]:
-        return model_name_problems(self.name) + required_alias_problems(self.alias)
+        return model_name_problems(self.name) + find_missing_alias(self.alias)

@@ -23,7 +23,7 @@ from mlflow_resnet.options.base import (
     option,
     resolution_problems,
 )
-from mlflow_resnet.options.formats import BACKENDS
+from mlflow_resnet.options.formats import BACKEND_PRECISIONS
 
 SHARD = re.compile("[0-9]{1,9}/[0-9]{1,9}")
 
@@ -54,14 +54,14 @@ class ScoreOptions(Options):
     resolution: int = option(RESOLUTION, 0)
     batch_size: int = option(BATCH_SIZE, 32, at_least=1)
     device: str = option(DEVICE, "auto")
-    backend: str = option(BACKEND, "auto", choices=(AUTO, *BACKENDS))
+    backend: str = option(BACKEND, "auto", choices=(AUTO, *BACKEND_PRECISIONS))
     precision: str = option(SCORING_PRECISION, "auto", choices=(*PRECISIONS, "int8"))
     follow_links: bool = option(FOLLOW_LINKS, False)
     num_workers: int = option(NUM_WORKERS, 0, at_least=0)
 
     @property
     def part(self) -> tuple[int, int]:
-        """Which part of how many."""
+        """Number of the part, and the number of parts."""
         number, _, parts = (self.shard or "1/1").partition("/")
         return int(number), int(parts)
 

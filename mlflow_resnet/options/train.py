@@ -325,7 +325,7 @@ class TrainOptions(Options):
 
 
 def train_only_problems(options: TrainOptions) -> list[str]:
-    """Why a verb cannot use options that only `train` understands."""
+    """Returns problems of options that only `train` understands."""
     problems = []
     if options.processes > 1:
         problems.append(f"processes is {options.processes}, but {options.verb} trains in one process; leave it out")

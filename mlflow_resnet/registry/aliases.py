@@ -21,9 +21,9 @@ from mlflow.utils.mlflow_tags import MLFLOW_USER
 
 from mlflow_resnet.errors import PromotionRefusedError
 from mlflow_resnet.io.console import say
-from mlflow_resnet.registry import history
-from mlflow_resnet.registry.history import Move
-from mlflow_resnet.registry.patterns import fits
+from mlflow_resnet.registry import alias_history
+from mlflow_resnet.registry.alias_history import Move
+from mlflow_resnet.registry.patterns import matches_pattern
 
 GATE_TAG = "mlflow_resnet.gate"  # a gate store shows it on models that have rules: globs of their aliases
 CLAIM_TAG = "mlflow_resnet.claim."
@@ -42,7 +42,7 @@ def move_alias(move: Move) -> None:
     if is_guarded(client, model, move.alias):
         set_guarded(client, move)
     elif version_with(model, move.alias) != move.after:
-        with claimed(client, move) as model:
+        with claim_alias(client, move) as model:
             require_unmoved(model, move)
             client.set_registered_model_alias(move.name, move.alias, str(move.after))
             note(client, model, move)
@@ -51,12 +51,12 @@ def move_alias(move: Move) -> None:
 
 
 def has_gate(model: RegisteredModel, alias: str) -> bool:
-    """Whether the server says that it guards the alias. Only a gate says so; on a plain server anybody can."""
-    return any(fits(alias, pattern) for pattern in model.tags.get(GATE_TAG, "").split(", ") if pattern)
+    """Returns whether the server reports a gate for the alias. On a plain server any client can claim one."""
+    return any(matches_pattern(alias, pattern) for pattern in model.tags.get(GATE_TAG, "").split(", ") if pattern)
 
 
 def is_guarded(client: MlflowClient, model: RegisteredModel, alias: str) -> bool:
-    """Whether a gate guards the alias. It lets nobody write its tag; a plain server does, so there it is a client's."""
+    """Returns whether a gate guards the alias. A gate protects its tag; on a plain server any client may write it."""
     if not has_gate(model, alias):
         return False
     try:
@@ -85,7 +85,7 @@ def set_unproven(version: ModelVersion, alias: str) -> bool:
 
     A gate refuses it, which is told and no error: the version is there, and can be promoted.
     """
-    move = Move(version.name, alias, None, int(version.version), history.PROMOTE)
+    move = Move(version.name, alias, None, int(version.version), alias_history.PROMOTE)
     try:
         set_guarded(MlflowClient(), move)
     except PromotionRefusedError as error:
@@ -104,18 +104,18 @@ def require_unmoved(model: RegisteredModel, move: Move) -> None:
     now = version_with(model, move.alias)
     if now != move.before:
         raise PromotionRefusedError(
-            f"@{move.alias} of {move.name} was moved to {history.shown(now)} meanwhile; "
+            f"@{move.alias} of {move.name} was moved to {alias_history.format_version(now)} meanwhile; "
             "run the command again to compare with that one."
         )
 
 
 @contextlib.contextmanager
-def claimed(client: MlflowClient, move: Move) -> Iterator[RegisteredModel]:
-    """Around a move that no other of these commands makes at the same time; yields the model as it is then.
+def claim_alias(client: MlflowClient, move: Move) -> Iterator[RegisteredModel]:
+    """Yields the model as it is while no other command of this package moves the alias.
 
     A claim that was left behind is no bar.
     """
-    tag, token = CLAIM_TAG + move.alias, f"{user()} {uuid.uuid4().hex}"
+    tag, token = CLAIM_TAG + move.alias, f"{find_local_user()} {uuid.uuid4().hex}"
     client.set_registered_model_tag(move.name, tag, token)
     time.sleep(CLAIM_SECONDS)
     model = client.get_registered_model(move.name)
@@ -133,17 +133,17 @@ def claimed(client: MlflowClient, move: Move) -> Iterator[RegisteredModel]:
 
 
 def is_noted(model: RegisteredModel, move: Move) -> bool:
-    """Whether the history ends where the move does."""
-    last = history.newest(model.tags, move.alias)
+    """Returns whether the last entry of the history is this move."""
+    last = alias_history.newest(model.tags, move.alias)
     return last is not None and last.after == move.after
 
 
 def note(client: MlflowClient, model: RegisteredModel, move: Move) -> None:
     """Appends the move to the history of the model."""
-    entry = history.next_entry(history.newest(model.tags, move.alias), move, user())
+    entry = alias_history.next_entry(alias_history.newest(model.tags, move.alias), move, find_local_user())
     client.set_registered_model_tag(move.name, entry.tag, entry.to_text())
 
 
-def user() -> str:
-    """Who runs this: the name that the server knows them by, or else the system's."""
+def find_local_user() -> str:
+    """Returns the user's name on the server, or else on this system."""
     return DefaultRunContext().tags()[MLFLOW_USER]

@@ -1,4 +1,4 @@
-"""What the server knows of the model that a URI, or a downloaded folder, means: its logged model, whose params stay.
+"""Finds the logged model, whose params cannot be changed, of a URI or a downloaded folder.
 
 A registered version leads to its logged model, and so does `runs:/…`. A folder says what it is in two files: MLflow's
 client writes `registered_model_meta` into what it downloads from the registry, after all else; MLmodel has the id of
@@ -29,16 +29,16 @@ from mlflow_resnet.errors import InvalidModelError
 from mlflow_resnet.io.console import say
 from mlflow_resnet.io.parallel import within
 from mlflow_resnet.io.reasons import one_line
-from mlflow_resnet.registry.versions import find_logged_model, uri_of
+from mlflow_resnet.registry.versions import find_logged_model, format_version_uri
 
 Found = TypeVar("Found")
-SECONDS = 10.0  # for which a server may be silent before a folder is loaded without it
-UNKNOWN = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
+ANSWER_SECONDS = 10.0  # for which a server may be silent before a folder is loaded without it
+NOT_FOUND = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
 
 
 @dataclass(frozen=True)
 class Binding:
-    """What a server knows of a model.
+    """A server's record of a model.
 
     Attributes:
         uri: where its files are; unlike an alias, this never means another model.
@@ -56,7 +56,7 @@ class Binding:
 
 
 def bind(model_uri: str) -> Binding:
-    """What the server knows of the model of a URI.
+    """Returns the server's record of the model of a URI.
 
     Raises:
         InvalidModelError: if it means no model.
@@ -77,7 +77,7 @@ def bind(model_uri: str) -> Binding:
 
 
 def bind_registered(model_uri: str) -> Binding:
-    """What `models:/m-…`, `models:/name/3`, or another URI that leads to a version now, means."""
+    """Returns the record of `models:/m-…`, `models:/name/3`, or another URI of a version."""
     name, *number = get_model_name_and_version(MlflowClient(), model_uri)
     if not number:
         return bind_logged(MlflowClient().get_logged_model(name))
@@ -87,7 +87,11 @@ def bind_registered(model_uri: str) -> Binding:
 def bind_version(version: ModelVersion) -> Binding:
     """A version that was not registered from a logged model has no params that could be compared."""
     logged = find_logged_model(version)
-    return bind_logged(logged, uri_of(version), version) if logged else Binding(uri_of(version), version)
+    return (
+        bind_logged(logged, format_version_uri(version), version)
+        if logged
+        else Binding(format_version_uri(version), version)
+    )
 
 
 def bind_logged(model: LoggedModel, uri: str = "", version: ModelVersion | None = None) -> Binding:
@@ -109,13 +113,13 @@ def bind_run(model_uri: str) -> Binding:
 
 
 def bind_folder(folder: Path) -> Binding:
-    """What the server knows of the model in a folder, if it can be asked.
+    """Returns the server's record of the model in a folder, if a server can be asked.
 
     Raises:
         InvalidModelError: if what the folder says of itself cannot be read, or the server cannot say what it knows.
     """
     unbound = Binding(str(folder), is_known=False)
-    name, number, model_id = identity_of(folder)
+    name, number, model_id = read_identity(folder)
     if name and can_ask(mlflow.get_registry_uri()):
         version = answer_to(lambda: MlflowClient().get_model_version(name, number), folder)
         if version:
@@ -126,15 +130,15 @@ def bind_folder(folder: Path) -> Binding:
     return unbound
 
 
-def identity_of(folder: Path) -> tuple[str, str, str]:
-    """Name and version, and the id of the logged model, as far as a folder says them; otherwise empty."""
+def read_identity(folder: Path) -> tuple[str, str, str]:
+    """Returns name, version and logged model id in a folder's MLmodel; empty where absent."""
     meta, mlmodel = (read_fields(folder / name) for name in (REGISTERED_MODEL_META_FILE_NAME, MLMODEL_FILE_NAME))
     name, number = meta.get("model_name"), meta.get("model_version")
     return (str(name), str(number), "") if name and number else ("", "", str(mlmodel.get("model_id") or ""))
 
 
 def read_fields(path: Path) -> dict[str, Any]:
-    """What a YAML file says; nothing if it is not there.
+    """Reads a YAML file; empty if it does not exist.
 
     Raises:
         InvalidModelError: if it cannot be read.
@@ -148,7 +152,7 @@ def read_fields(path: Path) -> dict[str, Any]:
 
 
 def can_ask(uri: str) -> bool:
-    """Whether there is a server, or a database or folder of MLflow's that is not made by asking it."""
+    """Returns whether asking `uri` would reach an existing server or store, without creating one."""
     if uri.startswith("sqlite:///"):
         return os.path.exists(unquote(uri.removeprefix("sqlite:///").partition("?")[0]))
     parsed = urlparse(uri)
@@ -156,17 +160,17 @@ def can_ask(uri: str) -> bool:
 
 
 def answer_to(ask: Callable[[], Found], folder: Path, may_be_unknown: bool = True) -> Found | None:
-    """The server's answer about the model in a folder; None if it does not know the model, or does not answer at all.
+    """Returns the server's answer about the model in a folder; None if unknown or unreachable.
 
     Raises:
         InvalidModelError: if it answers, but not with what was asked.
     """
     try:
-        return within(SECONDS, ask)
+        return within(ANSWER_SECONDS, ask)
     except InvalidModelError:
         raise
     except Exception as error:  # requests, databases and MLflow share no base class
-        if isinstance(error, MlflowException) and error.error_code == UNKNOWN and may_be_unknown:
+        if isinstance(error, MlflowException) and error.error_code == NOT_FOUND and may_be_unknown:
             return None
         if isinstance(error, RestException) or not may_be_unknown:
             problem = f"the server does not say what model this is ({one_line(error)}). Ask it again later."

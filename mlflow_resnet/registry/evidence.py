@@ -1,4 +1,4 @@
-"""What a version was measured to be: text in a tag of the version, which may be signed.
+"""Measurements of a version as signed or unsigned text in its tags.
 
 Written by whoever measures (`promote`) and read by whoever decides, the gate store in the server too. So nothing here
 needs torch, and nothing asks a server.
@@ -20,11 +20,11 @@ from mlflow_resnet.errors import MlflowResnetError
 from mlflow_resnet.io.untrusted import parse_fields
 from mlflow_resnet.registry.validation import Number, Record, expect, list_problems
 
-TAG = "mlflow_resnet.evidence."
+EVIDENCE_TAG = "mlflow_resnet.evidence."
 KEY_VARIABLE = "MLFLOW_RESNET_GATE_KEY"
 FORMAT = 2  # 1 spoke of the weights only
-ROUNDING = 1e-9  # of what a drop may be: 0.95 - 0.94 is a little more than 0.01
-MOST = 10**12  # images; more than that is no count
+EVIDENCE_ROUNDING = 1e-9  # of what a drop may be: 0.95 - 0.94 is a little more than 0.01
+LARGEST_COUNT = 10**12  # images; more than that is no count
 
 
 class EvidenceError(MlflowResnetError):
@@ -41,7 +41,7 @@ def require_offset(time: str) -> str:
     return time
 
 
-Count = Annotated[int, Field(ge=0, le=MOST), expect("an integer from 0")]
+Count = Annotated[int, Field(ge=0, le=LARGEST_COUNT), expect("an integer from 0")]
 Metric = Annotated[Number, expect("a finite number")]
 Time = Annotated[str, AfterValidator(require_offset), expect("a time with an offset, 2026-01-31T12:00:00+00:00")]
 Format = Annotated[int, Field(ge=1, le=FORMAT), expect(f"{FORMAT}, update mlflow_resnet")]
@@ -73,7 +73,7 @@ class Evidence(Record):
         metrics: by the names of `mlflow_resnet.evaluation.metrics`, such as top1_accuracy; finite.
         measured_at: UTC, in ISO format with its offset.
         champion: None if nobody held the alias.
-        signature: hexadecimal HMAC-SHA256, see `signed`; empty if there is none.
+        signature: hexadecimal HMAC-SHA256, see `sign_evidence`; empty if there is none.
     """
 
     name: str
@@ -102,20 +102,20 @@ class Evidence(Record):
     @property
     def tag(self) -> str:
         """The name of the tag of the version that holds this text."""
-        return f"{TAG}{self.dataset_digest}.{self.alias}"
+        return f"{EVIDENCE_TAG}{self.dataset_digest}.{self.alias}"
 
 
-def drop(candidate: float, champion: float, lower_is_better: bool) -> float:
+def compute_drop(candidate: float, champion: float, lower_is_better: bool) -> float:
     """By how much the candidate's value of a metric is worse, in the metric's unit; negative if it is better."""
     return candidate - champion if lower_is_better else champion - candidate
 
 
 def to_text(evidence: Evidence) -> str:
     """Canonical JSON: one text for one value."""
-    return canonical(evidence.model_dump())
+    return format_canonical(evidence.model_dump())
 
 
-def canonical(facts: Mapping[str, Any]) -> str:
+def format_canonical(facts: Mapping[str, Any]) -> str:
     return json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -146,30 +146,30 @@ def from_older_text(text: str) -> Evidence:
 
 
 def parse_facts(text: str) -> dict[str, Any]:
-    """What the text of a tag says."""
+    """Parses the text of a tag."""
     try:
         return parse_fields(text)
     except ValueError as error:
         raise EvidenceError(f"not JSON with fields ({error})") from None
 
 
-def key_of_environment() -> str:
-    """The key that evidence is signed with; "" if there is none, or nothing but blanks."""
+def read_signing_key() -> str:
+    """Returns the signing key in the environment; "" if there is none."""
     key = os.environ.get(KEY_VARIABLE, "")
     return key if key.strip() else ""
 
 
-def signature_of(evidence: Evidence, key: str) -> str:
+def compute_signature(evidence: Evidence, key: str) -> str:
     """Hexadecimal HMAC-SHA256 of all fields but the signature."""
     facts = evidence.model_dump(exclude={"signature"})
-    return hmac.new(key.encode(), canonical(facts).encode(), hashlib.sha256).hexdigest()
+    return hmac.new(key.encode(), format_canonical(facts).encode(), hashlib.sha256).hexdigest()
 
 
-def signed(evidence: Evidence, key: str) -> Evidence:
-    """The same evidence with a signature, which only who has the key can make."""
-    return evidence.model_copy(update={"signature": signature_of(evidence, key)})
+def sign_evidence(evidence: Evidence, key: str) -> Evidence:
+    """Returns the same evidence with a signature by `key`."""
+    return evidence.model_copy(update={"signature": compute_signature(evidence, key)})
 
 
-def verified(evidence: Evidence, key: str) -> bool:
-    """Whether the signature was made with this key, of exactly these facts."""
-    return hmac.compare_digest(evidence.signature.encode(), signature_of(evidence, key).encode())
+def has_valid_signature(evidence: Evidence, key: str) -> bool:
+    """Returns whether the signature is by this key, of exactly these facts."""
+    return hmac.compare_digest(evidence.signature.encode(), compute_signature(evidence, key).encode())

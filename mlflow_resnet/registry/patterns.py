@@ -6,13 +6,13 @@ import re
 import unicodedata
 
 
-def folded(text: object) -> str:
+def fold_case(text: object) -> str:
     """Without case and accents: MySQL takes names that differ only in these for the same."""
     plain = "".join(each for each in unicodedata.normalize("NFKD", str(text)) if not unicodedata.combining(each))
     return plain.casefold().strip()
 
 
-def fits(name: str, pattern: str) -> bool:
-    """Whether a pattern, in which `*` stands for any letters and all others for themselves, means the name."""
-    letters = ".*".join(map(re.escape, folded(pattern).split("*")))
-    return re.fullmatch(letters, folded(name), re.DOTALL) is not None
+def matches_pattern(name: str, pattern: str) -> bool:
+    """Returns whether a name matches a pattern, in which `*` stands for any characters."""
+    letters = ".*".join(map(re.escape, fold_case(pattern).split("*")))
+    return re.fullmatch(letters, fold_case(name), re.DOTALL) is not None

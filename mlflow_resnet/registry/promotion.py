@@ -1,4 +1,4 @@
-"""Whether a candidate may take the champion's place, and what is written down about it."""
+"""Decides whether a candidate replaces the champion, and records the comparison."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from mlflow_resnet.errors import InvalidOptionsError, PromotionRefusedError, listed
+from mlflow_resnet.errors import InvalidOptionsError, PromotionRefusedError, join_names
 from mlflow_resnet.options.metric_names import LOWER_IS_BETTER
-from mlflow_resnet.registry import history
+from mlflow_resnet.registry import alias_history
+from mlflow_resnet.registry.alias_history import Move
 from mlflow_resnet.registry.aliases import move_alias
-from mlflow_resnet.registry.evidence import ROUNDING, Evidence, drop, to_text
-from mlflow_resnet.registry.history import Move
+from mlflow_resnet.registry.evidence import EVIDENCE_ROUNDING, Evidence, compute_drop, to_text
 
-TAG = "mlflow_resnet.promotion."
+PROMOTION_TAG = "mlflow_resnet.promotion."
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Candidate and champion, measured on the same images through the same predict path.
+    """Candidate and champion, evaluated on the same images through the same predict path.
 
     Attributes:
         candidate: the version as it was before it was measured.
@@ -41,18 +41,18 @@ class Comparison:
 
     @property
     def candidate_value(self) -> float:
-        return value_of(self.evidence.metrics, self.metric)
+        return pick_metric(self.evidence.metrics, self.metric)
 
     @property
     def champion_value(self) -> float | None:
-        return value_of(self.evidence.champion.metrics, self.metric) if self.evidence.champion else None
+        return pick_metric(self.evidence.champion.metrics, self.metric) if self.evidence.champion else None
 
     @property
     def drop(self) -> float:
         """By how much the candidate is worse than the champion, in the metric's unit; negative if it is better."""
         if self.champion_value is None:
             return 0.0
-        return drop(self.candidate_value, self.champion_value, self.metric in LOWER_IS_BETTER)
+        return compute_drop(self.candidate_value, self.champion_value, self.metric in LOWER_IS_BETTER)
 
     def __str__(self) -> str:
         measured = self.evidence
@@ -64,18 +64,20 @@ class Comparison:
         )
 
 
-def value_of(metrics: Mapping[str, float], metric: str) -> float:
+def pick_metric(metrics: Mapping[str, float], metric: str) -> float:
     """The chosen metric.
 
     Raises:
         InvalidOptionsError: if it does not exist for this number of classes (top-5 needs more than five).
     """
     if metric not in metrics:
-        raise InvalidOptionsError([f"metric is {metric!r}, which these classes do not have; choose {listed(metrics)}"])
+        raise InvalidOptionsError(
+            [f"metric is {metric!r}, which these classes do not have; choose {join_names(metrics)}"]
+        )
     return metrics[metric]
 
 
-def promote(comparison: Comparison, max_drop: float) -> None:
+def promote_candidate(comparison: Comparison, max_drop: float) -> None:
     """Moves the alias of the evidence to the candidate.
 
     The tag `result` is "pending" until all is done, so a process that is killed leaves nothing false behind, and the
@@ -88,12 +90,12 @@ def promote(comparison: Comparison, max_drop: float) -> None:
     candidate, evidence, before = comparison.candidate, comparison.evidence, comparison.champion
     if before != evidence.version:
         write_down(comparison)
-    elif candidate.tags.get(TAG + "alias") == evidence.alias:  # the end of what an earlier call began
-        before = int(candidate.tags[TAG + "champion_version"] or 0) or None
+    elif candidate.tags.get(PROMOTION_TAG + "alias") == evidence.alias:  # the end of what an earlier call began
+        before = int(candidate.tags[PROMOTION_TAG + "champion_version"] or 0) or None
     else:
         return
     try:
-        if not comparison.drop <= max_drop + ROUNDING:  # a NaN is refused too
+        if not comparison.drop <= max_drop + EVIDENCE_ROUNDING:  # a NaN is refused too
             raise PromotionRefusedError(
                 f"not promoted: {comparison}. The drop of {comparison.drop:.4f} is more than --max-drop {max_drop:g}; "
                 f"@{evidence.alias} stays where it is."
@@ -104,26 +106,26 @@ def promote(comparison: Comparison, max_drop: float) -> None:
                 alias=evidence.alias,
                 before=before,
                 after=evidence.version,
-                action=history.PROMOTE,
+                action=alias_history.PROMOTE,
                 model_sha256=evidence.model_sha256,
                 evidence=evidence.tag,
             )
         )
     except PromotionRefusedError:
-        tag(candidate, {TAG + "result": "refused"})
+        set_tags(candidate, {PROMOTION_TAG + "result": "refused"})
         raise
-    tag(candidate, {TAG + "result": "promoted"})
+    set_tags(candidate, {PROMOTION_TAG + "result": "promoted"})
 
 
 def write_down(comparison: Comparison) -> None:
-    """Tags the candidate with what was measured: for people, and as evidence for a gate."""
-    tag(comparison.candidate, {TAG + "result": "pending"})
-    tag(comparison.candidate, {comparison.evidence.tag: to_text(comparison.evidence)})
-    tag(comparison.candidate, facts_of(comparison))
-    tag(comparison.candidate, {TAG + "alias": comparison.evidence.alias})  # the last: then all are there
+    """Tags the candidate with the comparison, for people and as evidence for a gate."""
+    set_tags(comparison.candidate, {PROMOTION_TAG + "result": "pending"})
+    set_tags(comparison.candidate, {comparison.evidence.tag: to_text(comparison.evidence)})
+    set_tags(comparison.candidate, list_promotion_tags(comparison))
+    set_tags(comparison.candidate, {PROMOTION_TAG + "alias": comparison.evidence.alias})  # the last: then all are there
 
 
-def facts_of(comparison: Comparison) -> dict[str, object]:
+def list_promotion_tags(comparison: Comparison) -> dict[str, object]:
     """The comparison as tags."""
     has_champion = comparison.champion is not None
     facts = {
@@ -134,10 +136,10 @@ def facts_of(comparison: Comparison) -> dict[str, object]:
         "images": comparison.evidence.images,
         "dataset_digest": comparison.evidence.dataset_digest,
     }
-    return {TAG + name: value for name, value in facts.items()}
+    return {PROMOTION_TAG + name: value for name, value in facts.items()}
 
 
-def tag(version: ModelVersion, facts: Mapping[str, object]) -> None:
+def set_tags(version: ModelVersion, facts: Mapping[str, object]) -> None:
     """Writes facts on a version, one after the other."""
     for name, value in facts.items():
         MlflowClient().set_model_version_tag(version.name, version.version, name, str(value))

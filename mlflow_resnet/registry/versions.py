@@ -20,10 +20,10 @@ MAX_COPIES = 20  # of copies, from a version to the logged model
 
 def register(model_uri: str, name: str) -> ModelVersion:
     """Registers a logged model as the next version of `name`, unless it is one already."""
-    return version_of(model_uri, name) or mlflow.register_model(model_uri, name)
+    return find_version(model_uri, name) or mlflow.register_model(model_uri, name)
 
 
-def version_of(model_uri: str, name: str) -> ModelVersion | None:
+def find_version(model_uri: str, name: str) -> ModelVersion | None:
     """The version of `name` that the logged model is, after a training that was interrupted."""
     client = MlflowClient()
     run_id = client.get_logged_model(model_uri.removeprefix("models:/")).source_run_id
@@ -49,7 +49,7 @@ def resolve(model_uri: str) -> ModelVersion:
         raise InvalidModelError(model_uri, f"not in the registry ({error.message}).") from None
 
 
-def registered_model(name: str) -> RegisteredModel:
+def fetch_registered_model(name: str) -> RegisteredModel:
     """The registered model of this name.
 
     Raises:
@@ -61,17 +61,18 @@ def registered_model(name: str) -> RegisteredModel:
         raise InvalidModelError(f"models:/{name}", f"not in the registry ({error.message}).") from None
 
 
-def uri_of(version: ModelVersion) -> str:
+def format_version_uri(version: ModelVersion) -> str:
     """`models:/name/3`, which never means another version, as an alias does."""
     return f"models:/{version.name}/{version.version}"
 
 
 def are_same(one: ModelVersion, other: ModelVersion) -> bool:
-    """Of one model. If it was deleted and made again, its versions count from 1 again, but are not the same."""
+    """Returns whether two versions of one model name are the same. If it was deleted and made again, its versions
+    count from 1 again, but are not the same."""
     return (str(one.version), one.creation_timestamp) == (str(other.version), other.creation_timestamp)
 
 
-def alias_of(model_uri: str) -> str:
+def parse_alias(model_uri: str) -> str:
     """The alias in `models:/name@alias`; "" if there is none."""
     match = VERSION_URI.fullmatch(model_uri)
     return (match and match["alias"]) or ""
@@ -99,7 +100,7 @@ def follow_copies(version: ModelVersion, find_version: Callable[[str], ModelVers
         if not VERSION_URI.fullmatch(source):
             return origin
         origin = find_version(source)
-    raise InvalidModelError(uri_of(version), "is a copy of copies without an end.")
+    raise InvalidModelError(format_version_uri(version), "is a copy of copies without an end.")
 
 
 def parse_model_id(source: str | None) -> str:

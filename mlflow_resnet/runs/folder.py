@@ -1,4 +1,4 @@
-"""The folder of one training's checkpoints: whose it is, whether it may go on, and what became of it."""
+"""The checkpoint folder of one training: its identity, whether it may be resumed, and its result."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import Any
 import mlflow
 import torch
 
-from mlflow_resnet.errors import CheckpointError, OutputError, listed
+from mlflow_resnet.errors import CheckpointError, OutputError, join_names
 from mlflow_resnet.io.atomic import output_errors, write_file
 from mlflow_resnet.io.console import say
 from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.io.own_folders import mark_own
-from mlflow_resnet.io.owned import follow_links, locked, make_private
+from mlflow_resnet.io.owned import follow_links, lock_directory, make_private
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.text.credentials import all_without_credentials
 from mlflow_resnet.io.text.places import is_remote
@@ -28,12 +28,12 @@ from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.options.base import Affects, names_affecting
 from mlflow_resnet.options.train import TrainOptions
 from mlflow_resnet.runs.mirror import NOTES, Mirror
-from mlflow_resnet.runs.mirror_stores import store_of
+from mlflow_resnet.runs.mirror_stores import open_store
 from mlflow_resnet.runs.preparation import Training
 from mlflow_resnet.tracking.outbox import Outbox
 from mlflow_resnet.tracking.pieces import EpochPiece, TagsPiece, end_run
 from mlflow_resnet.tracking.remains import find_gone, find_unregistered, restore_run
-from mlflow_resnet.tracking.run import chosen_experiment, try_briefly
+from mlflow_resnet.tracking.run import choose_experiment, try_briefly
 from mlflow_resnet.tracking.training_record import TrainingRecord, note_result, read_record
 from mlflow_resnet.training.checkpoints import KEPT, CheckpointFolder
 from mlflow_resnet.training.course import EpochResult
@@ -46,7 +46,9 @@ DIRECTORIES = names_affecting(TrainOptions, Affects.IMAGES)
 WITHOUT_EFFECT = names_affecting(TrainOptions, Affects.NOTHING)
 OF_THIS_MACHINE = (*DIRECTORIES, "tracking server", "torch threads", "torch version")
 # What a checkpoint has no place for if it changes.
-FIXED = frozenset(("architecture", "classes", "phases", "chosen optimizer", "averaged weights", "validation images"))
+FIXED_FACTS = frozenset(
+    ("architecture", "classes", "phases", "chosen optimizer", "averaged weights", "validation images")
+)
 
 
 @contextmanager
@@ -69,12 +71,12 @@ def training_folder(options: TrainOptions) -> Iterator[TrainingFolder | None]:
         mark_own(path)
         write_file(path / ".writable", b"")
         (path / ".writable").unlink()
-    with locked(path, path, CheckpointError):
+    with lock_directory(path, path, CheckpointError):
         yield TrainingFolder(path)
 
 
 @contextmanager
-def opened_folder(directory: str) -> Iterator[TrainingFolder]:
+def open_training_folder(directory: str) -> Iterator[TrainingFolder]:
     """The folder of a training that is over or was interrupted.
 
     Raises:
@@ -83,29 +85,31 @@ def opened_folder(directory: str) -> Iterator[TrainingFolder]:
     path = follow_links(directory)
     if not (path / NOTES).is_file():
         raise CheckpointError(path, "holds no training; give the folder that a training named, or its --checkpoint-dir")
-    with locked(path, path, CheckpointError):
+    with lock_directory(path, path, CheckpointError):
         yield TrainingFolder(path)
 
 
-def saving_of(folder: TrainingFolder, options: TrainOptions) -> Saving:
+def plan_saving(folder: TrainingFolder, options: TrainOptions) -> Saving:
     saving = Saving(folder.checkpoints, options.checkpoint_minutes, options.on_divergence == "rewind")
     return replace(saving, on_saved=folder.mirror.offer) if folder.mirror else saving
 
 
 def default_folder(options: TrainOptions) -> str:
     """A folder below the current one for this command; an old one may have a name to which credentials added."""
-    names = [f"{options.architecture}-{digest_of(known)}" for known in (as_given(options), identity_of(options))]
+    names = [
+        f"{options.architecture}-{digest_identity(known)}" for known in (as_given(options), identify_training(options))
+    ]
     return next(filter(os.path.isdir, paths := [os.path.join(ROOT, name) for name in names]), paths[-1])
 
 
-def digest_of(identity: Mapping[str, Any]) -> str:
+def digest_identity(identity: Mapping[str, Any]) -> str:
     """12 hex digits. The default experiment adds nothing to them."""
     facts = {name: value for name, value in identity.items() if value or name != "experiment"}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def identity_of(options: TrainOptions) -> dict[str, Any]:
-    """What makes a training this one and no other, as far as it is known before it looks at the images.
+def identify_training(options: TrainOptions) -> dict[str, Any]:
+    """Returns what identifies a training, as far as known before its images are read.
 
     It is written to disk and copied, so it has no credentials.
     """
@@ -113,17 +117,17 @@ def identity_of(options: TrainOptions) -> dict[str, Any]:
 
 
 def as_given(options: TrainOptions) -> dict[str, Any]:
-    """The same, with the credentials that are in a URI."""
+    """Returns the identity with the credentials that are in URIs."""
     chosen = {name: value for name, value in asdict(options).items() if name not in WITHOUT_EFFECT}
     for name in DIRECTORIES:
         if chosen[name] and not is_remote(chosen[name]):
             chosen[name] = os.path.realpath(chosen[name])
-    return chosen | {"tracking server": mlflow.get_tracking_uri(), "experiment": chosen_experiment(options.offline)}
+    return chosen | {"tracking server": mlflow.get_tracking_uri(), "experiment": choose_experiment(options.offline)}
 
 
-def full_identity_of(options: TrainOptions, training: Training) -> dict[str, Any]:
-    """The same with all that decides the bits of the weights on one machine."""
-    return identity_of(options) | {
+def identify_training_fully(options: TrainOptions, training: Training) -> dict[str, Any]:
+    """Returns the identity with everything that decides the bits of the weights on one machine."""
+    return identify_training(options) | {
         "training images": training.train_set.digest,
         "validation images": training.val_set.digest,
         "test images": training.test_set.digest if training.test_set else "",
@@ -137,7 +141,7 @@ def full_identity_of(options: TrainOptions, training: Training) -> dict[str, Any
 
 
 class TrainingFolder:
-    """Checkpoints of a training, notes of its identity, its run and its result, and what waits to be delivered."""
+    """Checkpoints of a training, notes of its identity, run and result, and the outbox."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -147,7 +151,7 @@ class TrainingFolder:
         self.mirror: Mirror | None = None
 
     def begin(self, identity: Mapping[str, Any], resume: str, mirror: str = "") -> None:
-        """Finds out whether to go on with what is here or in the mirror, and makes the folder that of this training.
+        """Decides whether to resume from this folder or the mirror, and claims the folder for this training.
 
         Raises:
             CheckpointError: if what is here is of another training that was not finished, or was not delivered.
@@ -162,7 +166,7 @@ class TrainingFolder:
         if self.is_unfinished:
             if resume == "auto":
                 self.refuse(changed, "Give these again to go on with it, or --resume force to go on with the new ones,")
-            self.refuse({name: text for name, text in changed.items() if name in FIXED}, "Give these again,")
+            self.refuse({name: text for name, text in changed.items() if name in FIXED_FACTS}, "Give these again,")
             say(f"going on from the checkpoint in {self.path}")
             self.log_changes(changed)
         self.note_identity(identity)
@@ -171,7 +175,7 @@ class TrainingFolder:
         self.notes.note(identity=dict(identity), record_id=self.notes.get("record_id") or uuid.uuid4().hex)
 
     def confirm(self, identity: Mapping[str, Any], name: str, alias: str) -> None:
-        """Delivers what is left of a finished training and sees to it that the server has what the notes say.
+        """Delivers the rest of a finished training and restores what the server has lost of it.
 
         A run in the trash is restored, and a model that is no version of `name` any more is registered again. If run
         or model are gone, the folder is made ready for the training to be done again.
@@ -193,23 +197,23 @@ class TrainingFolder:
             self.deliver()
 
     def log_changes(self, changed: Mapping[str, str]) -> None:
-        """Has the run tell what it goes on with, as its params can only say what it began with."""
+        """Logs changed options as tags of the run, whose params cannot be changed."""
         if changed and self.notes.get("begun"):
             tag = f"mlflow_resnet.changed_at_checkpoint_{max(self.checkpoints.numbers())}"
-            self.outbox.put(TagsPiece(tags={tag: listed(changed.values())}))
+            self.outbox.put(TagsPiece(tags={tag: join_names(changed.values())}))
 
     def consult(self, mirror: str, identity: Mapping[str, Any], resume: str, has_changed: bool) -> None:
-        """Takes from the mirror what is newer there, unless this machine has, or is to begin, another training."""
-        training = digest_of({name: value for name, value in identity.items() if name not in OF_THIS_MACHINE})
-        self.mirror = Mirror(store_of(mirror, training, self.notes), self.checkpoints, self.notes)
+        """Fetches newer checkpoints from the mirror, unless this folder has another training."""
+        training = digest_identity({name: value for name, value in identity.items() if name not in OF_THIS_MACHINE})
+        self.mirror = Mirror(open_store(mirror, training, self.notes), self.checkpoints, self.notes)
         if resume == "never":
             self.mirror.clear()
         elif not has_changed and not self.is_finished:
             self.mirror.fetch_newer()
 
-    def mirrored(self, delivers: bool) -> AbstractContextManager[None]:
+    def mirror_checkpoints(self, delivers: bool) -> AbstractContextManager[None]:
         """While checkpoints are copied to the mirror, if there is one; see `Mirror.running`."""
-        return self.mirror.running(delivers) if self.mirror else nullcontext()
+        return self.mirror.run(delivers) if self.mirror else nullcontext()
 
     def check_room(self, options: TrainOptions, training: Training) -> None:
         """Raises OutputError if the disk has no room for the checkpoints that are to come."""
@@ -219,7 +223,7 @@ class TrainingFolder:
             self.checkpoints.check_room(size, KEPT + 1 + bool(self.mirror), self.bytes_of_models(options, training))
 
     def bytes_of_models(self, options: TrainOptions, training: Training) -> int:
-        """About what the models of epochs will take that wait here for `sync`; 0 if a time budget decides on epochs."""
+        """Estimates the bytes of epoch models that wait here for `sync`; 0 with a time budget."""
         if not (options.offline and options.epoch_models) or options.max_minutes:
             return 0
         left = training.recipe.epochs - len(list(self.outbox.find(EpochPiece)))
@@ -228,11 +232,11 @@ class TrainingFolder:
     def refuse(self, changed: Mapping[str, str], remedy: str) -> None:
         """Raises an error if anything has changed."""
         if changed:
-            what = f"holds an unfinished training with other settings: {listed(changed.values())}"
+            what = f"holds an unfinished training with other settings: {join_names(changed.values())}"
             raise CheckpointError(self.path, f"{what}. {remedy} or --resume never to begin anew")
 
     def begin_anew(self) -> None:
-        """Removes what is here, unless it is a finished training that is nowhere else."""
+        """Removes the content of the folder, unless it is a finished training that was not delivered."""
         if self.is_finished and self.outbox.pieces():
             what = "holds a finished training that was not delivered"
             raise CheckpointError(
@@ -260,7 +264,7 @@ class TrainingFolder:
         self.checkpoints.clear()
 
     def deliver(self) -> None:
-        """Delivers what is left, and how the run ended.
+        """Delivers the rest of the record, and the end of the run.
 
         Raises:
             NotDeliveredError: if that is not possible; what is left is kept.
@@ -281,7 +285,7 @@ class TrainingFolder:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
-    """Name -> what is not the same, in words. The same images may be elsewhere."""
+    """Returns the differences in words, by name. The same images may be elsewhere."""
     names = [name for name in now if name in before and before[name] != now[name]]
     if not {"training images", "validation images", "test images"}.intersection(names):
         names = [name for name in names if name not in DIRECTORIES]

@@ -1,4 +1,4 @@
-"""What is copied to a store and when, and how it comes back."""
+"""Copies checkpoints to a store, and back."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typing import Any
 from mlflow_resnet.errors import CheckpointError, MlflowResnetError
 from mlflow_resnet.io.atomic import disk_errors
 from mlflow_resnet.io.console import say
-from mlflow_resnet.io.names import name_problem
-from mlflow_resnet.io.notes import Notes, checked
+from mlflow_resnet.io.file_names import name_problem
+from mlflow_resnet.io.notes import Notes, parse_notes
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.untrusted import MOST_JSON, read_plain
 from mlflow_resnet.runs.mirror_stores import Store
-from mlflow_resnet.training.checkpoints import KEPT, NUMBER, SUMS, CheckpointFolder
+from mlflow_resnet.training.checkpoints import CHECKPOINT_NUMBER, KEPT, SUMS_FILE, CheckpointFolder
 
 NOTES = "training.json"
-SECONDS_AT_END = 10.0  # from the last checkpoint on, that its copy may take when the training ends
+MIRROR_SECONDS_AT_END = 10.0  # from the last checkpoint on, that its copy may take when the training ends
 
 
 class Mirror:
@@ -40,7 +40,7 @@ class Mirror:
         self.is_busy = self.is_over = self.is_failing = False
 
     @contextmanager
-    def running(self, delivers: bool) -> Iterator[None]:
+    def run(self, delivers: bool) -> Iterator[None]:
         """Copies while the block runs.
 
         If it `delivers` the model, the copies are removed after it, and the notes there say that all is done.
@@ -52,7 +52,7 @@ class Mirror:
         finally:
             self.stop()
         if delivers:
-            with self.failures_told():
+            with self.tell_failures():
                 self.send_notes()
                 self.remove_but(0)
 
@@ -66,15 +66,15 @@ class Mirror:
             self.changed.notify_all()
 
     def stop(self) -> None:
-        """Ends the thread, after what is left to copy if that does not take too long."""
+        """Ends the thread after the remaining copies, if these do not take too long."""
         with self.changed:
-            seconds = max(0.0, self.offered + SECONDS_AT_END - time.monotonic())
+            seconds = max(0.0, self.offered + MIRROR_SECONDS_AT_END - time.monotonic())
             self.changed.wait_for(lambda: self.waiting is None and not self.is_busy, seconds)
             self.is_over = True
             self.changed.notify_all()
 
     def copy_as_they_come(self) -> None:
-        """The life of the thread."""
+        """Copies checkpoints until the thread is stopped."""
         while True:
             with self.changed:
                 self.changed.wait_for(lambda: self.is_over or self.waiting is not None)
@@ -82,7 +82,7 @@ class Mirror:
                 if self.is_over or number is None:
                     return
                 self.is_busy = True
-            with self.failures_told():
+            with self.tell_failures():
                 self.copy(number)
             with self.changed:
                 self.checkpoints.held.discard(number)
@@ -90,7 +90,7 @@ class Mirror:
                 self.changed.notify_all()
 
     @contextmanager
-    def failures_told(self) -> Iterator[None]:
+    def tell_failures(self) -> Iterator[None]:
         """A failure costs no more than a line, once, until a copy succeeds again."""
         try:
             yield
@@ -102,15 +102,15 @@ class Mirror:
             self.is_failing = False
 
     def copy(self, number: int) -> None:
-        folder = self.checkpoints.folder_of(number)
-        files = sorted(folder.iterdir(), key=lambda path: (path.name == SUMS, path.name))
+        folder = self.checkpoints.locate(number)
+        files = sorted(folder.iterdir(), key=lambda path: (path.name == SUMS_FILE, path.name))
         self.send_notes()
         for path in files:
             self.store.send(path, f"{folder.name}/{path.name}")
         self.remove_but(KEPT)
 
     def send_notes(self) -> None:
-        """What another machine must know. What the server was not told yet, it will have to tell again."""
+        """Sends the notes that another machine needs. What the server was not told yet, it will have to tell again."""
         facts = dict(self.notes.facts)
         if not facts.get("model_id"):
             facts.pop("begun", None)
@@ -120,12 +120,12 @@ class Mirror:
             self.store.send(path, NOTES)
 
     def remove_but(self, count: int) -> None:
-        """Removes all copies but the newest `count`, and what is left of copies that broke off."""
+        """Removes all copies but the newest `count`, and incomplete ones."""
         names = self.store.names()
         whole = whole_copies(names)
         kept = whole[len(whole) - count :] if count else []
         for folder in sorted({name.partition("/")[0] for name in names if "/" in name}):
-            if NUMBER.fullmatch(folder) and int(folder) not in kept:
+            if CHECKPOINT_NUMBER.fullmatch(folder) and int(folder) not in kept:
                 self.store.remove(folder)
 
     def clear(self) -> None:
@@ -134,49 +134,49 @@ class Mirror:
         Raises:
             CheckpointError: if the store does not answer.
         """
-        with self.answering():
+        with self.require_answers():
             self.remove_but(0)
             if NOTES in self.store.names():
                 self.send_notes()
 
     def fetch_newer(self) -> None:
-        """Takes the newest whole copy, if it is newer than what this machine has, and the notes that came with it.
+        """Fetches the newest whole copy and its notes, if newer than the local checkpoint.
 
         Raises:
             CheckpointError: if the store does not answer, or has copies but none that is whole.
             OutputError: if they cannot be written.
         """
-        with self.answering():
+        with self.require_answers():
             names = self.store.names()
-            facts = self.fetched_notes() if NOTES in names else {}
+            facts = self.fetch_notes() if NOTES in names else {}
         newest = max(self.checkpoints.numbers(), default=0)
         newer = [number for number in whole_copies(names) if number > newest]
         if "best_epoch" in facts:
             self.notes.note(**facts)
-        elif newer and not any(self.fetched(number, names) for number in reversed(newer)):
+        elif newer and not any(self.fetch_copy(number, names) for number in reversed(newer)):
             if not newest:
                 what = f"none of its {len(newer)} copies of checkpoints is whole. To begin anew, give --resume never"
                 raise CheckpointError(self.store.uri, what)
         elif newer:
             self.notes.note(**facts)
 
-    def fetched_notes(self) -> dict[str, Any]:
+    def fetch_notes(self) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / NOTES
             self.store.fetch(NOTES, path)
             try:
-                return checked(read_plain(path, MOST_JSON))
+                return parse_notes(read_plain(path, MOST_JSON))
             except ValueError as error:
                 raise CheckpointError(self.store.uri, f"its {NOTES} is damaged ({one_line(error)})") from None
 
-    def fetched(self, number: int, names: list[str]) -> bool:
-        """Makes a copy a checkpoint of this machine; False, told in a line, if it is damaged."""
-        prefix = f"{self.checkpoints.folder_of(number).name}/"
+    def fetch_copy(self, number: int, names: list[str]) -> bool:
+        """Makes a copy a local checkpoint; returns False, and says so, if it is damaged."""
+        prefix = f"{self.checkpoints.locate(number).name}/"
         own = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
         own = [name for name in own if "/" not in name and not name_problem(name)]
 
         def write(folder: Path) -> None:
-            with self.answering(), disk_errors(folder):
+            with self.require_answers(), disk_errors(folder):
                 for name in own:
                     self.store.fetch(prefix + name, folder / name)
 
@@ -189,7 +189,7 @@ class Mirror:
         return True
 
     @contextmanager
-    def answering(self) -> Iterator[None]:
+    def require_answers(self) -> Iterator[None]:
         """Before a training, a store that does not answer is an error."""
         try:
             yield
@@ -201,5 +201,5 @@ class Mirror:
 
 def whole_copies(names: list[str]) -> list[int]:
     """The numbers of the checkpoints whose last file is there, in order."""
-    folders = [name.removesuffix(f"/{SUMS}") for name in names if name.endswith(f"/{SUMS}")]
-    return sorted(int(folder) for folder in folders if NUMBER.fullmatch(folder))
+    folders = [name.removesuffix(f"/{SUMS_FILE}") for name in names if name.endswith(f"/{SUMS_FILE}")]
+    return sorted(int(folder) for folder in folders if CHECKPOINT_NUMBER.fullmatch(folder))

@@ -1,4 +1,4 @@
-"""Where copies of checkpoints are: the artifacts of the run, or a prefix in S3. Both know files by names as `a/b`."""
+"""Stores of checkpoint copies: artifacts of the run, or a prefix in S3. Both know files by names as `a/b`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mlflow import MlflowClient
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from mlflow_resnet.io.notes import Notes
-from mlflow_resnet.io.s3.client import connected, patiently
-from mlflow_resnet.io.s3.listing import StoredObject, listing
-from mlflow_resnet.io.s3.location import Location, located
+from mlflow_resnet.io.s3.access import connect_s3, patiently
+from mlflow_resnet.io.s3.listing import StoredObject, list_objects
+from mlflow_resnet.io.s3.location import Location, parse_location
 from mlflow_resnet.io.s3.transfer import receive
 
-ARTIFACTS = "artifacts"
+RUN_ARTIFACTS = "artifacts"
 ARTIFACT_FOLDER = "checkpoints"
 TRAINING_TAG = "mlflow_resnet.training"  # of a run: which training it is, for a machine that does not know its id
 
@@ -28,7 +28,7 @@ class Store(Protocol):
     uri: str
 
     def names(self) -> list[str]:
-        """Of all files, in any order."""
+        """Returns the names of all files, in any order."""
 
     def send(self, path: Path, name: str) -> None:
         """Copies a file there, also over one of that name."""
@@ -40,9 +40,9 @@ class Store(Protocol):
         """Removes the files `folder/…`, if the store can remove anything."""
 
 
-def store_of(mirror: str, training: str, notes: Notes) -> Store:
+def open_store(mirror: str, training: str, notes: Notes) -> Store:
     """The store that the option names. `training` tells trainings apart; `notes` has the id of the run."""
-    if mirror == ARTIFACTS:
+    if mirror == RUN_ARTIFACTS:
         return ArtifactStore(training, notes)
     return S3Store(f"{mirror.rstrip('/')}/{training}")
 
@@ -50,12 +50,12 @@ def store_of(mirror: str, training: str, notes: Notes) -> Store:
 class S3Store:
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        self.place: Location = located(uri)
-        self.client = connected(uri)
+        self.place: Location = parse_location(uri)
+        self.client = connect_s3(uri)
         self.found: dict[str, StoredObject] = {}
 
     def names(self) -> list[str]:
-        self.found = {each.name: each for each in listing(self.client, self.place, self.place.prefix)}
+        self.found = {each.name: each for each in list_objects(self.client, self.place, self.place.prefix)}
         return list(self.found)
 
     def send(self, path: Path, name: str) -> None:
@@ -70,12 +70,12 @@ class S3Store:
             receive(self.client, self.place, self.found[name], file)
 
     def remove(self, folder: str) -> None:
-        for each in listing(self.client, self.place, f"{self.place.prefix}{folder}/"):
+        for each in list_objects(self.client, self.place, f"{self.place.prefix}{folder}/"):
             patiently(self.uri, partial(self.client.delete_object, Bucket=self.place.bucket, Key=each.key))
 
 
 class ArtifactStore:
-    """In the run that the notes name, or else in the newest run of the training."""
+    """Artifacts of the run in the notes, or else of the newest run of the training."""
 
     uri = "the run's artifacts"
 

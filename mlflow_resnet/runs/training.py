@@ -1,4 +1,4 @@
-"""A training in its run: what is recorded before, during and after it."""
+"""Records a training in its run: before, during and after it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import torch
 from mlflow.entities import Run
 
 from mlflow_resnet._version import __version__
-from mlflow_resnet.evaluation.evaluate import Evaluation, evaluate, named
-from mlflow_resnet.evaluation.precision import check_metrics, precision_checks
-from mlflow_resnet.images.audit.findings import TEST, TRAIN, VAL
+from mlflow_resnet.evaluation.evaluation import Evaluation, evaluate_directory, prefix_metrics
+from mlflow_resnet.evaluation.precision_checks import check_metrics, precision_checks
 from mlflow_resnet.images.directories import LabeledDirectory
+from mlflow_resnet.images.layout import TEST, TRAIN, VAL
 from mlflow_resnet.mlflow_seams import NOTE_TAG
 from mlflow_resnet.model.classifier import ImageClassifier
-from mlflow_resnet.model.network import network_of
+from mlflow_resnet.model.network import assemble_network
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.options.train import TrainOptions
 from mlflow_resnet.runs.audited import audit_training
@@ -27,14 +27,14 @@ from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.card import TEMPERATURE, CardFacts, for_version, headline_tags, training_card
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
 from mlflow_resnet.tracking.pieces import VersionPiece
-from mlflow_resnet.tracking.recorder import Recorder, recorder_of
+from mlflow_resnet.tracking.recorder import Recorder, make_recorder
 from mlflow_resnet.tracking.training_record import TrainingRecord, note_result, read_record
 from mlflow_resnet.training.course import EpochResult
 from mlflow_resnet.training.saving import Saving
 
 
 def log_beginning(options: TrainOptions, training: Training, recorder: Recorder) -> None:
-    """What is known of a training before its first step."""
+    """Logs what is known before the first step."""
     record.log_params(recorder, all_params(options, training))
     record.log_data(recorder, training.train_set, "training")
     record.log_tags(recorder, {"mlflow_resnet.version": __version__, "mlflow_resnet.start": training.start})
@@ -44,7 +44,7 @@ def log_beginning(options: TrainOptions, training: Training, recorder: Recorder)
 
 
 def all_params(options: TrainOptions, training: Training) -> dict[str, Any]:
-    """The options, what was decided for those that are "auto", and the environment."""
+    """Returns the options, the decisions for "auto", and the environment."""
     decided = {f"recipe.{name}": value for name, value in asdict(training.recipe).items()}
     return asdict(options) | decided | environment_params()
 
@@ -56,7 +56,7 @@ def train_recorded(
     saving: Saving | None = None,
     known: Container[int] = (),
 ) -> tuple[EpochResult, ImageClassifier]:
-    """The part of `train` that is recorded, or what is left of it. Returns the best epoch and its classifier.
+    """Trains, or resumes, within the record. Returns the best epoch and its classifier.
 
     Args:
         known: the epochs that the record has already.
@@ -64,8 +64,8 @@ def train_recorded(
     train_set, val_set = training.train_set, training.val_set
     if not recorder.ids.get("begun"):
         log_beginning(options, training, recorder)
-        found = audit_training(recorder, parts_of(training)) if options.audit else ()
-        record.log_model(recorder, val_set)
+        found = audit_training(recorder, list_parts(training)) if options.audit else ()
+        record.begin_model(recorder, val_set)
         recorder.ids.note(begun=True, audit=[f"{finding.kind} {finding.images}" for finding in found])
     with record.model_fails_with(recorder):
         with contextlib.closing(training.epochs(options, saving)) as epochs:
@@ -75,10 +75,10 @@ def train_recorded(
                     record.log_epoch(recorder, result, train_set, val_set, classifier=classifier)
                 if result.is_best:
                     best = result
-        classifier = calibrated(training.classifier, best)
-        classifier = checked(classifier, best, options, training.val_set.directory)
+        classifier = calibrate_classifier(training.classifier, best)
+        classifier = add_precision_checks(classifier, best, options, training.val_set.directory)
         predictor = Predictor(classifier, options.device, options.num_workers)
-        best, parts = measured(training, recorder, best, predictor, check_metrics(classifier.precision_checks))
+        best, parts = measure_best(training, recorder, best, predictor, check_metrics(classifier.precision_checks))
         record.log_classifier(recorder, classifier, best.epoch)
     for context, (data, evaluation) in parts.items():
         record.log_report(recorder, evaluation, data, predictor, context)
@@ -86,7 +86,7 @@ def train_recorded(
     return best, classifier
 
 
-def measured(
+def measure_best(
     training: Training, recorder: Recorder, best: EpochResult, predictor: Predictor, found: Mapping[str, float]
 ) -> tuple[EpochResult, dict[str, tuple[ImageDirectoryDataset, Evaluation]]]:
     """Measures the calibrated classifier of the best epoch and records the numbers.
@@ -101,12 +101,12 @@ def measured(
     """
     parts = {"validation": (training.val_set, best.evaluation.at_temperature(predictor.temperature))}
     if training.test_set:
-        parts["test"] = training.test_set, evaluate(predictor, training.test_set.directory)
+        parts["test"] = training.test_set, evaluate_directory(predictor, training.test_set.directory)
         record.log_data(recorder, training.test_set, "test", of_model=True)
     metrics = {TEMPERATURE: predictor.temperature, **found}
     record.log_metrics(recorder, metrics, of_model=True, timestamp=best.timestamp)
     for context, (data, evaluation) in parts.items():
-        values = measured_as(context, evaluation)
+        values = list_part_metrics(context, evaluation)
         record.log_metrics(recorder, values, data, of_model=True, timestamp=best.timestamp)
         metrics |= values
     return replace(best, metrics=best.metrics | metrics), parts
@@ -117,29 +117,29 @@ def classifier_after(training: Training, result: EpochResult) -> ImageClassifier
     if not result.weights:
         return None
     last = training.classifier
-    return replace(last, network=network_of(last.architecture, len(last.classes), result.weights))
+    return replace(last, network=assemble_network(last.architecture, len(last.classes), result.weights))
 
 
-def measured_as(context: str, evaluation: Evaluation) -> dict[str, float]:
-    """The metrics of an evaluation, named after its part of the data; those of an epoch are logged already."""
+def list_part_metrics(context: str, evaluation: Evaluation) -> dict[str, float]:
+    """Returns an evaluation's metrics that no epoch has logged, named after its part of the data."""
     new = evaluation.details if context == "validation" else evaluation.metrics | evaluation.details
-    return named(new, context)
+    return prefix_metrics(new, context)
 
 
-def calibrated(classifier: ImageClassifier, best: EpochResult) -> ImageClassifier:
-    """The classifier of the best epoch as it is saved, with the temperature that suits the validation images."""
-    return replace(classifier, temperature=best.evaluation.fitted_temperature())
+def calibrate_classifier(classifier: ImageClassifier, best: EpochResult) -> ImageClassifier:
+    """Returns the classifier of the best epoch with the temperature that fits the validation images."""
+    return replace(classifier, temperature=best.evaluation.fit_temperature())
 
 
-def checked(
+def add_precision_checks(
     classifier: ImageClassifier, best: EpochResult, options: TrainOptions, val: LabeledDirectory
 ) -> ImageClassifier:
-    """The classifier, with what the validation images say of faster forms of it."""
+    """Returns the classifier with checks of faster precisions on the validation images."""
     checks = precision_checks(classifier, best.evaluation, val, options.device, options.num_workers)
     return replace(classifier, precision_checks=checks)
 
 
-def parts_of(training: Training) -> dict[str, ImageDirectoryDataset]:
+def list_parts(training: Training) -> dict[str, ImageDirectoryDataset]:
     """Its images, by the names that an audit gives them."""
     parts = {TRAIN: training.train_set, VAL: training.val_set}
     return parts | ({TEST: training.test_set} if training.test_set else {})
@@ -175,12 +175,12 @@ def log_card(
 
 def train_in_run(options: TrainOptions, training: Training, run: Run) -> TrainingRecord:
     """Trains, and delivers each piece of the record at once."""
-    recorder = recorder_of(run)
+    recorder = make_recorder(run)
     best, classifier = train_recorded(options, training, recorder)
     note_result(recorder.ids, best.epoch, best.metrics, classifier)
     return read_record(recorder.ids)
 
 
 def environment_params() -> dict[str, Any]:
-    """What besides the options decides the bits of the weights, but for the kind of processor."""
+    """Returns what decides the bits of the weights besides the options and the processor."""
     return {"torch_version": torch.__version__, "torch_threads": torch.get_num_threads()}

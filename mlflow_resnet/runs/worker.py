@@ -22,7 +22,7 @@ from mlflow_resnet.io.process import claim_process
 
 CALL = "call"
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-GRACE_SECONDS = 5.0  # that a worker has to end after a signal
+WORKER_GRACE_SECONDS = 5.0  # that a worker has to end after a signal
 
 
 def main() -> None:
@@ -63,12 +63,12 @@ def end_in_time(woken: socket.socket, wake: socket.socket) -> None:
     launcher = sys.stdin.fileno()
     if launcher in select.select([woken, launcher], [], [])[0]:
         os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(GRACE_SECONDS)
+    time.sleep(WORKER_GRACE_SECONDS)
     os._exit(128 + woken.recv(1)[0])
 
 
 def end_at_once(exit_code: Any) -> NoReturn:
-    """Without the cleaning up of Python and torch, in which threads that still talk to other workers could crash."""
+    """Exits without cleanup, during which threads that talk to other workers could crash."""
     sys.stderr.flush()
     os._exit(exit_code)
 

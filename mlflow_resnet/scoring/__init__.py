@@ -1,7 +1,7 @@
-"""From what a caller passes to rows of scored images.
+"""From a caller's input to rows of scored images.
 
 inputs          the forms of input: directories, files, bytes, base64, tables, s3://
-frame           the columns of scored data
+columns         the columns of scored data
 loading         a saved model, read and compared with what its server knows of it
 configuration   what a saved model says of itself, which can be changed at load
 mlflows_checks  what MLflow checks before a model is asked

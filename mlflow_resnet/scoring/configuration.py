@@ -1,4 +1,4 @@
-"""What a saved model's configuration says, which can be changed when it is loaded."""
+"""A saved model's configuration, which may be changed when it is loaded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.mlflow_seams import CONFIGURATION_VARIABLE, DEFAULT_DEVICE_VARIABLE, is_scoring_server
-from mlflow_resnet.model.backends.forwards import TORCH, prepared_forward, usable_device
+from mlflow_resnet.model.backends.forwards import TORCH, prepare_forward, usable_device
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.stored import StoredModel
 from mlflow_resnet.scoring.mlflows_checks import check_models_of_ours
@@ -27,11 +27,11 @@ DEFAULT_MODEL_CONFIG: dict[str, Any] = {
     "max_latency_ms": 0,  # how long such a batch waits for requests that are being decoded
 }
 # What a model may say of itself where it is served; more is for the operator to say, in CONFIGURATION_VARIABLE.
-LIMITS = {"batch_size": 256, "max_batch_size": 256, "max_images_per_request": 1024}
+CONFIG_LIMITS = {"batch_size": 256, "max_batch_size": 256, "max_images_per_request": 1024}
 MAX_DIGITS = 18
 
 
-def configured_model(stored: StoredModel, given: Mapping[str, Any]) -> ScoringModel:
+def configure_model(stored: StoredModel, given: Mapping[str, Any]) -> ScoringModel:
     """The model that answers `predict`.
 
     Args:
@@ -41,11 +41,11 @@ def configured_model(stored: StoredModel, given: Mapping[str, Any]) -> ScoringMo
     config = DEFAULT_MODEL_CONFIG | dict(given)
     hosted = hosting.is_hosted()
     if hosted:
-        hosting.share_cores()
-    number = read_limited if hosted else positive
-    numbers = {name: number(config, name) for name in LIMITS}
-    latency = milliseconds(config)
-    model = ScoringModel(configured_predictor(stored, config), max_latency_ms=latency, **numbers)
+        hosting.share_mlflow_cores()
+    number = read_limited if hosted else read_positive
+    numbers = {name: number(config, name) for name in CONFIG_LIMITS}
+    latency = read_milliseconds(config)
+    model = ScoringModel(configure_predictor(stored, config), max_latency_ms=latency, **numbers)
     if hosted:
         model.warm_up()
     if is_scoring_server():
@@ -55,13 +55,13 @@ def configured_model(stored: StoredModel, given: Mapping[str, Any]) -> ScoringMo
     return model
 
 
-def configured_predictor(stored: StoredModel, config: dict[str, Any], num_workers: int = 0) -> Predictor:
-    """What predicts with a saved model, as `config` says."""
+def configure_predictor(stored: StoredModel, config: dict[str, Any], num_workers: int = 0) -> Predictor:
+    """Returns a predictor for a saved model, configured by `config`."""
     if wrong := [name for name in ("device", "backend", "precision") if not isinstance(config.get(name), str)]:
         text = f"{wrong[0]} in the model's configuration is {config.get(wrong[0])!r:.60}"
         raise InvalidOptionsError([f"{text}; it must be text, such as auto"])
-    device = usable_device(device_of(config), config["backend"])
-    precision, forward = prepared_forward(
+    device = usable_device(choose_device(config), config["backend"])
+    precision, forward = prepare_forward(
         stored.classifier, device, config["precision"], config["backend"], stored.data, stored.exports
     )
     identity = {"model_sha256": stored.sha256, "model_id": stored.model_id}
@@ -69,7 +69,7 @@ def configured_predictor(stored: StoredModel, config: dict[str, Any], num_worker
 
 
 def read_operators_configuration() -> dict[str, Any]:
-    """What the operator's environment changes of a model's configuration, as MLflow's own loader reads it.
+    """Reads changes of the model's configuration from the operator's environment, as MLflow's loader does.
 
     Raises:
         InvalidOptionsError: if it is not a JSON object.
@@ -82,14 +82,14 @@ def read_operators_configuration() -> dict[str, Any]:
     )
 
 
-def device_of(config: dict[str, Any]) -> str:
+def choose_device(config: dict[str, Any]) -> str:
     """The device that a model's configuration names, or else the operator's environment."""
     device = config.get("device", "auto")
     return os.environ.get(DEFAULT_DEVICE_VARIABLE, "auto") if device == "auto" else device
 
 
-def milliseconds(config: dict[str, Any]) -> float:
-    """`max_latency_ms` of a model's configuration, which a person may have typed as text."""
+def read_milliseconds(config: dict[str, Any]) -> float:
+    """Returns `max_latency_ms` of a configuration, where it may be text."""
     with contextlib.suppress(ValueError, TypeError):
         if 0 <= (value := float(config["max_latency_ms"])) <= 1000:
             return value
@@ -97,8 +97,8 @@ def milliseconds(config: dict[str, Any]) -> float:
     raise InvalidOptionsError([f"{text}; it must be a number from 0 to 1000"])
 
 
-def positive(config: dict[str, Any], name: str) -> int:
-    """A number of the model's configuration, which a person may have typed as text."""
+def read_positive(config: dict[str, Any], name: str) -> int:
+    """Returns a positive number of a configuration, where it may be text."""
     text = str(config[name])
     if not text.isdecimal() or len(text) > MAX_DIGITS or int(text) == 0:
         raise InvalidOptionsError([f"{name} in the model's configuration is {text:.60}; it must be an integer from 1"])
@@ -106,8 +106,8 @@ def positive(config: dict[str, Any], name: str) -> int:
 
 
 def read_limited(config: dict[str, Any], name: str) -> int:
-    """The same where it decides a server's memory: at most LIMITS, or what the operator says."""
-    value, limit = positive(config, name), LIMITS[name]
+    """Returns a number that decides a server's memory: at most that in LIMITS, or the operator's."""
+    value, limit = read_positive(config, name), CONFIG_LIMITS[name]
     if value > limit and str(value) != str(read_operators_configuration().get(name)):
         problem = f"{name} in the model's configuration is {value}, over the limit of {limit}"
         raise InvalidOptionsError([f"{problem}; who runs the server can set it in {CONFIGURATION_VARIABLE}"])

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError, InvalidOptionsError, encodable, listed
-from mlflow_resnet.images.cells import content_of_record, decode_base64
+from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError, InvalidOptionsError, encodable, join_names
+from mlflow_resnet.images.cells import decode_base64, get_record_content
 from mlflow_resnet.images.decoding.decode import MAX_IMAGE_BYTES, looks_like_image
-from mlflow_resnet.images.sources import ImageSource, directory_sources, failing_source, file_source, object_source
-from mlflow_resnet.io.s3.client import connected
+from mlflow_resnet.images.sources import ImageSource, directory_sources, file_source, make_failing_source, object_source
+from mlflow_resnet.io.s3.access import connect_s3
 from mlflow_resnet.io.text.places import is_remote, local_path
 from mlflow_resnet.scoring.over_http.guard import Guard, is_serving
 from mlflow_resnet.scoring.sentences import COLUMNS_CANNOT_BE_USED, NUMBERS_CANNOT_BE_USED
@@ -52,7 +52,7 @@ def image_sources(model_input: Any, guard: Guard) -> Iterator[ImageSource]:
     single = isinstance(model_input, (str, os.PathLike))
     only_a_row = (InvalidImageError,) if single else (InvalidImageError, InvalidDatasetError)
     table = as_table(model_input)
-    cells = cells_of(model_input if table is None else table)
+    cells = list_cells(model_input if table is None else table)
     if guard.serving:
         first = list(itertools.islice(cells, guard.max_images + 1))
         guard.check_number(len(first))
@@ -61,20 +61,20 @@ def image_sources(model_input: Any, guard: Guard) -> Iterator[ImageSource]:
         name = f"image[{position}]"
         try:
             if table is None:
-                yield from sources_of_cell(cell, name, guard)
+                yield from list_cell_sources(cell, name, guard)
             else:
-                yield source_of_row(cell, name, guard)
+                yield make_row_source(cell, name, guard)
         except only_a_row as error:
-            yield failing_source(name, error.message)
+            yield make_failing_source(name, error.message)
 
 
-def number_of_images(model_input: Any) -> int:
+def count_images(model_input: Any) -> int:
     """Images in a request over HTTP, where every value is one."""
-    return sum(1 for _ in cells_of(model_input))
+    return sum(1 for _ in list_cells(model_input))
 
 
 def as_table(model_input: Any) -> pd.DataFrame | None:
-    """A table in any of its forms, with all of its columns; None for what is no table.
+    """Returns any form of a table as a DataFrame with all columns; None for anything else.
 
     Raises:
         InvalidOptionsError: for rows of several values whose columns have no names.
@@ -101,13 +101,13 @@ def several_values() -> InvalidOptionsError:
 
 
 def as_column(value: Any) -> list[Any]:
-    """What a dict has under one name: a list, or one value."""
+    """Returns the value of a dict as a list."""
     if isinstance(value, np.ndarray):
         return np.ravel(value).tolist()
     return list(value) if isinstance(value, (list, tuple, pd.Series)) else [value]
 
 
-def cells_of(model_input: Any) -> Iterator[Any]:
+def list_cells(model_input: Any) -> Iterator[Any]:
     """The single values in `model_input`."""
     if (table := as_table(model_input)) is not None:
         yield from image_column(table)
@@ -117,50 +117,50 @@ def cells_of(model_input: Any) -> Iterator[Any]:
         raise InvalidOptionsError([problem])
     if isinstance(model_input, (list, tuple, np.ndarray)):
         for cell in np.ravel(model_input) if isinstance(model_input, np.ndarray) else model_input:
-            yield from cells_of(cell)
+            yield from list_cells(cell)
     else:
         yield model_input
 
 
 def image_column(table: pd.DataFrame) -> pd.Series:
-    """The column with the images, as Python objects: the only one, or the one whose name says so.
+    """Returns the image column as Python objects: the only one, or the one named so.
 
     Raises:
         InvalidOptionsError: if none does, or several do equally, or it holds numbers.
     """
-    column = table.iloc[:, position_of_images(table)]
+    column = table.iloc[:, find_image_position(table)]
     if holds_numbers(column):
         problem = f"a column of {column.dtype} numbers; pass encoded image files as bytes, or their paths"
         raise InvalidOptionsError([NUMBERS_CANNOT_BE_USED if is_serving() else problem])
     return column.astype(object)
 
 
-def position_of_images(table: pd.DataFrame) -> int:
-    """Which column has the images. Columns of numbers have none, whatever they are called."""
+def find_image_position(table: pd.DataFrame) -> int:
+    """Returns the position of the image column. Columns of numbers have none, whatever they are called."""
     if table.shape[1] == 1:
         return 0
-    names = [spell(name) for name in table.columns]
+    names = [normalize_column(name) for name in table.columns]
     usual = [place for place, name in enumerate(names) if name in COLUMN_NAMES]
     usual = [place for place in usual if not holds_numbers(table.iloc[:, place])]
     best = min(usual, key=lambda place: COLUMN_NAMES.index(names[place]), default=None)
     if best is not None and [names[place] for place in usual].count(names[best]) == 1:
         return best
-    columns = f"columns {listed(map(repr, table.columns))}" if table.shape[1] else "a table without columns"
+    columns = f"columns {join_names(map(repr, table.columns))}" if table.shape[1] else "a table without columns"
     problem = f"{columns}; pass the one with the images alone, or name it 'image'"
     raise InvalidOptionsError([COLUMNS_CANNOT_BE_USED if is_serving() else problem])
 
 
-def spell(name: object) -> str:
-    """A column's name without what people write differently: "Image Path" is "imagepath"."""
+def normalize_column(name: object) -> str:
+    """Normalizes a column's name: "Image Path" becomes "imagepath"."""
     return re.sub(r"[^a-z0-9]", "", str(name)[:LONGEST_COLUMN_NAME].casefold())
 
 
 def holds_numbers(column: pd.Series) -> bool:
-    """Whether a column has a type of numbers, and is not merely empty."""
+    """Returns whether a column has a numeric type, and is not merely empty."""
     return bool(pd.api.types.is_numeric_dtype(column.dtype) and column.notna().any())
 
 
-def sources_of_cell(cell: Any, name: str, guard: Guard) -> Iterator[ImageSource]:
+def list_cell_sources(cell: Any, name: str, guard: Guard) -> Iterator[ImageSource]:
     """The sources that one value stands for. Raises InvalidImageError or InvalidDatasetError if it stands for none."""
     if isinstance(cell, (str, os.PathLike)) and not guard.serving:
         text = local_path(os.fspath(cell))
@@ -170,54 +170,54 @@ def sources_of_cell(cell: Any, name: str, guard: Guard) -> Iterator[ImageSource]
         if not URL.match(text) and os.path.isdir(text):
             yield from directory_sources(text, Counter())
             return
-    yield source_of_row(cell, name, guard)
+    yield make_row_source(cell, name, guard)
 
 
-def source_of_row(cell: Any, name: str, guard: Guard) -> ImageSource:
+def make_row_source(cell: Any, name: str, guard: Guard) -> ImageSource:
     """The one image that a value stands for. Raises InvalidImageError or InvalidDatasetError if it stands for none."""
     if isinstance(cell, np.ndarray) and cell.ndim == 0:
         cell = cell.item()
     if isinstance(cell, Mapping):
-        cell = content_of_record(cell)
+        cell = get_record_content(cell)
     if isinstance(cell, (bytes, bytearray, memoryview)):
         return bytes_source(name, bytes(cell))
     if isinstance(cell, (str, os.PathLike)):
-        return source_of_text(os.fspath(cell), name, guard)
+        return make_text_source(os.fspath(cell), name, guard)
     what = "no value" if is_missing(cell) else f"a value of type {type(cell).__name__}"
     raise InvalidImageError(f"{what}; expected bytes, base64 or a path")
 
 
 def is_missing(cell: Any) -> bool:
-    """Whether `cell` is one of the ways in which a table says that there is nothing."""
+    """Returns whether `cell` is null in any of the forms that tables have."""
     return bool(pd.api.types.is_scalar(cell) and pd.isna(cell))
 
 
 def bytes_source(name: str, content: bytes) -> ImageSource:
     """Image bytes, or base64 of them that a table delivered as bytes."""
-    if not looks_like_image(content) and (decoded := decoded_image(content)) is not None:
+    if not looks_like_image(content) and (decoded := decode_encoded_image(content)) is not None:
         content = decoded
     check_size(content, MAX_IMAGE_BYTES)
     return ImageSource(name, lambda: content)
 
 
-def source_of_text(text: str, name: str, guard: Guard) -> ImageSource:
-    """Base64 of an image is an image; anything else is a path, and the guard says whether it may be opened."""
-    content = decoded_image(text.encode("ascii", "replace"))
+def make_text_source(text: str, name: str, guard: Guard) -> ImageSource:
+    """Returns a source for base64 of an image, or else for a path if the guard allows it."""
+    content = decode_encoded_image(text.encode("ascii", "replace"))
     if content is not None:
         return bytes_source(name, content)
     if guard.serving:
         return guard.file(text)
     if is_remote(text):
-        return object_source(connected(text), text, text, "")
+        return object_source(connect_s3(text), text, text, "")
     text = local_path(text)
     if URL.match(text):
         raise InvalidImageError(NO_URLS)
     if os.path.isdir(text):
-        return failing_source(encodable(text), A_FOLDER)
+        return make_failing_source(encodable(text), A_FOLDER)
     return file_source(text)
 
 
-def decoded_image(encoded: bytes) -> bytes | None:
+def decode_encoded_image(encoded: bytes) -> bytes | None:
     """The bytes in a data URI or in base64 of an image; None if `encoded` is neither."""
     check_size(encoded, MAX_ENCODED_BYTES)
     if prefix := DATA_URI.match(encoded):

@@ -1,4 +1,4 @@
-"""Loading a saved model: read, and compared with what its server knows of it. Every loader comes through here."""
+"""Loads a saved model and compares it with its server's record. Every loader comes through here."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlflow_resnet.errors import InvalidModelError
-from mlflow_resnet.model.storage import fetched_model
+from mlflow_resnet.model.storage import fetch_model
 from mlflow_resnet.model.stored import StoredModel, check_recorded, read_model
 from mlflow_resnet.registry.binding import Binding, bind, bind_folder
 
 
 @contextlib.contextmanager
-def verified_model(model_uri: str) -> Iterator[StoredModel]:
-    """The model of a URI, read and compared with what its server knows of it; its files are there until the end.
+def open_verified_model(model_uri: str) -> Iterator[StoredModel]:
+    """Yields the model of a URI after comparing it with its server's record; its files stay until the end.
 
     Raises:
         InvalidModelError: if there is no model of this flavor, or it is not what was saved and logged.
     """
     known = bind(model_uri)
-    with fetched_model(known.uri) as path:
+    with fetch_model(known.uri) as path:
         try:
             stored = read_verified(path, known)
         except InvalidModelError as error:
@@ -30,7 +30,7 @@ def verified_model(model_uri: str) -> Iterator[StoredModel]:
 
 
 def read_verified(folder: Path, known: Binding | None = None) -> StoredModel:
-    """Reads the model in a folder and compares it with what a server knows of it. All loaders do this.
+    """Reads the model in a folder and compares it with a server's record. All loaders do this.
 
     Args:
         known: None: what the folder itself leads to.

@@ -1,4 +1,4 @@
-"""What MLflow checks before it calls a model, for models of ours.
+"""Extends the checks that MLflow makes before it calls a model of ours.
 
 MLflow compares what a caller gives with the model's signature. Of the one unnamed column of our signature, which alone
 takes texts, bytes, lists and tables, it makes "the first column", whatever is in it; and it drops params that it does
@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from mlflow_resnet.mlflow_seams import replace_input_check
-from mlflow_resnet.options.predict import unknown_params
+from mlflow_resnet.options.predict import explain_unknown_params
 from mlflow_resnet.scoring.inputs import as_table, image_column
 from mlflow_resnet.scoring.over_http.guard import is_serving
 
@@ -29,7 +29,7 @@ def check_models_of_ours() -> None:
 def check_input(
     original: Callable[..., Any], data: Any, params: Any, input_schema: Any, params_schema: Any, flavor: Any = None
 ) -> tuple[Any, Any]:
-    """What `original` gives; for a model of ours a table with one column, or a list, which may have directories.
+    """Returns the result of `original`; for models of ours, a table with one column or a list.
 
     Raises:
         InvalidOptionsError: if a table has no column of images, or a param is unknown.
@@ -51,4 +51,4 @@ def check_input(
 def refuse_unknown(params: dict[str, Any], known: list[str]) -> None:
     """Raises InvalidOptionsError for params that the model does not take."""
     if unknown := [name for name in params if name not in known]:
-        raise unknown_params(() if is_serving() else unknown, known)
+        raise explain_unknown_params(() if is_serving() else unknown, known)

@@ -13,13 +13,13 @@ from typing import Any
 import pandas as pd
 import torch
 
-from mlflow_resnet.evaluation.explanations import explained
+from mlflow_resnet.evaluation.explanations import explain_sources
 from mlflow_resnet.images.sources import ImageSource
 from mlflow_resnet.model.classifier import ImageClassifier
-from mlflow_resnet.model.prediction import LABEL, Prediction, Predictor
+from mlflow_resnet.model.prediction import SCORED_LABELS, Prediction, Predictor
 from mlflow_resnet.options.predict import PredictOptions, predict_options
-from mlflow_resnet.scoring.frame import ERROR, EXPLANATION, scored_frame
-from mlflow_resnet.scoring.inputs import image_sources, number_of_images
+from mlflow_resnet.scoring.columns import ERROR, EXPLANATION, build_scored_frame
+from mlflow_resnet.scoring.inputs import count_images, image_sources
 from mlflow_resnet.scoring.over_http.admission import CALL, Admission
 from mlflow_resnet.scoring.over_http.guard import Guard, current_guard, is_serving
 from mlflow_resnet.scoring.over_http.merging import MergedForward
@@ -91,33 +91,33 @@ class ScoringModel:
         guard = current_guard(max_images, is_request=call is not None)
         usual = at_least_one(self._batch_size / growth)
         batch_size = options.batch_size or usual
-        predict = partial(explained, predictor) if options.explain else predictor.predict
+        predict = partial(explain_sources, predictor) if options.explain else predictor.predict
         with self._merged.caller():
             if guard.serving:
-                predictions = self._answered_in_time(predict, model_input, min(batch_size, usual), guard)
+                predictions = self._answer_in_time(predict, model_input, min(batch_size, usual), guard)
             else:
                 predictions = list(predict(image_sources(model_input, guard), batch_size))
-        frame = scored_frame(predictions, predictor.classes, options.top_k, options.min_confidence)
+        frame = build_scored_frame(predictions, predictor.classes, options.top_k, options.min_confidence)
         if options.explain:
-            frame.insert(len(frame.columns) - 1, EXPLANATION, explanations_of(predictions))
+            frame.insert(len(frame.columns) - 1, EXPLANATION, encode_explanations(predictions))
         if is_spark_task():
-            frame.insert(0, LABEL, frame.pop(LABEL))
+            frame.insert(0, SCORED_LABELS, frame.pop(SCORED_LABELS))
         return without_nan(frame) if guard.serving and any(frame[ERROR]) else frame
 
-    def _answered_in_time(self, predict: Predict, model_input: Any, batch_size: int, guard: Guard) -> list[Prediction]:
+    def _answer_in_time(self, predict: Predict, model_input: Any, batch_size: int, guard: Guard) -> list[Prediction]:
         """The predictions for a request over HTTP.
 
         Raises:
             ServerBusyError: if they cannot be had in time.
         """
-        images = number_of_images(model_input)
+        images = count_images(model_input)
         guard.check_number(images)
-        with self._admission.admitted(images) as work:
-            predictions = predict(work.limited(image_sources(model_input, guard)), batch_size)
-            return list(self._admission.counted(work, predictions, batch_size))
+        with self._admission.admit(images) as work:
+            predictions = predict(work.limit(image_sources(model_input, guard)), batch_size)
+            return list(self._admission.count_predictions(work, predictions, batch_size))
 
     def _growth(self, options: PredictOptions) -> float:
-        """How many times the memory and the time of a pass an image takes, at least 1, compared with as trained.
+        """Returns the cost of an image relative to the trained resolution, at least 1.
 
         Over HTTP the configured numbers of images per batch and per request are divided by it, so that no params make
         a request larger than the operator allows.
@@ -130,8 +130,9 @@ class ScoringModel:
 
 
 def is_spark_task() -> bool:
-    """Whether Spark runs this. Of a table spark_udf takes the first column if a `result_type` such as "string" asks for
-    one, and that is to be the label; where more are asked for, it takes them by their names."""
+    """Returns whether this process is a Spark worker. Of a table spark_udf takes the first column if a
+    `result_type` such as "string" asks for one, and that is to be the label; where more are asked for, it takes
+    them by their names."""
     pyspark = sys.modules.get("pyspark")
     return pyspark is not None and pyspark.TaskContext.get() is not None
 
@@ -141,7 +142,7 @@ def at_least_one(number: float) -> int:
     return max(1, int(number))
 
 
-def explanations_of(predictions: Sequence[Prediction]) -> pd.Series:
+def encode_explanations(predictions: Sequence[Prediction]) -> pd.Series:
     """The PNGs in base64, which JSON takes; None where there is none."""
     pngs = [prediction.explanation for prediction in predictions]
     return pd.Series([png and base64.b64encode(png).decode() for png in pngs], dtype=object)

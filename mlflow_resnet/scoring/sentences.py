@@ -1,4 +1,4 @@
-"""What is said instead of what others say, which may repeat what somebody sent, or tell where something is.
+"""Fixed sentences in place of messages that could repeat input or reveal addresses.
 
 MLflow's scoring server (3.17) refuses with the input, with bytes of it in the text of exceptions, or with stack traces.
 """
@@ -29,7 +29,7 @@ SENTENCES = {
 
 
 def sentence_for(message: str) -> str:
-    """What is said instead of a message of MLflow's, which may hold the input."""
+    """Returns a fixed sentence for a message of MLflow's, which may hold the input."""
     beginning = message[:LONGEST_REASON]
     sentence = next((ours for theirs, ours in SENTENCES.items() if theirs in beginning), CANNOT_BE_USED)
     place = PLACE.search(beginning)
@@ -37,5 +37,5 @@ def sentence_for(message: str) -> str:
 
 
 def without_words_of_others(sentence: str) -> str:
-    """A sentence of ours without what stands in parentheses: others' messages, with hosts, ports, URIs and paths."""
+    """Removes parenthesized foreign text, such as hosts, ports, URIs and paths, from our sentence."""
     return re.sub(r" \(.*\)", "", sentence, flags=re.DOTALL)

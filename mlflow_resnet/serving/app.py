@@ -16,15 +16,15 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlflow_resnet.options.serve import ServeOptions
-from mlflow_resnet.registry.versions import alias_of
+from mlflow_resnet.registry.versions import parse_alias
 from mlflow_resnet.scoring.over_http import guard, hosting
+from mlflow_resnet.scoring.over_http.bodies import MIB
 from mlflow_resnet.serving.connections import complain_seldom
 from mlflow_resnet.serving.current import CurrentVersion
 from mlflow_resnet.serving.intake import Intake
 from mlflow_resnet.serving.invocations import answer_invocation
 from mlflow_resnet.serving.version import load_version
 
-MIB = 2**20
 SERVED = "mlflow_resnet.served"  # of a request's scope: the version that answers it
 
 
@@ -35,7 +35,7 @@ def create_app(options: ServeOptions, version_uri: str) -> Starlette:
         InvalidModelError: if that cannot be served.
     """
     os.environ[guard.SERVING] = "true"
-    alias = alias_of(options.model_uri)
+    alias = parse_alias(options.model_uri)
     current = CurrentVersion(load_version(version_uri, options.device), alias, options.device, options.poll_seconds)
     if options.follow:
         current.look()

@@ -1,4 +1,4 @@
-"""Connections of a server: how many, how long each may take to ask, and what heads of requests are taken.
+"""Limits of a server's connections: number, time, and heads of requests.
 
 uvicorn (0.54) has no deadline for the head of a request and no limit of connections, so its HTTP protocol is extended
 here. All that is assumed of its inside stands in this file: `connections`, `cycle`, `transport` and the methods that
@@ -27,7 +27,7 @@ MAX_OPEN_FILES = 65_536
 SECONDS_BETWEEN_COMPLAINTS = 60.0
 OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class StrictParser(h11.Connection):
@@ -40,7 +40,7 @@ class StrictParser(h11.Connection):
 
 
 def head_problem(content: bytes) -> str:
-    """What is ambiguous in the head of a request that `content` begins with; "" if nothing, or nothing yet."""
+    """Returns what is ambiguous in the head of a request; "" if nothing, or not yet."""
     end = content.find(b"\r\n\r\n")
     head = content[:end] if end >= 0 else content
     if re.search(rb"(?<!\r)\n", head):
@@ -65,7 +65,7 @@ def head_problem(content: bytes) -> str:
 
 
 class Connection(H11Protocol):
-    """A connection that is closed if the head of a request does not come in time, or if others need its place.
+    """A connection that is closed if the head of a request is late, or its place is needed.
 
     When there are too many, the one goes that has waited longest for the rest of a request, so who asks at once always
     gets in. It is cut off, even if it has not read its last answer.
@@ -163,7 +163,7 @@ def most_connections() -> int:
 
 
 def complain_seldom(loop: asyncio.AbstractEventLoop) -> None:
-    """From now on `loop` tells only once a minute that no file can be opened, and not for every connection."""
+    """Limits the messages of `loop` that no file can be opened to one a minute."""
     last = -SECONDS_BETWEEN_COMPLAINTS
 
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -173,6 +173,6 @@ def complain_seldom(loop: asyncio.AbstractEventLoop) -> None:
             loop.default_exception_handler(context)
         elif time.monotonic() - last >= SECONDS_BETWEEN_COMPLAINTS:
             last = time.monotonic()
-            logger.error("connections cannot be accepted (%s); raise ulimit -n, or put a proxy in front", error)
+            _logger.error("connections cannot be accepted (%s); raise ulimit -n, or put a proxy in front", error)
 
     loop.set_exception_handler(handle)

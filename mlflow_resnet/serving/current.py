@@ -1,4 +1,4 @@
-"""Which version answers now, and the thread that follows the alias."""
+"""The version that answers, and the thread that follows the alias."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_resnet.io.console import say
 from mlflow_resnet.io.reasons import one_line
-from mlflow_resnet.registry.versions import are_same, uri_of
+from mlflow_resnet.registry.versions import are_same, format_version_uri
 from mlflow_resnet.scoring.sentences import without_words_of_others
 from mlflow_resnet.serving.version import ServedVersion, load_version, utc_now
 from mlflow_resnet.tracking.server import require_answer
@@ -24,7 +24,7 @@ STOP_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Refusal:
+class RefusedVersion:
     """A version that could not take over, why, and when to try it again."""
 
     version: ModelVersion
@@ -37,7 +37,7 @@ class CurrentVersion:
     """The version that answers. With an alias to follow, a thread replaces it when the alias has moved.
 
     Attributes:
-        served: replaced as a whole, by one assignment: who has taken it keeps it to the end of his request.
+        served: replaced by one assignment; a request keeps the version that it began with.
         last_check: when the registry was last asked, UTC; "" before that.
         last_error: why the version is not the one that the alias means, or why that is not known; "" if all is well.
             For clients, so without words of others, which the log has.
@@ -47,7 +47,7 @@ class CurrentVersion:
         self.served = served
         self.last_check = self.last_error = self._last_said = ""
         self._alias, self._device, self._poll_seconds = alias, device, poll_seconds
-        self._refusal: Refusal | None = None
+        self._refusal: RefusedVersion | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True, name="follows the alias")
 
@@ -90,10 +90,10 @@ class CurrentVersion:
     def _replace_by(self, version: ModelVersion, wait_seconds: float) -> None:
         """Args: wait_seconds: until the next attempt, should this one fail."""
         try:
-            served = load_version(uri_of(version), self._device)
+            served = load_version(format_version_uri(version), self._device)
         except MlflowException as error:
             wait = min(wait_seconds, LONGEST_WAIT_SECONDS)
-            self._refusal = Refusal(version, error.message, wait, time.monotonic() + wait)
+            self._refusal = RefusedVersion(version, error.message, wait, time.monotonic() + wait)
             self._note(error.message)
             return
         say(f"@{self._alias} moved: {served.uri} answers from now on, no longer {self.served.uri}")
@@ -101,12 +101,12 @@ class CurrentVersion:
         self._note("")
 
     def _note(self, error: str) -> None:
-        """Says an error once, and not at each look."""
+        """Prints an error when it is new."""
         if error and error != self._last_said:
             say(f"{error.rstrip('.')}; {self.served.uri} goes on")
         self._last_said, self.last_error = error, without_words_of_others(error)
 
     def facts(self) -> dict[str, Any]:
-        """What `/model` tells of the alias."""
+        """Returns the alias's part of the answer to `/model`."""
         follow = {"last_check": self.last_check, "last_error": self.last_error or None}
         return {"alias": self._alias or None, "follow": follow if self._thread.is_alive() else None}

@@ -1,4 +1,4 @@
-"""Whether a version fits into this machine, found out from its files before any of it is loaded.
+"""Checks from its files whether a version fits into memory, before it is loaded.
 
 With `--follow` a version is loaded in the process that serves another one, so what its files say is not believed.
 """
@@ -20,8 +20,8 @@ from mlflow_resnet.scoring.configuration import DEFAULT_MODEL_CONFIG, read_limit
 MAX_TEXT_BYTES = 16 * 2**20  # of MLmodel, classifier.json and the like, which parsers make many times as large
 MAX_YAML_EVENTS = 10_000  # of MLmodel: values, and beginnings and ends of lists
 LARGEST_IMAGE_SIZE = 2048  # pixels of each side that a network may see
-COPIES = 3  # of the weights, while they are loaded
-BYTES_PER_PIXEL = 500  # that a network takes for a batch: 150 (resnet18) to 440 (resnet50) were measured
+MODEL_COPIES = 3  # of the weights, while they are loaded
+BYTES_PER_INPUT_PIXEL = 500  # that a network takes for a batch: 150 (resnet18) to 440 (resnet50) were measured
 BYTES_PER_CLASS = 512  # of the weights at least: inputs of the smallest last layer, one byte each
 
 
@@ -63,14 +63,14 @@ def check_fits(path: Path, config: Mapping[str, Any]) -> None:
         raise InvalidModelError("", f"its weights are too small for the {classes} classes that it claims.")
     if not 1 <= side <= LARGEST_IMAGE_SIZE:
         raise InvalidModelError("", f"looks at images of {side} pixels; expected 1 to {LARGEST_IMAGE_SIZE}.")
-    needed = COPIES * sum(sizes) + find_largest_batch(config) * side**2 * BYTES_PER_PIXEL
+    needed = MODEL_COPIES * sum(sizes) + find_largest_batch(config) * side**2 * BYTES_PER_INPUT_PIXEL
     if needed > (available := available_memory()):
         problem = f"needs about {size_in_words(needed)} of memory, and {size_in_words(available)} are free"
         raise InvalidModelError("", f"{problem}. Serve it on a larger machine, or with a smaller max_batch_size.")
 
 
 def read_shape(description: Mapping[str, Any]) -> tuple[int, int]:
-    """Pixels of each side of what the network sees, and the number of classes, as a description claims them."""
+    """Returns the image size and the number of classes in a description."""
     try:
         fields = description["preprocessing"]
         side = int(fields["crop_size"]) + 2 * int(fields.get("padding", 0))

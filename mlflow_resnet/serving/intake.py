@@ -1,4 +1,4 @@
-"""What a server takes in: whole bodies of bounded size and price, and no more at once than memory and threads allow.
+"""Bounds what a server takes in: size and cost of bodies, and requests at once.
 
 A body is received here, in its time, before anything else sees the request; what has not arrived costs nothing.
 """
@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from mlflow_resnet.errors import RefusedBodyError
 from mlflow_resnet.scoring.over_http.admission import CALL, Call
-from mlflow_resnet.scoring.over_http.bodies import BodyLimits, checked_body, kind_of
+from mlflow_resnet.scoring.over_http.bodies import BodyLimits, check_body, find_content_type
 from mlflow_resnet.scoring.over_http.hosting import REQUESTS_AT_ONCE
 
 BUSY = (429, 503)
@@ -31,7 +31,7 @@ BYTES_PER_SECOND = 16 * 2**10
 
 @dataclass(eq=False)
 class Arrival:
-    """A body that is arriving: what has come, and how much of it counts as held."""
+    """A body that is arriving: its bytes, and how many of them are reserved."""
 
     began: float = field(default_factory=time.monotonic)
     content: bytearray = field(default_factory=bytearray)
@@ -64,10 +64,10 @@ class Intake:
         arrival = Arrival()
         try:
             headers = Headers(scope=scope)
-            kind = kind_of(headers.get("content-type", ""), headers.get("content-encoding", ""))
+            kind = find_content_type(headers.get("content-type", ""), headers.get("content-encoding", ""))
             self._check_size(int(headers.get("content-length", "0")), kind)
             self._check_requests()
-            content = await self._received(arrival, kind, receive)
+            content = await self._receive_body(arrival, kind, receive)
             if content is not None:
                 await self._answer_whole(arrival, kind, content, scope, receive, send)
         except HTTPException as refused:
@@ -87,7 +87,7 @@ class Intake:
         if self.requests >= REQUESTS_AT_ONCE:
             raise busy()
 
-    async def _received(self, arrival: Arrival, kind: str, receive: Receive) -> bytes | None:
+    async def _receive_body(self, arrival: Arrival, kind: str, receive: Receive) -> bytes | None:
         """The body; None if the client has left."""
         self._arriving[arrival] = None
         try:
@@ -136,7 +136,7 @@ class Intake:
         call = Call(time.monotonic())
         self.requests += 1
         try:
-            content, size = await asyncio.to_thread(checked_body, kind, content, self._limits, self._max_images(scope))
+            content, size = await asyncio.to_thread(check_body, kind, content, self._limits, self._max_images(scope))
             self._hold(arrival, max(size, arrival.held))
             CALL.set(call)  # in the context of this request, which is a task of its own
             answer = await self._answer(scope, kind, content)

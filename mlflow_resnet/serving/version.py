@@ -20,18 +20,18 @@ from mlflow_resnet import flavor
 from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.model.prediction import PROBABILITY
-from mlflow_resnet.model.storage import fetched_model
+from mlflow_resnet.model.storage import fetch_model
 from mlflow_resnet.model.stored import StoredModel, get_config, read_mlmodel_fields
 from mlflow_resnet.options.base import AUTO
 from mlflow_resnet.registry.binding import Binding, bind
-from mlflow_resnet.registry.versions import uri_of
+from mlflow_resnet.registry.versions import format_version_uri
+from mlflow_resnet.scoring.columns import ERROR
 from mlflow_resnet.scoring.configuration import (
     DEFAULT_MODEL_CONFIG,
-    configured_model,
-    positive,
+    configure_model,
     read_operators_configuration,
+    read_positive,
 )
-from mlflow_resnet.scoring.frame import ERROR
 from mlflow_resnet.scoring.loading import read_verified
 from mlflow_resnet.scoring.over_http import guard
 from mlflow_resnet.serving.fitting import check_fits, check_texts
@@ -60,16 +60,16 @@ class ServedVersion:
 
     @property
     def uri(self) -> str:
-        return uri_of(self.version)
+        return format_version_uri(self.version)
 
     @property
     def headers(self) -> dict[str, str]:
-        """What names the version in an answer. Header values are ASCII, so the name is percent-encoded."""
+        """Headers that name the version in an answer. Header values are ASCII, so the name is percent-encoded."""
         named = {"X-Model-Name": quote(self.version.name), "X-Model-Version": str(self.version.version)}
         return named | ({"X-Model-Id": self.model_id} if self.model_id else {})
 
     def facts(self) -> dict[str, Any]:
-        """What `/model` tells of the version."""
+        """Returns the version's part of the answer to `/model`."""
         return {
             "name": self.version.name,
             "version": str(self.version.version),
@@ -92,7 +92,7 @@ def load_version(model_uri: str, device: str = AUTO) -> ServedVersion:
         known = bind(model_uri)
         if known.version is None:
             raise InvalidModelError(model_uri, "not a registered version; expected models:/<name>/<version>.")
-        with fetched_model(known.uri) as path:
+        with fetch_model(known.uri) as path:
             config = read_configuration(path, device)
             check_fits(path, config)
             model, stored = load_data(path, known, config)
@@ -104,12 +104,12 @@ def load_version(model_uri: str, device: str = AUTO) -> ServedVersion:
         raise error.about(model_uri) from None  # not with the path of the download
     except Exception as error:  # MLflow, torch, databases and disks share no base class
         raise InvalidModelError(model_uri, f"cannot be served ({one_line(error)}).") from None
-    max_images = positive(config, "max_images_per_request")
+    max_images = read_positive(config, "max_images_per_request")
     return ServedVersion(known.version, known.model_id, stored.sha256, utc_now(), max_images, model)
 
 
 def read_configuration(path: Path, device: str) -> dict[str, Any]:
-    """How a downloaded model is to be served: as its MLmodel says, and above that the operator."""
+    """Returns how to serve a downloaded model: as MLmodel says, unless the operator says otherwise."""
     check_texts(path)
     saved = dict(get_config(read_mlmodel_fields(path)))
     chosen = {} if device == AUTO else {"device": device}
@@ -117,10 +117,10 @@ def read_configuration(path: Path, device: str) -> dict[str, Any]:
 
 
 def load_data(path: Path, known: Binding, config: dict[str, Any]) -> tuple[PyFuncModel, StoredModel]:
-    """The model as MLflow would load it, but for code: of what travels with a model, data alone is used."""
+    """Loads the model as MLflow would, but runs none of the code that travels with it."""
     stored = read_verified(path, known)
     metadata = flavor.read_mlmodel(str(path))
-    model = PyFuncModel(metadata, configured_model(stored, config), model_id=known.model_id or None)
+    model = PyFuncModel(metadata, configure_model(stored, config), model_id=known.model_id or None)
     with contextlib.suppress(Exception):  # without it, a picture of our own is tried
         model.input_example = metadata.load_input_example(str(path))
     return model, stored
@@ -133,7 +133,7 @@ def try_out(model: PyFuncModel) -> None:
         InvalidModelError: if the answer is not what the signature says, or no probabilities. The caller names it.
     """
     errors = ""
-    for example in examples_of(model):
+    for example in list_examples(model):
         frame = pd.DataFrame(model.predict(example))
         signature = model.metadata.get_output_schema()
         if signature and list(frame.columns) != signature.input_names():
@@ -145,7 +145,7 @@ def try_out(model: PyFuncModel) -> None:
     raise InvalidModelError("", f"does not answer on its input example: {errors}.")
 
 
-def examples_of(model: PyFuncModel) -> Iterator[Any]:
+def list_examples(model: PyFuncModel) -> Iterator[Any]:
     """The input example that was saved, and a picture made here."""
     if model.input_example is not None:
         yield model.input_example

@@ -1,4 +1,4 @@
-"""What a run records.
+"""Records of runs.
 
 server    whether the tracking server and the registry answer
 conflicts whether a run that was given can take a record and stay true

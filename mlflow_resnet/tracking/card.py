@@ -11,7 +11,7 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 
 from mlflow_resnet._version import __version__
-from mlflow_resnet.evaluation.evaluate import Evaluation, name_of
+from mlflow_resnet.evaluation.evaluation import Evaluation, prefix_metric
 from mlflow_resnet.io.text.characters import presentable
 from mlflow_resnet.io.text.markdown import code
 from mlflow_resnet.io.text.templates import render_template
@@ -33,7 +33,7 @@ TORCHVISION_LICENCE = (
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What the description of a training is made of.
+    """Everything that the description of a training shows.
 
     Attributes:
         held_out: the images that it was measured on, by context: validation, and perhaps test.
@@ -65,7 +65,7 @@ def training_card(facts: CardFacts) -> str:
         facts=facts,
         validation=validation,
         headline=HEADLINE,
-        name_metric=name_of,
+        name_metric=prefix_metric,
         list_classes=list_classes,
         worst=table[table["support"] > 0].sort_values("recall", kind="stable").iloc[0],
         rare=tuple(table["class"][table["support"] < FEW_IMAGES]),
@@ -75,15 +75,15 @@ def training_card(facts: CardFacts) -> str:
         uri=build_model_uri(facts.options),
         versions=list_versions(facts.environment),
     )
-    return cut(card, MAX_RUN)
+    return cut_text(card, MAX_RUN)
 
 
 def for_version(card: str) -> str:
-    """As much of it as the description of a version can hold."""
-    return cut(card, MAX_VERSION)
+    """Shortens a card to what the description of a version can hold."""
+    return cut_text(card, MAX_VERSION)
 
 
-def cut(text: str, most: int) -> str:
+def cut_text(text: str, most: int) -> str:
     """Whole lines of the text, which ends with a note if there is more."""
     end = "\n\n… (cut; MLflow keeps no more)"
     return text if len(text) <= most else text[: most - len(end)].rpartition("\n")[0] + end
@@ -120,9 +120,9 @@ def list_versions(environment: Mapping[str, Any]) -> list[str]:
 
 
 def headline_tags(evaluations: Mapping[str, Evaluation]) -> dict[str, str]:
-    """The numbers that a person compares versions by, with intervals, as tags of a version."""
+    """Returns the headline metrics with intervals as tags of a version."""
     return {
-        name_of(name, context): f"{found.metrics[name]:.4f} [{low:.4f}, {high:.4f}]"
+        prefix_metric(name, context): f"{found.metrics[name]:.4f} [{low:.4f}, {high:.4f}]"
         for context, found in evaluations.items()
         for name, (low, high) in found.intervals.items()
         if name != "log_loss"  # that of the run is the one before calibration

@@ -1,4 +1,5 @@
-"""Labeled directories, listed and decoded once, as dataset inputs of a run. Unreadable images are all reported here."""
+"""Lists and decodes labeled directories once, and returns them as dataset inputs of a run. Unreadable images are
+all reported here."""
 
 from __future__ import annotations
 
@@ -6,11 +7,11 @@ import os
 
 from tqdm import tqdm
 
-from mlflow_resnet.errors import listed, printable
+from mlflow_resnet.errors import join_names, printable
 from mlflow_resnet.images.directories import LabeledDirectory
-from mlflow_resnet.images.scan import Scan, apply_policy, digest_of, scan
-from mlflow_resnet.images.sources import labeled_directory
-from mlflow_resnet.images.splitting.split import split_labeled
+from mlflow_resnet.images.scan import Scan, apply_policy, digest_directory, scan
+from mlflow_resnet.images.sources import fetch_labeled_directory
+from mlflow_resnet.images.splitting.directory_split import split_labeled
 from mlflow_resnet.io.console import is_first, say
 from mlflow_resnet.io.parallel import default_threads
 from mlflow_resnet.io.text.places import is_remote
@@ -18,29 +19,29 @@ from mlflow_resnet.options.evaluate import EvaluateOptions
 from mlflow_resnet.options.export import ExportOptions
 from mlflow_resnet.options.promote import PromoteOptions
 from mlflow_resnet.options.train import TrainOptions
-from mlflow_resnet.tracking.dataset import ImageDirectoryDataset, source_of
+from mlflow_resnet.tracking.dataset import ImageDirectoryDataset, build_dataset_source
 from mlflow_resnet.training.distributed import processes
 
 ScanOptions = EvaluateOptions | ExportOptions | PromoteOptions | TrainOptions
 
 
-def scanned_training_data(options: TrainOptions) -> tuple[ImageDirectoryDataset, ImageDirectoryDataset]:
+def scan_training_data(options: TrainOptions) -> tuple[ImageDirectoryDataset, ImageDirectoryDataset]:
     """Training and validation images, listed and decoded once; unreadable ones are all reported before epoch 1."""
-    directory, found = scanned(options.train_dir, options, "train")
+    directory, found = scan_directory(options.train_dir, options, "train")
     if options.val_dir:
-        val_set = scanned_dataset(options.val_dir, options, "validation")
-        return dataset_of(directory, found), val_set
+        val_set = scan_dataset(options.val_dir, options, "validation")
+        return build_dataset(directory, found), val_set
     pixels = {name: facts.pixels for name, facts in found.facts.items()}
     train, val = split_labeled(directory, 1 - options.val_fraction, options.random_seed, pixels)
-    return dataset_of(train, found, "-training"), dataset_of(val, found, "-validation")
+    return build_dataset(train, found, "-training"), build_dataset(val, found, "-validation")
 
 
-def scanned_dataset(image_dir: str, options: ScanOptions, role: str) -> ImageDirectoryDataset:
+def scan_dataset(image_dir: str, options: ScanOptions, role: str) -> ImageDirectoryDataset:
     """A labeled directory, listed and decoded once, as a dataset."""
-    return dataset_of(*scanned(image_dir, options, role))
+    return build_dataset(*scan_directory(image_dir, options, role))
 
 
-def checked(data: ImageDirectoryDataset, on_bad_image: str, num_workers: int) -> ImageDirectoryDataset:
+def check_dataset(data: ImageDirectoryDataset, on_bad_image: str, num_workers: int) -> ImageDirectoryDataset:
     """A dataset without the images that the policy leaves out. It is scanned if that was not done yet."""
     threads = num_workers or default_threads()
     found = data.found if data.found.facts else scan_together(data.directory, threads, f"checking {data.name}")
@@ -48,31 +49,31 @@ def checked(data: ImageDirectoryDataset, on_bad_image: str, num_workers: int) ->
     return ImageDirectoryDataset(directory, data.source, data.name, data.digest, found)
 
 
-def scanned(image_dir: str, options: ScanOptions, role: str) -> tuple[LabeledDirectory, Scan]:
-    """A labeled directory without what the policy leaves out, and what was found out about all of it."""
-    directory = listed_here(image_dir, role, options.follow_links)
+def scan_directory(image_dir: str, options: ScanOptions, role: str) -> tuple[LabeledDirectory, Scan]:
+    """Returns a directory without what the policy leaves out, and the scan of all of it."""
+    directory = list_locally(image_dir, role, options.follow_links)
     found = scan_together(directory, options.num_workers or default_threads(), f"checking {role} images")
     kept = apply_policy(directory, found, options.on_bad_image)
     say(
         f"{role}: {len(kept)} images of {len(kept.classes)} classes in {image_dir}",
         str(kept.ignored),
         kept.advice,
-        left_out(found.bad),
+        describe_left_out(found.bad),
     )
     return kept, found
 
 
-def listed_here(image_dir: str, role: str, follow_links: bool) -> LabeledDirectory:
+def list_locally(image_dir: str, role: str, follow_links: bool) -> LabeledDirectory:
     """The directory, copied from S3 if it is there."""
     with progress(None, f"copying {role} images", is_remote(image_dir)) as bar:
-        return processes.first_alone(lambda: labeled_directory(image_dir, bar.update, follow_links))
+        return processes.call_first_alone(lambda: fetch_labeled_directory(image_dir, bar.update, follow_links))
 
 
 def scan_together(directory: LabeledDirectory, threads: int, title: str) -> Scan:
     """Scans the directory; of several processes that train together, each scans a part and all get the whole."""
     own = directory.subset(processes.own_share(len(directory)))
     with progress(len(own), title) as bar:
-        parts = processes.gathered(scan(own, threads, bar.update))
+        parts = processes.gather_values(scan(own, threads, bar.update))
     facts = {name: found for part in parts for name, found in part.facts.items()}
     return Scan({name: facts[name] for name in directory.names})
 
@@ -82,12 +83,14 @@ def progress(total: int | None, title: str, wanted: bool = True) -> tqdm:
     return tqdm(total=total, desc=title, unit="img", leave=False, disable=None if wanted and is_first() else True)
 
 
-def left_out(bad: dict[str, str]) -> str:
-    return f"left out {len(bad)} unreadable images: {listed(map(printable, bad))}" if bad else ""
+def describe_left_out(bad: dict[str, str]) -> str:
+    return f"left out {len(bad)} unreadable images: {join_names(map(printable, bad))}" if bad else ""
 
 
-def dataset_of(directory: LabeledDirectory, found: Scan, suffix: str = "") -> ImageDirectoryDataset:
+def build_dataset(directory: LabeledDirectory, found: Scan, suffix: str = "") -> ImageDirectoryDataset:
     """A scanned directory as a dataset called after the last part of the path or URI that the user gave."""
     uri = directory.source
     name = printable(os.path.basename(os.path.abspath(uri)))
-    return ImageDirectoryDataset(directory, source_of(uri), name + suffix, digest_of(directory, found.hashes), found)
+    return ImageDirectoryDataset(
+        directory, build_dataset_source(uri), name + suffix, digest_directory(directory, found.hashes), found
+    )

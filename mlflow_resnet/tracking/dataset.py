@@ -54,11 +54,11 @@ class ImageDirectoryDataset(Dataset, PyFuncConvertibleDatasetMixin):
         super().__init__(source, name_for_stores(name or os.path.basename(os.path.abspath(directory.source))), digest)
 
     def _compute_digest(self) -> str:
-        from mlflow_resnet.images.scan import digest_of, scan
+        from mlflow_resnet.images.scan import digest_directory, scan
         from mlflow_resnet.io.parallel import default_threads
 
         self.found = scan(self.directory, default_threads())
-        return digest_of(self.directory.without(self.found.bad), self.found.hashes)
+        return digest_directory(self.directory.without(self.found.bad), self.found.hashes)
 
     @property
     def profile(self) -> dict[str, Any]:
@@ -86,13 +86,13 @@ class ImageDirectoryDataset(Dataset, PyFuncConvertibleDatasetMixin):
         return pd.DataFrame({name: [encodable(text) for text in texts] for name, texts in columns.items()})
 
     def to_pyfunc(self) -> PyFuncInputsOutputs:
-        """What a model is given, and what it should say."""
+        """Returns inputs and targets for a pyfunc model."""
         return PyFuncInputsOutputs([self.frame[[IMAGE]]], [self.frame[LABEL]])
 
     def to_evaluation_dataset(
         self, path: str | None = None, feature_names: Sequence[str] | None = None
     ) -> EvaluationDataset:
-        """What MLflow hands to evaluators; `path` and `feature_names` are those of `mlflow.models.evaluate`."""
+        """Returns the dataset for evaluators; `path` and `feature_names` are MLflow's."""
         return ImagesToEvaluate(self, path, feature_names)
 
     def to_dict(self) -> dict[str, str]:
@@ -109,7 +109,7 @@ def name_for_stores(name: str) -> str:
 
 
 class ImagesToEvaluate(EvaluationDataset):
-    """A table of paths and labels for any evaluator, and `images` for the one that knows more of them."""
+    """A table of paths and labels for any evaluator, with the dataset itself in `images`."""
 
     def __init__(
         self, images: ImageDirectoryDataset, path: str | None = None, feature_names: Sequence[str] | None = None
@@ -125,13 +125,13 @@ class ImagesToEvaluate(EvaluationDataset):
         )
 
 
-def images_of(dataset: EvaluationDataset) -> ImageDirectoryDataset:
-    """The images that an evaluator is to look at: those of our own dataset, or a table's only column of paths.
+def get_dataset_images(dataset: EvaluationDataset) -> ImageDirectoryDataset:
+    """Returns the images to evaluate: of our own dataset, or of a table's only column of paths.
 
     Raises:
         InvalidDatasetError: if a table has other columns or values.
     """
-    from mlflow_resnet.errors import InvalidDatasetError, listed
+    from mlflow_resnet.errors import InvalidDatasetError, join_names
     from mlflow_resnet.images.cells import format_cell
     from mlflow_resnet.images.directories import LabeledDirectory
     from mlflow_resnet.images.rules import Ignored
@@ -140,7 +140,7 @@ def images_of(dataset: EvaluationDataset) -> ImageDirectoryDataset:
         return dataset.images
     table = pd.DataFrame(dataset.features_data)
     if len(table.columns) != 1:
-        columns = listed(map(repr, table.columns))
+        columns = join_names(map(repr, table.columns))
         problem = f"has {columns} beside the targets; give one column, of paths, or name it with feature_names"
         raise InvalidDatasetError(dataset.name, problem)
     paths = tuple(table.iloc[:, 0])
@@ -156,8 +156,8 @@ def images_of(dataset: EvaluationDataset) -> ImageDirectoryDataset:
     return ImageDirectoryDataset(directory, CodeDatasetSource({}), dataset.name, dataset.digest)
 
 
-def source_of(uri: str) -> DatasetSource:
-    """Where the images are, as MLflow's own kind of source, `local` or `s3`.
+def build_dataset_source(uri: str) -> DatasetSource:
+    """Returns the place of the images as MLflow's dataset source, `local` or `s3`.
 
     Its UI shows type and place of these, and nothing of a type that it does not know. `load` of either gives a local
     folder, also where this package is not installed. MLflow registers its local source twice and warns of that; nobody
@@ -177,8 +177,8 @@ def from_image_directory(path: str, name: str | None = None, digest: str | None 
     Raises:
         InvalidDatasetError: if `path` is no directory of class folders with images.
     """
-    from mlflow_resnet.images.sources import labeled_directory
+    from mlflow_resnet.images.sources import fetch_labeled_directory
     from mlflow_resnet.io.text.places import local_path
 
     uri = local_path(os.fspath(path))
-    return ImageDirectoryDataset(labeled_directory(uri), source_of(uri), name, digest)
+    return ImageDirectoryDataset(fetch_labeled_directory(uri), build_dataset_source(uri), name, digest)

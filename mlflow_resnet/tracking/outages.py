@@ -1,4 +1,4 @@
-"""A run whose record goes by way of an outbox, so that it outlives a server that is away."""
+"""Records a run through an outbox, so that the training survives an unreachable server."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.tracking.conflicts import as_logged
 from mlflow_resnet.tracking.outbox import Outbox
 from mlflow_resnet.tracking.pieces import GivenRunPiece, MetricsPiece, RunPiece, describe_new_run, now
-from mlflow_resnet.tracking.record import LAST_LOGGED, logged_epochs
-from mlflow_resnet.tracking.run import recorded_run, status_after
+from mlflow_resnet.tracking.record import LAST_LOGGED, find_logged_epochs
+from mlflow_resnet.tracking.run import enter_run, status_after
 
 SECONDS_AT_END = 30.0  # for a server that is away
 SECONDS_AFTER_ERROR = 3.0
 
 
 @contextmanager
-def recorded_by_way_of(outbox: Outbox, name: str, params: Mapping[str, Any], offline: bool) -> Iterator[set[int]]:
-    """The run of a training, which is called `name` if it is new. Yields the epochs that its record has already.
+def record_through_outbox(outbox: Outbox, name: str, params: Mapping[str, Any], offline: bool) -> Iterator[set[int]]:
+    """Records a training in a run through an outbox; `name` is that of a new run. Yields the epochs that its record
+    has already.
 
     The epochs that a run has count only if the notes of this training say that it began this run.
 
@@ -31,17 +32,17 @@ def recorded_by_way_of(outbox: Outbox, name: str, params: Mapping[str, Any], off
     """
     if offline:
         begin_offline(outbox, name, params)
-        with noting_end(outbox.ids):
-            yield pending_epochs(outbox)
+        with note_end(outbox.ids):
+            yield find_pending_epochs(outbox)
         return
     begun_in = outbox.ids.get("run_id")
-    run_of_training = recorded_run(name, params, outbox.ids["record_id"], begun_in)
+    run_of_training = enter_run(name, params, outbox.ids["record_id"], begun_in)
     with run_of_training as run:
-        begin_in(outbox.ids, run.info.run_id)
-        known = pending_epochs(outbox)
+        note_run(outbox.ids, run.info.run_id)
+        known = find_pending_epochs(outbox)
         if run.info.run_id == begun_in:
-            known |= logged_epochs(begun_in)
-        with outbox.delivering(SECONDS_AT_END, SECONDS_AFTER_ERROR), noting_end(outbox.ids):
+            known |= find_logged_epochs(begun_in)
+        with outbox.deliver_meanwhile(SECONDS_AT_END, SECONDS_AFTER_ERROR), note_end(outbox.ids):
             yield known
 
 
@@ -56,22 +57,22 @@ def begin_offline(outbox: Outbox, name: str, params: Mapping[str, Any]) -> None:
         outbox.put(RunPiece(**describe_new_run(name)))
 
 
-def begin_in(ids: Notes, run_id: str) -> None:
+def note_run(ids: Notes, run_id: str) -> None:
     """Notes the run. Another one than before has nothing yet."""
     if ids.get("run_id") not in (None, run_id):
         ids.note(begun=False, model_id="")
     ids.note(run_id=run_id)
 
 
-def pending_epochs(outbox: Outbox) -> set[int]:
+def find_pending_epochs(outbox: Outbox) -> set[int]:
     """The epochs whose metrics wait in the outbox."""
     waiting = outbox.find(MetricsPiece)
     return {point.step for _, piece in waiting for point in piece.points if LAST_LOGGED in point.values}
 
 
 @contextmanager
-def noting_end(ids: Notes) -> Iterator[None]:
-    """Notes how the training ended, and when, for a server that could not be told."""
+def note_end(ids: Notes) -> Iterator[None]:
+    """Notes how and when the training ended, for a server that could not be told."""
     try:
         yield
     except BaseException as error:

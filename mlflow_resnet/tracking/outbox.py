@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from mlflow_resnet.errors import CheckpointError, NotDeliveredError, OutputError
-from mlflow_resnet.io.atomic import new_directory, synced, write_file
+from mlflow_resnet.io.atomic import new_directory, sync_to_disk, write_file
 from mlflow_resnet.io.console import say
 from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.io.reasons import one_line
@@ -27,7 +27,7 @@ from mlflow_resnet.tracking.pieces import MODEL_NAME, ModelFilesPiece, Piece, pa
 from mlflow_resnet.tracking.recorder import Recorder
 from mlflow_resnet.tracking.server import require_answer
 
-LONGEST_PAUSE = 30.0  # seconds between two tries
+LONGEST_DELIVERY_PAUSE = 30.0  # seconds between two tries
 SECONDS_BETWEEN_QUESTIONS = 5.0
 PIECE, FILES = "piece.json", "files"
 NAME = re.compile(r"[0-9]{6,12}")  # of the folder of a piece
@@ -72,10 +72,10 @@ class Outbox(Recorder):
             if write:
                 write(folder / FILES)
                 for path in (folder / FILES).rglob("*"):
-                    synced(path)
+                    sync_to_disk(path)
             write_file(folder / PIECE, json.dumps(piece.to_json()).encode())
-            synced(folder)
-        synced(self.path)
+            sync_to_disk(folder)
+        sync_to_disk(self.path)
         self.news.set()
 
     def pieces(self) -> list[Path]:
@@ -91,7 +91,7 @@ class Outbox(Recorder):
                     yield folder, piece
 
     def deliver_all(self) -> None:
-        """Delivers what is there.
+        """Delivers all pieces.
 
         Raises:
             CheckpointError: if a piece is damaged.
@@ -106,8 +106,8 @@ class Outbox(Recorder):
             shutil.rmtree(done, ignore_errors=True)
 
     @contextmanager
-    def delivering(self, seconds: float, seconds_after_error: float) -> Iterator[None]:
-        """Delivers while the block runs, and what is left after it.
+    def deliver_meanwhile(self, seconds: float, seconds_after_error: float) -> Iterator[None]:
+        """Delivers while the block runs, and the rest after it.
 
         Args:
             seconds: how long a server that is away is waited for after the block.
@@ -137,7 +137,7 @@ class Outbox(Recorder):
             raise self.not_delivered(self.trouble)
 
     def deliver_as_they_come(self) -> None:
-        """The life of the thread."""
+        """Delivers pieces until the thread is stopped."""
         pause = 1.0
         while not self.over.is_set():
             self.news.wait()
@@ -147,7 +147,7 @@ class Outbox(Recorder):
             except Exception as error:  # connections, servers, databases, object stores: no common base class
                 self.begin_trouble(one_line(error))
                 self.pause(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
+                pause = min(2 * pause, LONGEST_DELIVERY_PAUSE)
                 self.news.set()
             else:
                 self.end_trouble()
@@ -191,11 +191,11 @@ class Outbox(Recorder):
             self.begin_trouble(one_line(error))
 
     def model_path(self) -> Path | None:
-        """Where the trained model is until it is delivered."""
+        """Returns the folder of the trained model until it is delivered."""
         return next((folder / FILES / MODEL_NAME for folder, _ in self.find(ModelFilesPiece)), None)
 
     def not_delivered(self, reason: str) -> NotDeliveredError:
-        """What is to be said of what is left."""
+        """Returns the error that pieces are left."""
         model = f" The trained model is in {path}." if (path := self.model_path()) else ""
         return NotDeliveredError(
             self.path.parent,
@@ -204,12 +204,12 @@ class Outbox(Recorder):
         )
 
     def clear(self) -> None:
-        """Removes what was not delivered."""
+        """Removes undelivered pieces."""
         shutil.rmtree(self.path, ignore_errors=True)
 
 
 def is_leftover(path: Path) -> bool:
-    """Whether a killed process left this: nothing else in a folder, which may be anybody's, is removed."""
+    """Returns whether a killed process left this; nothing else in a folder is removed."""
     return LEFTOVER.fullmatch(path.name) is not None
 
 
@@ -226,10 +226,10 @@ def read_piece(folder: Path) -> Piece:
         return piece
     except FileNotFoundError:
         if folder.is_dir():
-            raise damaged_piece(folder, f"no {PIECE}") from None
+            raise explain_damaged_piece(folder, f"no {PIECE}") from None
         raise
     except (OSError, ValueError) as error:
-        raise damaged_piece(folder, one_line(error)) from None
+        raise explain_damaged_piece(folder, one_line(error)) from None
 
 
 def check_files(folder: Path) -> None:
@@ -239,5 +239,5 @@ def check_files(folder: Path) -> None:
             raise ValueError(f"{path.relative_to(folder.parent)} is a link, device or pipe")
 
 
-def damaged_piece(folder: Path, problem: str) -> CheckpointError:
+def explain_damaged_piece(folder: Path, problem: str) -> CheckpointError:
     return CheckpointError(folder, f"is damaged ({problem}). To deliver what comes after it, remove it")

@@ -44,13 +44,13 @@ from mlflow_resnet.io.untrusted import build_record, shorten_value
 from mlflow_resnet.mlflow_seams import DATASET_CONTEXT_TAG, TABLES_TAG
 from mlflow_resnet.model.stored import FLAVOR_NAME, MODEL_SHA256, read_model
 from mlflow_resnet.registry import aliases, versions
-from mlflow_resnet.tracking.conflicts import RECORD_TAG, differing_params, find_conflict
+from mlflow_resnet.tracking.conflicts import RECORD_TAG, find_conflict, find_differing_params
 from mlflow_resnet.tracking.dataset import name_for_stores
 from mlflow_resnet.tracking.run import find_run
 
 MODEL_NAME = "model"
 PARAMS_AT_ONCE = 100  # the most that MLflow takes
-PREFIX = "mlflow_resnet."
+OWN_PREFIX = "mlflow_resnet."
 PIECE_TAG = "mlflow_resnet.piece"  # by which a run or a model is found again, if its id was lost with the answer
 
 
@@ -84,13 +84,13 @@ def parse_piece(facts: Mapping[str, Any]) -> Piece:
     """
     given = for_servers(dict(facts))
     kind = given.pop("kind", None)
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise ValueError(f"kind is {shorten_value(kind)}; expected one of {', '.join(KINDS)}")
+    if not isinstance(kind, str) or kind not in FINDING_KINDS:
+        raise ValueError(f"kind is {shorten_value(kind)}; expected one of {', '.join(FINDING_KINDS)}")
     if "id" not in given:
         raise ValueError("id is missing")
     if isinstance(given.get("points"), list):
         given["points"] = [build_record(Point, point) for point in given["points"]]
-    return build_record(KINDS[kind], given)
+    return build_record(FINDING_KINDS[kind], given)
 
 
 def for_servers(facts: dict[str, Any]) -> dict[str, Any]:
@@ -158,8 +158,8 @@ class ParamsPiece(Piece):
 
     def send(self, client: MlflowClient, files: Path, ids: Notes) -> None:
         run = client.get_run(ids["run_id"])
-        differing = differing_params(run, self.params)
-        named = {PREFIX + name if name in differing else name: value for name, value in self.params.items()}
+        differing = find_differing_params(run, self.params)
+        named = {OWN_PREFIX + name if name in differing else name: value for name, value in self.params.items()}
         params = iter([Param(name, value) for name, value in named.items() if name not in run.data.params])
         while some := list(islice(params, PARAMS_AT_ONCE)):
             client.log_batch(ids["run_id"], params=some)
@@ -208,7 +208,7 @@ class MetricsPiece(Piece):
 
 @dataclass(frozen=True, kw_only=True)
 class EpochPiece(MetricsPiece):
-    """The metrics of an epoch and a logged model of its weights, to which those are tied that are of data."""
+    """Sends the metrics of an epoch and a logged model of its weights."""
 
     step: int
 
@@ -306,7 +306,7 @@ class VersionPiece(Piece):
         ids.note(version=str(version.version), alias=alias)
 
 
-KINDS: dict[str, type[Piece]] = {
+FINDING_KINDS: dict[str, type[Piece]] = {
     "run": RunPiece,
     "given_run": GivenRunPiece,
     "params": ParamsPiece,
@@ -320,7 +320,7 @@ KINDS: dict[str, type[Piece]] = {
     "model_failed": ModelFailedPiece,
     "version": VersionPiece,
 }
-KIND_NAMES = {kind: name for name, kind in KINDS.items()}
+KIND_NAMES = {kind: name for name, kind in FINDING_KINDS.items()}
 
 
 def find_or_create_experiment(client: MlflowClient, name: str) -> str:

@@ -1,4 +1,4 @@
-"""What a training or an evaluation leaves in its run."""
+"""Logs trainings and evaluations to their runs."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from PIL import Image
 from mlflow_resnet import flavor
 from mlflow_resnet.errors import OutputError
 from mlflow_resnet.evaluation import report
-from mlflow_resnet.evaluation.evaluate import Evaluation
+from mlflow_resnet.evaluation.evaluation import Evaluation
 from mlflow_resnet.evaluation.figures import image_grid
+from mlflow_resnet.images.audit.audit_report import write_audit_report
 from mlflow_resnet.images.audit.findings import AuditedImage, Finding
-from mlflow_resnet.images.audit.report import write_report
-from mlflow_resnet.images.directories import evenly_spread
+from mlflow_resnet.images.directories import spread_evenly
 from mlflow_resnet.io.console import say
 from mlflow_resnet.io.text.spreadsheets import write_csv
 from mlflow_resnet.model.classifier import ImageClassifier
@@ -42,7 +42,7 @@ from mlflow_resnet.tracking.pieces import (
     now,
 )
 from mlflow_resnet.tracking.recorder import Recorder
-from mlflow_resnet.tracking.run import SIGNALS
+from mlflow_resnet.tracking.run import SIGNAL_ERRORS
 from mlflow_resnet.training.course import EpochResult
 from mlflow_resnet.training.input.labeled_images import TrainingImages
 
@@ -54,7 +54,7 @@ RATE = "schedule/learning_rate"
 
 def log_gallery(recorder: Recorder, train: TrainingImages) -> None:
     """A few training images as the network sees them in the first epoch."""
-    indices = evenly_spread(len(train), GALLERY_IMAGES)
+    indices = spread_evenly(len(train), GALLERY_IMAGES)
     grid = image_grid([train.load(epoch=1, index=index) for index in indices])
     log_files(recorder, lambda folder: Image.fromarray(grid).save(folder / "training_images.png"))
 
@@ -62,7 +62,8 @@ def log_gallery(recorder: Recorder, train: TrainingImages) -> None:
 def log_files(
     recorder: Recorder, write: Callable[[Path], object], folder: str = "", tables: Sequence[str] = ()
 ) -> None:
-    """What `write` puts into an empty folder, as artifacts in `folder`. The UI shows `tables` as such."""
+    """Logs the files that `write` writes into an empty folder as artifacts in `folder`. The UI shows `tables` as
+    such."""
     recorder.put(FilesPiece(folder=folder, tables=list(tables)), write)
 
 
@@ -101,7 +102,7 @@ def make_point(
 
 
 def log_data(recorder: Recorder, data: ImageDirectoryDataset, context: str, of_model: bool = False) -> None:
-    """The images as an input of the run; if they are in S3, also which objects they were, to find the same again."""
+    """Logs the images as an input of the run; for S3 also the versions of the objects."""
     recorder.put(InputPiece(dataset=data.to_dict(), context=context, of_model=of_model))
     if data.directory.objects:
         table = pd.DataFrame([asdict(each) for each in data.directory.objects])[["key", "size", "etag"]]
@@ -110,11 +111,11 @@ def log_data(recorder: Recorder, data: ImageDirectoryDataset, context: str, of_m
 
 def log_audit(recorder: Recorder, images: Sequence[AuditedImage], found: Sequence[Finding]) -> None:
     """The report, the table of facts, and how many images have each kind of finding."""
-    log_files(recorder, lambda folder: write_report(folder, images, found), "audit")
+    log_files(recorder, lambda folder: write_audit_report(folder, images, found), "audit")
     log_metrics(recorder, {f"audit_{finding.kind}": finding.images for finding in found})
 
 
-def log_model(recorder: Recorder, val: ImageDirectoryDataset) -> None:
+def begin_model(recorder: Recorder, val: ImageDirectoryDataset) -> None:
     """A logged model without files yet."""
     recorder.put(ModelPiece())
     log_data(recorder, val, "validation", of_model=True)
@@ -122,10 +123,10 @@ def log_model(recorder: Recorder, val: ImageDirectoryDataset) -> None:
 
 @contextlib.contextmanager
 def model_fails_with(recorder: Recorder) -> Iterator[None]:
-    """The logged model ends FAILED if the block does, unless by a signal: then the same command goes on with it."""
+    """Ends the logged model as FAILED if the block fails, unless by a signal."""
     try:
         yield
-    except SIGNALS:
+    except SIGNAL_ERRORS:
         raise
     except BaseException:
         with contextlib.suppress(Exception):  # the first error is the one to report
@@ -133,7 +134,7 @@ def model_fails_with(recorder: Recorder) -> Iterator[None]:
         raise
 
 
-def logged_epochs(run_id: str) -> set[int]:
+def find_logged_epochs(run_id: str) -> set[int]:
     """The epochs whose metrics the run has."""
     return {metric.step for metric in MlflowClient().get_metric_history(run_id, LAST_LOGGED)}
 
@@ -151,17 +152,17 @@ def log_epoch(
     Args:
         classifier: of the epoch's weights, to be logged as a model too, unless the disk is full.
     """
-    points = points_of(result, train, val, has_model and result.is_best)
+    points = list_points(result, train, val, has_model and result.is_best)
     if classifier:
         try:
-            recorder.put(EpochPiece(step=result.epoch, points=points), saved(classifier))
+            recorder.put(EpochPiece(step=result.epoch, points=points), make_saver(classifier))
             return
         except OutputError as error:
             say(f"epoch {result.epoch} gets no model: {error.message}", "training goes on")
     recorder.put(MetricsPiece(points=points))
 
 
-def points_of(
+def list_points(
     result: EpochResult, train: ImageDirectoryDataset, val: ImageDirectoryDataset, of_model: bool
 ) -> list[Point]:
     """The step is the epoch, and the optimizer's for learning rates. How long it took is tied to no data or model."""
@@ -183,17 +184,17 @@ def log_report(
     context: str,
     look: Callable[[Path], object] = lambda folder: None,
 ) -> None:
-    """What `report.write_report` makes of an evaluation of `data`, in a folder called after the context.
+    """Logs an evaluation's report in a folder named after the context.
 
     Args:
         look: called with the folder on this machine that has the files, which is soon gone.
     """
 
     def write(folder: Path) -> None:
-        report.write_report(folder, evaluation, data.directory, predictor)
+        report.write_evaluation_report(folder, evaluation, data.directory, predictor)
         look(folder)
 
-    log_files(recorder, write, context, report.TABLES)
+    log_files(recorder, write, context, report.REPORT_TABLES)
 
 
 def log_evaluation(
@@ -216,7 +217,7 @@ def log_evaluation(
     log_report(recorder, evaluation, data, predictor, EVALUATION, look)
 
 
-def known_model_id(model: Model) -> str | None:
+def find_known_model_id(model: Model) -> str | None:
     """The id of a logged model, to tie metrics to; None if it was saved elsewhere than on this tracking server."""
     try:
         return MlflowClient().get_logged_model(model.model_id).model_id if model.model_id else None
@@ -229,9 +230,9 @@ def log_classifier(recorder: Recorder, classifier: ImageClassifier, best_epoch: 
 
     `flavor.log_model` would create a model of its own, or copy the run's system metrics to this one.
     """
-    recorder.put(ModelFilesPiece(step=best_epoch), saved(classifier))
+    recorder.put(ModelFilesPiece(step=best_epoch), make_saver(classifier))
 
 
-def saved(classifier: ImageClassifier) -> Callable[[Path], object]:
-    """What writes the classifier's model into the folder of a piece."""
+def make_saver(classifier: ImageClassifier) -> Callable[[Path], object]:
+    """Returns a function that saves the classifier's model into the folder of a piece."""
     return lambda folder: flavor.save_model(classifier, folder / MODEL_NAME)

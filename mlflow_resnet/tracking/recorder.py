@@ -27,6 +27,6 @@ class Recorder:
             parse_piece(piece.to_json()).send(MlflowClient(), Path(folder), self.ids)
 
 
-def recorder_of(run: Run) -> Recorder:
-    """For what is recorded in a run of this process."""
+def make_recorder(run: Run) -> Recorder:
+    """Returns a recorder that writes to a run of this process."""
     return Recorder(Notes(run_id=run.info.run_id))

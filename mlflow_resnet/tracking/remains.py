@@ -1,4 +1,4 @@
-"""What a server still has of a training that was recorded there completely."""
+"""Finds what a server still has of a completely recorded training."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from mlflow_resnet.io.console import say
 from mlflow_resnet.io.notes import Notes
-from mlflow_resnet.registry.versions import version_of
+from mlflow_resnet.registry.versions import find_version
 from mlflow_resnet.tracking.card import for_version
 from mlflow_resnet.tracking.pieces import VersionPiece
 from mlflow_resnet.tracking.run import find_known, find_run
 
 
 def find_gone(ids: Notes) -> str:
-    """What the server no longer has of run and model, in words; empty if it has both. A run in the trash is there."""
+    """Returns what the server no longer has of run and model; empty if it has both. A run in the trash is there."""
     where = f"is no longer on MLflow at {mlflow.get_tracking_uri()}"
     run_id, model_id = ids.get("run_id") or "", ids.get("model_id") or ""
     run = find_run(run_id)
@@ -38,11 +38,11 @@ def restore_run(run_id: str) -> None:
 
 
 def find_unregistered(ids: Notes, name: str, alias: str) -> VersionPiece | None:
-    """What is to be sent so that the model is a version of `name`, and has the alias if no other version has it.
+    """Returns the piece to send so that the model is a version of `name`, with the alias if that is free.
 
     None if that is so; `ids` then say which version it is, and whether it has the alias.
     """
-    version = version_of(f"models:/{ids['model_id']}", name)
+    version = find_version(f"models:/{ids['model_id']}", name)
     holder = find_holder(name, alias) if alias else ""
     if holder and (version is None or holder != str(version.version)):
         say(f"alias {alias} of {name} leads to version {holder} by now, and stays there")

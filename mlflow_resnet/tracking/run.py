@@ -23,17 +23,20 @@ from mlflow_resnet.mlflow_seams import detach_active_run
 from mlflow_resnet.tracking.conflicts import RECORD_TAG, find_conflict
 from mlflow_resnet.tracking.server import keep_address_private
 
-SIGNALS = (KeyboardInterrupt, SystemExit)  # Ctrl-C, and SIGTERM, which the command line turns into SystemExit
+SIGNAL_ERRORS = (KeyboardInterrupt, SystemExit)  # Ctrl-C, and SIGTERM, which the command line turns into SystemExit
 DEFAULT_EXPERIMENT, DEFAULT_EXPERIMENT_ID = "Default", "0"  # of every store of MLflow
 CONTINUED_IN = "mlflow_resnet.continued_in"
-UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what MLflow answers to an id that it does not have
+NOT_FOUND_CODES = (
+    "RESOURCE_DOES_NOT_EXIST",
+    "INVALID_PARAMETER_VALUE",
+)  # what MLflow answers to an id that it does not have
 T = TypeVar("T")
 SECONDS_TO_HEAR = 8.0
 RUN_ID_FILE = "MLFLOW_RESNET_RUN_ID_FILE"  # variable: where a worker process leaves the id of the run it began
 
 
 @contextlib.contextmanager
-def recorded_run(
+def enter_run(
     name: str, params: Mapping[str, Any], record_id: str = "", resumed_id: str | None = None
 ) -> Iterator[Run]:
     """The run to log to: the caller's active one, the one that `mlflow run` started, or a new one called `name`.
@@ -47,7 +50,7 @@ def recorded_run(
         resumed_id: of an earlier run to go on with, if it still exists. A run that `mlflow run` started gets only a
             tag that names it.
     """
-    resumed = resumed_id if resumed_id and exists(resumed_id) else None
+    resumed = resumed_id if resumed_id and has_run(resumed_id) else None
     if active := mlflow.active_run():
         with itself_or_child(active, name, params, record_id, resumed) as run:
             yield run
@@ -55,17 +58,17 @@ def recorded_run(
     keep_address_private()
     attached = MLFLOW_RUN_ID.get()
     run_name = None if attached or resumed else presentable(name)
-    if attached and resumed and attached != resumed and parent_of(resumed) != attached:
+    if attached and resumed and attached != resumed and find_parent(resumed) != attached:
         MlflowClient().set_tag(attached, CONTINUED_IN, resumed)
     run = mlflow.start_run(resumed, run_name=run_name, log_system_metrics=True)
     own = resumed if attached else run.info.run_id
-    with ending(run), itself_or_child(run, name, params, record_id, own) as run:
+    with end_after_block(run), itself_or_child(run, name, params, record_id, own) as run:
         yield run
 
 
 @contextlib.contextmanager
 def itself_or_child(given: Run, name: str, params: Mapping[str, Any], record_id: str, own: str | None) -> Iterator[Run]:
-    """The active run `given`, or a child of it if the record would contradict what it holds.
+    """Yields the active run `given`, or a child of it if the record would contradict it.
 
     Args:
         own: the run that this record began or begins, if any.
@@ -73,7 +76,7 @@ def itself_or_child(given: Run, name: str, params: Mapping[str, Any], record_id:
     client, run_id = MlflowClient(), given.info.run_id
     conflict = "" if run_id == own else find_conflict(client.get_run(run_id), params, record_id)
     if conflict:
-        earlier = own if own and parent_of(own) == run_id else None
+        earlier = own if own and find_parent(own) == run_id else None
         with child_run(name, resumed_id=earlier) as run:
             say(f"run {run_id} {conflict}, so this is recorded in run {run.info.run_id}, a child of it")
             begin_record(run, record_id)
@@ -84,7 +87,7 @@ def itself_or_child(given: Run, name: str, params: Mapping[str, Any], record_id:
 
 
 def begin_record(run: Run, record_id: str) -> None:
-    """Notes in the run what it holds from now on, and for the process that started this one, that it is used."""
+    """Notes in the run the record that it holds, and for the parent process that it is used."""
     if record_id:
         MlflowClient().set_tag(run.info.run_id, RECORD_TAG, record_id)
     if file := os.environ.get(RUN_ID_FILE):
@@ -95,7 +98,7 @@ def begin_record(run: Run, record_id: str) -> None:
 def child_run(
     name: str, killed_by: tuple[type[BaseException], ...] = (), resumed_id: str | None = None
 ) -> Iterator[Run]:
-    """A run below the active one, which ends like those of `recorded_run`, and KILLED after errors `killed_by`.
+    """Yields a run below the active one; it ends as KILLED after errors `killed_by`.
 
     It is a new one called `name`, unless one is to go on.
     """
@@ -105,12 +108,12 @@ def child_run(
     run = mlflow.start_run(
         resumed_id, run_name=run_name, experiment_id=experiment, nested=True, log_system_metrics=True
     )
-    with ending(run, killed_by):
+    with end_after_block(run, killed_by):
         yield run
 
 
 @contextlib.contextmanager
-def ending(run: Run, killed_by: tuple[type[BaseException], ...] = ()) -> Iterator[Run]:
+def end_after_block(run: Run, killed_by: tuple[type[BaseException], ...] = ()) -> Iterator[Run]:
     """Ends the active run after the block."""
     try:
         yield run
@@ -122,12 +125,12 @@ def ending(run: Run, killed_by: tuple[type[BaseException], ...] = ()) -> Iterato
 
 
 def try_briefly(tell: Callable[[], object]) -> None:
-    """Gives a server one chance of a few seconds to hear of an end; another error may be the one to report."""
+    """Limits requests in the block to one attempt of a few seconds, and ignores their errors."""
     with contextlib.suppress(Exception):
         within(SECONDS_TO_HEAR, tell)
 
 
-def exists(run_id: str) -> bool:
+def has_run(run_id: str) -> bool:
     """Whether the tracking server has the run, and not in its trash."""
     run = find_run(run_id)
     return run is not None and run.info.lifecycle_stage == LifecycleStage.ACTIVE
@@ -139,16 +142,16 @@ def find_run(run_id: str) -> Run | None:
 
 
 def find_known(ask: Callable[[], T]) -> T | None:
-    """The answer of the server; None if it does not know what is asked for."""
+    """Returns the server's answer; None if it does not know the subject."""
     try:
         return ask()
     except MlflowException as error:
-        if error.error_code in UNKNOWN:
+        if error.error_code in NOT_FOUND_CODES:
             return None
         raise
 
 
-def chosen_experiment(offline: bool) -> str:
+def choose_experiment(offline: bool) -> str:
     """The experiment that a run would be in which is begun now: its name, empty for MLflow's default one.
 
     Args:
@@ -166,14 +169,14 @@ def chosen_experiment(offline: bool) -> str:
     return "" if name == DEFAULT_EXPERIMENT else str(name)
 
 
-def parent_of(run_id: str) -> str:
+def find_parent(run_id: str) -> str:
     """The id of the run that this one is a child of; empty if it is none."""
     return str(MlflowClient().get_run(run_id).data.tags.get(MLFLOW_PARENT_RUN_ID, ""))
 
 
 @contextlib.contextmanager
-def attached_run_ends_with() -> Iterator[None]:
-    """Ends the run that `mlflow run` started also if an error comes before the run is attached to."""
+def end_attached_run() -> Iterator[None]:
+    """Ends the run that `mlflow run` started if an error comes before the run is attached to."""
     run_id = os.environ.get(MLFLOW_RUN_ID.name) if is_first() else None
     try:
         yield
@@ -185,8 +188,8 @@ def attached_run_ends_with() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def run_of_workers() -> Iterator[dict[str, str]]:
-    """Around processes of which the first has a `recorded_run`; yields environment variables for them.
+def enter_worker_run() -> Iterator[dict[str, str]]:
+    """Around processes of which the first has a `enter_run`; yields environment variables for them.
 
     They log to the caller's active run, which stays active. A run that they began ends also if they were killed.
     """
@@ -212,4 +215,4 @@ def end_if_running(run_id: str, status: str) -> None:
 
 def status_after(error: BaseException, killed_by: tuple[type[BaseException], ...] = ()) -> str:
     """KILLED after a signal or an error `killed_by`, else FAILED."""
-    return "KILLED" if isinstance(error, SIGNALS + killed_by) else "FAILED"
+    return "KILLED" if isinstance(error, SIGNAL_ERRORS + killed_by) else "FAILED"

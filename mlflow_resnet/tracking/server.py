@@ -1,4 +1,4 @@
-"""Whether the tracking server and the registry answer, found out before any work is done."""
+"""Checks before any work whether the tracking server and the registry answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mlflow_resnet.io.process import is_own_process
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.text.credentials import without_credentials
 
-SECONDS = 25.0
+CHECK_SECONDS = 25.0
 ANSWER_SECONDS = 5
 MAX_MESSAGE = 1500  # characters; a server that is not MLflow may answer with a whole page
 SQLITE = "sqlite:///"
@@ -37,9 +37,9 @@ def check_servers(registry: bool) -> None:
         ServerRefusesError: if its answer is an error.
     """
     keep_address_private()
-    ask(mlflow.get_tracking_uri(), lambda: MlflowClient().search_experiments(max_results=1))
+    ask_server(mlflow.get_tracking_uri(), lambda: MlflowClient().search_experiments(max_results=1))
     if registry:
-        ask(mlflow.get_registry_uri(), lambda: MlflowClient().search_registered_models(max_results=1))
+        ask_server(mlflow.get_registry_uri(), lambda: MlflowClient().search_registered_models(max_results=1))
 
 
 def keep_address_private() -> None:
@@ -49,15 +49,15 @@ def keep_address_private() -> None:
         os.environ[MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.name] = "true"
 
 
-def ask(uri: str, question: Callable[[], object]) -> None:
-    """Asks, and turns silence or any error into one line."""
+def ask_server(uri: str, question: Callable[[], object]) -> None:
+    """Asks, and turns a timeout or any error into one line."""
     try:
         if uri.startswith(SQLITE):
             open_sqlite(uri)
             question()  # a new database takes as long as it takes: its tables are being made
         else:
             require_answer(uri)
-            within(SECONDS, question)
+            within(CHECK_SECONDS, question)
     except MlflowException as error:
         if is_silence(error):
             raise ServerUnreachableError(uri, one_line(error)) from None
@@ -79,13 +79,13 @@ def require_answer(uri: str) -> None:
 
 
 def is_silence(error: MlflowException) -> bool:
-    """Whether the error means that no server was reached, or none that works."""
+    """Returns whether the error means that no working server was reached."""
     is_temporary = error.error_code == ErrorCode.Name(TEMPORARILY_UNAVAILABLE)
     return is_temporary or isinstance(error.__cause__ or error.__context__, RequestException)
 
 
 def whole_message(error: MlflowException) -> str:
-    """What MLflow says, on one line: its remedies come last."""
+    """Returns MLflow's message on one line; its remedies come last."""
     return one_line(error, MAX_MESSAGE).removeprefix(f"{error.error_code}: ")
 
 

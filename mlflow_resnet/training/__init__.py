@@ -1,4 +1,4 @@
-"""Training, which knows torch but not MLflow.
+"""Training. Imports torch but not MLflow.
 
 loop          fit(): the phases and epochs of a training as a story
 trainer       one phase: its epochs and steps

@@ -8,7 +8,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
-def averaged(network: nn.Module, decay: float) -> AveragedModel:
+def average_weights(network: nn.Module, decay: float) -> AveragedModel:
     """The average of `network`'s weights and buffers; `update_parameters(network)` after each step.
 
     The decay begins low and rises to `decay` as (1 + steps) / (10 + steps), as in TensorFlow's

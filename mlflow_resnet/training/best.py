@@ -54,5 +54,5 @@ class Best:
         self.score, self.weights = tuple(state["score"]), dict(state["weights"])
 
     def is_over(self, epoch: int) -> bool:
-        """Whether `epoch` ends the training."""
+        """Returns whether training ends with `epoch`."""
         return self.patience > 0 and epoch - max(self.epoch, self.waiting_since, self.delay) >= self.patience

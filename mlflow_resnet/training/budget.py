@@ -12,11 +12,11 @@ class Budget:
     def __init__(self, seconds: float) -> None:
         self._end = perf_counter() + seconds
 
-    def left(self) -> float:
+    def seconds_left(self) -> float:
         return self._end - perf_counter()
 
     def state_dict(self) -> dict[str, float]:
-        return {"seconds": self.left()}
+        return {"seconds": self.seconds_left()}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         self._end = perf_counter() + state["seconds"]

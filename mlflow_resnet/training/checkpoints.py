@@ -1,4 +1,4 @@
-"""A training's state on disk, so that it can go on after whatever ends it."""
+"""A training's state on disk, from which it is resumed."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from safetensors import SafetensorError, torch
 from torch import Tensor
 
 from mlflow_resnet.errors import CheckpointError, OutputError
-from mlflow_resnet.io.atomic import free_bytes, output_errors, synced, write_file
+from mlflow_resnet.io.atomic import free_bytes, output_errors, sync_to_disk, write_file
 from mlflow_resnet.io.console import say
-from mlflow_resnet.io.names import name_problem, shown
+from mlflow_resnet.io.file_names import name_problem, quote_name
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.untrusted import MOST_JSON, parse_fields, read_plain
 
-FACTS, SUMS, SUFFIX = "facts.json", "SHA256SUMS", ".safetensors"
+FACTS_FILE, SUMS_FILE, SUFFIX = "facts.json", "SHA256SUMS", ".safetensors"
 PARTIAL = ".partial"
-NUMBER = re.compile(r"[0-9]{6,12}")
+CHECKPOINT_NUMBER = re.compile(r"[0-9]{6,12}")
 KEPT = 2
 
 
@@ -88,25 +88,25 @@ class CheckpointFolder:
         """
         numbers = self.numbers()
         new = numbers[-1] + 1 if numbers else 1
-        with self.placed(new) as partial:
-            write(state, partial)
+        with self.place(new) as partial:
+            write_checkpoint(state, partial)
         for number in numbers[: 1 - KEPT]:
             if number not in self.held:
-                shutil.rmtree(self.folder_of(number), ignore_errors=True)
+                shutil.rmtree(self.locate(number), ignore_errors=True)
         return new
 
     def adopt(self, number: int, write: Callable[[Path], object]) -> None:
-        """Makes what `write` puts into an empty folder a checkpoint, if it is whole.
+        """Makes the files that `write` writes a checkpoint, if they are complete.
 
         Raises:
             ValueError: if it is damaged.
         """
-        with self.placed(number) as partial:
+        with self.place(number) as partial:
             write(partial)
-            read(partial)
+            read_checkpoint(partial)
 
     @contextmanager
-    def placed(self, number: int) -> Iterator[Path]:
+    def place(self, number: int) -> Iterator[Path]:
         """Yields an empty folder, which becomes the checkpoint of that number when the block ends.
 
         Raises:
@@ -118,8 +118,8 @@ class CheckpointFolder:
             partial.mkdir(parents=True)
             try:
                 yield partial
-                os.rename(partial, self.folder_of(number))
-                synced(self.path)
+                os.rename(partial, self.locate(number))
+                sync_to_disk(self.path)
             except OSError:
                 shutil.rmtree(partial, ignore_errors=True)  # its place on the disk is needed
                 raise
@@ -132,9 +132,9 @@ class CheckpointFolder:
         """
         numbers = self.numbers()
         for number in reversed(numbers):
-            folder = self.folder_of(number)
+            folder = self.locate(number)
             try:
-                return read(folder)
+                return read_checkpoint(folder)
             except ValueError as error:
                 say(f"checkpoint {folder} is damaged ({one_line(error)}), so the one before it is taken")
         if numbers:
@@ -147,7 +147,7 @@ class CheckpointFolder:
         """Removes all checkpoints `but` the newest ones."""
         numbers = self.numbers()
         for number in numbers[: len(numbers) - but]:
-            shutil.rmtree(self.folder_of(number), ignore_errors=True)
+            shutil.rmtree(self.locate(number), ignore_errors=True)
         shutil.rmtree(self.path / PARTIAL, ignore_errors=True)
 
     def check_room(self, size: int, count: int, models: int = 0) -> None:
@@ -156,7 +156,7 @@ class CheckpointFolder:
         Args:
             models: bytes that are needed besides, for models.
         """
-        present = sum(path.lstat().st_size for number in self.numbers() for path in self.folder_of(number).iterdir())
+        present = sum(path.lstat().st_size for number in self.numbers() for path in self.locate(number).iterdir())
         needed, free = count * size - present + models, free_bytes(self.path)
         if free < needed:
             besides = f" and {models} bytes of models" if models else ""
@@ -166,32 +166,32 @@ class CheckpointFolder:
             )
 
     def numbers(self) -> list[int]:
-        """Of the checkpoints, in order."""
+        """Returns the numbers of the checkpoints, in order."""
         names = (path.name for path in self.path.glob("[0-9]*") if path.is_dir() and not path.is_symlink())
-        return sorted(int(name) for name in names if NUMBER.fullmatch(name))
+        return sorted(int(name) for name in names if CHECKPOINT_NUMBER.fullmatch(name))
 
-    def folder_of(self, number: int) -> Path:
+    def locate(self, number: int) -> Path:
         return self.path / f"{number:06d}"
 
 
-def write(state: State, folder: Path) -> None:
+def write_checkpoint(state: State, folder: Path) -> None:
     """Writes the files of a checkpoint to the disk, not only to the system's cache."""
     sums = {}
     for name, content in contents(state):
         write_file(folder / name, content)
         sums[name] = hashlib.sha256(content).hexdigest()
-    write_file(folder / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode())
-    synced(folder)
+    write_file(folder / SUMS_FILE, "".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode())
+    sync_to_disk(folder)
 
 
 def contents(state: State) -> Iterator[tuple[str, bytes]]:
     """Name and content of each file; only one is in memory at a time."""
     for part, tensors in state.tensors.items():
         yield part + SUFFIX, torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
-    yield FACTS, json.dumps(state.facts).encode()
+    yield FACTS_FILE, json.dumps(state.facts).encode()
 
 
-def read(folder: Path) -> State:
+def read_checkpoint(folder: Path) -> State:
     """Reads a checkpoint.
 
     Raises:
@@ -199,14 +199,14 @@ def read(folder: Path) -> State:
     """
     try:
         files = {}
-        for line in read_plain(folder / SUMS, MOST_JSON).decode().splitlines():
+        for line in read_plain(folder / SUMS_FILE, MOST_JSON).decode().splitlines():
             digest, name = line.split("  ")
             if "/" in name or name_problem(name):
-                raise ValueError(f"{shown(name)} is no name of one of its files")
-            files[name] = read_plain(folder / name, MOST_JSON if name == FACTS else None)
+                raise ValueError(f"{quote_name(name)} is no name of one of its files")
+            files[name] = read_plain(folder / name, MOST_JSON if name == FACTS_FILE else None)
             if hashlib.sha256(files[name]).hexdigest() != digest:
                 raise ValueError(f"{name} is not what was written")
-        facts = parse_fields(files.pop(FACTS))
+        facts = parse_fields(files.pop(FACTS_FILE))
         return State({name.removesuffix(SUFFIX): torch.load(content) for name, content in files.items()}, facts)
     except (OSError, KeyError, RecursionError, SafetensorError) as error:
         raise ValueError(one_line(error)) from None

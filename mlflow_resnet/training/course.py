@@ -1,4 +1,4 @@
-"""How far a training has come, and how it becomes a checkpoint and comes back from one."""
+"""Progress of a training, and its conversion to and from checkpoints."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlflow_resnet.evaluation.evaluate import Evaluation
+from mlflow_resnet.evaluation.evaluation import Evaluation
 from mlflow_resnet.training.best import Best
 from mlflow_resnet.training.budget import Budget
 from mlflow_resnet.training.checkpoints import State
@@ -42,7 +42,7 @@ class EpochResult:
 
 @dataclass
 class Course:
-    """What lasts longer than a phase.
+    """State that outlasts a phase.
 
     Attributes:
         phase: the present one, from 0; `phase_began` after that many epochs.
@@ -61,7 +61,7 @@ class Course:
 
     @property
     def steps(self) -> int:
-        """Of the optimizer, in the epochs that are finished."""
+        """Number of optimizer steps in finished epochs."""
         return self.history[-1]["rates"][-1][0] if self.history else 0
 
     def begin_phase(self, number: int) -> None:
@@ -70,7 +70,7 @@ class Course:
 
     def end_epoch(self, result: EpochResult) -> None:
         self.epoch = result.epoch
-        self.history.append(facts_of(result))
+        self.history.append(collect_epoch_facts(result))
         self.newest |= {"last": result} | ({"best": result} if result.is_best else {})
 
     def state_dict(self) -> dict[str, Any]:
@@ -102,15 +102,15 @@ class Course:
         """Yields the best and the last result again after a resume; the last with its weights if it has just ended."""
         for result in {result.epoch: result for _, result in sorted(self.newest.items())}.values():
             has_weights = result.epoch == self.epoch and not trainer.epoch.iterations
-            yield replace(result, weights=trainer.evaluated_weights()) if has_weights else result
+            yield replace(result, weights=trainer.get_evaluation_weights()) if has_weights else result
 
     def is_phase_over(self, epochs: int, trainer: Trainer) -> bool:
-        """Whether the phase, which has `epochs` at most, is over. It has at least one."""
+        """Returns whether the phase, of at most `epochs`, is over. It has at least one."""
         done = self.epoch - self.phase_began
         return done > 0 and (done >= epochs or trainer.is_done() or self.best.is_over(self.epoch))
 
 
-def facts_of(result: EpochResult) -> dict[str, Any]:
+def collect_epoch_facts(result: EpochResult) -> dict[str, Any]:
     """All but evaluation and weights."""
     names = ("epoch", "metrics", "is_best", "rates", "timestamp")
     return {name: getattr(result, name) for name in names}

@@ -41,12 +41,12 @@ class EpochSoFar:
 
     @property
     def learning_rate(self) -> float:
-        """Of the last step."""
+        """Learning rate of the last step."""
         return self.rates[-1][1] if self.rates else 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """All processes call it together, unless the epoch is done: the sums are those of all of them."""
-        return vars(self) | {"sums": self.sums if self.metrics else processes.summed(self.sums.clone())}
+        return vars(self) | {"sums": self.sums if self.metrics else processes.sum_values(self.sums.clone())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Undoes `state_dict`: the first process goes on with the sums of all, and the others with 0."""
@@ -55,8 +55,8 @@ class EpochSoFar:
         self.iterations, self.seconds, self.data_seconds = state["iterations"], state["seconds"], state["data_seconds"]
         self.rates, self.metrics = state["rates"], state["metrics"]
 
-    def timed(self, batches: Iterator[T]) -> Iterator[T]:
-        """The batches; what the loop waits for them is counted."""
+    def time_batches(self, batches: Iterator[T]) -> Iterator[T]:
+        """Yields the batches and counts the time spent waiting for them."""
         while True:
             began = perf_counter()
             batch = next(batches, None)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from mlflow_resnet.errors import PredictionsDivergedError, TrainingDivergedError
-from mlflow_resnet.evaluation.evaluate import Evaluation, named
+from mlflow_resnet.evaluation.evaluation import Evaluation, prefix_metrics
 from mlflow_resnet.io.console import say
 from mlflow_resnet.io.parallel import default_threads
 from mlflow_resnet.model.classifier import ImageClassifier
@@ -29,7 +29,7 @@ from mlflow_resnet.training.budget import Budget
 from mlflow_resnet.training.course import Course, EpochResult
 from mlflow_resnet.training.distributed import processes
 from mlflow_resnet.training.input.labeled_images import LabeledImages, TrainingImages
-from mlflow_resnet.training.progress import Progress
+from mlflow_resnet.training.progress import TrainingProgress
 from mlflow_resnet.training.recipe import Recipe, phases
 from mlflow_resnet.training.saving import Saving
 from mlflow_resnet.training.stopping import Stop
@@ -54,7 +54,7 @@ class Plan:
 
 
 def fit(
-    plan: Plan, options: TrainOptions, progress: Progress, saving: Saving | None = None
+    plan: Plan, options: TrainOptions, progress: TrainingProgress, saving: Saving | None = None
 ) -> Generator[EpochResult, None, None]:
     """Trains the classifier's network in place and yields after each epoch.
 
@@ -85,13 +85,13 @@ def fit(
 
 
 def fit_from(
-    state: dict[str, Any] | None, plan: Plan, options: TrainOptions, progress: Progress, saving: Saving
+    state: dict[str, Any] | None, plan: Plan, options: TrainOptions, progress: TrainingProgress, saving: Saving
 ) -> Generator[EpochResult, None, None]:
     """`fit` from the `state` in a checkpoint, or from the start."""
     network, all_phases = plan.classifier.network, phases(plan.recipe)
     best = Best(options.best_metric, plan.recipe.patience, options.patience_delay)
     course = Course(best, Budget(options.max_minutes * 60 or math.inf))
-    device = prepare(plan.classifier, options)
+    device = prepare_network(plan.classifier, options)
     if state:
         with saving.refuse_others():
             course.load_state_dict(state["course"], plan.classifier.classes, plan.val_images.targets)
@@ -100,7 +100,7 @@ def fit_from(
         for number in range(course.phase, len(all_phases)):
             work = build_work(all_phases[number], plan, options, device)
             share = 1 if number == len(all_phases) - 1 else PROBE_SHARE
-            seconds = processes.of_first(course.budget.left()) * share
+            seconds = processes.broadcast_first(course.budget.seconds_left()) * share
             stop = Stop()
             after_step = partial(save_or_stop, course, saving, stop)
             trainer = Trainer(work, all_phases[number], options, progress, seconds, after_step)
@@ -123,21 +123,21 @@ def train_epochs(trainer: Trainer, course: Course, saving: Saving, stop: Stop) -
     try:
         while not course.is_phase_over(trainer.recipe.epochs, trainer):
             epoch = course.epoch + 1
-            with contextlib.closing(progress), stop.postponed():
+            with contextlib.closing(progress), stop.postpone():
                 train_metrics = trainer.train_one_epoch(epoch)
             evaluation = validate(trainer, epoch)
-            metrics = train_metrics | named(evaluation.metrics, "validation")
+            metrics = train_metrics | prefix_metrics(evaluation.metrics, "validation")
             metrics["timing/validation_seconds"] = trainer.validation_seconds
-            with stop.postponed():
-                is_best = course.best.update(epoch, metrics, trainer.evaluated_weights())
+            with stop.postpone():
+                is_best = course.best.update(epoch, metrics, trainer.get_evaluation_weights())
                 rates = [(course.steps + step, rate, time) for step, rate, time in trainer.epoch.rates]
                 result = EpochResult(epoch, metrics, evaluation, is_best, rates)
                 course.end_epoch(result)
                 trainer.end_epoch()
             progress.end_epoch(summarize(metrics, is_best))
-            if processes.largest(saving.is_due_after_epoch()):
+            if processes.find_largest(saving.is_due_after_epoch()):
                 saving.save(course, trainer)
-            yield replace(result, weights=trainer.evaluated_weights())
+            yield replace(result, weights=trainer.get_evaluation_weights())
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
         if can_be_saved(trainer, stop):
             saving.save(course, trainer)
@@ -145,8 +145,8 @@ def train_epochs(trainer: Trainer, course: Course, saving: Saving, stop: Stop) -
 
 
 def save_or_stop(course: Course, saving: Saving, stop: Stop, trainer: Trainer) -> None:
-    """After each step: ends the training if asked to, in all processes after the same step; saves if it is time."""
-    wanted = processes.largest(STOP if stop.asked else SAVE * saving.is_due())
+    """Saves after a step if it is time, and ends all processes after the same step if asked to."""
+    wanted = processes.find_largest(STOP if stop.asked else SAVE * saving.is_due())
     if wanted == STOP:
         stop.obey_together()
     elif wanted == SAVE:
@@ -154,12 +154,12 @@ def save_or_stop(course: Course, saving: Saving, stop: Stop, trainer: Trainer) -
 
 
 def can_be_saved(trainer: Trainer, stop: Stop) -> bool:
-    """Whether everything is of the same step, in all processes."""
+    """Returns whether all processes are at the same step."""
     together = processes.world_size() == 1 or stop.is_agreed or bool(trainer.epoch.metrics)
     return together and not trainer.in_step
 
 
-def prepare(classifier: ImageClassifier, options: TrainOptions) -> torch.device:
+def prepare_network(classifier: ImageClassifier, options: TrainOptions) -> torch.device:
     """Moves the network to its device, where convolutions are fastest with channels last. Returns the device."""
     device = pick_device(processes.local_device(options.device))
     if device.type == "cpu":
@@ -184,12 +184,12 @@ def build_work(phase: Recipe, plan: Plan, options: TrainOptions, device: torch.d
 
 
 def validate(trainer: Trainer, epoch: int) -> Evaluation:
-    """Evaluates the weights that count.
+    """Evaluates the averaged weights if there are any, else the trained ones.
 
     Raises:
         TrainingDivergedError: if they, or what they predict, are not finite.
     """
-    started, module = perf_counter(), trainer.evaluated_module
+    started, module = perf_counter(), trainer.evaluation_module
     processes.share_buffers(module)
     trainer.check_weights(module, epoch)
     evaluation = trainer.work.evaluate(module, EVALUATION_BATCH_SIZE)

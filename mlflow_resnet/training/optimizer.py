@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.optim import SGD, AdamW, Optimizer
 
-from mlflow_resnet.model.network import stage_of
+from mlflow_resnet.model.network import find_stage
 from mlflow_resnet.options.train import STAGES
 from mlflow_resnet.training.recipe import Recipe
 
@@ -37,7 +37,7 @@ def parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]
     members: dict[tuple[float, float], list[Parameter]] = defaultdict(list)
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            factor = recipe.layer_decay ** STAGES_FROM_HEAD.index(stage_of(name))
+            factor = recipe.layer_decay ** STAGES_FROM_HEAD.index(find_stage(name))
             decay = recipe.weight_decay if parameter.ndim > 1 or recipe.decay_all else 0.0
             members[factor, decay].append(parameter)
     return [

@@ -1,4 +1,4 @@
-"""Shows how training goes: a bar on a terminal, a line every `print_frequency` iterations elsewhere."""
+"""Progress of training: a bar on a terminal, a line every `print_frequency` iterations elsewhere."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 
 @dataclass
-class Progress:
-    """Told of every epoch and iteration by the loop.
+class TrainingProgress:
+    """Shows epochs and iterations as the loop reports them.
 
     Args:
         print_frequency: iterations between lines, and between updates of the numbers beside the bar.

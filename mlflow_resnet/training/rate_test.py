@@ -14,8 +14,8 @@ import numpy as np
 
 from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.options.find_lr import FindLrOptions
-from mlflow_resnet.training.loop import Plan, build_work, deterministic_cudnn, prepare
-from mlflow_resnet.training.progress import Progress
+from mlflow_resnet.training.loop import Plan, build_work, deterministic_cudnn, prepare_network
+from mlflow_resnet.training.progress import TrainingProgress
 from mlflow_resnet.training.recipe import phases
 from mlflow_resnet.training.schedule import Schedule
 from mlflow_resnet.training.trainer import Trainer
@@ -74,8 +74,8 @@ def rate_points(plan: Plan, options: FindLrOptions) -> Iterator[RatePoint]:
     """
     phase = phases(plan.recipe)[-1]
     with deterministic_cudnn():
-        work = build_work(phase, plan, options, prepare(plan.classifier, options))
-        trainer = Trainer(work, phase, options, Progress(1), math.inf)
+        work = build_work(phase, plan, options, prepare_network(plan.classifier, options))
+        trainer = Trainer(work, phase, options, TrainingProgress(1), math.inf)
         trainer.schedule = RisingRates(options.lowest_rate, options.highest_rate, options.steps)
         work.train_mode()
         batches = chain.from_iterable(work.batches(epoch, phase.batch_size) for epoch in count(1))
@@ -91,8 +91,8 @@ def rate_points(plan: Plan, options: FindLrOptions) -> Iterator[RatePoint]:
             yield RatePoint(step, rate, loss, smoothed)
 
 
-def suggest(points: Sequence[RatePoint], options: FindLrOptions) -> Suggestion:
-    """What the points say.
+def suggest_rates(points: Sequence[RatePoint], options: FindLrOptions) -> Suggestion:
+    """Returns the learning rates that the points suggest.
 
     Raises:
         InvalidOptionsError: if the loss diverged before there were enough of them.

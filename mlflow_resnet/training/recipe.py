@@ -1,4 +1,4 @@
-"""What "auto" becomes: the defaults of each strategy, and the phases that a training consists of."""
+"""The recipes behind "auto": defaults of each strategy, and the phases of a training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_PROBE_EPOCHS = 5
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained. The fields are those of `TrainOptions` that can be "auto", decided.
+    """Settings of a training. The fields are those of `TrainOptions` that can be "auto", decided.
 
     Attributes:
         decay_all: whether weight decay also applies to biases and batch norms, as in the designer.
@@ -81,7 +81,7 @@ RECIPES = {
 AUTOMATIC = tuple(field.name for field in fields(Recipe) if field.name in TrainOptions.__dataclass_fields__)
 
 
-def decide(options: TrainOptions, classes: tuple[str, ...], images: int) -> Recipe:
+def decide_recipe(options: TrainOptions, classes: tuple[str, ...], images: int) -> Recipe:
     """The recipe that `options` ask for, with every "auto" decided, for `images` training images of `classes`.
 
     Raises:
@@ -98,23 +98,23 @@ def decide(options: TrainOptions, classes: tuple[str, ...], images: int) -> Reci
     if options.recipe != "designer":
         if options.warmup_epochs == AUTO:
             recipe = replace(recipe, warmup_epochs=min(WARMUP_FRACTION * recipe.epochs, MAX_WARMUP_EPOCHS))
-        if options.random_horizontal_flip == AUTO and named_after_characters(classes):
+        if options.random_horizontal_flip == AUTO and are_characters(classes):
             recipe = replace(recipe, random_horizontal_flip=False)
     if options.batch_size == AUTO and recipe.batch_size > images:
         recipe = replace(recipe, batch_size=max(images // options.processes, 1) * options.processes)
     if options.random_crop:
         recipe = replace(recipe, random_resized_crop=False)
-    check(options, recipe, len(classes))
+    check_recipe(options, recipe, len(classes))
     return recipe
 
 
-def named_after_characters(classes: tuple[str, ...]) -> bool:
+def are_characters(classes: tuple[str, ...]) -> bool:
     """Whether the classes are digits or letters, which mean something else when mirrored."""
     return all(len(name) == 1 and name.isalnum() for name in classes)
 
 
-def check(options: TrainOptions, recipe: Recipe, num_classes: int) -> None:
-    """Raises an error for given values that do not go with what the recipe decided."""
+def check_recipe(options: TrainOptions, recipe: Recipe, num_classes: int) -> None:
+    """Raises an error for given values that contradict the recipe."""
     problems = []
     if recipe.warmup_epochs > recipe.epochs:
         problems.append(f"warmup_epochs {recipe.warmup_epochs:g} is more than the {recipe.epochs} epochs")

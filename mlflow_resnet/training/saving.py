@@ -16,14 +16,14 @@ from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.untrusted import shorten_value
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.hardware import is_out_of_memory
-from mlflow_resnet.model.network import stage_of, stages_until
+from mlflow_resnet.model.network import find_stage, stages_until
 from mlflow_resnet.options.train import STAGES
 from mlflow_resnet.training.checkpoints import CheckpointFolder, join_state, split_state
 from mlflow_resnet.training.course import FORMAT, Course, collect_state, upgrade_state
 from mlflow_resnet.training.distributed import processes
 from mlflow_resnet.training.optimizer import TENSORS_KEPT
 from mlflow_resnet.training.recipe import Recipe
-from mlflow_resnet.training.trainer import Trainer, is_finite
+from mlflow_resnet.training.trainer import Trainer, has_finite_weights
 
 MAX_SHARE = 0.02  # of the time that checkpoints after epochs may take
 
@@ -60,7 +60,7 @@ class Saving:
         Raises:
             CheckpointError: if all are damaged, or the newest is of a newer mlflow_resnet or of something else.
         """
-        return processes.of_first(self.read_state() if self.folder else None)
+        return processes.broadcast_first(self.read_state() if self.folder else None)
 
     def read_state(self) -> dict[str, Any] | None:
         state = self.folder.load() if self.folder else None
@@ -98,7 +98,7 @@ class Saving:
         """
         state = collect_state(course, trainer)
         place = course.epoch, trainer.steps, bool(trainer.epoch.metrics)
-        if self.folder is None or place == self.place or not is_finite(trainer.work.classifier.network):
+        if self.folder is None or place == self.place or not has_finite_weights(trainer.work.classifier.network):
             return
         started = perf_counter()
         try:
@@ -116,7 +116,7 @@ def checkpoint_bytes(classifier: ImageClassifier, recipe: Recipe, frozen_until: 
     network, is_probe = classifier.network, recipe.strategy == "linear_probe"
     frozen = stages_until(STAGES[-1] if is_probe else frozen_until)
     whole = sum(tensor.nbytes for tensor in network.state_dict().values())
-    trained = sum(each.nbytes for name, each in network.named_parameters() if stage_of(name) not in frozen)
+    trained = sum(each.nbytes for name, each in network.named_parameters() if find_stage(name) not in frozen)
     average = (trained if is_probe else whole) if recipe.ema_decay else 0
     evaluations = 2 * val_images * len(classifier.classes) * np.dtype(np.float32).itemsize
     return 2 * whole + TENSORS_KEPT[recipe.optimizer] * trained + average + evaluations

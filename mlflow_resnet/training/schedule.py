@@ -18,7 +18,7 @@ FALLS = {
 
 
 class Schedule:
-    """Where a training is between its first step (0) and its end (1), and the learning rate there.
+    """Progress of a training from 0 to 1, and the learning rate there.
 
     The end is after `steps` or after `seconds`, whichever comes first, so that a time budget ends at the low rates of
     the fall and not in the middle. Without a budget the rate depends on the step alone.

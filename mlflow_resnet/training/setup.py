@@ -1,4 +1,4 @@
-"""From options and directories to what the loop takes; whatever cannot work is found here."""
+"""From options and directories to the loop's inputs; raises errors for what cannot work."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError
-from mlflow_resnet.evaluation.evaluate import targets_of
-from mlflow_resnet.images.cache import PreparedImages, prepared_images
+from mlflow_resnet.evaluation.evaluation import find_targets
+from mlflow_resnet.images.cache import PreparedImages, prepare_images
 from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.io.console import say
 from mlflow_resnet.io.parallel import default_threads
@@ -34,7 +34,7 @@ def check_training_data(recipe: Recipe, train_dir: LabeledDirectory, val_dir: La
     empty = [name for name, count in train_dir.counts().items() if count == 0]
     if empty:
         raise InvalidDatasetError(train_dir.source, f"no images of class {empty[0]!r}; add some or remove the folder.")
-    targets_of(val_dir, train_dir.class_names, "the training images")
+    find_targets(val_dir, train_dir.class_names, "the training images")
     check_batch_size(recipe, len(train_dir))
 
 
@@ -45,10 +45,10 @@ def check_batch_size(recipe: Recipe, images: int) -> None:
         raise InvalidOptionsError([problem])
 
 
-def starting_classifier(
+def build_starting_classifier(
     options: TrainOptions, recipe: Recipe, classes: tuple[str, ...], load_model: Callable[[str], ImageClassifier]
 ) -> tuple[ImageClassifier, str]:
-    """The classifier before training, and a sentence that says where its weights come from.
+    """Returns the classifier before training, and a sentence about the origin of its weights.
 
     Args:
         load_model: what loads a saved model to start from.
@@ -68,12 +68,12 @@ def starting_classifier(
     weights = "" if recipe.strategy == "scratch" else options.weights or ("DEFAULT" if options.pretrained else "")
     start = load_starting_weights(classifier, weights, load_model) if weights else "starting from random weights"
     say(start)
-    training = {"recipe": asdict(recipe), "transformations": augmentation_of(options, recipe, classifier).as_list()}
+    training = {"recipe": asdict(recipe), "transformations": build_augmentation(options, recipe, classifier).as_list()}
     return replace(classifier, training=training), start
 
 
-def augmentation_of(options: TrainOptions, recipe: Recipe, classifier: ImageClassifier) -> Augmentation:
-    """What happens to training images."""
+def build_augmentation(options: TrainOptions, recipe: Recipe, classifier: ImageClassifier) -> Augmentation:
+    """Returns the augmentation of training images."""
     return Augmentation(
         classifier.preprocessing,
         options.train_crop_size or options.crop_size,
@@ -100,10 +100,10 @@ def training_images(
     hashes: Mapping[str, str],
 ) -> TrainingImages:
     """The training images, cached and augmented as the options ask for."""
-    augmentation = augmentation_of(options, recipe, classifier)
-    images = cached(options, directory, hashes, augmentation.prepare, augmentation.prepare_settings())
+    augmentation = build_augmentation(options, recipe, classifier)
+    images = cache_images(options, directory, hashes, augmentation.prepare, augmentation.prepare_settings())
     say(f"training images: {images.description}")
-    targets = targets_of(directory, classifier.classes, "the classifier")
+    targets = find_targets(directory, classifier.classes, "the classifier")
     weights = draw_weights(targets, options.class_balance)
     return TrainingImages(LabeledImages(images, targets), augmentation, options.random_seed, weights)
 
@@ -121,11 +121,11 @@ def validation_images(
         reserved_bytes: of memory, for the training images.
     """
     preprocessing = classifier.preprocessing
-    images = cached(options, directory, hashes, preprocessing.prepare, asdict(preprocessing), reserved_bytes)
-    return LabeledImages(images, targets_of(directory, classifier.classes, "the classifier"))
+    images = cache_images(options, directory, hashes, preprocessing.prepare, asdict(preprocessing), reserved_bytes)
+    return LabeledImages(images, find_targets(directory, classifier.classes, "the classifier"))
 
 
-def cached(
+def cache_images(
     options: TrainOptions,
     directory: LabeledDirectory,
     hashes: Mapping[str, str],
@@ -133,8 +133,8 @@ def cached(
     settings: dict[str, Any],
     reserved_bytes: int = 0,
 ) -> PreparedImages:
-    """The images as the option `cache` keeps them."""
-    return prepared_images(
+    """Returns the prepared images, cached as the options say."""
+    return prepare_images(
         directory,
         hashes,
         prepare,

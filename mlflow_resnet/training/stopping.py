@@ -1,4 +1,4 @@
-"""Signals that ask a training to end, kept until what it has learned is saved."""
+"""Signals that end a training, postponed until it is saved."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from mlflow_resnet.io.console import SIGTERM_EXIT_CODE
 from mlflow_resnet.io.process import is_own_process
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-PATIENCE_SECONDS = 8.0  # that a step may take after a signal; then it is broken off, and nothing is saved of it
+STOP_PATIENCE_SECONDS = 8.0  # that a step may take after a signal; then it is broken off, and nothing is saved of it
 
 
 class Stop:
-    """Whether a signal has come. Within `postponed` its handler, which was there before, waits for `obey` or the end.
+    """Keeps a signal that asks the training to end until it is obeyed. Within `postponed` its handler, which was
+    there before, waits for `obey` or the end.
 
     The second signal, and the first after PATIENCE_SECONDS, are obeyed at once.
     """
@@ -29,7 +30,7 @@ class Stop:
         self.handlers: dict[int, Any] = {}
 
     @contextmanager
-    def postponed(self) -> Iterator[None]:
+    def postpone(self) -> Iterator[None]:
         """Only in the main thread of a process of ours. In a caller's, Ctrl-C is a KeyboardInterrupt at once."""
         if not is_own_process() or threading.current_thread() is not threading.main_thread():
             yield
@@ -45,23 +46,23 @@ class Stop:
         self.obey()
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        """The handler meanwhile."""
+        """Handles a signal by noting it."""
         if self.asked is not None:
             self.obey()
         self.asked = number
         if hasattr(signal, "setitimer"):  # not on Windows
             signal.signal(signal.SIGALRM, lambda *_: self.obey())
-            signal.setitimer(signal.ITIMER_REAL, PATIENCE_SECONDS)
+            signal.setitimer(signal.ITIMER_REAL, STOP_PATIENCE_SECONDS)
 
     def obey(self) -> None:
-        """Does what the signal would have done. The handlers of our command line raise an exception."""
+        """Calls the handler that the signal would have called. The handlers of our command line raise an exception."""
         number = self.asked
         self.restore()
         if number is not None:
             signal.raise_signal(number)
 
     def obey_together(self) -> None:
-        """Obeys what this or another process was asked, when all have agreed to do so."""
+        """Obeys in all processes at once if any of them was asked."""
         self.is_agreed = True
         self.obey()
         sys.exit(SIGTERM_EXIT_CODE)  # another was asked

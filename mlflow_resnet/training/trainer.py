@@ -19,7 +19,7 @@ from mlflow_resnet.io.console import say
 from mlflow_resnet.model.hardware import give_back_memory, is_out_of_memory
 from mlflow_resnet.model.precision import pick_precision
 from mlflow_resnet.options.train import TrainOptions
-from mlflow_resnet.training.averaging import averaged
+from mlflow_resnet.training.averaging import average_weights
 from mlflow_resnet.training.distributed import processes
 from mlflow_resnet.training.epoch import EpochSoFar
 from mlflow_resnet.training.input.labeled_images import class_weights
@@ -30,7 +30,7 @@ from mlflow_resnet.training.optimizer import (
     name_optimizer_state,
     set_learning_rate,
 )
-from mlflow_resnet.training.progress import Progress
+from mlflow_resnet.training.progress import TrainingProgress
 from mlflow_resnet.training.recipe import Recipe
 from mlflow_resnet.training.schedule import Schedule
 from mlflow_resnet.training.work import FeatureWork, ImageWork
@@ -51,7 +51,7 @@ class Trainer:
         work: ImageWork | FeatureWork,
         recipe: Recipe,
         options: TrainOptions,
-        progress: Progress,
+        progress: TrainingProgress,
         seconds: float,
         after_step: Callable[[Trainer], None] = lambda _: None,
     ) -> None:
@@ -61,11 +61,11 @@ class Trainer:
         self.num_classes = len(work.classifier.classes)
         self.iterations = len(work.train) // recipe.batch_size
         self.optimizer = build_optimizer(work.module, recipe)
-        self.replica = processes.in_step(work.module, self.device)
+        self.replica = processes.wrap_network(work.module, self.device)
         self.network: Callable[[Tensor], Tensor] = torch.compile(self.replica) if options.compile else self.replica
         steps, warmup_steps = recipe.epochs * self.iterations, round(recipe.warmup_epochs * self.iterations)
         self.schedule = Schedule(recipe.schedule, recipe.learning_rate, steps, warmup_steps, seconds)
-        self.average = averaged(work.module, recipe.ema_decay) if recipe.ema_decay else None
+        self.average = average_weights(work.module, recipe.ema_decay) if recipe.ema_decay else None
         self.mixing = Mixing(recipe.mixup, recipe.cutmix, self.num_classes)
         weights = class_weights(work.train.data.targets, options.class_balance, self.num_classes)
         self.class_weights = None if weights is None else weights.to(self.device)
@@ -104,26 +104,26 @@ class Trainer:
             self.average.load_state_dict(state["average"])
 
     @property
-    def evaluated_module(self) -> torch.nn.Module:
+    def evaluation_module(self) -> torch.nn.Module:
         """The module whose predictions count: the average of the weights, if there is one."""
         return self.average.module if self.average else self.work.module
 
-    def evaluated_weights(self) -> dict[str, Tensor]:
+    def get_evaluation_weights(self) -> dict[str, Tensor]:
         """State_dict of the whole network with the weights of that module, which are not copied."""
-        return self.work.state(self.evaluated_module)
+        return self.work.state(self.evaluation_module)
 
-    def elapsed(self) -> float:
+    def measure_elapsed(self) -> float:
         """Seconds since the phase began and for one more validation; 0 without a time budget. All processes agree."""
         if math.isinf(self.schedule.seconds):
             return 0.0
-        return processes.of_first(perf_counter() - self.started + self.validation_seconds)
+        return processes.broadcast_first(perf_counter() - self.started + self.validation_seconds)
 
     def is_done(self) -> bool:
-        """Whether the schedule has come to its end."""
-        return self.schedule.progress(self.steps, self.elapsed()) >= 1
+        """Returns whether the schedule has ended."""
+        return self.schedule.progress(self.steps, self.measure_elapsed()) >= 1
 
     def train_one_epoch(self, epoch: int) -> dict[str, float]:
-        """Trains on every image once, or until the time is over; on what is left, if a part was done before.
+        """Trains on every image once, or until the time is over; resumes a partial epoch.
 
         Returns the means over images of loss and accuracy, the last learning rate, and what `speeds` says.
         """
@@ -134,9 +134,9 @@ class Trainer:
         self.work.train_mode()
         started, previous = perf_counter() - so_far.seconds, torch.zeros(2, device=self.device)
         batches = self.work.batches(epoch, self.recipe.batch_size, so_far.iterations)
-        for images, targets in so_far.timed(batches):
+        for images, targets in so_far.time_batches(batches):
             sums = self.step(images, targets)
-            self.check(processes.summed(previous[0]).item(), epoch)  # a GPU need not wait for that of this step
+            self.check(processes.sum_values(previous[0]).item(), epoch)  # a GPU need not wait for that of this step
             previous = sums
             so_far.seconds = perf_counter() - started
             self.progress.advance()
@@ -146,7 +146,7 @@ class Trainer:
             if self.is_done():
                 break
         seen = so_far.iterations * self.recipe.batch_size
-        loss, hits = processes.summed(so_far.sums.double()).div(seen).tolist()
+        loss, hits = processes.sum_values(so_far.sums.double()).div(seen).tolist()
         self.check(loss, epoch)
         so_far.seconds = perf_counter() - started
         so_far.metrics = {
@@ -163,7 +163,7 @@ class Trainer:
     def show(self, epoch: int) -> None:
         """Prints the mean loss so far."""
         seen = self.epoch.iterations * self.recipe.batch_size
-        loss = processes.summed(self.epoch.sums[0].clone()).item() / seen
+        loss = processes.sum_values(self.epoch.sums[0].clone()).item() / seen
         self.check(loss, epoch)
         self.progress.show(self.epoch.iterations, loss, seen / self.epoch.seconds)
 
@@ -173,16 +173,16 @@ class Trainer:
 
     def check_weights(self, module: torch.nn.Module, epoch: int) -> None:
         """Raises TrainingDivergedError if a weight or statistic is not finite."""
-        if not is_finite(module):
+        if not has_finite_weights(module):
             raise self.divergence(TrainingDivergedError, "a weight or a statistic became nan or infinite", epoch)
 
     def divergence(self, kind: type[TrainingDivergedError], what: str, epoch: int) -> MlflowResnetError:
-        return processes.alike(kind(what, epoch, self.epoch.iterations, self.epoch.learning_rate))
+        return processes.mark_shared(kind(what, epoch, self.epoch.iterations, self.epoch.learning_rate))
 
     def step(self, images: Tensor, targets: Tensor) -> Tensor:
         """One update of the weights. Returns the batch's sums of loss and hits, and adds them to the epoch's."""
         self.in_step = True
-        elapsed = self.elapsed()
+        elapsed = self.measure_elapsed()
         rate = self.schedule.rate(self.steps, elapsed) * self.rate_factor
         set_learning_rate(self.optimizer, rate)
         images, targets = (x.to(self.device, non_blocking=True) for x in (images, targets))
@@ -239,7 +239,7 @@ class Trainer:
         return contextlib.nullcontext()
 
     def halve(self, images: int) -> None:
-        """Has batches of `images` computed in twice as many parts, so that the effective batch stays.
+        """Halves the size of the parts in which batches of `images` are computed.
 
         Raises:
             OutOfMemoryError: if the parts are as small as they can be, or other processes wait for this one.
@@ -253,6 +253,6 @@ class Trainer:
         give_back_memory(self.device)
 
 
-def is_finite(module: torch.nn.Module) -> bool:
-    """Whether all its weights and statistics are."""
+def has_finite_weights(module: torch.nn.Module) -> bool:
+    """Returns whether all weights and statistics are finite."""
     return all(bool(tensor.isfinite().all()) for tensor in module.state_dict().values())

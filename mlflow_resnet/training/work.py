@@ -1,4 +1,4 @@
-"""What a phase of the training works on: the whole network and images, or the head and features of images.
+"""The object of a training phase: the whole network on images, or the head on features.
 
 Both offer the same to the trainer: a module to train, batches, what goes into the module, and an evaluation.
 """
@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mlflow_resnet.evaluation.evaluate import Evaluation
-from mlflow_resnet.io.parallel import batched, map_ordered
+from mlflow_resnet.evaluation.evaluation import Evaluation
+from mlflow_resnet.io.parallel import batch_items, map_ordered
 from mlflow_resnet.model.classifier import ImageClassifier
-from mlflow_resnet.model.network import fold_batch_norms, freeze, train_mode
+from mlflow_resnet.model.network import fold_batch_norms, freeze_stages, train_mode
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.preprocessing import to_tensor
 from mlflow_resnet.training.distributed import processes
@@ -40,17 +40,17 @@ class ImageWork:
 
     def __post_init__(self) -> None:
         self.module = self.classifier.network
-        freeze(self.module, self.frozen_until)
+        freeze_stages(self.module, self.frozen_until)
 
     def train_mode(self) -> None:
         train_mode(self.module, self.frozen_until)
 
     def batches(self, epoch: int, batch_size: int, done: int = 0) -> Batches:
-        """Of an epoch, without the first `done` ones."""
+        """Yields the batches of an epoch, without the first `done` ones."""
         return self.train.batches(epoch, batch_size, self.threads, done, pin=self.device.type == "cuda")
 
     def inputs(self, images: Tensor) -> Tensor:
-        """uint8 images to what the network takes."""
+        """Converts uint8 images to the network's input."""
         return self.classifier.preprocessing.normalize(images).contiguous(memory_format=torch.channels_last)
 
     def state(self, module: nn.Module) -> dict[str, Tensor]:
@@ -63,7 +63,7 @@ class ImageWork:
         own = processes.own_share(len(self.val))
         images = map_ordered(self.val.images.__getitem__, own, self.threads)
         probabilities = predictor.predict_arrays(images, batch_size)
-        return evaluation_of(self.classifier, self.val, list(probabilities))
+        return gather_evaluation(self.classifier, self.val, list(probabilities))
 
 
 @dataclass
@@ -91,7 +91,7 @@ class FeatureWork:
         self.features = {view: self.train_features(view) for view in range(self.views)}
         own = processes.own_share(len(self.val))
         images = map_ordered(lambda i: to_tensor(self.val.images[i].copy()), own, self.threads)
-        self.val_features = self.features_of(images, torch.float32)
+        self.val_features = self.compute_features(images, torch.float32)
 
     def train_features(self, view: int) -> Tensor:
         """Features of every training image as augmented in epoch `view`, float32 of shape (N, F).
@@ -100,14 +100,14 @@ class FeatureWork:
         """
         own = processes.own_share(len(self.train))
         images = map_ordered(lambda index: self.train.load(view, index), own, self.threads)
-        parts = processes.gathered(self.features_of(images, self.dtype).cpu())
-        return torch.stack(processes.interleaved([list(part) for part in parts])).to(self.device)
+        parts = processes.gather_values(self.compute_features(images, self.dtype).cpu())
+        return torch.stack(processes.interleave_parts([list(part) for part in parts])).to(self.device)
 
     @torch.no_grad()
-    def features_of(self, images: Iterator[Tensor], dtype: torch.dtype) -> Tensor:
+    def compute_features(self, images: Iterator[Tensor], dtype: torch.dtype) -> Tensor:
         """Features of uint8 images, float32 of shape (N, F)."""
         found = [torch.empty(0, self.module.in_features, device=self.device)]  # a process may have no images
-        for batch in batched(images, FEATURE_BATCH_SIZE):
+        for batch in batch_items(images, FEATURE_BATCH_SIZE):
             inputs = self.classifier.preprocessing.normalize(torch.stack(batch).to(self.device))
             with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
                 found.append(self.backbone(inputs.contiguous(memory_format=torch.channels_last)).float())
@@ -118,7 +118,7 @@ class FeatureWork:
 
     def batches(self, epoch: int, batch_size: int, done: int = 0) -> Batches:
         features = self.features[epoch % self.views]
-        for batch in batched(self.train.own_order(epoch, batch_size, done), batch_size // processes.world_size()):
+        for batch in batch_items(self.train.own_order(epoch, batch_size, done), batch_size // processes.world_size()):
             yield features[batch], torch.from_numpy(self.train.data.targets[batch])
 
     def inputs(self, features: Tensor) -> Tensor:
@@ -131,10 +131,10 @@ class FeatureWork:
     @torch.inference_mode()
     def evaluate(self, module: nn.Module, batch_size: int) -> Evaluation:
         probabilities = module(self.val_features).softmax(dim=1).cpu().numpy()
-        return evaluation_of(self.classifier, self.val, list(probabilities))
+        return gather_evaluation(self.classifier, self.val, list(probabilities))
 
 
-def evaluation_of(classifier: ImageClassifier, val: LabeledImages, own: list[Any]) -> Evaluation:
-    """The evaluation of all validation images, from the probabilities of those at `rank::world_size`; each once."""
-    probabilities = np.stack(processes.interleaved(processes.gathered(own)))
+def gather_evaluation(classifier: ImageClassifier, val: LabeledImages, own: list[Any]) -> Evaluation:
+    """Gathers the probabilities of all processes and returns the evaluation of all validation images."""
+    probabilities = np.stack(processes.interleave_parts(processes.gather_values(own)))
     return Evaluation(classifier.classes, val.targets, probabilities)

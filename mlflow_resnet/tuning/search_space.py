@@ -1,4 +1,4 @@
-"""Which options a sweep varies, and between which values."""
+"""Search spaces of sweeps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlflow_resnet.options.train import TrainOptions
 from mlflow_resnet.training.recipe import Recipe
 
 SWEPT = names_affecting(TrainOptions, Affects.WEIGHTS)
-TYPES = {field.name: get_type_hints(TrainOptions)[field.name] for field in fields(TrainOptions)}
+OPTION_TYPES = {field.name: get_type_hints(TrainOptions)[field.name] for field in fields(TrainOptions)}
 RECIPE_FIELDS = {field.name for field in fields(Recipe)}
 RANGE_KEYS = {"low", "high", "log", "step"}
 NOUNS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -67,7 +67,7 @@ Space = Mapping[str, Choice | Range]
 
 
 def default_space(recipe: Recipe, options: TrainOptions, images: int) -> Space:
-    """What is worth varying around a strategy's recipe, without the options that were given.
+    """Returns ranges around a strategy's recipe, without the options that were given.
 
     Rate and decay: a factor of 10 to either side. Batch size: half and twice the recipe's, within the `images`.
     """
@@ -108,7 +108,7 @@ def read_space(path: str, options: TrainOptions) -> Space:
     for name, entry in content.items():
         try:
             check_name(str(name), options)
-            space[str(name)] = parsed(str(name), entry)
+            space[str(name)] = parse_values(str(name), entry)
         except ValueError as error:
             problems.append(f"search_space: {error}")
     if problems:
@@ -118,8 +118,8 @@ def read_space(path: str, options: TrainOptions) -> Space:
 
 def check_name(name: str, options: TrainOptions) -> None:
     """Raises ValueError for an option that cannot be swept."""
-    if name not in TYPES:
-        close = difflib.get_close_matches(name, TYPES, 1)
+    if name not in OPTION_TYPES:
+        close = difflib.get_close_matches(name, OPTION_TYPES, 1)
         raise ValueError(f"{name} is no option of train" + (f"; did you mean {close[0]}?" if close else ""))
     if name not in SWEPT:
         raise ValueError(f"{name} must be the same in every trial; give it as an option of the sweep")
@@ -128,27 +128,27 @@ def check_name(name: str, options: TrainOptions) -> None:
         raise ValueError(f"{name} is also given as an option, {given!r}; leave one of them out")
 
 
-def parsed(name: str, entry: Any) -> Choice | Range:
+def parse_values(name: str, entry: Any) -> Choice | Range:
     """The values of one entry. Raises ValueError, which says what is wrong."""
-    kind, takes_auto = kind_of(name)
+    kind, takes_auto = find_option_type(name)
     if isinstance(entry, list) and entry:
-        return Choice(tuple(AUTO if takes_auto and v == AUTO else converted(name, v, kind) for v in entry))
+        return Choice(tuple(AUTO if takes_auto and v == AUTO else convert_value(name, v, kind) for v in entry))
     if isinstance(entry, dict) and {"low", "high"} <= entry.keys() <= RANGE_KEYS and kind in (int, float):
-        return parsed_range(name, entry, kind)
+        return parse_range(name, entry, kind)
     ranges = ", or a range such as {low: 1, high: 8}" if kind in (int, float) else ""
     raise ValueError(f"{name} is {entry!r}; give a list of values{ranges}")
 
 
-def kind_of(name: str) -> tuple[type, bool]:
+def find_option_type(name: str) -> tuple[type, bool]:
     """The plain type of an option, and whether it may be "auto" besides."""
-    hint = TYPES[name]
+    hint = OPTION_TYPES[name]
     return (hint, False) if isinstance(hint, type) else (get_args(hint)[0], True)
 
 
-def parsed_range(name: str, entry: dict[str, Any], kind: type) -> Range:
-    low, high = (converted(name, entry[key], kind) for key in ("low", "high"))
-    step = converted(name, entry["step"], kind) if "step" in entry else None
-    log = converted(name, entry.get("log", False), bool)
+def parse_range(name: str, entry: dict[str, Any], kind: type) -> Range:
+    low, high = (convert_value(name, entry[key], kind) for key in ("low", "high"))
+    step = convert_value(name, entry["step"], kind) if "step" in entry else None
+    log = convert_value(name, entry.get("log", False), bool)
     if not low < high:
         raise ValueError(f"{name} has low {low} and high {high}; low must be below high")
     if log and low <= 0:
@@ -158,7 +158,7 @@ def parsed_range(name: str, entry: dict[str, Any], kind: type) -> Range:
     return Range(low, high, log, step)
 
 
-def converted(name: str, value: Any, kind: type) -> Any:
+def convert_value(name: str, value: Any, kind: type) -> Any:
     """`value` as the option's type. YAML takes 1e-4, without a dot, for text."""
     try:
         if kind is float and not isinstance(value, bool):

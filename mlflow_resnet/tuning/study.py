@@ -13,7 +13,7 @@ import optuna
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from mlflow_resnet.errors import SweepError, listed
+from mlflow_resnet.errors import SweepError, join_names
 from mlflow_resnet.io.process import is_own_process
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.text.credentials import all_without_credentials
@@ -24,7 +24,7 @@ from mlflow_resnet.options.train import TrainOptions
 from mlflow_resnet.tuning.search_space import Space
 
 HEARTBEAT_SECONDS = 10
-GRACE_SECONDS = 30  # without a heartbeat, after which a trial counts as abandoned, as after kill -9
+TRIAL_GRACE_SECONDS = 30  # without a heartbeat, after which a trial counts as abandoned, as after kill -9
 KNOWN_BY = names_affecting(TrainOptions, Affects.CONDITIONS, Affects.WEIGHTS)  # images are known by their digest
 
 
@@ -43,14 +43,14 @@ def open_study(options: SweepOptions, space: Space, digests: dict[str, str], pro
     if is_own_process():
         optuna.logging.set_verbosity(optuna.logging.ERROR)  # the terminal and the runs tell of the trials
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # of the heartbeat
-    known_by = identity(options, space, digests)
+    known_by = identify_study(options, space, digests)
     median = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=probe_epochs + 1)
     try:
         study = optuna.create_study(
             storage=optuna.storages.RDBStorage(
-                options.storage, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS
+                options.storage, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=TRIAL_GRACE_SECONDS
             ),
-            study_name=options.study_name or f"{options.architecture}-{digest_of(known_by)}",
+            study_name=options.study_name or f"{options.architecture}-{digest_study(known_by)}",
             direction="minimize" if options.best_metric in LOWER_IS_BETTER else "maximize",
             pruner=median if options.pruning else optuna.pruners.NopPruner(),
             load_if_exists=True,
@@ -63,12 +63,12 @@ def open_study(options: SweepOptions, space: Space, digests: dict[str, str], pro
     # A sampler that began with the same seed each time would draw the first trials again.
     seed = (options.random_seed + len(study.trials)) % 2**32
     study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-    claim(study, known_by)
+    claim_study(study, known_by)
     return study
 
 
-def claim(study: Study, known_by: dict[str, Any]) -> None:
-    """Writes what a new study is known by, and refuses an old one that was begun with something else."""
+def claim_study(study: Study, known_by: dict[str, Any]) -> None:
+    """Stores the identity of a new study, or refuses one that differs from the stored identity."""
     before = all_without_credentials(study.user_attrs.get("options"))
     if before is not None and not isinstance(before, dict):
         raise SweepError(f"study {study.study_name} holds {before!r:.40} as its options; give another study_name")
@@ -76,23 +76,23 @@ def claim(study: Study, known_by: dict[str, Any]) -> None:
         study.set_user_attr("options", known_by)
     elif changed := [name for name in known_by.keys() | before.keys() if known_by.get(name) != before.get(name)]:
         raise SweepError(
-            f"study {study.study_name} was begun with other values of {listed(sorted(changed))}, so its trials cannot "
-            "be compared with new ones; give the same values or another study_name"
+            f"study {study.study_name} was begun with other values of {join_names(sorted(changed))}, so its trials "
+            "cannot be compared with new ones; give the same values or another study_name"
         )
 
 
-def identity(options: SweepOptions, space: Space, digests: dict[str, str]) -> dict[str, Any]:
+def identify_study(options: SweepOptions, space: Space, digests: dict[str, str]) -> dict[str, Any]:
     """All that the results of trials depend on, ready for JSON."""
     swept = {name: asdict(values) for name, values in space.items()}
     known_by = {name: getattr(options, name) for name in KNOWN_BY} | digests | {"search_space": swept}
     return json.loads(json.dumps(all_without_credentials(known_by)))
 
 
-def digest_of(known_by: dict[str, Any]) -> str:
+def digest_study(known_by: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(known_by, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def ended(study: Study) -> list[FrozenTrial]:
+def list_ended(study: Study) -> list[FrozenTrial]:
     """Trials that came to an end: completed, pruned, or failed with an error. Interrupted ones are tried again."""
     states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
     trials = study.get_trials(deepcopy=False, states=states)
@@ -111,7 +111,7 @@ def others_running(study: Study) -> list[int]:
     return [trial.number for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
 
 
-def interrupted(study: Study) -> Iterable[FrozenTrial]:
+def list_interrupted(study: Study) -> Iterable[FrozenTrial]:
     """Trials that a signal or a crash ended."""
     optuna.storages.fail_stale_trials(study)
     failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))

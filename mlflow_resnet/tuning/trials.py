@@ -22,16 +22,16 @@ from mlflow_resnet.model.hardware import is_out_of_memory
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.options.sweep import SweepOptions
 from mlflow_resnet.options.train import TrainOptions
-from mlflow_resnet.runs.preparation import training_on
+from mlflow_resnet.runs.preparation import build_training
 from mlflow_resnet.runs.training import log_beginning
 from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
-from mlflow_resnet.tracking.recorder import recorder_of
-from mlflow_resnet.tracking.run import child_run, exists
+from mlflow_resnet.tracking.recorder import make_recorder
+from mlflow_resnet.tracking.run import child_run, has_run
 from mlflow_resnet.training.budget import Budget
 from mlflow_resnet.training.course import EpochResult
 from mlflow_resnet.tuning.search_space import Space
-from mlflow_resnet.tuning.study import ended, interrupted
+from mlflow_resnet.tuning.study import list_ended, list_interrupted
 
 ENDED_TAG = "mlflow_resnet.ended"
 
@@ -46,7 +46,7 @@ class TimeIsOver(Exception):
 
 @dataclass(frozen=True)
 class Sweep:
-    """What all trials have in common. The parent run must be the active one."""
+    """State that all trials share. The parent run must be the active one."""
 
     options: SweepOptions
     space: Space
@@ -57,8 +57,8 @@ class Sweep:
     budget: Budget
 
     def begin(self, run: Run, first: dict[str, Any]) -> None:
-        """Records in the parent run what is known before the trials. A new study begins with the values `first`."""
-        recorder = recorder_of(run)
+        """Logs to the parent run what is known before the trials. A new study begins with the values `first`."""
+        recorder = make_recorder(run)
         record.log_params(recorder, asdict(self.options))
         record.log_data(recorder, self.train_set, "training")
         record.log_data(recorder, self.val_set, "validation")
@@ -71,8 +71,8 @@ class Sweep:
             self.study.enqueue_trial(first)
 
     def run_trials(self) -> None:
-        """Goes on until enough trials came to an end or the time is over."""
-        if done := len(ended(self.study)):
+        """Runs trials until there are enough or the time is over."""
+        if done := len(list_ended(self.study)):
             say(f"going on after {done} of {self.options.trials} trials")
         if done < self.options.trials:
             self.study.optimize(self.run_trial, catch=(TrialFailed, TimeIsOver), callbacks=[self.after_trial])
@@ -80,17 +80,17 @@ class Sweep:
     def run_trial(self, trial: Trial) -> float:
         """One trial in a child run. It ends KILLED if it was pruned, as MLflow's own storage for Optuna has it."""
         values = {name: values.suggest(trial, name) for name, values in self.space.items()}
-        say(f"trial {trial.number}: {spelled(values)}")
+        say(f"trial {trial.number}: {format_values(values)}")
         with child_run(f"trial {trial.number}", killed_by=(TrialPruned, TimeIsOver)) as run:
             trial.set_user_attr("run_id", run.info.run_id)
             try:
-                best = self.train(trial, train_options(self.options, values), run)
+                best = self.train(trial, build_trial_options(self.options, values), run)
             except (TrainingDivergedError, OutOfMemoryError, InvalidOptionsError) as error:
-                fail(trial, error.message)
+                fail_trial(trial, error.message)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                fail(trial, "out of memory")
+                fail_trial(trial, "out of memory")
             except (TrialPruned, TimeIsOver) as error:
                 mlflow.set_tag(ENDED_TAG, str(error))
                 raise
@@ -99,8 +99,8 @@ class Sweep:
 
     def train(self, trial: Trial, options: TrainOptions, run: Run) -> EpochResult:
         """Trains as `train` does, but keeps no model. Returns the best epoch."""
-        training = training_on(self.train_set, self.val_set, None, options)
-        recorder = recorder_of(run)
+        training = build_training(self.train_set, self.val_set, None, options)
+        recorder = make_recorder(run)
         log_beginning(options, training, recorder)
         metric = options.best_metric
         for result in training.epochs(options):
@@ -118,11 +118,11 @@ class Sweep:
         """Raises TrialPruned or TimeIsOver if it is not worth while, or there is no time, to go on."""
         if self.options.pruning and trial.should_prune():
             raise TrialPruned(f"pruned {when}")
-        if self.budget.left() <= 0:
+        if self.budget.seconds_left() <= 0:
             raise TimeIsOver(f"out of time {when}")
 
     def after_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Tells of the trial, adds it to the history in the parent run, and stops the study if it was the last."""
+        """Reports a trial, logs it in the parent run, and stops the study after the last."""
         metric = self.options.best_metric
         if trial.state == TrialState.COMPLETE:
             value, best = trial.values[0], study.best_value
@@ -132,11 +132,11 @@ class Sweep:
             say(f"trial {trial.number}: {trial.user_attrs.get('error', 'ended early')}")
         write_csv(study.trials_dataframe(), table := io.StringIO())
         mlflow.log_text(without_credentials(table.getvalue()), "trials.csv")
-        if len(ended(study)) >= self.options.trials or self.budget.left() <= 0:
+        if len(list_ended(study)) >= self.options.trials or self.budget.seconds_left() <= 0:
             study.stop()
 
 
-def train_options(options: SweepOptions, values: Mapping[str, Any], **registration: str) -> TrainOptions:
+def build_trial_options(options: SweepOptions, values: Mapping[str, Any], **registration: str) -> TrainOptions:
     """The options of one training with `values`, which registers nothing unless that is given too.
 
     Raises:
@@ -146,7 +146,7 @@ def train_options(options: SweepOptions, values: Mapping[str, Any], **registrati
     return TrainOptions(**fixed | {"registered_model_name": "", "alias": ""} | registration | dict(values))
 
 
-def fail(trial: Trial, reason: str) -> NoReturn:
+def fail_trial(trial: Trial, reason: str) -> NoReturn:
     """Ends a trial that counts, although it has no result."""
     trial.set_user_attr("error", reason)
     mlflow.set_tag(ENDED_TAG, reason)
@@ -156,13 +156,13 @@ def fail(trial: Trial, reason: str) -> NoReturn:
 def end_interrupted_runs(study: Study) -> None:
     """Ends the child runs that a killed process left RUNNING."""
     client = MlflowClient()
-    run_ids = {trial.user_attrs.get("run_id", "") for trial in interrupted(study)}
-    for run_id in filter(exists, run_ids):
+    run_ids = {trial.user_attrs.get("run_id", "") for trial in list_interrupted(study)}
+    for run_id in filter(has_run, run_ids):
         if client.get_run(run_id).info.status == RunStatus.to_string(RunStatus.RUNNING):
             client.set_terminated(run_id, RunStatus.to_string(RunStatus.KILLED))
 
 
-def spelled(values: Mapping[str, Any]) -> str:
+def format_values(values: Mapping[str, Any]) -> str:
     """Values as a person would write them: `learning_rate 0.0123, optimizer sgd`."""
     return ", ".join(
         f"{name} {f'{value:.3g}' if isinstance(value, float) else value}" for name, value in values.items()

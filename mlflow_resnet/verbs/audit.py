@@ -8,26 +8,27 @@ from tqdm import tqdm
 
 from mlflow_resnet._version import __version__
 from mlflow_resnet.errors import AuditFailedError
-from mlflow_resnet.images.audit.facts import check_imagehash
-from mlflow_resnet.images.audit.findings import TRAIN, VAL, AuditedImage, Finding, findings
-from mlflow_resnet.images.audit.journal import FactsJournal
+from mlflow_resnet.images.audit.facts_journal import FactsJournal
+from mlflow_resnet.images.audit.findings import AuditedImage, Finding, findings
+from mlflow_resnet.images.audit.image_facts import check_imagehash
+from mlflow_resnet.images.layout import TRAIN, VAL
 from mlflow_resnet.images.scan import scan
-from mlflow_resnet.images.sources import check_directories, labeled_directory
+from mlflow_resnet.images.sources import check_directories, fetch_labeled_directory
 from mlflow_resnet.io.cache_folder import private_cache
 from mlflow_resnet.io.console import say
 from mlflow_resnet.io.parallel import default_threads
 from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.options.audit import AuditOptions
-from mlflow_resnet.runs.audited import audited
+from mlflow_resnet.runs.audited import collect_audited_images
 from mlflow_resnet.tracking import record
-from mlflow_resnet.tracking.recorder import recorder_of
-from mlflow_resnet.tracking.run import attached_run_ends_with, recorded_run
+from mlflow_resnet.tracking.recorder import make_recorder
+from mlflow_resnet.tracking.run import end_attached_run, enter_run
 from mlflow_resnet.tracking.server import check_servers
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found; the run `run_id` has the report and the facts about each image."""
+    """Findings of an audit; the run `run_id` has the report and the facts about each image."""
 
     run_id: str
     images: int
@@ -43,16 +44,16 @@ def audit(options: AuditOptions) -> Audit:
         AuditFailedError: if there is a finding of a kind in `fail_on`, after everything is logged.
         MlflowResnetError: for anything else a user can cause.
     """
-    with attached_run_ends_with():
+    with end_attached_run():
         check_directories(options.train_dir, options.val_dir)
         if options.near_duplicates:
             check_imagehash("audit")
         check_servers(registry=False)
         parts = {TRAIN: options.train_dir} | ({VAL: options.val_dir} if options.val_dir else {})
-        images = [image for part, uri in parts.items() for image in audited_directory(part, uri, options)]
+        images = [image for part, uri in parts.items() for image in audit_directory(part, uri, options)]
         found = findings(images)
-        with recorded_run(f"audit of {options.train_dir}", asdict(options)) as run:
-            recorder = recorder_of(run)
+        with enter_run(f"audit of {options.train_dir}", asdict(options)) as run:
+            recorder = make_recorder(run)
             record.log_params(recorder, asdict(options))
             record.log_tags(recorder, {"mlflow_resnet.version": __version__})
             record.log_audit(recorder, images, found)
@@ -62,9 +63,9 @@ def audit(options: AuditOptions) -> Audit:
     return Audit(run.info.run_id, len(images), found)
 
 
-def audited_directory(part: str, uri: str, options: AuditOptions) -> list[AuditedImage]:
-    """Every image of a labeled directory, with what is found out about it."""
-    directory = labeled_directory(uri, follow_links=options.follow_links)
+def audit_directory(part: str, uri: str, options: AuditOptions) -> list[AuditedImage]:
+    """Scans a labeled directory and returns its images with the facts about each."""
+    directory = fetch_labeled_directory(uri, follow_links=options.follow_links)
     if directory.advice:
         say(f"{part}: {directory.advice}")
     threads = options.num_workers or default_threads()
@@ -73,7 +74,7 @@ def audited_directory(part: str, uri: str, options: AuditOptions) -> list[Audite
         tqdm(total=len(directory), desc=f"auditing {part}", unit="img", leave=False, disable=None) as bar,
     ):
         found = scan(directory, threads, bar.update, looks=options.near_duplicates, journal=journal)
-    return audited(part, directory, found)
+    return collect_audited_images(part, directory, found)
 
 
 def summarize_audit(result: Audit, options: AuditOptions) -> str:

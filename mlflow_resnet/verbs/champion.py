@@ -9,8 +9,8 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.options.champion import ChampionOptions
 from mlflow_resnet.registry import aliases, evidence, versions
+from mlflow_resnet.registry.alias_history import HistoryEntry, newest
 from mlflow_resnet.registry.evidence import Evidence
-from mlflow_resnet.registry.history import Entry, newest
 from mlflow_resnet.tracking.server import check_servers
 from mlflow_resnet.verbs.frame import describe_gate
 
@@ -27,7 +27,7 @@ class Champion:
 
     version: ModelVersion
     alias: str
-    since: Entry | None
+    since: HistoryEntry | None
     evidence: Evidence | None
     is_guarded: bool
 
@@ -40,13 +40,13 @@ def champion(options: ChampionOptions) -> Champion:
     """
     check_servers(registry=True)
     version = versions.resolve(f"models:/{options.name}@{options.alias}")
-    model = versions.registered_model(options.name)
+    model = versions.fetch_registered_model(options.name)
     last = newest(model.tags, options.alias)
     since = last if last and last.after == int(version.version) else None
     return Champion(version, options.alias, since, proof_in(version, since), aliases.has_gate(model, options.alias))
 
 
-def proof_in(version: ModelVersion, since: Entry | None) -> Evidence | None:
+def proof_in(version: ModelVersion, since: HistoryEntry | None) -> Evidence | None:
     """The evidence that a version was made champion with, if it can be read."""
     text = version.tags.get(since.evidence, "") if since and since.evidence else ""
     try:

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 from tqdm import tqdm
 
-from mlflow_resnet.images.conversion.convert import Converted
-from mlflow_resnet.images.conversion.convert import convert as convert_images
+from mlflow_resnet.images.conversion.update import Converted
+from mlflow_resnet.images.conversion.update import convert_source as convert_images
 from mlflow_resnet.io.destinations import destination
 from mlflow_resnet.io.own_folders import LEFT_OUT_NAME
 from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.options.convert import ConvertOptions
-from mlflow_resnet.tracking.run import attached_run_ends_with
+from mlflow_resnet.tracking.run import end_attached_run
 from mlflow_resnet.verbs.frame import list_left_out
 
 
@@ -25,7 +25,7 @@ def convert(options: ConvertOptions) -> Converted:
         MlflowResnetError: for anything a user can cause. A bad image is only left out.
     """
     with (
-        attached_run_ends_with(),
+        end_attached_run(),
         destination(options.output_dir, key=repr(replace(options, num_workers=0))) as place,
         tqdm(desc="converting", unit="img", leave=False, disable=None) as bar,
     ):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from mlflow_resnet.errors import presentable
 from mlflow_resnet.images.digits import write_digits
-from mlflow_resnet.images.splitting.split import split_directory
+from mlflow_resnet.images.splitting.directory_split import split_directory
 from mlflow_resnet.io.atomic import new_directory
-from mlflow_resnet.io.text.characters import in_lines, rows_of
+from mlflow_resnet.io.text.characters import format_rows, in_lines
 from mlflow_resnet.options.demo import DemoOptions
 from mlflow_resnet.options.score import ScoreOptions
 from mlflow_resnet.options.split import SplitOptions
@@ -21,12 +21,12 @@ from mlflow_resnet.verbs.score import score
 from mlflow_resnet.verbs.train import train
 
 TRAIN_FRACTION = 0.8
-MARKER = ".mlflow-resnet-demo"  # says that the folder is ours to replace
+DEMO_MARKER = ".mlflow-resnet-demo"  # says that the folder is ours to replace
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo leaves."""
+    """Result of `demo`."""
 
     folder: Path
     trained: TrainResult
@@ -37,7 +37,7 @@ def demo(options: DemoOptions) -> DemoResult:
     """Writes, splits, trains on, registers and scores 1,797 digits. Running it again replaces the folder."""
     folder = Path(options.output_dir)
     write_images(folder, options.random_seed)
-    trained = train(train_options(options))
+    trained = train(choose_demo_options(options))
     held_out = ScoreOptions(
         model_uri=trained.model_uri, image_dir=str(folder / "val"), output=str(folder / "scored.csv")
     )
@@ -46,8 +46,8 @@ def demo(options: DemoOptions) -> DemoResult:
 
 def write_images(folder: Path, random_seed: int) -> None:
     """The image directory and its two parts: `images`, `train`, `val`."""
-    with new_directory(folder, overwrite=(folder / MARKER).exists()) as new:
-        (new / MARKER).touch()
+    with new_directory(folder, overwrite=(folder / DEMO_MARKER).exists()) as new:
+        (new / DEMO_MARKER).touch()
         write_digits(new / "images")
         images, train_dir, val_dir = (str(new / part) for part in ("images", "train", "val"))
         split_directory(
@@ -62,7 +62,7 @@ def write_images(folder: Path, random_seed: int) -> None:
         )
 
 
-def train_options(options: DemoOptions) -> TrainOptions:
+def choose_demo_options(options: DemoOptions) -> TrainOptions:
     """A recipe for 8x8 pictures on two cores. Digits must not be mirrored."""
     return TrainOptions(
         train_dir=str(Path(options.output_dir) / "train"),
@@ -89,7 +89,7 @@ PORT = 5001
 def summarize_demo(result: DemoResult, options: DemoOptions) -> str:
     folder, model = result.folder, f"models:/{options.registered_model_name}@{options.alias}"
     picture = sorted((folder / "val").rglob("*.png"))[0]
-    rows = in_lines(rows_of(result.scored.head.iloc[:, :4]))
+    rows = in_lines(format_rows(result.scored.head.iloc[:, :4]))
     return f"""
 {describe_training(result.trained, options.registered_model_name)}
 scored    {result.scored.rows} held-out images in {presentable(result.scored.path)}, which begins (first columns)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from mlflow_resnet.evaluation.evaluate import Evaluation
-from mlflow_resnet.evaluation.evaluate import evaluate as evaluate_images
+from mlflow_resnet.evaluation.evaluation import Evaluation
+from mlflow_resnet.evaluation.evaluation import evaluate_directory as evaluate_images
 from mlflow_resnet.evaluation.intervals import format_interval
 from mlflow_resnet.images.sources import check_directories
-from mlflow_resnet.io.text.characters import in_lines, rows_of
+from mlflow_resnet.io.text.characters import format_rows, in_lines
 from mlflow_resnet.options.evaluate import EvaluateOptions
 from mlflow_resnet.tracking import record
-from mlflow_resnet.tracking.data import scanned_dataset
-from mlflow_resnet.tracking.recorder import recorder_of
-from mlflow_resnet.tracking.run import attached_run_ends_with, recorded_run
+from mlflow_resnet.tracking.data import scan_dataset
+from mlflow_resnet.tracking.recorder import make_recorder
+from mlflow_resnet.tracking.run import end_attached_run, enter_run
 from mlflow_resnet.tracking.server import check_servers
-from mlflow_resnet.verbs.frame import load_predictor
+from mlflow_resnet.verbs.frame import open_predictor
 
 
 def evaluate(options: EvaluateOptions) -> Evaluation:
@@ -24,15 +24,15 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     Raises:
         MlflowResnetError: for anything a user can cause.
     """
-    with attached_run_ends_with():
+    with end_attached_run():
         check_directories(options.image_dir)
         check_servers(registry=options.model_uri.startswith("models:/"))
-        predictor = load_predictor(options.model_uri, options, options.precision, options.backend)
+        predictor = open_predictor(options.model_uri, options, options.precision, options.backend)
         predictor = predictor.at_test_time(options.tta, options.resolution)
-        dataset = scanned_dataset(options.image_dir, options, "evaluation")
+        dataset = scan_dataset(options.image_dir, options, "evaluation")
         evaluation = evaluate_images(predictor, dataset.directory, options.batch_size)
-        with recorded_run(f"evaluate {options.model_uri}", asdict(options)) as run:
-            recorder = recorder_of(run)
+        with enter_run(f"evaluate {options.model_uri}", asdict(options)) as run:
+            recorder = make_recorder(run)
             recorder.ids.note(model_id=predictor.model_id or None)
             record.log_params(recorder, asdict(options))
             record.log_evaluation(recorder, evaluation, dataset, predictor)
@@ -49,4 +49,4 @@ def summarize_evaluate(result: Evaluation, options: EvaluateOptions) -> str:
         for name, value in result.metrics.items()
     ]
     numbers += [f"{name:34}{value:.4f}" for name, value in result.details.items() if name in SHOWN_DETAILS]
-    return in_lines([f"{len(result.targets)} images", *numbers, "", *rows_of(result.per_class)])
+    return in_lines([f"{len(result.targets)} images", *numbers, "", *format_rows(result.per_class)])

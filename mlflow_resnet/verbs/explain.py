@@ -1,4 +1,4 @@
-"""Writes, for every image below a directory, what a model takes it for and which parts of it speak for that."""
+"""Writes a heat map and the predicted class for every image below a directory."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ import pandas as pd
 from tqdm import tqdm
 
 from mlflow_resnet.errors import encodable
-from mlflow_resnet.evaluation.explanations import check_captum, explained
+from mlflow_resnet.evaluation.explanations import check_captum, explain_sources
 from mlflow_resnet.images.directories import no_images
 from mlflow_resnet.images.pictures import write_png
 from mlflow_resnet.images.rules import Ignored
-from mlflow_resnet.images.sources import ImageSource, check_directories, directory_sources, failing_source
+from mlflow_resnet.images.sources import ImageSource, check_directories, directory_sources, make_failing_source
 from mlflow_resnet.io.atomic import new_directory
 from mlflow_resnet.io.destinations import destination
-from mlflow_resnet.io.names import name_problem
+from mlflow_resnet.io.file_names import name_problem
 from mlflow_resnet.io.own_folders import mark_own
 from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.io.text.places import result_place
 from mlflow_resnet.io.text.spreadsheets import write_csv
 from mlflow_resnet.model.prediction import Prediction
 from mlflow_resnet.options.explain import ExplainOptions
-from mlflow_resnet.scoring.frame import ERROR, IMAGE, LABEL
-from mlflow_resnet.tracking.run import attached_run_ends_with
-from mlflow_resnet.verbs.frame import check_servers_of, load_predictor
+from mlflow_resnet.scoring.columns import ERROR, IMAGE, SCORED_LABELS
+from mlflow_resnet.tracking.run import end_attached_run
+from mlflow_resnet.verbs.frame import check_model_servers, open_predictor
 
-COLUMNS = [IMAGE, LABEL, "confidence", "file", ERROR]
-INDEX_NAME = "index.csv"
+EXPLANATION_COLUMNS = [IMAGE, SCORED_LABELS, "confidence", "file", ERROR]
+EXPLANATION_TABLE = "index.csv"
 
 
 @dataclass(frozen=True)
 class Explained:
-    """How many images there were, how many of them could not be read, and where the table of all is.
+    """Result of `explain`: number of images, number of unreadable ones, and place of the table.
 
     Attributes:
         index: text if it is in S3.
@@ -55,27 +55,27 @@ def explain(options: ExplainOptions) -> Explained:
     Raises:
         MlflowResnetError: for anything a user can cause. A bad image is only a row.
     """
-    with attached_run_ends_with():
+    with end_attached_run():
         check_captum("explain")
         check_directories(options.image_dir)
-        check_servers_of(options.model_uri)
+        check_model_servers(options.model_uri)
         with destination(options.output_dir) as place, new_directory(place) as folder:
             mark_own(folder)
-            predictor = load_predictor(options.model_uri, options)
+            predictor = open_predictor(options.model_uri, options)
             ignored = Counter[str]()
             listing = directory_sources(options.image_dir, ignored, follow_links=options.follow_links)
             sources = islice(listing, options.max_images or None)
             with tqdm(desc="explaining", unit="img", leave=False, disable=None) as bar:
-                found = explained(predictor, map(staying_inside, sources), options.batch_size)
-                rows = list(written(found, predictor.classes, folder, bar.update))
+                found = explain_sources(predictor, map(confine_source, sources), options.batch_size)
+                rows = list(write_explanations(found, predictor.classes, folder, bar.update))
             if not rows:
                 raise no_images(options.image_dir, Ignored(**ignored))
-            table = pd.DataFrame(rows, columns=COLUMNS)
-            write_csv(table, folder / INDEX_NAME, options.csv_formulas)
-    return Explained(len(table), int((table[ERROR] != "").sum()), result_place(options.output_dir, INDEX_NAME))
+            table = pd.DataFrame(rows, columns=EXPLANATION_COLUMNS)
+            write_csv(table, folder / EXPLANATION_TABLE, options.csv_formulas)
+    return Explained(len(table), int((table[ERROR] != "").sum()), result_place(options.output_dir, EXPLANATION_TABLE))
 
 
-def written(
+def write_explanations(
     predictions: Iterable[Prediction], classes: Sequence[str], folder: Path, on_image: Callable[[], object]
 ) -> Iterator[tuple[str, str, float | None, str, str]]:
     """Writes the explanations to `folder`, and yields the row of each image."""
@@ -90,10 +90,10 @@ def written(
         on_image()
 
 
-def staying_inside(source: ImageSource) -> ImageSource:
-    """`source`, unless what it is called in its bucket or index cannot be the name of a file here."""
+def confine_source(source: ImageSource) -> ImageSource:
+    """Returns `source`, or a failing source if its name cannot be that of a file in the output."""
     problem = name_problem(source.place)
-    return failing_source(source.name, f"refused: its name {problem}", source.place) if problem else source
+    return make_failing_source(source.name, f"refused: its name {problem}", source.place) if problem else source
 
 
 def summarize_explain(result: Explained, options: ExplainOptions) -> str:

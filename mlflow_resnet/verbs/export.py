@@ -1,4 +1,4 @@
-"""Writes a model for other engines and programs, and measures what that changes."""
+"""Exports a model to other formats and measures the difference."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 from mlflow_resnet import flavor
 from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError, InvalidModelError
 from mlflow_resnet.evaluation.calibration import log_probabilities
-from mlflow_resnet.evaluation.evaluate import evaluate
-from mlflow_resnet.images.directories import evenly_spread
-from mlflow_resnet.images.sources import check_directories, file_source, labeled_directory
+from mlflow_resnet.evaluation.evaluation import evaluate_directory
+from mlflow_resnet.images.directories import spread_evenly
+from mlflow_resnet.images.sources import check_directories, fetch_labeled_directory, file_source
 from mlflow_resnet.io.atomic import new_directory
 from mlflow_resnet.io.console import say
 from mlflow_resnet.io.destinations import destination
@@ -22,28 +22,28 @@ from mlflow_resnet.io.parallel import default_threads, map_ordered
 from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.io.text.places import result_place
 from mlflow_resnet.model.backends.exported import write_export
-from mlflow_resnet.model.backends.forwards import ENGINES, forward_of_files
+from mlflow_resnet.model.backends.forwards import ENGINES, load_forward
 from mlflow_resnet.model.backends.quantized import quantize
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.precision import LARGEST_ACCURACY_LOSS
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.preprocessing import Preprocessing
-from mlflow_resnet.model.storage import digest_of, write_description
+from mlflow_resnet.model.storage import digest_classifier, write_description
 from mlflow_resnet.options.export import ExportOptions
 from mlflow_resnet.tracking import record
-from mlflow_resnet.tracking.data import scanned_dataset
+from mlflow_resnet.tracking.data import scan_dataset
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
-from mlflow_resnet.tracking.recorder import recorder_of
-from mlflow_resnet.tracking.run import attached_run_ends_with, recorded_run
+from mlflow_resnet.tracking.recorder import make_recorder
+from mlflow_resnet.tracking.run import end_attached_run, enter_run
 from mlflow_resnet.tracking.server import check_servers
-from mlflow_resnet.verbs.frame import check_servers_of
+from mlflow_resnet.verbs.frame import check_model_servers
 
 CALIBRATION_IMAGES = 300
 
 
 @dataclass(frozen=True)
 class Parity:
-    """What was exported beside torch in fp32, on labeled images.
+    """Agreement of an exported model with torch in fp32 on labeled images.
 
     Attributes:
         label_agreement: fraction of images to which both give the same class.
@@ -60,7 +60,7 @@ class Parity:
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, how it compares, and the registered version; empty if none was asked for.
+    """Result of `export`: files, agreement and the registered version; empty if none was asked for.
 
     Attributes:
         path: text if it is in S3.
@@ -78,23 +78,25 @@ def export(options: ExportOptions) -> Exported:
         InvalidModelError: if int8 loses more than half a point of accuracy.
         MlflowResnetError: for anything else a user can cause.
     """
-    with attached_run_ends_with():
+    with end_attached_run():
         for image_dir in filter(None, (options.image_dir, options.calibration_dir)):
             check_directories(image_dir)
-        check_servers_of(options.model_uri)
+        check_model_servers(options.model_uri)
         if options.registered_model_name:
             check_servers(registry=True)
         with destination(options.output_dir) as place:
             with new_directory(place) as folder:
                 mark_own(folder)
                 classifier = flavor.load_model(options.model_uri)
-                data = scanned_dataset(options.image_dir, options, "evaluation")
+                data = scan_dataset(options.image_dir, options, "evaluation")
                 write_model(classifier, options, folder)
-                parity = compared(classifier, options, folder, data)
+                parity = compare_export(classifier, options, folder, data)
                 if options.precision == "int8":
                     refuse_if_worse(parity, options.model_uri)
                 write_description(classifier, folder)
-            model_uri = registered(classifier, options, place, data, parity) if options.registered_model_name else ""
+            model_uri = (
+                register_export(classifier, options, place, data, parity) if options.registered_model_name else ""
+            )
     return Exported(result_place(options.output_dir), parity, model_uri)
 
 
@@ -108,7 +110,7 @@ def write_model(classifier: ImageClassifier, options: ExportOptions, folder: Pat
         say(f"quantizing with {len(pictures)} images")
         model = quantize(engine, model, pictures)
     engine.save(model, folder)
-    write_export(folder, options.format, options.precision, digest_of(classifier))
+    write_export(folder, options.format, options.precision, digest_classifier(classifier))
 
 
 def calibration_pictures(classifier: ImageClassifier, options: ExportOptions) -> list[np.ndarray]:
@@ -116,8 +118,8 @@ def calibration_pictures(classifier: ImageClassifier, options: ExportOptions) ->
 
     Those that cannot be read are left out.
     """
-    directory = labeled_directory(options.calibration_dir, follow_links=options.follow_links)
-    chosen = evenly_spread(len(directory), CALIBRATION_IMAGES)
+    directory = fetch_labeled_directory(options.calibration_dir, follow_links=options.follow_links)
+    chosen = spread_evenly(len(directory), CALIBRATION_IMAGES)
     load = partial(picture_at, classifier.preprocessing)
     paths = [directory.paths[index] for index in chosen]
     found = map_ordered(load, paths, options.num_workers or default_threads())
@@ -135,13 +137,15 @@ def picture_at(preprocessing: Preprocessing, path: str) -> np.ndarray | None:
     return image.unsqueeze(0).contiguous().numpy()
 
 
-def compared(classifier: ImageClassifier, options: ExportOptions, folder: Path, data: ImageDirectoryDataset) -> Parity:
-    """What was written to `folder` beside torch in fp32."""
+def compare_export(
+    classifier: ImageClassifier, options: ExportOptions, folder: Path, data: ImageDirectoryDataset
+) -> Parity:
+    """Compares the model in `folder` with torch in fp32."""
     fp32, exported = (
-        evaluate(
+        evaluate_directory(
             Predictor(classifier, "cpu", options.num_workers, precision, forward), data.directory, options.batch_size
         )
-        for precision, forward in (("fp32", None), (options.precision, forward_of_files(classifier, folder)))
+        for precision, forward in (("fp32", None), (options.precision, load_forward(classifier, folder)))
     )
     labels = exported.probabilities.argmax(axis=1) == fp32.probabilities.argmax(axis=1)
     difference = np.abs(log_probabilities(exported.probabilities) - log_probabilities(fp32.probabilities))
@@ -162,12 +166,12 @@ def refuse_if_worse(parity: Parity, model_uri: str) -> None:
         )
 
 
-def registered(
+def register_export(
     classifier: ImageClassifier, options: ExportOptions, folder: Path, data: ImageDirectoryDataset, parity: Parity
 ) -> str:
-    """Registers a model that predicts with what is in `folder`, in a run with what was measured; returns its URI."""
-    with recorded_run(f"export {options.model_uri}", asdict(options)) as run:
-        recorder = recorder_of(run)
+    """Registers a model that predicts with the files in `folder`, and returns its URI."""
+    with enter_run(f"export {options.model_uri}", asdict(options)) as run:
+        recorder = make_recorder(run)
         record.log_params(recorder, asdict(options))
         record.log_metrics(recorder, asdict(parity), data)
         info = flavor.log_model(

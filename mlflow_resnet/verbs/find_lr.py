@@ -16,17 +16,17 @@ from mlflow_resnet.io.console import say
 from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.options.find_lr import FindLrOptions
-from mlflow_resnet.runs.preparation import check, prepared
+from mlflow_resnet.runs.preparation import check_options, prepare_training
 from mlflow_resnet.runs.training import all_params, log_beginning
-from mlflow_resnet.tracking.recorder import recorder_of
-from mlflow_resnet.tracking.run import attached_run_ends_with, recorded_run
-from mlflow_resnet.training.rate_test import RatePoint, Suggestion, rate_points, suggest
+from mlflow_resnet.tracking.recorder import make_recorder
+from mlflow_resnet.tracking.run import end_attached_run, enter_run
+from mlflow_resnet.training.rate_test import RatePoint, Suggestion, rate_points, suggest_rates
 from mlflow_resnet.training.recipe import phases
 
 
 @dataclass(frozen=True)
 class LearningRateTest:
-    """What `find_lr` leaves. `strategy` is that of the tested phase."""
+    """Result of `find_lr`. `strategy` is that of the tested phase."""
 
     run_id: str
     strategy: str
@@ -42,25 +42,25 @@ def find_lr(options: FindLrOptions) -> LearningRateTest:
     Raises:
         MlflowResnetError: for anything a user can cause.
     """
-    with attached_run_ends_with():
-        check(options, 1)
+    with end_attached_run():
+        check_options(options, 1)
         pick_device(options.device)
-        training = prepared(options)
+        training = prepare_training(options)
         name = f"learning rates of {options.architecture} on {name_data_set(options.train_dir)}"
         strategy = phases(training.recipe)[-1].strategy
         say(f"testing learning rates of the phase {strategy}")
-        with recorded_run(name, all_params(options, training), uuid.uuid4().hex) as run:
-            log_beginning(options, training, recorder_of(run))
+        with enter_run(name, all_params(options, training), uuid.uuid4().hex) as run:
+            log_beginning(options, training, make_recorder(run))
             mlflow.set_tag("mlflow_resnet.phase", strategy)
             measured = rate_points(training, options)
             points = [log_point(p) for p in tqdm(measured, total=options.steps, leave=False, disable=None)]
-            suggestion = suggest(points, options)
+            suggestion = suggest_rates(points, options)
             log_test(points, suggestion)
     return LearningRateTest(run.info.run_id, strategy, points, suggestion)
 
 
 def log_point(point: RatePoint) -> RatePoint:
-    """Logs one step's metrics, so that the UI shows the test while it goes on."""
+    """Logs one step's metrics while the test runs."""
     metrics = asdict(point)
     mlflow.log_metrics(metrics, step=metrics.pop("step"))
     return point

@@ -22,13 +22,13 @@ from mlflow_resnet.tracking.server import check_servers
 from mlflow_resnet.tracking.training_record import TrainResult
 
 
-def check_servers_of(model_uri: str) -> None:
+def check_model_servers(model_uri: str) -> None:
     """Asks the servers that a model URI leads to; a folder or an object store needs none."""
     if model_uri.startswith(MODEL_SCHEMES):
         check_servers(registry=model_uri.startswith("models:/"))
 
 
-def load_predictor(
+def open_predictor(
     model_uri: str,
     options: EvaluateOptions | ExplainOptions | PromoteOptions | ScoreOptions | ShadowOptions,
     precision: str = AUTO,
@@ -42,7 +42,7 @@ def load_predictor(
 
 
 def list_left_out(unreadable: dict[str, str], where: str = "") -> Iterator[str]:
-    """A line for each of the first few images that were left out, and one for the rest, which are `where`."""
+    """Yields a line for each of the first images that were left out, and one for the rest."""
     yield from (f"left out {name}: {reason}" for name, reason in islice(unreadable.items(), LISTED))
     if (more := len(unreadable) - LISTED) > 0:
         yield f"left out {more} more{where}"

@@ -8,26 +8,26 @@ from mlflow_resnet.errors import presentable
 from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.options.history import HistoryOptions
 from mlflow_resnet.registry import versions
-from mlflow_resnet.registry.history import Entry, entries, shown
+from mlflow_resnet.registry.alias_history import HistoryEntry, entries, format_version
 from mlflow_resnet.tracking.server import check_servers
 
 
-def history(options: HistoryOptions) -> list[Entry]:
+def history(options: HistoryOptions) -> list[HistoryEntry]:
     """The moves of an alias, or of all of them, oldest first.
 
     Raises:
         InvalidModelError: if there is no such registered model.
     """
     check_servers(registry=True)
-    return entries(versions.registered_model(options.name).tags, options.alias or None)
+    return entries(versions.fetch_registered_model(options.name).tags, options.alias or None)
 
 
-def summarize_history(result: Sequence[Entry], options: HistoryOptions) -> str:
-    """A line for each entry of the history, and one where the alias was moved by other means in between."""
+def summarize_history(result: Sequence[HistoryEntry], options: HistoryOptions) -> str:
+    """Formats the history, one line per entry, with a line where the alias was moved by other means."""
     lines, last = [], dict[str, int | None]()
     for entry in result:
         if entry.alias in last and entry.before != last[entry.alias]:
-            lines.append(f"{'':24}  (by other means it came to {shown(entry.before)})")
+            lines.append(f"{'':24}  (by other means it came to {format_version(entry.before)})")
         last[entry.alias] = entry.after
         lines.append(str(entry))
     return in_lines(lines) or presentable(f"no move of an alias of {options.name} was written down")

@@ -10,24 +10,24 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from mlflow_resnet.errors import ClassMismatchError
-from mlflow_resnet.evaluation.evaluate import Evaluation
-from mlflow_resnet.evaluation.evaluate import evaluate as evaluate_images
-from mlflow_resnet.evaluation.pairing import hits_paired
+from mlflow_resnet.evaluation.evaluation import Evaluation
+from mlflow_resnet.evaluation.evaluation import evaluate_directory as evaluate_images
+from mlflow_resnet.evaluation.pairing import compare_hits
 from mlflow_resnet.images.sources import check_directories
 from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.options.promote import PromoteOptions
 from mlflow_resnet.registry import aliases, evidence, promotion, versions
 from mlflow_resnet.registry.evidence import Evidence, MeasuredChampion
-from mlflow_resnet.tracking.data import scanned_dataset
+from mlflow_resnet.tracking.data import scan_dataset
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
-from mlflow_resnet.tracking.run import attached_run_ends_with
+from mlflow_resnet.tracking.run import end_attached_run
 from mlflow_resnet.tracking.server import check_servers
-from mlflow_resnet.verbs.frame import describe_gate, load_predictor
+from mlflow_resnet.verbs.frame import describe_gate, open_predictor
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A registered version and what it makes of labeled images.
+    """A registered version and its predictions for a labeled directory.
 
     Attributes:
         model_id: of its logged model, as the server says; empty if it is none.
@@ -54,53 +54,56 @@ def promote(options: PromoteOptions) -> promotion.Comparison:
         PromotionRefusedError: if it is worse, or the gate refuses.
         MlflowResnetError: for anything else a user can cause.
     """
-    with attached_run_ends_with():
+    with end_attached_run():
         check_directories(options.image_dir)
         check_servers(registry=True)
         candidate = versions.resolve(options.model_uri)
-        model = versions.registered_model(candidate.name)
+        model = versions.fetch_registered_model(candidate.name)
         champion = aliases.version_with(model, options.alias)
-        dataset = scanned_dataset(options.image_dir, options, "evaluation")
+        dataset = scan_dataset(options.image_dir, options, "evaluation")
         measured = measure(options, candidate, dataset)
         against = measure_champion(options, candidate, champion, dataset) if champion else None
-        proof = signed_if_possible(evidence_of(measured, against, dataset, options.alias))
+        proof = sign_if_possible(derive_evidence(measured, against, dataset, options.alias))
         is_guarded = aliases.is_guarded(MlflowClient(), model, options.alias)
         comparison = promotion.Comparison(candidate, options.metric, proof, is_guarded)
         if options.measure_only:
             promotion.write_down(comparison)
         else:
-            promotion.promote(comparison, options.max_drop)
+            promotion.promote_candidate(comparison, options.max_drop)
     return comparison
 
 
 def measure(options: PromoteOptions, version: ModelVersion, dataset: ImageDirectoryDataset) -> Measured:
-    """What a registered version makes of the images."""
-    uri = versions.uri_of(version)
-    predictor = load_predictor(uri, options)
+    """Evaluates a registered version on the images."""
+    uri = versions.format_version_uri(version)
+    predictor = open_predictor(uri, options)
     evaluation = evaluate_images(predictor, dataset.directory, options.batch_size, uri)
-    promotion.value_of(evaluation.metrics, options.metric)
+    promotion.pick_metric(evaluation.metrics, options.metric)
     return Measured(version, predictor.model_id, predictor.model_sha256, evaluation)
 
 
 def measure_champion(
     options: PromoteOptions, candidate: ModelVersion, champion: int, dataset: ImageDirectoryDataset
 ) -> Measured:
-    """What the version that has the alias makes of the images, which the candidate knows the classes of."""
+    """Evaluates the version that has the alias; raises an error for classes that it does not know."""
     uri = f"models:/{candidate.name}/{champion}"
     try:
         return measure(options, versions.resolve(uri), dataset)
     except ClassMismatchError as error:
         owner = f"the present @{options.alias}, {uri}"
         advice = (
-            f"{versions.uri_of(candidate)} knows them, so the two cannot be compared on these images. Give images of "
-            f"classes that both know; or, to replace @{options.alias} without a comparison, take the alias away first: "
+            f"{versions.format_version_uri(candidate)} knows them, so the two cannot be compared on these images. "
+            f"Give images of classes that both know; or, to replace @{options.alias} without a comparison, "
+            f"take the alias away first: "
             f"mlflow.MlflowClient().delete_registered_model_alias({candidate.name!r}, {options.alias!r})"
         )
         raise ClassMismatchError(dataset.directory.source, error.extra, error.known, owner, advice) from None
 
 
-def evidence_of(measured: Measured, against: Measured | None, dataset: ImageDirectoryDataset, alias: str) -> Evidence:
-    """What is written down of a candidate and the champion that it was compared with."""
+def derive_evidence(
+    measured: Measured, against: Measured | None, dataset: ImageDirectoryDataset, alias: str
+) -> Evidence:
+    """Returns the evidence of a candidate and of the champion that it was compared with."""
     return Evidence(
         name=measured.version.name,
         version=int(measured.version.version),
@@ -111,16 +114,16 @@ def evidence_of(measured: Measured, against: Measured | None, dataset: ImageDire
         images=len(dataset.directory),
         metrics=measured.metrics,
         measured_at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
-        measured_by=aliases.user(),
+        measured_by=aliases.find_local_user(),
         alias=alias,
-        champion=champion_of(measured, against) if against else None,
+        champion=describe_champion(measured, against) if against else None,
         signature="",
         format=evidence.FORMAT,
     )
 
 
-def champion_of(measured: Measured, against: Measured) -> MeasuredChampion:
-    pairing = hits_paired(against.evaluation.hits, measured.evaluation.hits)
+def describe_champion(measured: Measured, against: Measured) -> MeasuredChampion:
+    pairing = compare_hits(against.evaluation.hits, measured.evaluation.hits)
     return MeasuredChampion(
         version=int(against.version.version),
         model_id=against.model_id,
@@ -132,10 +135,10 @@ def champion_of(measured: Measured, against: Measured) -> MeasuredChampion:
     )
 
 
-def signed_if_possible(proof: Evidence) -> Evidence:
+def sign_if_possible(proof: Evidence) -> Evidence:
     """With the key of the environment, if there is one."""
-    key = evidence.key_of_environment()
-    return evidence.signed(proof, key) if key else proof
+    key = evidence.read_signing_key()
+    return evidence.sign_evidence(proof, key) if key else proof
 
 
 def summarize_promote(result: promotion.Comparison, options: PromoteOptions) -> str:

@@ -10,8 +10,8 @@ from mlflow_resnet.errors import InvalidModelError, PromotionRefusedError, prese
 from mlflow_resnet.model.stored import MODEL_SHA256
 from mlflow_resnet.options.rollback import RollbackOptions
 from mlflow_resnet.registry import aliases, versions
-from mlflow_resnet.registry.history import ROLLBACK, Move, champions, entries, shown
-from mlflow_resnet.tracking.run import attached_run_ends_with
+from mlflow_resnet.registry.alias_history import ROLLBACK, Move, champions, entries, format_version
+from mlflow_resnet.tracking.run import end_attached_run
 from mlflow_resnet.tracking.server import check_servers
 
 
@@ -22,17 +22,21 @@ def rollback(options: RollbackOptions) -> Move:
         PromotionRefusedError: if the history knows of none, the version is gone, a gate refuses, or somebody else moves
             the alias meanwhile.
     """
-    with attached_run_ends_with():
+    with end_attached_run():
         check_servers(registry=True)
-        model = versions.registered_model(options.name)
+        model = versions.fetch_registered_model(options.name)
         now = aliases.version_with(model, options.alias)
         path = champions(entries(model.tags, options.alias))
         if now is None or now not in path:
-            raise no_way_back(options.name, options.alias, f"the history does not know {shown(now)}, which has it")
+            raise explain_no_way_back(
+                options.name, options.alias, f"the history does not know {format_version(now)}, which has it"
+            )
         earlier = path[: len(path) - 1 - path[::-1].index(now)]
         if not earlier:
-            raise no_way_back(options.name, options.alias, f"there was no champion before {shown(now)}")
-        version = ready(options.name, earlier[-1], options.alias)
+            raise explain_no_way_back(
+                options.name, options.alias, f"there was no champion before {format_version(now)}"
+            )
+        version = require_ready(options.name, earlier[-1], options.alias)
         logged = versions.find_logged_model(version)
         digest = logged.params.get(MODEL_SHA256, "") if logged else ""
         move = Move(options.name, options.alias, now, earlier[-1], ROLLBACK, digest)
@@ -40,21 +44,21 @@ def rollback(options: RollbackOptions) -> Move:
     return move
 
 
-def no_way_back(name: str, alias: str, problem: str) -> PromotionRefusedError:
+def explain_no_way_back(name: str, alias: str, problem: str) -> PromotionRefusedError:
     return PromotionRefusedError(
         f"@{alias} of {name} stays where it is: {problem}. `mlflow-resnet history --name {shlex.quote(name)}` shows "
         "what happened; promote a version instead."
     )
 
 
-def ready(name: str, version: int, alias: str) -> ModelVersion:
+def require_ready(name: str, version: int, alias: str) -> ModelVersion:
     """The version, if it is there and can be loaded."""
     try:
         found = versions.resolve(f"models:/{name}/{version}")
     except InvalidModelError:
-        raise no_way_back(name, alias, f"version {version}, the champion before, was deleted") from None
+        raise explain_no_way_back(name, alias, f"version {version}, the champion before, was deleted") from None
     if found.status != "READY":
-        raise no_way_back(name, alias, f"version {version}, the champion before, is {found.status}, not READY")
+        raise explain_no_way_back(name, alias, f"version {version}, the champion before, is {found.status}, not READY")
     return found
 
 

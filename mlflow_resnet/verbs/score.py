@@ -15,10 +15,10 @@ from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.options.score import ScoreOptions
 from mlflow_resnet.scoring.to_file.batch import ScoredFile, add_nothing, check_suffix, join, score_to_parts
 from mlflow_resnet.scoring.to_file.parts import Parts
-from mlflow_resnet.scoring.to_file.progress import shown
+from mlflow_resnet.scoring.to_file.scoring_progress import show_progress
 from mlflow_resnet.scoring.to_file.selection import Selection
-from mlflow_resnet.tracking.run import attached_run_ends_with
-from mlflow_resnet.verbs.frame import check_servers_of, load_predictor
+from mlflow_resnet.tracking.run import end_attached_run
+from mlflow_resnet.verbs.frame import check_model_servers, open_predictor
 
 
 def score(options: ScoreOptions) -> ScoredFile:
@@ -33,19 +33,19 @@ def score(options: ScoreOptions) -> ScoredFile:
     Raises:
         MlflowResnetError: for anything a user can cause. A bad image is only a row.
     """
-    with attached_run_ends_with():
+    with end_attached_run():
         check_suffix(options.output)
         images = Selection(options.image_dir, *options.part, options.follow_links)
         images.check()
-        check_servers_of(options.model_uri)
+        check_model_servers(options.model_uri)
         ignored: Counter[str] = Counter()
         with resumable_destination(options.output) as path:
             identity = images.identity()
-            predictor = load_predictor(options.model_uri, options, options.precision, options.backend)
+            predictor = open_predictor(options.model_uri, options, options.precision, options.backend)
             predictor = predictor.at_test_time(options.tta, options.resolution)
-            parts = Parts(path.parent, what_decides_rows(options, predictor) | identity)
+            parts = Parts(path.parent, identify_rows(options, predictor) | identity)
             done = parts.progress
-            with shown("scoring", "img", done.rows, items=images.chosen()) as progress:
+            with show_progress("scoring", "img", done.rows, items=images.items()) as progress:
                 score_to_parts(
                     predictor,
                     images.sources(ignored, after=done.last),
@@ -59,14 +59,14 @@ def score(options: ScoreOptions) -> ScoredFile:
                 if not options.shard:
                     raise no_images(options.image_dir, Ignored(**ignored))
                 add_nothing(parts, predictor.classes, options.top_k)
-            with shown("writing", "row", total=parts.progress.rows) as progress:
+            with show_progress("writing", "row", total=parts.progress.rows) as progress:
                 scored = join(parts, path, options.output, progress.advance, options.csv_formulas)
             say(f"{scored.rows} images in {options.image_dir}", str(Ignored(**ignored)))
     return scored
 
 
-def what_decides_rows(options: ScoreOptions, predictor: Predictor) -> dict[str, Any]:
-    """What two calls must have in common, besides the images, so that one can go on with the other's rows.
+def identify_rows(options: ScoreOptions, predictor: Predictor) -> dict[str, Any]:
+    """Returns what two calls must share, besides the images, for one to resume the other's rows.
 
     The size of batches and the device are not in it: they decide no more than the rounding.
     """

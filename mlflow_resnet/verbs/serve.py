@@ -21,7 +21,7 @@ from mlflow_resnet.io.console import say
 from mlflow_resnet.io.parallel import default_threads
 from mlflow_resnet.io.process import claim_process
 from mlflow_resnet.options.serve import ServeOptions
-from mlflow_resnet.registry.versions import resolve, uri_of
+from mlflow_resnet.registry.versions import format_version_uri, resolve
 from mlflow_resnet.serving.connections import Connection, backlog
 from mlflow_resnet.tracking.server import check_servers
 
@@ -38,10 +38,10 @@ def serve(options: ServeOptions) -> None:
         MlflowResnetError: for anything a user can cause, before anything is served.
     """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a line per file of every new version
-    with bound_socket(options.host, options.port) as listener:
+    with bind_socket(options.host, options.port) as listener:
         check_servers(registry=True)
-        version_uri = uri_of(resolve(options.model_uri))
-        share_cores(options.workers)
+        version_uri = format_version_uri(resolve(options.model_uri))
+        share_worker_cores(options.workers)
         if options.workers == 1:
             serve_here(options, version_uri, listener)
             return
@@ -50,8 +50,8 @@ def serve(options: ServeOptions) -> None:
     serve_in_workers(options, version_uri)
 
 
-def bound_socket(host: str, port: int) -> socket.socket:
-    """A socket that has the port, but does not listen yet: whoever connects before a model is there is refused.
+def bind_socket(host: str, port: int) -> socket.socket:
+    """Returns a socket that is bound but does not listen, so that early connections are refused.
 
     Its protocol is named because asyncio sends what is short at once (TCP_NODELAY) only then; else it waits for 40 ms.
     """
@@ -67,8 +67,8 @@ def bound_socket(host: str, port: int) -> socket.socket:
     return listener
 
 
-def share_cores(workers: int) -> None:
-    """Divides the cores among the workers: the threads that decode, and those of torch, which is not loaded yet."""
+def share_worker_cores(workers: int) -> None:
+    """Divides the cores among the workers, for decoding threads and for torch."""
     os.environ["LOCAL_WORLD_SIZE"] = str(workers)
     os.environ.setdefault("OMP_NUM_THREADS", str(default_threads()))
 
@@ -78,11 +78,11 @@ def serve_here(options: ServeOptions, version_uri: str, listener: socket.socket)
 
     app = create_app(options, version_uri)
     announce(options, version_uri)
-    uvicorn.Server(uvicorn.Config(app, **bounds())).run([listener])
+    uvicorn.Server(uvicorn.Config(app, **list_connection_limits())).run([listener])
 
 
 def serve_in_workers(options: ServeOptions, version_uri: str) -> None:
-    """uvicorn starts the workers anew, each a process that has not been forked, and replaces those that die."""
+    """Serves in several processes, which uvicorn spawns and restarts."""
     os.environ[WHAT_TO_SERVE] = json.dumps([asdict(options), version_uri])
     announce(options, version_uri)
     uvicorn.run(
@@ -92,12 +92,12 @@ def serve_in_workers(options: ServeOptions, version_uri: str) -> None:
         host=options.host,
         port=options.port,
         timeout_worker_healthcheck=WORKER_PATIENCE_SECONDS,
-        **bounds(),
+        **list_connection_limits(),
     )
 
 
-def bounds() -> dict[str, Any]:
-    """How uvicorn takes connections, whatever else is installed that it could do it with."""
+def list_connection_limits() -> dict[str, Any]:
+    """Returns uvicorn's connection settings."""
     return {"http": Connection, "ws": "none", "backlog": backlog(), "timeout_keep_alive": KEEP_ALIVE_SECONDS}
 
 
@@ -114,7 +114,8 @@ def try_version(version_uri: str, device: str) -> None:
 
 
 def worker_app() -> Starlette:
-    """The application of a worker. If the version cannot be had now, the worker ends, and the next one tries again."""
+    """Returns the application of a worker. If the version cannot be had now, the worker ends, and the next one
+    tries again."""
     from mlflow_resnet.serving.app import create_app
 
     claim_process()

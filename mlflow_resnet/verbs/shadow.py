@@ -1,4 +1,4 @@
-"""Has a challenger answer beside the champion: where do the two disagree?"""
+"""Compares a challenger's predictions with the champion's."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from mlflow_resnet.errors import LISTED, InvalidOptionsError, listed, printable
+from mlflow_resnet.errors import LISTED, InvalidOptionsError, join_names, printable
 from mlflow_resnet.evaluation.galleries import WRONG, mosaic, tile
 from mlflow_resnet.evaluation.report import picture
 from mlflow_resnet.images.directories import no_images
 from mlflow_resnet.images.rules import Ignored
 from mlflow_resnet.images.sources import ImageSource, check_directories, directory_sources
-from mlflow_resnet.io.text.characters import in_lines, rows_of
+from mlflow_resnet.io.text.characters import format_rows, in_lines
 from mlflow_resnet.model.prediction import Prediction, Predictor
 from mlflow_resnet.options.shadow import ShadowOptions
 from mlflow_resnet.tracking import record
-from mlflow_resnet.tracking.recorder import recorder_of
-from mlflow_resnet.tracking.run import attached_run_ends_with, recorded_run
-from mlflow_resnet.verbs.frame import check_servers_of, load_predictor
+from mlflow_resnet.tracking.recorder import make_recorder
+from mlflow_resnet.tracking.run import end_attached_run, enter_run
+from mlflow_resnet.verbs.frame import check_model_servers, open_predictor
 
 FOLDER = "shadow"
 DISAGREEMENTS, CHANGES, GALLERY = "disagreements.parquet", "changes.json", "disagreements.png"
-COLUMNS = ["image", "champion", "champion_confidence", "challenger", "challenger_confidence"]
+ANSWER_COLUMNS = ["image", "champion", "champion_confidence", "challenger", "challenger_confidence"]
 PICTURES = 16
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What both said of an image: labels, and how sure they were of them."""
+    """Both models' labels of an image, and their confidences."""
 
     source: ImageSource
     champion: str
@@ -55,17 +55,17 @@ class Answer:
 
     @property
     def surety(self) -> float:
-        """How sure both were: the less sure one counts."""
+        """The lower of both confidences."""
         return min(self.champion_confidence, self.challenger_confidence)
 
 
 @dataclass(frozen=True)
 class Shadowed:
-    """How a challenger answers beside the champion.
+    """Result of `shadow`: agreement of challenger and champion.
 
     Attributes:
         images: that both could read.
-        table: a row per image with different labels, those that both were sure of first; columns `COLUMNS`.
+        table: a row per image with different labels, those that both were sure of first; columns `ANSWER_COLUMNS`.
         confidences: mean of the champion's and of the challenger's.
     """
 
@@ -88,11 +88,11 @@ def shadow(options: ShadowOptions) -> Shadowed:
         InvalidOptionsError: if the models do not have the same classes.
         MlflowResnetError: for anything else a user can cause.
     """
-    with attached_run_ends_with():
+    with end_attached_run():
         check_directories(options.image_dir)
         for uri in (options.champion, options.challenger):
-            check_servers_of(uri)
-        champion, challenger = (load_predictor(uri, options) for uri in (options.champion, options.challenger))
+            check_model_servers(uri)
+        champion, challenger = (open_predictor(uri, options) for uri in (options.champion, options.challenger))
         check_same_classes(champion, challenger)
         ignored = Counter[str]()
         tally = Tally()
@@ -103,11 +103,11 @@ def shadow(options: ShadowOptions) -> Shadowed:
                 bar.update()
         if not tally.images:
             raise no_images(options.image_dir, Ignored(**ignored))
-        with recorded_run(f"shadow {options.challenger}", asdict(options)) as run:
-            recorder = recorder_of(run)
+        with enter_run(f"shadow {options.challenger}", asdict(options)) as run:
+            recorder = make_recorder(run)
             record.log_params(recorder, asdict(options))
             result = tally.result(run.info.run_id)
-            record.log_metrics(recorder, metrics_of(result))
+            record.log_metrics(recorder, list_shadow_metrics(result))
             record.log_files(recorder, lambda folder: tally.write(folder, champion), FOLDER, [CHANGES])
     return result
 
@@ -115,14 +115,14 @@ def shadow(options: ShadowOptions) -> Shadowed:
 def check_same_classes(champion: Predictor, challenger: Predictor) -> None:
     if different := sorted(set(champion.classes) ^ set(challenger.classes)):
         raise InvalidOptionsError(
-            [f"only one of champion and challenger has the classes {listed(different)}; compare models of the same"]
+            [f"only one of champion and challenger has the classes {join_names(different)}; compare models of the same"]
         )
 
 
 def answers(
     champion: Predictor, challenger: Predictor, sources: Iterable[ImageSource], batch_size: int
 ) -> Iterator[Answer | None]:
-    """What both say of each image, in order; None if one of them cannot read it."""
+    """Yields both models' answers for each image, in order; None if it cannot be read."""
     own, first, second = tee(sources, 3)
     both = zip(own, champion.predict(first, batch_size), challenger.predict(second, batch_size), strict=True)
     for source, old, new in both:
@@ -138,7 +138,7 @@ def best(predictor: Predictor, prediction: Prediction) -> tuple[str, float] | No
 
 
 class Tally:
-    """Counts answers and keeps those that differ."""
+    """Counts answers and keeps disagreements."""
 
     def __init__(self) -> None:
         self.images = self.unreadable = 0
@@ -156,13 +156,13 @@ class Tally:
             self.different.append(answer)
 
     @cached_property
-    def ordered(self) -> list[Answer]:
-        """Those that differ, the ones that both were surest of first."""
+    def disagreements(self) -> list[Answer]:
+        """Disagreements, the most confident first."""
         return sorted(self.different, key=lambda answer: -answer.surety)
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        return pd.DataFrame([answer.row for answer in self.ordered], columns=COLUMNS)
+        return pd.DataFrame([answer.row for answer in self.disagreements], columns=ANSWER_COLUMNS)
 
     def result(self, run_id: str) -> Shadowed:
         first, second = (total / self.images for total in self.sums)
@@ -173,11 +173,11 @@ class Tally:
         self.table.to_parquet(folder / DISAGREEMENTS, index=False)
         counts = self.table.groupby(["champion", "challenger"]).size().rename("images").reset_index()
         counts.sort_values("images", ascending=False).to_json(folder / CHANGES, orient="split", index=False)
-        if shown := self.ordered[:PICTURES]:
-            mosaic([picture_of(answer, predictor) for answer in shown]).save(folder / GALLERY)
+        if shown := self.disagreements[:PICTURES]:
+            mosaic([draw_answer(answer, predictor) for answer in shown]).save(folder / GALLERY)
 
 
-def picture_of(answer: Answer, predictor: Predictor) -> Image.Image:
+def draw_answer(answer: Answer, predictor: Predictor) -> Image.Image:
     lines = [
         f"{answer.champion_confidence:.1%} {answer.champion}",
         f"challenger: {answer.challenger_confidence:.1%} {answer.challenger}",
@@ -186,7 +186,7 @@ def picture_of(answer: Answer, predictor: Predictor) -> Image.Image:
     return tile(picture(predictor.preprocessing, answer.source), lines, WRONG)
 
 
-def metrics_of(result: Shadowed) -> dict[str, float]:
+def list_shadow_metrics(result: Shadowed) -> dict[str, float]:
     names = ("champion_confidence", "challenger_confidence")
     return {f"shadow/{name}": value for name, value in zip(names, result.confidences, strict=True)} | {
         "shadow/agreement": result.agreement,
@@ -197,7 +197,7 @@ def metrics_of(result: Shadowed) -> dict[str, float]:
 
 
 def summarize_shadow(result: Shadowed, options: ShadowOptions) -> str:
-    """How far the two agree, and the answers that both were surest of."""
+    """Formats the agreement and the most confident disagreements."""
     lines = [
         f"agreement {result.agreement:.4f} on {result.images} images, {len(result.table)} get another label",
         f"confidence of the champion {result.confidences[0]:.4f}, of the challenger {result.confidences[1]:.4f}",
@@ -205,5 +205,5 @@ def summarize_shadow(result: Shadowed, options: ShadowOptions) -> str:
     if result.unreadable:
         lines.append(f"{result.unreadable} images could not be read")
     if len(result.table):
-        lines += ["", *rows_of(result.table.head(LISTED)), ""]
+        lines += ["", *format_rows(result.table.head(LISTED)), ""]
     return in_lines([*lines, f"table and pictures are in shadow/ of run {result.run_id}"])

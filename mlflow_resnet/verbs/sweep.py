@@ -10,7 +10,7 @@ from typing import Any
 import mlflow
 from mlflow.entities import LoggedModelOutput, Run
 
-from mlflow_resnet.errors import MissingPackageError, SweepError, listed
+from mlflow_resnet.errors import MissingPackageError, SweepError, join_names
 from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.images.layout import name_data_set
 from mlflow_resnet.io.console import say
@@ -20,14 +20,14 @@ from mlflow_resnet.mlflow_seams import NOTE_TAG
 from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.options.sweep import SweepOptions
 from mlflow_resnet.options.train import TrainOptions
-from mlflow_resnet.runs.preparation import check, scanned_test_data, training_on
+from mlflow_resnet.runs.preparation import build_training, check_options, scan_test_data
 from mlflow_resnet.runs.training import train_in_run
 from mlflow_resnet.tracking.card import sweep_card
-from mlflow_resnet.tracking.data import scanned_training_data
-from mlflow_resnet.tracking.run import attached_run_ends_with, child_run, recorded_run
+from mlflow_resnet.tracking.data import scan_training_data
+from mlflow_resnet.tracking.run import child_run, end_attached_run, enter_run
 from mlflow_resnet.tracking.training_record import TrainResult
 from mlflow_resnet.training.budget import Budget
-from mlflow_resnet.training.recipe import decide
+from mlflow_resnet.training.recipe import decide_recipe
 from mlflow_resnet.training.setup import check_batch_size
 from mlflow_resnet.tuning.search_space import Space, check_corners, default_space, own_values, read_space
 from mlflow_resnet.verbs.frame import describe_training
@@ -37,13 +37,13 @@ try:
 except ModuleNotFoundError:
     raise MissingPackageError("sweep", "optuna>=4") from None
 
-from mlflow_resnet.tuning.study import best_trial, ended, open_study, others_running
-from mlflow_resnet.tuning.trials import Sweep, end_interrupted_runs, train_options
+from mlflow_resnet.tuning.study import best_trial, list_ended, open_study, others_running
+from mlflow_resnet.tuning.trials import Sweep, build_trial_options, end_interrupted_runs
 
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What `sweep` leaves.
+    """Result of `sweep`.
 
     Attributes:
         run_id: of the parent run.
@@ -71,21 +71,23 @@ def sweep(options: SweepOptions) -> SweepResult:
     Raises:
         MlflowResnetError: for anything a user can cause. A trial that diverges or runs out of memory is only a trial.
     """
-    with attached_run_ends_with():
-        check(options, 1)
+    with end_attached_run():
+        check_options(options, 1)
         pick_device(options.device)
-        given = given_space(options)
+        given = read_given_space(options)
         budget = Budget(options.sweep_minutes * 60 or math.inf)
-        train_set, val_set = scanned_training_data(options)
-        test_set = scanned_test_data(options, train_set)
-        recipe = decide(train_options(options, {}), train_set.directory.class_names, len(train_set.directory))
+        train_set, val_set = scan_training_data(options)
+        test_set = scan_test_data(options, train_set)
+        recipe = decide_recipe(
+            build_trial_options(options, {}), train_set.directory.class_names, len(train_set.directory)
+        )
         space = given or default_space(recipe, options, len(train_set.directory))
-        check_corners(space, lambda values: check_trial(train_options(options, values), train_set.directory))
+        check_corners(space, lambda values: check_trial(build_trial_options(options, values), train_set.directory))
         digests = {"training images": train_set.digest, "validation images": val_set.digest}
         study = open_study(options, space, digests, recipe.probe_epochs)
         name = f"sweep of {options.architecture} on {name_data_set(options.train_dir)}"
         resumed_id = study.user_attrs.get("run_id")
-        with recorded_run(name, asdict(options), uuid.uuid4().hex, resumed_id) as run:
+        with enter_run(name, asdict(options), uuid.uuid4().hex, resumed_id) as run:
             all_trials = Sweep(options, space, study, train_set, val_set, test_set, budget)
             all_trials.begin(run, own_values(space, recipe, options))
             try:
@@ -93,24 +95,24 @@ def sweep(options: SweepOptions) -> SweepResult:
             except (KeyboardInterrupt, SystemExit):
                 say("the same command goes on from here")
                 raise
-            return finish(all_trials, run)
+            return finish_sweep(all_trials, run)
 
 
-def given_space(options: SweepOptions) -> Space:
+def read_given_space(options: SweepOptions) -> Space:
     """The space of `search_space`, checked as far as it can be without the images; empty if none is given."""
     if not options.search_space:
         return {}
     space = read_space(options.search_space, options)
-    check_corners(space, lambda values: train_options(options, values))
+    check_corners(space, lambda values: build_trial_options(options, values))
     return space
 
 
 def check_trial(options: TrainOptions, train: LabeledDirectory) -> None:
     """Raises an error for options that do not go with the images."""
-    check_batch_size(decide(options, train.class_names, len(train)), len(train))
+    check_batch_size(decide_recipe(options, train.class_names, len(train)), len(train))
 
 
-def finish(all_trials: Sweep, run: Run) -> SweepResult:
+def finish_sweep(all_trials: Sweep, run: Run) -> SweepResult:
     """Trains with the best values again and records them in the parent run.
 
     Raises:
@@ -120,24 +122,24 @@ def finish(all_trials: Sweep, run: Run) -> SweepResult:
     end_interrupted_runs(study)
     best = best_trial(study)
     if best is None:
-        raise SweepError(f"none of the {len(ended(study))} trials has a result; {last_reason(all_trials)}")
-    trained = retrained(all_trials, best) if options.retrain_best else None
+        raise SweepError(f"none of the {len(list_ended(study))} trials has a result; {last_reason(all_trials)}")
+    trained = retrain_best(all_trials, best) if options.retrain_best else None
     if trained:
         mlflow.log_outputs([LoggedModelOutput(trained.model_uri.removeprefix("models:/"), trained.best_epoch)])
     mlflow.log_metrics(trained.metrics if trained else best.user_attrs["metrics"])
     mlflow.set_tags(all_without_credentials({f"best.{name}": value for name, value in best.params.items()}))
-    count = len(ended(study))
+    count = len(list_ended(study))
     mlflow.set_tag(NOTE_TAG, sweep_card(options, study.study_name, count, best.number, study.best_value, best.params))
     return SweepResult(run.info.run_id, study.study_name, count, best.number, study.best_value, best.params, trained)
 
 
 def last_reason(all_trials: Sweep) -> str:
-    """Why the last trial that failed did, and what may help."""
-    errors = [trial.user_attrs["error"] for trial in ended(all_trials.study) if "error" in trial.user_attrs]
+    """Returns why the last failed trial failed, and a remedy."""
+    errors = [trial.user_attrs["error"] for trial in list_ended(all_trials.study) if "error" in trial.user_attrs]
     return f"the last error: {errors[-1]}" if errors else "give more sweep_minutes or fewer epochs"
 
 
-def retrained(all_trials: Sweep, best: FrozenTrial) -> TrainResult | None:
+def retrain_best(all_trials: Sweep, best: FrozenTrial) -> TrainResult | None:
     """Trains with the best trial's values again, in a child run, with model and registration.
 
     Of several processes on one study the last one does it, and a later call does it only if something changed.
@@ -146,17 +148,17 @@ def retrained(all_trials: Sweep, best: FrozenTrial) -> TrainResult | None:
     registration = {"registered_model_name": options.registered_model_name, "alias": options.alias}
     if busy := others_running(study):
         say(
-            f"other processes are at trial {listed(busy)}; the last of them trains with the best values again, or, if "
-            "they were killed, this command does, repeated in a minute"
+            f"other processes are at trial {join_names(busy)}; the last of them trains with the best values again, "
+            "or, if they were killed, this command does, repeated in a minute"
         )
         return None
     if study.user_attrs.get("retrained") == registration | {"trial": best.number}:
         say("the best trial was trained again by an earlier call")
         return None
     say(f"training again with the values of trial {best.number}")
-    best_options = train_options(options, best.params, **registration)
+    best_options = build_trial_options(options, best.params, **registration)
     with child_run("best") as run:
-        training = training_on(all_trials.train_set, all_trials.val_set, all_trials.test_set, best_options)
+        training = build_training(all_trials.train_set, all_trials.val_set, all_trials.test_set, best_options)
         result = train_in_run(best_options, training, run).complete(training.classifier)
     study.set_user_attr("retrained", registration | {"trial": best.number})
     return result

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mlflow_resnet.io.console import say
 from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.options.sync import SyncOptions
-from mlflow_resnet.runs.folder import opened_folder
+from mlflow_resnet.runs.folder import open_training_folder
 from mlflow_resnet.tracking.pieces import VersionPiece
 from mlflow_resnet.tracking.remains import find_gone
 from mlflow_resnet.tracking.server import check_servers
@@ -19,7 +19,7 @@ def sync(options: SyncOptions) -> TrainingRecord:
         ServerUnreachableError, NotDeliveredError: if that is still so; what is left is kept.
         CheckpointError: if there is no training in the folder, or it is going on.
     """
-    with opened_folder(options.directory) as folder:
+    with open_training_folder(options.directory) as folder:
         check_servers(registry=any(folder.outbox.find(VersionPiece)))
         folder.deliver()
         if folder.is_finished and (gone := find_gone(folder.notes)):

@@ -10,12 +10,12 @@ from mlflow_resnet import flavor
 from mlflow_resnet.images.layout import name_data_set
 from mlflow_resnet.io.console import is_first, say
 from mlflow_resnet.options.train import TrainOptions
-from mlflow_resnet.runs.folder import TrainingFolder, full_identity_of, saving_of, training_folder
+from mlflow_resnet.runs.folder import TrainingFolder, identify_training_fully, plan_saving, training_folder
 from mlflow_resnet.runs.launch import in_processes
-from mlflow_resnet.runs.preparation import Training, agreed, check, prepared
+from mlflow_resnet.runs.preparation import Training, agree_on_options, check_options, prepare_training
 from mlflow_resnet.runs.training import all_params, train_in_run, train_recorded
-from mlflow_resnet.tracking.outages import recorded_by_way_of
-from mlflow_resnet.tracking.run import attached_run_ends_with, recorded_run, run_of_workers
+from mlflow_resnet.tracking.outages import record_through_outbox
+from mlflow_resnet.tracking.run import end_attached_run, enter_run, enter_worker_run
 from mlflow_resnet.tracking.training_record import TrainingRecord, TrainResult
 from mlflow_resnet.training.distributed import processes
 from mlflow_resnet.verbs.frame import describe_training
@@ -29,20 +29,20 @@ def train(options: TrainOptions) -> TrainResult:
     Raises:
         MlflowResnetError: for anything a user can cause; nothing is registered then.
     """
-    with attached_run_ends_with():
+    with end_attached_run():
         if options.processes > 1 and not processes.was_launched():
             return train_in_processes(options)
-        with processes.joined(), contextlib.ExitStack() as stack:
-            options = agreed(options)
-            with processes.agreeing():
+        with processes.join_processes(), contextlib.ExitStack() as stack:
+            options = agree_on_options(options)
+            with processes.agree_on_errors():
                 folder = stack.enter_context(training_folder(options)) if is_first() else None
-            training = prepared(options)
-            with processes.agreeing():
+            training = prepare_training(options)
+            with processes.agree_on_errors():
                 finished = begin_training(options, training, folder) if folder else None
-            if finished := processes.of_first(finished):
+            if finished := processes.broadcast_first(finished):
                 return TrainResult(**vars(finished), classifier=flavor.load_model(finished.model_uri))
             record = record_training(options, training, folder) if is_first() else follow_training(options, training)
-            return processes.of_first(record).complete(training.classifier)
+            return processes.broadcast_first(record).complete(training.classifier)
 
 
 def begin_training(options: TrainOptions, training: Training, folder: TrainingFolder) -> TrainingRecord | None:
@@ -52,7 +52,7 @@ def begin_training(options: TrainOptions, training: Training, folder: TrainingFo
         CheckpointError: if the folder is another training's.
         NotDeliveredError: if the server does not take what is left of a finished one.
     """
-    identity = full_identity_of(options, training)
+    identity = identify_training_fully(options, training)
     folder.begin(identity, options.resume, options.checkpoint_mirror)
     if folder.is_finished and not options.offline:
         folder.confirm(identity, options.registered_model_name, options.alias)
@@ -67,8 +67,8 @@ def begin_training(options: TrainOptions, training: Training, folder: TrainingFo
 
 def train_in_processes(options: TrainOptions) -> TrainResult:
     """Has workers train, and waits for them."""
-    check(options, options.processes)
-    with run_of_workers() as environment:
+    check_options(options, options.processes)
+    with enter_worker_run() as environment:
         return in_processes(options.processes, train, options, environment)
 
 
@@ -76,14 +76,14 @@ def record_training(options: TrainOptions, training: Training, folder: TrainingF
     """Trains and records it in a run."""
     name, params = f"{options.architecture} on {name_data_set(options.train_dir)}", all_params(options, training)
     if folder:
-        outbox, mirrored = folder.outbox, folder.mirrored(delivers=not options.offline)
-        with mirrored, recorded_by_way_of(outbox, name, params, options.offline) as known:
-            best, classifier = train_recorded(options, training, outbox, saving_of(folder, options), known)
+        outbox, mirrored = folder.outbox, folder.mirror_checkpoints(delivers=not options.offline)
+        with mirrored, record_through_outbox(outbox, name, params, options.offline) as known:
+            best, classifier = train_recorded(options, training, outbox, plan_saving(folder, options), known)
             folder.finish(best, classifier)
         if options.offline:
             say(f"to deliver what was logged: mlflow-resnet sync {shlex.quote(str(folder.path))}")
         return folder.read_record()
-    with recorded_run(name, params, uuid.uuid4().hex) as run:
+    with enter_run(name, params, uuid.uuid4().hex) as run:
         return train_in_run(options, training, run)
 
 

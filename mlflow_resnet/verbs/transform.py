@@ -18,29 +18,29 @@ from typing import Any
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-from mlflow_resnet.errors import InvalidImageError, InvalidOptionsError, listed
-from mlflow_resnet.images.conversion.entries import Entry, folder_entries, stored_entries
+from mlflow_resnet.errors import InvalidImageError, InvalidOptionsError, join_names
+from mlflow_resnet.images.conversion.entries import Entry, list_folder_entries, list_stored_entries
 from mlflow_resnet.images.decoding.decode import decode
-from mlflow_resnet.images.decoding.encode import png_of
+from mlflow_resnet.images.decoding.encode import encode_png
 from mlflow_resnet.images.directories import no_images
 from mlflow_resnet.images.pictures import write_png
 from mlflow_resnet.images.rules import Ignored
 from mlflow_resnet.images.sources import check_directories
 from mlflow_resnet.io.atomic import check_outside, new_directory
 from mlflow_resnet.io.destinations import destination
-from mlflow_resnet.io.names import name_problem
+from mlflow_resnet.io.file_names import name_problem
 from mlflow_resnet.io.parallel import default_threads, map_ordered
 from mlflow_resnet.io.reasons import one_line, os_reason
 from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.io.text.places import is_remote
 from mlflow_resnet.model.preprocessing import to_array, to_tensor
 from mlflow_resnet.options.transform import TransformOptions
-from mlflow_resnet.tracking.run import attached_run_ends_with
-from mlflow_resnet.training.input.augmentation import Steps, build
+from mlflow_resnet.tracking.run import end_attached_run
+from mlflow_resnet.training.input.augmentation import Steps, build_transform
 from mlflow_resnet.training.input.randomness import Seeded
 from mlflow_resnet.verbs.frame import list_left_out
 
-FIXED = ("Resize", "CenterCrop", "Pad", "Grayscale")  # the same for every picture; inference has only these
+FIXED_STEPS = ("Resize", "CenterCrop", "Pad", "Grayscale")  # the same for every picture; inference has only these
 RANDOM = (
     "ColorJitter",
     "RandomResizedCrop",
@@ -65,15 +65,15 @@ DESIGNER: Steps = [
 
 @dataclass(frozen=True)
 class Transformed:
-    """How many images were written, and why others were not, by where they are."""
+    """Result of `transform_directory`: number of images written, and reasons by place for the others."""
 
     images: int
     unreadable: dict[str, str]
     steps: list[str]
 
 
-def transform(options: TransformOptions) -> Transformed:
-    """Writes every image below a directory as the PNG that a list of transformations makes of it.
+def transform_directory(options: TransformOptions) -> Transformed:
+    """Applies transforms to every image below a directory and writes the results as PNGs.
 
     Folders and names stay, but for the suffix. What is random is drawn from the seed and the image's name.
 
@@ -82,19 +82,19 @@ def transform(options: TransformOptions) -> Transformed:
         InvalidDatasetError: if there are no images.
         OutputError: if the directory cannot be written.
     """
-    with attached_run_ends_with():
+    with end_attached_run():
         check_directories(options.image_dir)
         steps = read_steps(Path(options.transformation)) if options.transformation else DESIGNER
         if options.mode == "inference":
-            steps = [step for step in steps if step[0] in FIXED]
-        apply = partial(transformed, composed(steps), options.random_seed)
+            steps = [step for step in steps if step[0] in FIXED_STEPS]
+        apply = partial(transform_entry, compose_steps(steps), options.random_seed)
         if not is_remote(options.image_dir) and not is_remote(options.output_dir):
             check_outside(options.image_dir, options.output_dir)
         ignored, unreadable, taken = Counter[str](), dict[str, str](), set[str]()
         if is_remote(options.image_dir):
-            entries = stored_entries(options.image_dir, ignored)
+            entries = list_stored_entries(options.image_dir, ignored)
         else:
-            entries = folder_entries(options.image_dir, ignored, options.follow_links)
+            entries = list_folder_entries(options.image_dir, ignored, options.follow_links)
         with (
             tqdm(desc="transforming", unit="img", leave=False, disable=None) as bar,
             destination(options.output_dir) as place,
@@ -111,7 +111,7 @@ def transform(options: TransformOptions) -> Transformed:
         return Transformed(len(taken), unreadable, [name for name, _ in steps])
 
 
-def transformed(apply: v2.Transform, seed: int, entry: Entry) -> tuple[Entry, bytes | str]:
+def transform_entry(apply: v2.Transform, seed: int, entry: Entry) -> tuple[Entry, bytes | str]:
     """The entry with its picture as a PNG, or with the reason why there is none."""
     if problem := name_problem(entry.name):
         return entry, f"refused: its name {problem}"
@@ -119,7 +119,7 @@ def transformed(apply: v2.Transform, seed: int, entry: Entry) -> tuple[Entry, by
     try:
         picture = to_tensor(to_array(decode(entry.read()), grayscale=False)).contiguous()
         with Seeded(int.from_bytes(digest, "big") >> 1):
-            return entry, png_of(apply(picture).permute(1, 2, 0).numpy())
+            return entry, encode_png(apply(picture).permute(1, 2, 0).numpy())
     except InvalidImageError as error:
         return entry, error.message
     except ValueError as error:  # a random crop larger than the image
@@ -143,27 +143,27 @@ def read_steps(path: Path) -> Steps:
         raise InvalidOptionsError([f"transformation {path}: no list of transformations, such as {example}"]) from None
 
 
-def composed(steps: Sequence[tuple[str, dict[str, Any]]]) -> v2.Transform:
+def compose_steps(steps: Sequence[tuple[str, dict[str, Any]]]) -> v2.Transform:
     """One transform that does all `steps`.
 
     Raises:
         InvalidOptionsError: about every step that there is not, or whose arguments it does not take.
     """
-    transforms = list(built(steps))
+    transforms = list(build_steps(steps))
     problems = [each for each in transforms if isinstance(each, str)]
     if problems:
         raise InvalidOptionsError(problems)
     return v2.Compose(transforms) if transforms else v2.Identity()
 
 
-def built(steps: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[v2.Transform | str]:
-    """Each step as a transform, or what is wrong with it."""
+def build_steps(steps: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[v2.Transform | str]:
+    """Yields each step as a transform, or the problem with it."""
     for name, arguments in steps:
-        if name not in FIXED + RANDOM:
-            yield f"transformation {name!r} is unknown; choose of {listed(FIXED + RANDOM)}"
+        if name not in FIXED_STEPS + RANDOM:
+            yield f"transformation {name!r} is unknown; choose of {join_names(FIXED_STEPS + RANDOM)}"
             continue
         try:
-            yield build(name, arguments)
+            yield build_transform(name, arguments)
         except (TypeError, ValueError) as error:
             yield f"transformation {name} does not take {arguments} ({one_line(error)})"
 

@@ -20,10 +20,10 @@ from mlflow import MlflowClient
 from proxy import faulty
 
 import mlflow_resnet
-from mlflow_resnet.registry import evidence, history
+from mlflow_resnet.registry import alias_history, evidence
 from mlflow_resnet.registry.aliases import CLAIM_TAG
 from mlflow_resnet.registry.evidence import from_text
-from mlflow_resnet.registry.promotion import TAG
+from mlflow_resnet.registry.promotion import PROMOTION_TAG
 
 pytestmark = pytest.mark.faults
 
@@ -62,14 +62,16 @@ class Registry:
 
     def tags(self, name: str, version: int) -> dict[str, str]:
         tags = self.client.get_model_version(name, str(version)).tags
-        promoted = {key.removeprefix(TAG): value for key, value in tags.items() if key.startswith(TAG)}
-        measured = [from_text(value) for key, value in tags.items() if key.startswith(evidence.TAG)]
+        promoted = {
+            key.removeprefix(PROMOTION_TAG): value for key, value in tags.items() if key.startswith(PROMOTION_TAG)
+        }
+        measured = [from_text(value) for key, value in tags.items() if key.startswith(evidence.EVIDENCE_TAG)]
         return promoted | {"measured": str([(each.version, each.metrics, each.champion) for each in measured])}
 
     def moves(self, name: str) -> list[tuple[int | None, int | None]]:
         """What the history says; nothing else is left on the model but a claim, which is no bar to the next command."""
         tags = self.client.get_registered_model(name).tags
-        known = history.entries(tags)
+        known = alias_history.entries(tags)
         assert tags.keys() - {CLAIM_TAG + "champion"} == {entry.tag for entry in known}
         return [(entry.before, entry.after) for entry in known]
 

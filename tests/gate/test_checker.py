@@ -26,7 +26,7 @@ from mlflow import MlflowClient
 import mlflow_resnet
 from mlflow_resnet.errors import MlflowResnetError
 from mlflow_resnet.options import PromoteOptions
-from mlflow_resnet.registry import history
+from mlflow_resnet.registry import alias_history
 from mlflow_resnet.serving.version import load_version
 from mlflow_resnet.verbs.promote import promote
 
@@ -96,7 +96,7 @@ def test_the_champion_that_loads_is_what_was_measured_while_its_files_are_exchan
     experiment = ann.create_experiment("real")  # the default one has its files beside the database
     uris = [log_real_model(experiment, number) for number in (1, 2)]
     promote(PromoteOptions(model_uri="models:/real/1", image_dir=str(images / "val")))
-    (entry,) = history.entries(ann.get_registered_model("real").tags, "champion")
+    (entry,) = alias_history.entries(ann.get_registered_model("real").tags, "champion")
     evidence = as_json(ann.get_model_version("real", "1").tags[entry.evidence])
     measured = evidence["model_sha256"]
     assert (entry.who, entry.model_sha256) == ("ann", measured)

@@ -9,8 +9,8 @@ from gate_server import DIGEST, Version, proof, tag_of
 from scipy.stats import binomtest
 
 from mlflow_resnet.evaluation.mcnemar import mcnemar
-from mlflow_resnet.registry import history
-from mlflow_resnet.registry.evidence import signed
+from mlflow_resnet.registry import alias_history
+from mlflow_resnet.registry.evidence import sign_evidence
 from mlflow_resnet.registry.gate.decision import judge
 from mlflow_resnet.registry.gate.rule import Rule
 from mlflow_resnet.registry.gate.situation import LoggedMetric, Proven, Situation, is_rollback
@@ -70,7 +70,7 @@ def missing(text, moved):
         (f"require: {{dataset_digest: [x, {DIGEST}]}}", proof(CANDIDATE, CHAMPION)),
         ("require: {flavor: mlflow_resnet, signature: true}", proof(CANDIDATE, CHAMPION)),
         ("require: {max_age_days: 1}", proof(CANDIDATE, CHAMPION)),
-        ("signed: true", signed(proof(CANDIDATE, CHAMPION), "key")),
+        ("signed: true", sign_evidence(proof(CANDIDATE, CHAMPION), "key")),
         ("not_worse: {metric: top1_accuracy, by: 0.01}", compared(0.94, 0.95)),
         ("not_worse: {metric: top1_accuracy, by: 0}", compared(0.95, 0.95)),
         ("not_worse: {metric: top1_accuracy, relative: 0.1}", compared(0.45, 0.5)),
@@ -111,7 +111,7 @@ def test_allowed(text, evidence):
             "1 days ago",
         ),
         ("signed: true", proof(CANDIDATE, CHAMPION), "its signature is missing"),
-        ("signed: true", signed(proof(CANDIDATE, CHAMPION), "stolen"), "was not made with the server's key"),
+        ("signed: true", sign_evidence(proof(CANDIDATE, CHAMPION), "stolen"), "was not made with the server's key"),
         ("not_worse: {metric: top1_accuracy, by: 0.01}", compared(0.93, 0.95), "worse by 0.02; allowed are 0.01"),
         ("not_worse: {metric: top1_accuracy, relative: 0.01}", compared(0.4, 0.5), "allowed are 0.005"),
         ("not_worse: {metric: log_loss, by: 0.05}", compared(0.4, 0.3), "log_loss is 0.4, of the champion 0.3"),
@@ -220,12 +220,14 @@ def noted(*moves):
     for action, before, after in moves:
         last = past[-1] if past else None
         past.append(
-            history.next_entry(last, history.Move("colors", "champion", before, after, action), "ann", policy="abc")
+            alias_history.next_entry(
+                last, alias_history.Move("colors", "champion", before, after, action), "ann", policy="abc"
+            )
         )
     return tuple(past)
 
 
-PAST = noted((history.PROMOTE, None, 2), (history.PROMOTE, 2, 1))
+PAST = noted((alias_history.PROMOTE, None, 2), (alias_history.PROMOTE, 2, 1))
 
 
 def test_back_to_the_version_before_needs_no_new_evidence():
@@ -237,18 +239,20 @@ def test_back_to_the_version_before_needs_no_new_evidence():
     assert not is_rollback(dataclasses.replace(back, version=5))
     clients = tuple(dataclasses.replace(entry, policy=None) for entry in PAST)
     assert not is_rollback(dataclasses.replace(back, past=clients))
-    done = history.next_entry(PAST[-1], history.Move("colors", "champion", 1, 2, history.ROLLBACK), "ann", policy="abc")
+    done = alias_history.next_entry(
+        PAST[-1], alias_history.Move("colors", "champion", 1, 2, alias_history.ROLLBACK), "ann", policy="abc"
+    )
     assert not is_rollback(dataclasses.replace(back, past=(*PAST, done), version=1, champion=2))  # forth again
 
 
 @pytest.mark.parametrize(
     "past",
     [
-        noted((history.FORCE, None, 2), (history.PROMOTE, 2, 1)),
-        noted((history.FORCE, None, 2), (history.FORCE, 2, 1)),
-        noted((history.PROMOTE, 2, 1)),  # 2 was champion before there was a gate
-        noted((history.PROMOTE, None, 2), (history.REMOVE, 2, None), (history.PROMOTE, None, 1)),
-        noted((history.PROMOTE, None, 2), (history.PROMOTE, None, 1)),  # removed by other means
+        noted((alias_history.FORCE, None, 2), (alias_history.PROMOTE, 2, 1)),
+        noted((alias_history.FORCE, None, 2), (alias_history.FORCE, 2, 1)),
+        noted((alias_history.PROMOTE, 2, 1)),  # 2 was champion before there was a gate
+        noted((alias_history.PROMOTE, None, 2), (alias_history.REMOVE, 2, None), (alias_history.PROMOTE, None, 1)),
+        noted((alias_history.PROMOTE, None, 2), (alias_history.PROMOTE, None, 1)),  # removed by other means
     ],
 )
 def test_what_met_no_rule_does_not_come_back_without_evidence(past):
@@ -256,7 +260,7 @@ def test_what_met_no_rule_does_not_come_back_without_evidence(past):
 
 
 def test_a_forced_move_is_undone_without_evidence():
-    assert is_rollback(move(past=noted((history.PROMOTE, None, 2), (history.FORCE, 2, 1))))
+    assert is_rollback(move(past=noted((alias_history.PROMOTE, None, 2), (alias_history.FORCE, 2, 1))))
 
 
 def test_the_way_back_leads_to_what_can_be_loaded_only():
@@ -271,18 +275,18 @@ SIGNED, AT_LEAST = "signed: true", "require: {metrics: {top1_accuracy: {min: 0.9
 
 def test_one_measurement_must_meet_all_rules():
     """Not the signature by one and the number by another."""
-    real = signed(proof(CANDIDATE, CHAMPION), "key")
+    real = sign_evidence(proof(CANDIDATE, CHAMPION), "key")
     forged = proof(CANDIDATE, CHAMPION, metrics={"top1_accuracy": 0.99}, dataset_digest="other")
     verdicts = judge([rule(SIGNED), rule(AT_LEAST)], move(real, forged))
     assert any(verdict.missing for _, verdict in verdicts)
     assert len({verdict.evidence for _, verdict in verdicts}) == 1
-    better = signed(forged.model_copy(update={"dataset_digest": "third"}), "key")
+    better = sign_evidence(forged.model_copy(update={"dataset_digest": "third"}), "key")
     verdicts = judge([rule(SIGNED), rule(AT_LEAST)], move(real, forged, better))
     assert [verdict.missing for _, verdict in verdicts] == [(), ()]
 
 
 def test_a_rule_that_is_only_tried_does_not_choose_the_measurement():
-    real = signed(proof(CANDIDATE, CHAMPION), "key")
+    real = sign_evidence(proof(CANDIDATE, CHAMPION), "key")
     forged = proof(CANDIDATE, CHAMPION, metrics={"top1_accuracy": 0.99}, dataset_digest="other")
     tried = rule("mode: dry-run\n" + AT_LEAST)
     (_, enforced), (_, told) = judge([rule(SIGNED), tried], move(real, forged))
@@ -338,7 +342,7 @@ def test_where_nothing_is_compared_a_champion_whose_model_is_gone_is_no_bar():
 
 def test_what_lost_the_alias_must_be_measured_again():
     """Its old evidence is why it became champion, and it was taken back."""
-    past = noted((history.PROMOTE, None, 1), (history.PROMOTE, 1, 2), (history.ROLLBACK, 2, 1))
+    past = noted((alias_history.PROMOTE, None, 1), (alias_history.PROMOTE, 1, 2), (alias_history.ROLLBACK, 2, 1))
     old = proof(CANDIDATE, CHAMPION, measured_at="2026-01-01T00:00:00+00:00")
     assert "before it lost @champion at" in missing("", move(old, past=past))
     assert missing("", move(past=past)) == ""

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 from gate_server import Version, proof
 
-from mlflow_resnet.registry import evidence, history
-from mlflow_resnet.registry.evidence import EvidenceError, from_text, signed, to_text, verified
-from mlflow_resnet.registry.history import Move
+from mlflow_resnet.registry import alias_history, evidence
+from mlflow_resnet.registry.alias_history import Move
+from mlflow_resnet.registry.evidence import EvidenceError, from_text, has_valid_signature, sign_evidence, to_text
 
 SIGNED_BEFORE = (
     r'{"alias":"champion","champion":{"metrics":{"log_loss":1e-07,"top1_accuracy":1},"model_id":"m-0123","'
@@ -20,20 +20,22 @@ SIGNED_BEFORE = (
     r',"name":"colors","signature":"4a336d80893294355dbf103774d99a7753a9d3273239fe30a6353616b4ff9371","ver'
     r'sion":2}'
 )
-FIRST_MOVE = Move("colors", "champion", None, 1, history.PROMOTE)
+FIRST_MOVE = Move("colors", "champion", None, 1, alias_history.PROMOTE)
 FIRST, SECOND = (Version("colors", number, f"m-{number}", "ab" * 32) for number in (1, 2))
 
 
 def test_evidence_read_is_what_was_written():
-    for facts in (proof(FIRST), signed(proof(SECOND, FIRST), "key")):
+    for facts in (proof(FIRST), sign_evidence(proof(SECOND, FIRST), "key")):
         assert from_text(to_text(facts)) == facts
 
 
 def test_a_tag_that_an_earlier_version_signed_is_still_verified():
     """Made before pydantic checked evidence: whole numbers stay whole, and odd names as they are."""
     assert to_text(from_text(SIGNED_BEFORE)) == SIGNED_BEFORE
-    assert verified(from_text(SIGNED_BEFORE), "key")
-    assert not verified(from_text(SIGNED_BEFORE.replace('"top1_accuracy":1,', '"top1_accuracy":1.0,')), "key")
+    assert has_valid_signature(from_text(SIGNED_BEFORE), "key")
+    assert not has_valid_signature(
+        from_text(SIGNED_BEFORE.replace('"top1_accuracy":1,', '"top1_accuracy":1.0,')), "key"
+    )
 
 
 def test_its_tag_says_which_data_and_which_alias():
@@ -76,7 +78,7 @@ def test_what_is_not_evidence_is_told_in_a_sentence(text, said):
 
 
 def test_evidence_of_weights_alone_is_shown_but_decides_nothing():
-    old = to_text(signed(proof(SECOND, FIRST), "key")).replace("model_sha256", "weights_sha256")
+    old = to_text(sign_evidence(proof(SECOND, FIRST), "key")).replace("model_sha256", "weights_sha256")
     old = old.replace('"format":2', '"format":1')
     with pytest.raises(EvidenceError, match=r"format is 1.* Measure the version again"):
         from_text(old)
@@ -88,10 +90,10 @@ def test_evidence_of_weights_alone_is_shown_but_decides_nothing():
 
 
 def test_a_signature_is_of_every_field_and_of_one_key():
-    facts = signed(proof(SECOND, FIRST), "key")
-    assert verified(facts, "key")
-    assert not verified(facts, "another key")
-    assert not verified(proof(SECOND, FIRST), "key")
+    facts = sign_evidence(proof(SECOND, FIRST), "key")
+    assert has_valid_signature(facts, "key")
+    assert not has_valid_signature(facts, "another key")
+    assert not has_valid_signature(proof(SECOND, FIRST), "key")
     others = {
         "name": "x",
         "metrics": {"top1_accuracy": 1.0},
@@ -101,41 +103,41 @@ def test_a_signature_is_of_every_field_and_of_one_key():
         "version": 3,
     }
     for name, value in others.items():
-        assert not verified(facts.model_copy(update={name: value}), "key"), name
+        assert not has_valid_signature(facts.model_copy(update={name: value}), "key"), name
 
 
 def test_a_signature_survives_writing_and_reading():
-    assert verified(from_text(to_text(signed(proof(SECOND, FIRST), "key"))), "key")
+    assert has_valid_signature(from_text(to_text(sign_evidence(proof(SECOND, FIRST), "key"))), "key")
 
 
 def test_entries_that_speak_of_weights_alone_are_still_read():
-    entry = history.next_entry(None, replace(FIRST_MOVE, model_sha256="ab", evidence="tag"), "ann", "0123")
+    entry = alias_history.next_entry(None, replace(FIRST_MOVE, model_sha256="ab", evidence="tag"), "ann", "0123")
     text = entry.to_text().replace("model_sha256", "weights_sha256")
-    assert history.entries({entry.tag: text}) == [replace(entry, model_sha256="")]
+    assert alias_history.entries({entry.tag: text}) == [replace(entry, model_sha256="")]
 
 
 def test_history_is_numbered_and_in_order():
-    first = history.next_entry(None, replace(FIRST_MOVE, model_sha256="ab", evidence="tag"), "ann", "0123")
-    second = history.next_entry(first, Move("colors", "champion", 1, None, history.ROLLBACK), "ben")
+    first = alias_history.next_entry(None, replace(FIRST_MOVE, model_sha256="ab", evidence="tag"), "ann", "0123")
+    second = alias_history.next_entry(first, Move("colors", "champion", 1, None, alias_history.ROLLBACK), "ben")
     tags = {entry.tag: entry.to_text() for entry in (second, first)}
     assert sorted(tags) == ["mlflow_resnet.history.champion.000001", "mlflow_resnet.history.champion.000002"]
-    assert history.entries(tags, "champion") == [first, second]
-    assert history.entries(tags, "challenger") == []
+    assert alias_history.entries(tags, "champion") == [first, second]
+    assert alias_history.entries(tags, "challenger") == []
     assert "rollback  @champion from version 1 to none  by ben" in str(second)
 
 
 def test_what_is_no_history_is_left_out():
-    entry = history.next_entry(None, FIRST_MOVE, "ann")
-    tags = {entry.tag: entry.to_text(), f"{evidence.TAG}x": "{}"}
+    entry = alias_history.next_entry(None, FIRST_MOVE, "ann")
+    tags = {entry.tag: entry.to_text(), f"{evidence.EVIDENCE_TAG}x": "{}"}
     tags |= {
         "mlflow_resnet.history.champion.000002": "nonsense",
         "mlflow_resnet.history.champion.000003": entry.to_text(),
     }
-    assert history.entries(tags) == [entry]
+    assert alias_history.entries(tags) == [entry]
 
 
 def test_what_somebody_wrote_into_the_history_does_not_command_the_terminal():
-    entry = history.next_entry(None, FIRST_MOVE, "ann\x1b[2J\nroot")
+    entry = alias_history.next_entry(None, FIRST_MOVE, "ann\x1b[2J\nroot")
     assert str(entry).endswith("by ann?[2J?root")
 
 
@@ -144,7 +146,7 @@ def test_what_somebody_wrote_into_the_history_does_not_command_the_terminal():
     [{"time": "now"}, {"time": "2026-01-01T00:00:00"}, {"to": "1"}, {"from": True}, {"sequence": "1"}, {"who": None}],
 )
 def test_an_entry_with_a_field_of_another_kind_is_left_out(change):
-    entry = history.next_entry(None, FIRST_MOVE, "ann")
-    assert history.entries({entry.tag: entry.to_text()}) == [entry]
+    entry = alias_history.next_entry(None, FIRST_MOVE, "ann")
+    assert alias_history.entries({entry.tag: entry.to_text()}) == [entry]
     text = json.dumps(json.loads(entry.to_text()) | change)
-    assert history.entries({entry.tag: text}) == []
+    assert alias_history.entries({entry.tag: text}) == []

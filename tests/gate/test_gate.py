@@ -7,8 +7,8 @@ import mlflow
 import yaml
 from gate_server import proof, tag_of
 
-from mlflow_resnet.registry import history
-from mlflow_resnet.registry.gate.reloading import SECONDS
+from mlflow_resnet.registry import alias_history
+from mlflow_resnet.registry.gate.reloading import SECONDS_BETWEEN_LOOKS
 
 PROMPT_TAG = {"key": "mlflow.prompt.is_prompt", "value": "true"}
 
@@ -76,7 +76,7 @@ def test_one_step_back_needs_no_evidence_and_two_do(gate):
     third = gate.promoted("colors back", second)
     refused(gate.move(first), "measured against none", status=409)
     assert gate.move(second).status == 200
-    assert [each.action for each in gate.history("colors back")][-1] == history.ROLLBACK
+    assert [each.action for each in gate.history("colors back")][-1] == alias_history.ROLLBACK
     gate.done("DELETE", "model-versions/delete", **third.key)
     assert gate.move(third).status == 404
     assert gate.champion("colors back") == 2
@@ -260,10 +260,10 @@ def test_a_rule_that_is_only_tried_refuses_nothing_and_tells_what_it_would(gate)
     assert gate.move(version).status == 200
     said = gate.tags(version)["mlflow_resnet.gate.dry_run.champion"]
     assert "would be refused: version 1 of tried may not become @champion: no evidence" in said
-    assert [each.action for each in gate.history("tried")] == [history.FORCE]
+    assert [each.action for each in gate.history("tried")] == [alias_history.FORCE]
     good = gate.promoted("tried", version)
     assert "mlflow_resnet.gate.dry_run.champion" not in gate.tags(good)
-    assert [each.action for each in gate.history("tried")] == [history.FORCE, history.PROMOTE]
+    assert [each.action for each in gate.history("tried")] == [alias_history.FORCE, alias_history.PROMOTE]
     body = version.key | {"key": "mlflow_resnet.gate.dry_run.champion"}
     refused(gate.send("DELETE", "model-versions/delete-tag", **body), "the gate's own")
     gate.done("DELETE", "registered-models/alias", name="tried", alias="champion")
@@ -307,7 +307,7 @@ def test_the_rules_are_read_again_without_a_restart(gate):
     second = gate.register("late")
     (log,) = gate.folder.glob("server-*.log")
     refused(gate.move(second), "no evidence")
-    time.sleep(5 * SECONDS)  # the other workers have looked too
+    time.sleep(5 * SECONDS_BETWEEN_LOOKS)  # the other workers have looked too
     gate.policy.write_text("- {models: late, alias: champion, sign: true}\n")
     for _ in range(8):
         answer = gate.move(second)  # a worker that has no rules yet refuses everything
@@ -333,7 +333,7 @@ def test_the_server_does_not_import_torch(gate):
 
 def test_history_is_text_that_anybody_can_read(gate):
     gate.promoted("colors text")
-    (tag,) = [tag for tag in gate.model("colors text")["tags"] if tag["key"].startswith(history.TAG)]
+    (tag,) = [tag for tag in gate.model("colors text")["tags"] if tag["key"].startswith(alias_history.HISTORY_TAG)]
     facts = json.loads(tag["value"])
     assert (facts["from"], facts["to"], facts["action"]) == (None, 1, "promote")
     assert facts["time"].startswith(time.strftime("%Y-", time.gmtime()))

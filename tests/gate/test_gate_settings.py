@@ -13,7 +13,7 @@ import requests
 from gate_server import RULES, command, gate_server, proof, tag_of
 from helpers import free_port
 
-from mlflow_resnet.registry.evidence import signed
+from mlflow_resnet.registry.evidence import sign_evidence
 
 BY_ANOTHER = "- {models: colors, alias: champion, approval: {tag: approved, by_another_user: true}}\n"
 SIGNED = "- {models: colors, alias: champion, signed: true}\n"
@@ -54,13 +54,13 @@ def test_evidence_must_be_signed_with_the_servers_key(tmp_path, empty_database):
     shutil.copy(empty_database, tmp_path / "mlflow.db")
     with gate_server(tmp_path, SIGNED, workers=1, MLFLOW_RESNET_GATE_KEY="secret") as gate:
         version = gate.register("colors")
-        for facts in (proof(version), signed(proof(version), "guessed")):
+        for facts in (proof(version), sign_evidence(proof(version), "guessed")):
             gate.tag(version, *tag_of(facts))
             assert "signature is missing or was not made with the server's key" in gate.move(version).message
-        forged = replace(signed(proof(version), "secret"), metrics={"top1_accuracy": 1.0})
+        forged = replace(sign_evidence(proof(version), "secret"), metrics={"top1_accuracy": 1.0})
         gate.tag(version, *tag_of(forged))
         assert gate.move(version).status == 403
-        gate.tag(version, *tag_of(signed(proof(version), "secret")))
+        gate.tag(version, *tag_of(sign_evidence(proof(version), "secret")))
         assert gate.move(version).status == 200
 
 

@@ -21,8 +21,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.server.constants import READ_REPLICA_BACKEND_STORE_URI_ENV_VAR
 from sqlalchemy import event
 
-from mlflow_resnet.registry import history
-from mlflow_resnet.registry.evidence import signed
+from mlflow_resnet.registry import alias_history
+from mlflow_resnet.registry.evidence import sign_evidence
 from mlflow_resnet.registry.gate.plugin import build
 
 RULES = """
@@ -73,7 +73,7 @@ class Registry:
             return "no such model"
 
     def moves(self, name):
-        return history.entries(self.first.get_registered_model(name).tags, "champion")
+        return alias_history.entries(self.first.get_registered_model(name).tags, "champion")
 
 
 @pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
@@ -209,7 +209,7 @@ def test_a_prompt_that_gets_a_real_version_just_before_its_alias_is_no_prompt(re
 def test_a_version_that_took_the_name_of_the_measured_one_is_not_believed(registry, name):
     """Not even with a copy of its signed evidence."""
     measured = registry.version(f"signed-{name}", "aa")
-    tag = tag_of(signed(proof(measured), "secret"))
+    tag = tag_of(sign_evidence(proof(measured), "secret"))
     registry.first.set_model_version_tag(measured.name, 1, ModelVersionTag(*tag))
     registry.version(f"spare-{name}", "bb", [tag])
 

@@ -28,10 +28,10 @@ def test_names_match_by_pattern_whatever_their_case_and_accents(policy):
     policy.write_text(GOOD)
     found = read_policy(policy)
     for name in ("colors", "colors-2", "Colors", "cölors", "colors "):
-        assert found.guarding(name, "champion"), name
-    assert found.guarding("colors", "CHAMPION")
-    assert not found.guarding("shapes", "champion")
-    assert not found.guarding("colors", "challenger")
+        assert found.find_alias_rules(name, "champion"), name
+    assert found.find_alias_rules("colors", "CHAMPION")
+    assert not found.find_alias_rules("shapes", "champion")
+    assert not found.find_alias_rules("colors", "challenger")
 
 
 def test_all_mistakes_are_listed_at_once(policy):
@@ -159,10 +159,10 @@ def test_rules_that_check_nothing_or_can_never_be_met_are_mistakes(policy, text,
 def test_letters_that_mean_something_elsewhere_mean_themselves(policy):
     policy.write_text("- {models: a.b(1)+*, alias: champion}\n- {models: '*', alias: live-*}\n")
     found = read_policy(policy)
-    assert found.guarding("a.b(1)+2", "champion")
-    assert not found.guarding("aXb(1)+2", "champion")
-    assert found.guarding("br[ack]", "Live-1")
-    assert found.guarding("two\nlines", "live-1")
+    assert found.find_alias_rules("a.b(1)+2", "champion")
+    assert not found.find_alias_rules("aXb(1)+2", "champion")
+    assert found.find_alias_rules("br[ack]", "Live-1")
+    assert found.find_alias_rules("two\nlines", "live-1")
 
 
 def test_a_blank_key_is_no_key(policy, monkeypatch):

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersionTag
 from mlflow.exceptions import MlflowException
 
-from mlflow_resnet.registry import history
+from mlflow_resnet.registry import alias_history
 from mlflow_resnet.registry.gate.plugin import build
 
 PROCESSES, ROUNDS = 8, 25
@@ -95,7 +95,7 @@ def test_of_eight_threads_with_stores_of_their_own_one_wins_each_round(workdir, 
         assert sorted(said) == ["RESOURCE_CONFLICT"] * (PROCESSES - 1) + ["moved"]
         champion = versions[said.index("moved")]
         winners.append(champion.number)
-    entries = history.entries(first.get_registered_model("colors").tags, "champion")
+    entries = alias_history.entries(first.get_registered_model("colors").tags, "champion")
     assert [(each.sequence, each.after) for each in entries] == list(enumerate(winners, 1))
 
 

@@ -14,7 +14,7 @@ from mlflow.entities.model_registry import RegisteredModelTag
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from test_gate import PROMPT_TAG, refused
 
-from mlflow_resnet.registry import history
+from mlflow_resnet.registry import alias_history
 from mlflow_resnet.registry.aliases import GATE_TAG
 from mlflow_resnet.registry.gate.plugin import build as build_store
 
@@ -23,7 +23,9 @@ OWN = [{"key": "mlflow_resnet.gate.dry_run.champion", "value": "fine"}, {"key": 
 
 
 def clients_entry(alias, policy=None, sequence=1):
-    entry = history.next_entry(None, history.Move("", alias, None, 1, history.PROMOTE), "a client", policy)
+    entry = alias_history.next_entry(
+        None, alias_history.Move("", alias, None, 1, alias_history.PROMOTE), "a client", policy
+    )
     return {"key": entry.tag, "value": entry.to_text()}
 
 

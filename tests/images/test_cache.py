@@ -19,7 +19,7 @@ import pyarrow.feather
 import pytest
 
 from mlflow_resnet.errors import BadImagesError, InvalidOptionsError, OutputError
-from mlflow_resnet.images.cache import MODES, PreparedImages, prepared_images
+from mlflow_resnet.images.cache import MODES, PreparedImages, prepare_images
 from mlflow_resnet.images.decoding.decode import decode
 from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.images.scan import scan
@@ -51,7 +51,7 @@ def prepared(
     directory = list_labeled(folder)
     hashes = scan(directory, threads=1).hashes
     chosen = {"mode": "disk", "threads": 2, "cache_dir": folder.parent / "cache"} | options
-    return prepared_images(directory, hashes, prepare, settings or {"height": "seed"}, **chosen)  # type: ignore[arg-type]
+    return prepare_images(directory, hashes, prepare, settings or {"height": "seed"}, **chosen)  # type: ignore[arg-type]
 
 
 def expected(folder: Path) -> list[np.ndarray]:
@@ -202,7 +202,7 @@ BUILDER = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from mlflow_resnet.images.cache import prepared_images
+from mlflow_resnet.images.cache import prepare_images
 from mlflow_resnet.images.decoding.decode import decode
 from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.images.scan import scan
@@ -221,7 +221,7 @@ def on_image():
         while not cache_dir.joinpath("go").exists() and time.monotonic() < deadline:
             time.sleep(0.01)
 directory = list_labeled(folder)
-images = prepared_images(directory, scan(directory, 1).hashes, prepare, {}, mode="disk", cache_dir=cache_dir,
+images = prepare_images(directory, scan(directory, 1).hashes, prepare, {}, mode="disk", cache_dir=cache_dir,
                          threads=1, on_image=on_image)
 print(packed, sum(int(image.sum()) for image in images))
 """
@@ -361,7 +361,7 @@ def test_an_image_that_is_no_longer_what_was_scanned_is_named(pets: Path, mode: 
     reason = {"deleted": "no such file", "changed": "changed since it was scanned", "damaged": "empty file"}[change]
     with pytest.raises(BadImagesError, match=f"pets: 1 unreadable image: dog/3.png .{reason}") as caught:
         list(
-            prepared_images(directory, hashes, Preparation(), {}, mode=mode, threads=2, cache_dir=pets.parent / "cache")
+            prepare_images(directory, hashes, Preparation(), {}, mode=mode, threads=2, cache_dir=pets.parent / "cache")
         )
     assert caught.value.reasons == {"dog/3.png": reason}
     assert packed_files(pets) == leftovers(pets) == []

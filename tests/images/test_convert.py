@@ -22,14 +22,14 @@ from proxy import faulty
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError, OutputError, StoreUnreachableError
 from mlflow_resnet.images.conversion import archives
-from mlflow_resnet.images.conversion import convert as converting
-from mlflow_resnet.images.conversion.convert import convert
+from mlflow_resnet.images.conversion import update as converting
+from mlflow_resnet.images.conversion.update import convert_source
 from mlflow_resnet.images.decoding import decode
 from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.images.index import read_index
 from mlflow_resnet.images.rules import Ignored
 from mlflow_resnet.images.sources import directory_sources
-from mlflow_resnet.io.names import shown
+from mlflow_resnet.io.file_names import quote_name
 
 GOOD = encoded(photo(4, 3), "PNG")
 Files = dict[str, bytes]
@@ -84,7 +84,7 @@ MAKERS = {
 def test_makes_an_image_directory_from_a_folder_or_archive(tmp_path: Path, kind: str, wrap: str) -> None:
     files = {f"{wrap}{name}": content for name, content in TWO_CLASSES.items()}
     files |= {"__MACOSX/cat/._1.png": GOOD, f"{wrap}cat/.DS_Store": b"x", f"{wrap}readme.txt": b"x"}
-    result = convert(MAKERS[kind](tmp_path / kind, files), tmp_path / "out")
+    result = convert_source(MAKERS[kind](tmp_path / kind, files), tmp_path / "out")
     assert tree(tmp_path / "out") == set(TWO_CLASSES)
     assert (tmp_path / "out" / "cat" / "1.png").read_bytes() == GOOD
     assert (result.images, result.classes, result.unreadable) == (3, ("cat", "dog"), {})
@@ -97,7 +97,7 @@ def test_unreadable_images_are_left_out_and_listed(tmp_path: Path, kind: str, mo
     source = MAKERS[kind](tmp_path / kind, files)
     for module in (archives, converting, decode):
         monkeypatch.setattr(module, "MAX_IMAGE_BYTES", 4000)
-    result = convert(source, tmp_path / "out")
+    result = convert_source(source, tmp_path / "out")
     assert tree(tmp_path / "out") == set(TWO_CLASSES)
     assert result.classes == ("cat", "dog", "eel")
     reasons = {name[-11:].lstrip("!/"): reason.split(" (")[0] for name, reason in result.unreadable.items()}
@@ -110,13 +110,13 @@ def test_unreadable_images_are_left_out_and_listed(tmp_path: Path, kind: str, mo
 
 @pytest.mark.parametrize("kind", ["data", "data.zip", "data.tar"])
 def test_a_flat_folder_stays_flat(tmp_path: Path, kind: str) -> None:
-    result = convert(MAKERS[kind](tmp_path / kind, {"1.png": GOOD, "2.png": GOOD}), tmp_path / "out")
+    result = convert_source(MAKERS[kind](tmp_path / kind, {"1.png": GOOD, "2.png": GOOD}), tmp_path / "out")
     assert tree(tmp_path / "out") == {"1.png", "2.png"}
     assert (result.images, result.classes) == (2, ())
 
 
 def test_a_single_class_keeps_its_name(tmp_path: Path) -> None:
-    assert convert(as_folder(tmp_path / "data", {"cat/1.png": GOOD}), tmp_path / "out").classes == ("cat",)
+    assert convert_source(as_folder(tmp_path / "data", {"cat/1.png": GOOD}), tmp_path / "out").classes == ("cat",)
 
 
 @pytest.mark.parametrize("name", ["../evil.png", "cat/../../evil.png", "/tmp/evil.png", "..\\evil.png", "\\evil.png"])
@@ -125,7 +125,7 @@ def test_an_archive_that_reaches_outside_is_refused(tmp_path: Path, kind: str, n
     (tmp_path / "in").mkdir()
     source = MAKERS[kind](tmp_path / "in" / kind, TWO_CLASSES | {name: GOOD})
     with pytest.raises(InvalidDatasetError, match="leads out of the archive"):
-        convert(source, tmp_path / "in" / "out")
+        convert_source(source, tmp_path / "in" / "out")
     assert tree(tmp_path) == {f"in/{kind}"}
 
 
@@ -135,7 +135,7 @@ def test_links_and_devices_in_archives_are_not_made(tmp_path: Path) -> None:
         link = tarfile.TarInfo(f"cat/{name}")
         link.type, link.linkname = kind, "/etc/hostname"
         links.append(link)
-    result = convert(as_tar(tmp_path / "data.tar", TWO_CLASSES, *links), tmp_path / "out")
+    result = convert_source(as_tar(tmp_path / "data.tar", TWO_CLASSES, *links), tmp_path / "out")
     assert tree(tmp_path / "out") == set(TWO_CLASSES)
     assert result.ignored == Ignored(archived_links=2, not_images=1)
 
@@ -144,7 +144,7 @@ def test_links_and_devices_in_archives_are_not_made(tmp_path: Path) -> None:
         info = zipfile.ZipInfo("cat/s.png")
         info.external_attr = 0o120777 << 16
         archive.writestr(info, "/etc/hostname")
-    assert convert(source, tmp_path / "out2").ignored == Ignored(archived_links=1)
+    assert convert_source(source, tmp_path / "out2").ignored == Ignored(archived_links=1)
 
 
 def test_names_that_clash_get_a_number(tmp_path: Path) -> None:
@@ -154,14 +154,14 @@ def test_names_that_clash_get_a_number(tmp_path: Path) -> None:
             member = tarfile.TarInfo(name)
             member.size = len(GOOD)
             archive.addfile(member, io.BytesIO(GOOD))
-    assert convert(path, tmp_path / "out").images == 4
+    assert convert_source(path, tmp_path / "out").images == 4
     assert tree(tmp_path / "out") == {"cat/1.png", "cat/1-2.png", "cat/1-3.PNG", "dog/1.png"}
 
 
 def test_a_file_named_like_a_folder_is_one_sentence(tmp_path: Path) -> None:
     source = as_zip(tmp_path / "data.zip", {"cat/x.png": GOOD, "cat/x.png/1.png": GOOD})
     with pytest.raises(OutputError, match="cannot be written"):
-        convert(source, tmp_path / "out")
+        convert_source(source, tmp_path / "out")
     assert tree(tmp_path) == {"data.zip"}
 
 
@@ -174,7 +174,7 @@ def test_a_damaged_archive_is_one_sentence(tmp_path: Path, kind: str, keep: floa
     content = source.read_bytes()
     source.write_bytes(content[: int(len(content) * keep)])
     with pytest.raises(InvalidDatasetError, match="damaged or unreadable archive") as caught:
-        convert(source, tmp_path / "out")
+        convert_source(source, tmp_path / "out")
     assert "\n" not in caught.value.message
     assert tree(tmp_path) == {kind}
 
@@ -183,7 +183,7 @@ def test_a_tar_cut_between_two_members_is_damaged(tmp_path: Path) -> None:
     source = as_tar(tmp_path / "data.tar", TWO_CLASSES)
     source.write_bytes(source.read_bytes()[: 2 * 512])  # the first header and its content
     with pytest.raises(InvalidDatasetError, match="unexpected end of data"):
-        convert(source, tmp_path / "out")
+        convert_source(source, tmp_path / "out")
 
 
 def test_an_archive_over_the_limits_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +196,7 @@ def test_an_archive_over_the_limits_is_refused(tmp_path: Path, monkeypatch: pyte
             with monkeypatch.context() as patch:
                 patch.setattr(archives, limit, value)
                 with pytest.raises(InvalidDatasetError, match=reason):
-                    convert(source, tmp_path / "out")
+                    convert_source(source, tmp_path / "out")
 
 
 def test_says_why_a_source_cannot_be_used(tmp_path: Path) -> None:
@@ -208,20 +208,20 @@ def test_says_why_a_source_cannot_be_used(tmp_path: Path) -> None:
         "bad": "none of its 1 images can be read: .*/bad/cat/1.png .not an image",
     }.items():
         with pytest.raises(InvalidDatasetError, match=f"{name}: {reason}"):
-            convert(tmp_path / name, tmp_path / "out")
+            convert_source(tmp_path / name, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_an_output_with_something_in_it_is_kept(tmp_path: Path) -> None:
     as_folder(tmp_path, {"data/cat/1.png": GOOD, "out/mine": b"x"})
     with pytest.raises(OutputError, match="out: is not empty"):
-        convert(tmp_path / "data", tmp_path / "out")
+        convert_source(tmp_path / "data", tmp_path / "out")
     assert tree(tmp_path / "out") == {"mine"}
 
 
 def test_the_index_tells_of_every_image(tmp_path: Path) -> None:
     source = as_folder(tmp_path / "data", TWO_CLASSES | {"cat/bad.png": b"x"})
-    convert(source, tmp_path / "out")
+    convert_source(source, tmp_path / "out")
     rows, facts = read_index(tmp_path / "out")
     assert [(row.name, row.label) for row in rows] == [
         ("cat/1.png", "cat"),
@@ -240,26 +240,26 @@ def test_the_index_tells_of_every_image(tmp_path: Path) -> None:
 
 def test_a_second_call_adds_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = as_folder(tmp_path / "data", TWO_CLASSES)
-    convert(source, tmp_path / "out")
+    convert_source(source, tmp_path / "out")
     as_folder(source, {"cat/3.png": GOOD, "eel/4.png": GOOD})
     decoded = []
     monkeypatch.setattr(converting, "decode", lambda content: decoded.append(1) or decode.decode(content))
-    result = convert(source, tmp_path / "out")
+    result = convert_source(source, tmp_path / "out")
     assert (result.images, result.added, len(decoded)) == (5, 2, 2)
     assert tree(tmp_path / "out") == {*TWO_CLASSES, "cat/3.png", "eel/4.png"}
     assert len(read_index(tmp_path / "out")[0]) == 5
-    again = convert(source, tmp_path / "out")
+    again = convert_source(source, tmp_path / "out")
     assert (again.images, again.added) == (5, 0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "out"]
 
 
 def test_a_second_call_takes_what_was_changed(tmp_path: Path) -> None:
     source = as_folder(tmp_path / "data", TWO_CLASSES)
-    convert(source, tmp_path / "out", transfer="hardlink")
+    convert_source(source, tmp_path / "out", transfer="hardlink")
     other = encoded(photo(8, 8), "PNG")
     (source / "cat/1.png").unlink()
     (source / "cat/1.png").write_bytes(other)
-    result = convert(source, tmp_path / "out", transfer="hardlink")
+    result = convert_source(source, tmp_path / "out", transfer="hardlink")
     assert (result.images, result.added) == (3, 0)
     assert (tmp_path / "out" / "cat" / "1.png").read_bytes() == other
     assert read_index(tmp_path / "out")[0][0].width == 8
@@ -269,7 +269,7 @@ def test_what_was_converted_before_s3_went_away_is_kept(
     tmp_path: Path, s3: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = upload(s3, as_folder(tmp_path / "data", {f"cat/{n}.png": GOOD for n in range(40)}), "to-lose")
-    monkeypatch.setattr("mlflow_resnet.io.s3.client.PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr("mlflow_resnet.io.s3.access.PATIENCE_SECONDS", 0.5)
     asked: list[str] = []
 
     def fail_late(method: str, path: str) -> str:
@@ -279,8 +279,8 @@ def test_what_was_converted_before_s3_went_away_is_kept(
     with faulty(os.environ["MLFLOW_S3_ENDPOINT_URL"], fail_late) as server, monkeypatch.context() as patch:
         patch.setenv("MLFLOW_S3_ENDPOINT_URL", server.url)
         with pytest.raises(StoreUnreachableError, match="too busy"):
-            convert(uri, tmp_path / "out")
-    result = convert(uri, tmp_path / "out")
+            convert_source(uri, tmp_path / "out")
+    result = convert_source(uri, tmp_path / "out")
     assert result.images == 40
     assert 0 < result.added < 40
 
@@ -300,11 +300,11 @@ def test_a_call_that_was_interrupted_is_gone_on_with(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        convert(source, tmp_path / "out", on_image=interrupt)
+        convert_source(source, tmp_path / "out", on_image=interrupt)
     assert not (tmp_path / "out").exists()
     decoded = []
     monkeypatch.setattr(converting, "decode", lambda content: decoded.append(1) or decode.decode(content))
-    result = convert(source, tmp_path / "out")
+    result = convert_source(source, tmp_path / "out")
     assert (result.images, result.added, len(decoded)) == (11, 7, 7)
     assert tree(tmp_path / "out") == {f"cat/{n}.png" for n in range(10)} | {"dog/x.png"}
     assert not list((tmp_path / "out").glob(".*"))
@@ -330,14 +330,14 @@ def test_a_killed_command_goes_on(workdir: Path, sent: signal.Signals) -> None:
 
 def test_hard_links_take_no_space(tmp_path: Path) -> None:
     source = as_folder(tmp_path / "data", TWO_CLASSES)
-    convert(source, tmp_path / "out", transfer="hardlink")
+    convert_source(source, tmp_path / "out", transfer="hardlink")
     for name in TWO_CLASSES:
         assert os.path.samefile(source / name, tmp_path / "out" / name)
 
 
 def test_references_leave_the_images_where_they_are(tmp_path: Path) -> None:
     source = as_folder(tmp_path / "data", TWO_CLASSES)
-    convert(source, tmp_path / "out", transfer="reference")
+    convert_source(source, tmp_path / "out", transfer="reference")
     assert os.listdir(tmp_path / "out") == ["index.parquet"]
     here, there = list_labeled(source), list_labeled(tmp_path / "out")
     assert (there.names, there.labels, there.classes) == (here.names, here.labels, here.classes)
@@ -350,7 +350,7 @@ def test_references_leave_the_images_where_they_are(tmp_path: Path) -> None:
 def test_what_is_in_an_archive_can_only_be_copied(tmp_path: Path, transfer: str) -> None:
     source = as_zip(tmp_path / "data.zip", TWO_CLASSES)
     with pytest.raises(InvalidOptionsError, match=f"transfer is '{transfer}', but .*data.zip!cat/1.png is no file"):
-        convert(source, tmp_path / "out", transfer=transfer)
+        convert_source(source, tmp_path / "out", transfer=transfer)
     assert tree(tmp_path) == {"data.zip"}
 
 
@@ -381,7 +381,7 @@ def test_a_table_of_paths_and_labels(tmp_path: Path, suffix: str) -> None:
         {"image_url": "images/1.png", "label": ""},
     ]
     TABLES[suffix](rows, tmp_path / f"table{suffix}")
-    result = convert(tmp_path / f"table{suffix}", tmp_path / "out")
+    result = convert_source(tmp_path / f"table{suffix}", tmp_path / "out")
     assert tree(tmp_path / "out") == {"007/1.png", "007/1-2.png", "dog/2.png"}
     assert {source.replace(str(tmp_path), ""): reason for source, reason in result.unreadable.items()} == {
         "/images/missing.png": "no such file",
@@ -404,16 +404,16 @@ def test_a_table_of_paths_and_labels(tmp_path: Path, suffix: str) -> None:
 def test_a_label_that_no_folder_can_have_costs_its_row(tmp_path: Path, label: str, problem: str) -> None:
     as_folder(tmp_path, {"1.png": GOOD, "2.png": GOOD})
     as_jsonl([{"path": "1.png", "label": label}, {"path": "2.png", "label": "cat"}], tmp_path / "table.jsonl")
-    result = convert(tmp_path / "table.jsonl", tmp_path / "out")
+    result = convert_source(tmp_path / "table.jsonl", tmp_path / "out")
     assert tree(tmp_path / "out") == {"cat/2.png"}
-    assert result.unreadable == {"1.png": f"label {shown(label)} cannot be the name of a folder: it {problem}"}
+    assert result.unreadable == {"1.png": f"label {quote_name(label)} cannot be the name of a folder: it {problem}"}
 
 
 def test_an_image_under_two_labels_is_left_out(tmp_path: Path) -> None:
     as_folder(tmp_path, {"1.png": GOOD, "2.png": GOOD})
     rows = [{"path": "1.png", "label": label} for label in ("cat", "dog", "cat")]
     as_jsonl([*rows, {"path": "2.png", "label": "cat"}], tmp_path / "table.jsonl")
-    result = convert(tmp_path / "table.jsonl", tmp_path / "out")
+    result = convert_source(tmp_path / "table.jsonl", tmp_path / "out")
     assert result.unreadable == {str(tmp_path / "1.png"): "2 labels (cat, dog)"}
     assert tree(tmp_path / "out") == {"cat/2.png"}
 
@@ -428,7 +428,7 @@ def test_the_lines_of_azures_automated_machine_learning_work_as_they_are(tmp_pat
         {"image_url": f"{store}water/3.jpg", "label": ["water", "milk"]},
     ]
     as_jsonl(lines, tmp_path / "train.jsonl")
-    result = convert(tmp_path / "train.jsonl", tmp_path / "out", image_root=str(tmp_path / "fridge"))
+    result = convert_source(tmp_path / "train.jsonl", tmp_path / "out", image_root=str(tmp_path / "fridge"))
     assert tree(tmp_path / "out") == {"can/1.jpg", "milk/2.jpg", "water/3.jpg"}
     assert list(result.unreadable.values()) == ["several values in label: ['water', 'milk']"]
 
@@ -437,17 +437,17 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
     as_folder(tmp_path, {"1.png": GOOD})
     as_csv([{"photo": "1.png", "kind": "cat"}], tmp_path / "table.csv")
     with pytest.raises(InvalidDatasetError, match="no image column of the usual names .*but 'photo', 'kind'. Name it"):
-        convert(tmp_path / "table.csv", tmp_path / "out")
+        convert_source(tmp_path / "table.csv", tmp_path / "out")
     with pytest.raises(InvalidDatasetError, match="no label column 'sort', but 'photo', 'kind'"):
-        convert(tmp_path / "table.csv", tmp_path / "out", image_column="photo", label_column="sort")
-    convert(tmp_path / "table.csv", tmp_path / "out", image_column="photo", label_column="kind")
+        convert_source(tmp_path / "table.csv", tmp_path / "out", image_column="photo", label_column="sort")
+    convert_source(tmp_path / "table.csv", tmp_path / "out", image_column="photo", label_column="kind")
     assert tree(tmp_path / "out") == {"cat/1.png"}
 
 
 def test_a_table_without_labels_gives_a_flat_directory(tmp_path: Path) -> None:
     as_folder(tmp_path, {"a/1.png": GOOD, "b/1.png": GOOD})
     as_csv([{"path": "a/1.png"}, {"path": "b/1.png"}], tmp_path / "table.csv")
-    assert convert(tmp_path / "table.csv", tmp_path / "out").classes == ()
+    assert convert_source(tmp_path / "table.csv", tmp_path / "out").classes == ()
     assert tree(tmp_path / "out") == {"1.png", "1-2.png"}
 
 
@@ -466,7 +466,7 @@ def test_a_table_without_labels_gives_a_flat_directory(tmp_path: Path) -> None:
 def test_a_damaged_table_is_one_sentence(tmp_path: Path, name: str, content: bytes, problem: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InvalidDatasetError, match=problem) as caught:
-        convert(tmp_path / name, tmp_path / "out")
+        convert_source(tmp_path / name, tmp_path / "out")
     assert "\n" not in caught.value.message
     assert tree(tmp_path) == {name}
 
@@ -482,7 +482,7 @@ def test_coco_annotations_with_one_label_per_image(tmp_path: Path) -> None:
         ],
     }
     (tmp_path / "annotations.json").write_text(json.dumps(content))
-    result = convert(tmp_path / "annotations.json", tmp_path / "out")
+    result = convert_source(tmp_path / "annotations.json", tmp_path / "out")
     assert tree(tmp_path / "out") == {"cat/0.png", "dog/1.png", "cat/4.png"}
     assert result.unreadable == {"2.png": "2 categories (cat, dog)", "3.png": "no category"}
 
@@ -490,14 +490,14 @@ def test_coco_annotations_with_one_label_per_image(tmp_path: Path) -> None:
 def test_from_s3(tmp_path: Path, s3: Any) -> None:
     as_folder(tmp_path / "local", {f"wrapped/{name}": content for name, content in TWO_CLASSES.items()})
     uri = upload(s3, tmp_path / "local", "to-convert")
-    result = convert(uri, tmp_path / "out")
+    result = convert_source(uri, tmp_path / "out")
     assert tree(tmp_path / "out") == set(TWO_CLASSES)
     assert read_index(tmp_path / "out")[0][0].source == f"{uri}/wrapped/cat/1.png"
     s3.upload_file(str(as_zip(tmp_path / "data.zip", TWO_CLASSES)), "bucket", "archives/data.zip")
-    assert convert("s3://bucket/archives/data.zip", tmp_path / "out2").images == 3
+    assert convert_source("s3://bucket/archives/data.zip", tmp_path / "out2").images == 3
     as_csv(
         [{"image": f"{uri}/wrapped/cat/1.png", "label": "x"}, {"image": f"{uri}/no", "label": "x"}], tmp_path / "t.csv"
     )
-    result = convert(tmp_path / "t.csv", tmp_path / "out3")
+    result = convert_source(tmp_path / "t.csv", tmp_path / "out3")
     assert tree(tmp_path / "out3") == {"x/1.png"}
     assert list(result.unreadable.values()) == ["nothing there. Check the bucket and the prefix."]

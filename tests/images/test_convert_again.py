@@ -1,4 +1,4 @@
-"""A second call of `convert`: each picture is in one class, and none is lost."""
+"""A second call of `convert_source`: each picture is in one class, and none is lost."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 from helpers import run_main, upload
 from made_images import encoded, photo
 
-from mlflow_resnet.images.conversion import convert as converting
-from mlflow_resnet.images.conversion.convert import Converted, convert
+from mlflow_resnet.images.conversion import update as converting
+from mlflow_resnet.images.conversion.update import Converted, convert_source
 from mlflow_resnet.images.decoding.decode import decode
 from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.images.index import read_index
@@ -37,7 +37,7 @@ def convert_table(*labels: str, header: str = "filename,label", **options: str) 
     """Converts a table with a row for each label; those that are "-" have none."""
     rows = [f"photos/{number}.png,{label}\n" for number, label in enumerate(labels) if label != "-"]
     Path("t.csv").write_text(f"{header}\n{''.join(rows)}")
-    return convert("t.csv", "out", **options)
+    return convert_source("t.csv", "out", **options)
 
 
 def found() -> dict[str, int]:
@@ -81,9 +81,9 @@ def test_the_last_image_of_a_class_that_was_a_mistake(photos: Path) -> None:
 
 def test_a_class_that_was_a_mistake_and_had_no_image(photos: Path) -> None:
     Path("t.csv").write_text("filename,label\nphotos/0.png,cat\nphotos/missing.png,catt\n")
-    assert convert("t.csv", "out").classes == ("cat", "catt")
+    assert convert_source("t.csv", "out").classes == ("cat", "catt")
     Path("t.csv").write_text("filename,label\nphotos/0.png,cat\nphotos/missing.png,dog\n")
-    assert convert("t.csv", "out").classes == ("cat", "dog")
+    assert convert_source("t.csv", "out").classes == ("cat", "dog")
 
 
 def test_a_forgotten_label_column(photos: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_label_that_was_taken_back(photos: Path, label: str) -> None:
 def test_a_second_row_with_another_label(photos: Path) -> None:
     convert_table("cat", "dog")
     Path("t.csv").write_text("filename,label\nphotos/0.png,cat\nphotos/1.png,dog\nphotos/1.png,cat\n")
-    assert list(convert("t.csv", "out").unreadable.values()) == ["2 labels (cat, dog)"]
+    assert list(convert_source("t.csv", "out").unreadable.values()) == ["2 labels (cat, dog)"]
     assert found() == {"cat/0.png": 4}
 
 
@@ -158,9 +158,9 @@ def write_coco(**categories: int) -> None:
 
 def test_a_corrected_category_of_coco(photos: Path) -> None:
     write_coco(i0=0, i1=0, i2=1, i3=1)
-    convert("coco.json", "out")
+    convert_source("coco.json", "out")
     write_coco(i0=0, i1=1, i2=1)
-    convert("coco.json", "out")
+    convert_source("coco.json", "out")
     assert found() == {"cat/0.png": 4, "dog/1.png": 5, "dog/2.png": 6}
 
 
@@ -173,7 +173,7 @@ def test_a_class_that_is_written_otherwise(photos: Path) -> None:
 def test_another_folder_of_the_same_images(photos: Path) -> None:
     convert_table("cat", "dog")
     shutil.copytree(photos, "elsewhere/photos")
-    assert convert("t.csv", "out", image_root="elsewhere").notes == ()
+    assert convert_source("t.csv", "out", image_root="elsewhere").notes == ()
     assert found() == {"cat/0.png": 4, "dog/1.png": 5}
 
 
@@ -182,12 +182,12 @@ def test_files_of_one_size_that_changed_places(photos: Path) -> None:
     for label, content in zip(("cat", "dog"), pictures, strict=True):
         Path("data", label).mkdir(parents=True)
         Path("data", label, "1.bmp").write_bytes(content)
-    convert("data", "out")
+    convert_source("data", "out")
     time.sleep(0.02)  # of the clock of a file system
     os.rename("data/cat/1.bmp", "data/1.bmp")
     os.rename("data/dog/1.bmp", "data/cat/1.bmp")
     os.rename("data/1.bmp", "data/dog/1.bmp")
-    convert("data", "out")
+    convert_source("data", "out")
     assert [Path("out", label, "1.bmp").read_bytes() for label in ("dog", "cat")] == pictures
 
 
@@ -209,9 +209,9 @@ def class_folders(photos: Path) -> Path:
 
 def test_a_file_that_was_moved_to_another_class(photos: Path) -> None:
     data = class_folders(photos)
-    convert(data, "out")
+    convert_source(data, "out")
     os.rename(data / "cat/1.png", data / "dog/1.png")
-    result = convert(data, "out")
+    result = convert_source(data, "out")
     assert found() == {"cat/0.png": 4, "dog/1.png": 5, "dog/2.png": 6, "dog/3.png": 7}
     assert (result.images, result.added) == (4, 0)
     assert result.notes == ("moved 1 image of an earlier call: cat/1.png is dog/1.png now",)
@@ -219,49 +219,49 @@ def test_a_file_that_was_moved_to_another_class(photos: Path) -> None:
 
 def test_a_class_folder_that_was_renamed(photos: Path) -> None:
     data = class_folders(photos)
-    convert(data, "out")
+    convert_source(data, "out")
     os.rename(data / "cat", data / "tiger")
-    assert convert(data, "out").classes == ("dog", "tiger")
+    assert convert_source(data, "out").classes == ("dog", "tiger")
     assert found() == {"tiger/0.png": 4, "tiger/1.png": 5, "dog/2.png": 6, "dog/3.png": 7}
 
 
 def test_an_archive_with_a_file_in_another_class(photos: Path) -> None:
     data = class_folders(photos)
     shutil.make_archive("data", "zip", data)
-    convert("data.zip", "out")
+    convert_source("data.zip", "out")
     os.rename(data / "cat/1.png", data / "dog/1.png")
     shutil.make_archive("data", "zip", data)
-    convert("data.zip", "out")
+    convert_source("data.zip", "out")
     assert found() == {"cat/0.png": 4, "dog/1.png": 5, "dog/2.png": 6, "dog/3.png": 7}
 
 
 def test_an_object_in_s3_that_was_moved(photos: Path, s3: Any) -> None:
     uri = upload(s3, class_folders(photos), "moved-objects")
-    convert(uri, "out")
+    convert_source(uri, "out")
     s3.upload_file("data/cat/1.png", "bucket", "moved-objects/dog/1.png")
     s3.delete_object(Bucket="bucket", Key="moved-objects/cat/1.png")
-    assert convert(uri, "out").images == 4
+    assert convert_source(uri, "out").images == 4
     assert found() == {"cat/0.png": 4, "dog/1.png": 5, "dog/2.png": 6, "dog/3.png": 7}
 
 
 def test_files_that_are_gone_from_a_folder_stay_and_are_told(photos: Path) -> None:
     data = class_folders(photos)
-    convert(data, "out")
+    convert_source(data, "out")
     (data / "cat/1.png").unlink()
-    result = convert(data, "out")
+    result = convert_source(data, "out")
     assert len(found()) == 4
     assert result.notes == ("kept 1 image that the source has no more, as there may be no other copy: cat/1.png",)
     Path("out/cat/1.png").unlink()
-    assert convert(data, "out").images == 3
+    assert convert_source(data, "out").images == 3
     assert found() == {"cat/0.png": 4, "dog/2.png": 6, "dog/3.png": 7}
 
 
 def test_a_second_copy_that_was_deleted(photos: Path) -> None:
     data = class_folders(photos)
     shutil.copy(data / "cat/1.png", data / "dog/x.png")
-    convert(data, "out")
+    convert_source(data, "out")
     (data / "dog/x.png").unlink()
-    convert(data, "out")
+    convert_source(data, "out")
     assert found() == {"cat/0.png": 4, "cat/1.png": 5, "dog/2.png": 6, "dog/3.png": 7}
 
 
@@ -300,7 +300,7 @@ def test_a_correction_that_was_interrupted(photos: Path, last: tuple[str, ...]) 
     convert_table("cat", "cat", "dog")
     Path("t.csv").write_text("filename,label\nphotos/0.png,cat\nphotos/1.png,dog\nphotos/3.png,dog\n")
     with pytest.raises(KeyboardInterrupt):
-        convert("t.csv", "out", on_image=interrupt_after(1))
+        convert_source("t.csv", "out", on_image=interrupt_after(1))
     assert found() == {"cat/0.png": 4, "cat/1.png": 5, "dog/2.png": 6}  # until the next call is done
     convert_table(*last)
     expected = {f"{label}/{number}.png": 4 + number for number, label in enumerate(last) if label != "-"}

@@ -95,7 +95,7 @@ def test_a_jpeg_is_never_decoded_smaller_than_the_target() -> None:
         ((201, 1), 2),
         ((401, 2), 1),
     ):
-        image = decoding._parsed(content)
+        image = decoding._parse_headers(content)
         assert decoding._draft(image, (800, 801), target) == scale
         assert image.width >= target[0]
         assert image.height >= target[1]

@@ -104,7 +104,9 @@ def test_damaged_exif_does_not_refuse_the_picture() -> None:
 def test_what_pillow_says_of_damaged_metadata_is_not_shown(tmp_path: Path) -> None:
     path = tmp_path / "damaged.jpg"
     path.write_bytes(encoded(photo(8, 8), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff"))
-    script = "import sys; from mlflow_resnet.images.audit.facts import facts_of_file; print(facts_of_file(sys.argv[1]))"
+    script = (
+        "import sys; from mlflow_resnet.images.audit.image_facts import inspect_file; print(inspect_file(sys.argv[1]))"
+    )
     done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True)
     assert "width=8" in done.stdout
     assert done.stderr == ""

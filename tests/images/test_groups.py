@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError, MissingPackageError
-from mlflow_resnet.images.audit.facts import pixels_of
+from mlflow_resnet.images.audit.image_facts import hash_pixels
 from mlflow_resnet.images.directories import LabeledDirectory, list_labeled
 from mlflow_resnet.images.look_alikes import RADIUS, look_alike_pairs
+from mlflow_resnet.images.splitting.directory_split import split_directory, split_labeled
 from mlflow_resnet.images.splitting.grouped import split_groups
-from mlflow_resnet.images.splitting.groups import groups_of
-from mlflow_resnet.images.splitting.split import split_directory, split_labeled
+from mlflow_resnet.images.splitting.groups import assign_groups
 from mlflow_resnet.options import SplitOptions
 
 
@@ -129,7 +129,7 @@ def test_groups_0_and_1_and_their_floats(scans: Path, tmp_path: Path) -> None:
     groups = [0, 0.0, False, 1, 1.0, "1"] + ["2"] * (len(directory) - 6)
     lines = [json.dumps({"image": name, "group": group}) for name, group in zip(directory.names, groups, strict=True)]
     (tmp_path / "t.jsonl").write_text("\n".join(lines))
-    found = groups_of(directory, group_table=str(tmp_path / "t.jsonl"), group_column="group")
+    found = assign_groups(directory, group_table=str(tmp_path / "t.jsonl"), group_column="group")
     assert found[0] == found[1] != found[2] != found[3]
     assert found[3] == found[4] == found[5] != found[6]
 
@@ -231,9 +231,9 @@ def test_many_equal_looks_are_connected_without_comparing_all() -> None:
 
 def test_a_fingerprint_is_of_the_pixels() -> None:
     picture = smooth(1, 30, 20)
-    assert pixels_of(picture) == pixels_of(picture.copy())
-    assert pixels_of(picture) != pixels_of(picture.transpose(Image.Transpose.ROTATE_180))
-    assert pixels_of(smooth(1, 20, 30)) != pixels_of(picture)
+    assert hash_pixels(picture) == hash_pixels(picture.copy())
+    assert hash_pixels(picture) != hash_pixels(picture.transpose(Image.Transpose.ROTATE_180))
+    assert hash_pixels(smooth(1, 20, 30)) != hash_pixels(picture)
 
 
 def test_groups_that_leave_a_part_empty_name_the_fraction_that_is_enough(

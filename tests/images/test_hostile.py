@@ -62,7 +62,7 @@ READER = f"""
 import json, resource, signal, sys
 from pathlib import Path
 from mlflow_resnet.errors import InvalidImageError
-from mlflow_resnet.images.audit.facts import facts_of_file
+from mlflow_resnet.images.audit.image_facts import inspect_file
 from mlflow_resnet.images.decoding.decode import read_bytes, read_region
 
 def reason_of_training(path):
@@ -78,7 +78,7 @@ found = {{}}
 for path in sorted(Path(sys.argv[1]).iterdir()):
     print(path.name, file=sys.stderr, flush=True)
     signal.alarm(30)
-    found[path.name] = [facts_of_file(str(path)).problem, reason_of_training(str(path))]
+    found[path.name] = [inspect_file(str(path)).problem, reason_of_training(str(path))]
     signal.alarm(0)
 print(json.dumps(found))
 """

@@ -26,7 +26,7 @@ from made_images import encoded, photo
 from mlflow_resnet.errors import InvalidImageError, OutputError
 from mlflow_resnet.images.decoding.decode import decode, read_region
 from mlflow_resnet.images.index import ROOTS, SCHEMA, SOURCE, TRANSFER
-from mlflow_resnet.io.names import leads_out, name_problem, path_below
+from mlflow_resnet.io.file_names import leads_out, name_problem, path_below
 from mlflow_resnet.runs.training import TrainResult
 
 ROOM = 512 * 2**20  # bytes of memory for each of `SOURCES`
@@ -236,7 +236,7 @@ import json, resource, signal, sys
 from pathlib import Path
 import mlflow_resnet.cli, pandas, pyarrow.parquet, tarfile, zipfile, bz2, gzip
 from mlflow_resnet.errors import MlflowResnetError
-from mlflow_resnet.images.conversion.convert import convert
+from mlflow_resnet.images.conversion.update import convert_source
 
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + {ROOM},) * 2)
@@ -245,7 +245,7 @@ for path in sorted(Path("sources").iterdir()):
     print(path.name, file=sys.stderr, flush=True)
     signal.alarm(60)
     try:
-        found[path.name] = str(convert(path, Path("out", path.name), threads=2).images)
+        found[path.name] = str(convert_source(path, Path("out", path.name), threads=2).images)
     except MlflowResnetError as error:
         found[path.name] = error.message
     signal.alarm(0)

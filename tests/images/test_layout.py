@@ -10,9 +10,9 @@ import pytest
 from helpers import run_main
 
 from mlflow_resnet.errors import InvalidDatasetError
-from mlflow_resnet.images.conversion.convert import convert
+from mlflow_resnet.images.conversion.update import convert_source
 from mlflow_resnet.images.directories import list_labeled
-from mlflow_resnet.images.layout import Layout, name_data_set, part_of
+from mlflow_resnet.images.layout import Layout, find_part, name_data_set
 
 Write = Callable[..., Path]
 ROBOFLOW = "train/cat train/dog valid/cat valid/dog test/cat test/dog"
@@ -96,7 +96,7 @@ def test_what_looks_unusual_is_said(folders: str, told: str) -> None:
 
 
 def test_words_that_name_a_part() -> None:
-    assert [part_of(name) for name in ("x/Train", "seg_test", "valid", "val2017", "train_val", "Tea", "")] == [
+    assert [find_part(name) for name in ("x/Train", "seg_test", "valid", "val2017", "train_val", "Tea", "")] == [
         *("train", "test", "val", "val", "", "", "")
     ]
 
@@ -115,13 +115,13 @@ def test_a_stray_image_beside_the_wrapper_of_the_classes(tmp_path: Path, write_i
 def test_many_loose_images_beside_a_folder_are_no_strays(tmp_path: Path, write_image: Write) -> None:
     for name in ("1.png", "2.png", "3.png", "extra/a/1.png", "extra/b/1.png"):
         write_image(f"x/{name}")
-    assert convert(tmp_path / "x", tmp_path / "out").classes == ("extra",)
+    assert convert_source(tmp_path / "x", tmp_path / "out").classes == ("extra",)
 
 
 def test_a_class_with_a_folder_in_it_is_not_taken_for_a_wrapper(tmp_path: Path, write_image: Write) -> None:
     for name in ("cat/1.png", "cat/2.png", "cat/more/1.png"):
         write_image(f"x/{name}")
-    assert convert(tmp_path / "x", tmp_path / "out").classes == ("cat",)
+    assert convert_source(tmp_path / "x", tmp_path / "out").classes == ("cat",)
 
 
 def test_an_archive_of_roboflows_keeps_its_parts_and_says_how_to_train_on_them(
@@ -129,12 +129,12 @@ def test_an_archive_of_roboflows_keeps_its_parts_and_says_how_to_train_on_them(
 ) -> None:
     for name in names(ROBOFLOW.split()):
         write_image(f"roboflow/{name}")
-    found = convert(tmp_path / "roboflow", tmp_path / "out")
+    found = convert_source(tmp_path / "roboflow", tmp_path / "out")
     assert (found.images, found.classes, found.parts) == (18, ("cat", "dog"), ("test", "train", "valid"))
     assert f"Train with --train-dir {tmp_path}/out/train --val-dir {tmp_path}/out/valid" in found.advice
     assert list_labeled(tmp_path / "out" / "valid").classes == ("cat", "dog")
     with pytest.raises(InvalidDatasetError, match="Convert each of them alone, or give --transfer copy"):
-        convert(tmp_path / "roboflow", tmp_path / "index", transfer="reference")
+        convert_source(tmp_path / "roboflow", tmp_path / "index", transfer="reference")
 
 
 def test_parts_are_refused_as_classes(tmp_path: Path, write_image: Write, monkeypatch: pytest.MonkeyPatch) -> None:

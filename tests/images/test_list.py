@@ -16,7 +16,7 @@ from mlflow_resnet.errors import InvalidDatasetError, NotLabeledDatasetError
 from mlflow_resnet.images.decoding.decode import read_bytes
 from mlflow_resnet.images.directories import Walk, list_labeled
 from mlflow_resnet.images.rules import Ignored
-from mlflow_resnet.images.sorting import sorted_names
+from mlflow_resnet.images.sorting import sort_names
 from mlflow_resnet.images.sources import directory_sources, places
 
 Write = Callable[..., Path]
@@ -266,4 +266,4 @@ def test_lists_a_million_images_of_one_folder_in_constant_memory(tmp_path: Path)
 def test_sorts_names_that_do_not_fit_into_memory() -> None:
     names = ["b", "a\nb", "a", "\udcff", "ä", 'q"', "a\\"]
     for at_once in (1, 2, 3, 7, 8):
-        assert list(sorted_names(names, at_once)) == sorted(names)
+        assert list(sort_names(names, at_once)) == sorted(names)

@@ -11,10 +11,10 @@ import mlflow
 import pytest
 from helpers import COLORS, TINY, run_main, write_class_folders
 
-from mlflow_resnet.images.conversion.convert import convert
+from mlflow_resnet.images.conversion.update import convert_source
 from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.images.rules import Ignored
-from mlflow_resnet.images.sources import labeled_directory, places
+from mlflow_resnet.images.sources import fetch_labeled_directory, places
 from mlflow_resnet.io.own_folders import MARKER
 
 Write = Callable[..., Path]
@@ -106,11 +106,11 @@ def test_galleries_in_a_bucket_or_an_archive_are_no_images(tmp_path: Path, worke
     with zipfile.ZipFile(tmp_path / "flowers.zip", "w") as archive:
         for path in files:
             archive.write(path, path.relative_to(tmp_path))
-    made = convert(tmp_path / "flowers.zip", tmp_path / "out")
+    made = convert_source(tmp_path / "flowers.zip", tmp_path / "out")
     assert (made.images, made.classes, made.ignored) == (4, ("cat", "checkpoints", "dog"), Ignored(own=3))
     for name in ("cat/1.png", f"mlruns/{RUN}/artifacts/x.png"):
         s3.put_object(Bucket="bucket", Key=f"worked-in/{name}", Body=(worked_in / "cat" / "1.png").read_bytes())
-    assert labeled_directory("s3://bucket/worked-in").ignored == Ignored(own=1)
+    assert fetch_labeled_directory("s3://bucket/worked-in").ignored == Ignored(own=1)
 
 
 @pytest.mark.parametrize("verb", ["convert", "transform"])

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mlflow_resnet.io.parallel import ahead, batched, default_threads, map_ordered
+from mlflow_resnet.io.parallel import ahead, batch_items, default_threads, map_ordered
 
 
 @pytest.mark.parametrize("threads", [1, 2, 8])
@@ -117,4 +117,4 @@ def test_an_error_ahead_reaches_the_consumer_in_its_place():
 
 
 def test_batches_keep_the_order_and_the_rest():
-    assert list(batched(range(7), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert list(batch_items(range(7), 3)) == [[0, 1, 2], [3, 4, 5], [6]]

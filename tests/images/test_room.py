@@ -7,7 +7,7 @@ import threading
 from made_images import encoded, photo
 
 from mlflow_resnet.images.decoding import decode as decoding
-from mlflow_resnet.images.decoding.decode import BYTES_PER_PIXEL, decoded
+from mlflow_resnet.images.decoding.decode import BYTES_PER_PIXEL, open_picture
 from mlflow_resnet.io import parallel
 from mlflow_resnet.io.room import Room
 
@@ -19,12 +19,12 @@ def test_large_pictures_wait_for_each_other(monkeypatch) -> None:
     both_there, go_on, third_was_there = threading.Barrier(3), threading.Event(), threading.Event()
 
     def hold() -> None:
-        with decoded(PICTURE):
+        with open_picture(PICTURE):
             both_there.wait(60)
             go_on.wait(60)
 
     def come_third() -> None:
-        with decoded(PICTURE):
+        with open_picture(PICTURE):
             third_was_there.set()
 
     threads = [threading.Thread(target=hold) for _ in range(2)]
@@ -42,7 +42,7 @@ def test_large_pictures_wait_for_each_other(monkeypatch) -> None:
 
 def test_one_that_is_larger_than_all_the_room_gets_it(monkeypatch) -> None:
     monkeypatch.setattr(decoding, "_ROOM", Room(lambda: 1))
-    with decoded(PICTURE) as picture:
+    with open_picture(PICTURE) as picture:
         assert picture.size == (100, 100)
 
 

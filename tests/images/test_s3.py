@@ -16,10 +16,10 @@ from mlflow_resnet.errors import (
     ObjectUnreadableError,
 )
 from mlflow_resnet.images.directories import list_labeled
-from mlflow_resnet.images.sources import directory_sources, labeled_directory, local_file
-from mlflow_resnet.io.s3.client import connected
+from mlflow_resnet.images.sources import directory_sources, fetch_labeled_directory, local_file
+from mlflow_resnet.io.s3.access import connect_s3
 from mlflow_resnet.io.s3.listing import objects
-from mlflow_resnet.io.s3.location import located
+from mlflow_resnet.io.s3.location import parse_location
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr("mlflow_resnet.io.s3.client.PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr("mlflow_resnet.io.s3.access.PATIENCE_SECONDS", 1.0)
 
 
 def contents(directory):
@@ -56,27 +56,27 @@ def gets(server):
 
 def test_a_prefix_is_like_the_folder_it_was_copied_from(pets, s3, prefix):
     uri = upload(s3, pets, prefix)
-    here, there = list_labeled(pets), labeled_directory(uri)
+    here, there = list_labeled(pets), fetch_labeled_directory(uri)
     assert there.source == uri
     assert (there.names, there.labels, there.classes) == (here.names, here.labels, here.classes)
     assert contents(there) == contents(here)
     assert there.ignored == here.ignored
     assert {each.key for each in there.objects} == {f"{prefix}/{name}" for name in here.names}
-    assert labeled_directory(uri + "/") == labeled_directory(uri + "/")
+    assert fetch_labeled_directory(uri + "/") == fetch_labeled_directory(uri + "/")
 
 
 def test_a_second_run_moves_only_what_changed(pets, s3, prefix, monkeypatch):
     uri = upload(s3, pets, prefix)
     with faulty(os.environ["MLFLOW_S3_ENDPOINT_URL"], lambda method, path: "") as server:
         monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", server.url)
-        labeled_directory(uri)
+        fetch_labeled_directory(uri)
         assert len(gets(server)) == 11
         server.requests.clear()
-        labeled_directory(uri)
+        fetch_labeled_directory(uri)
         assert gets(server) == []
         s3.put_object(Bucket="bucket", Key=f"{prefix}/cat/1.png", Body=b"another")
         s3.delete_object(Bucket="bucket", Key=f"{prefix}/cat/10.png")
-        changed = labeled_directory(uri)
+        changed = fetch_labeled_directory(uri)
         assert len(gets(server)) == 1
     assert contents(changed)["cat/1.png"] == b"another"
     assert "cat/10.png" not in changed.names
@@ -84,7 +84,7 @@ def test_a_second_run_moves_only_what_changed(pets, s3, prefix, monkeypatch):
 
 @pytest.mark.parametrize("fault", ["503", "cut", "flip"])
 def test_half_of_all_answers_are_spoiled(pets, s3, prefix, monkeypatch, fault):
-    monkeypatch.setattr("mlflow_resnet.io.s3.client.LONGEST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr("mlflow_resnet.io.s3.access.LONGEST_PAUSE_SECONDS", 0.1)
     uri = upload(s3, pets, prefix)
     s3.put_object(Bucket="bucket", Key=f"{prefix}/cat/1.png", Body=b"x", ChecksumAlgorithm="CRC32")
     if fault == "flip":  # only a checksum that was stored with the object tells
@@ -97,7 +97,7 @@ def test_half_of_all_answers_are_spoiled(pets, s3, prefix, monkeypatch, fault):
     only_objects = lambda method, path: spoil(method, path) if fault == "503" or "list-type" not in path else ""  # noqa: E731
     with faulty(os.environ["MLFLOW_S3_ENDPOINT_URL"], only_objects) as server:
         monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", server.url)
-        assert contents(labeled_directory(uri)) == contents(list_labeled(pets))
+        assert contents(fetch_labeled_directory(uri)) == contents(list_labeled(pets))
         assert sum(spoiled == fault for _, _, spoiled in server.requests) >= 3
 
 
@@ -105,7 +105,7 @@ def test_a_server_that_stays_too_busy_is_given_up(s3, monkeypatch, impatient):
     with faulty(os.environ["MLFLOW_S3_ENDPOINT_URL"], lambda method, path: "503") as server:
         monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", server.url)
         with pytest.raises(InvalidDatasetError, match="s3://bucket/x/: the server is too busy, for 60 seconds"):
-            labeled_directory("s3://bucket/x")
+            fetch_labeled_directory("s3://bucket/x")
         assert len(server.requests) >= 3
 
 
@@ -120,7 +120,7 @@ def test_an_object_that_is_replaced_after_the_listing_is_noticed(pets, s3, prefi
     with faulty(os.environ["MLFLOW_S3_ENDPOINT_URL"], replace) as server:
         monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", server.url)
         with pytest.raises(ObjectUnreadableError, match=r"cat/1\.png: changed while it was being read"):
-            labeled_directory(uri)
+            fetch_labeled_directory(uri)
 
 
 @pytest.mark.parametrize(
@@ -139,14 +139,14 @@ def test_keys_that_no_folder_can_hold_are_refused(s3, tmp_path, request, keys, p
     for key in keys:
         s3.put_object(Bucket="bucket", Key=f"{prefix}/{key}", Body=b"x")
     with pytest.raises(InvalidDatasetError, match=problem):
-        labeled_directory(f"s3://bucket/{prefix}")
+        fetch_labeled_directory(f"s3://bucket/{prefix}")
     assert not list((tmp_path / "cache").rglob("*"))
 
 
 def test_markers_of_folders_and_hidden_objects_are_left_out(s3, prefix):
     for key in ("cat/", "cat/.ipynb_checkpoints/1.png", "cat/1.png", "cat/._1.png", "cat/notes.txt", "loose.png"):
         s3.put_object(Bucket="bucket", Key=f"{prefix}/{key}", Body=b"" if key.endswith("/") else b"x")
-    found = labeled_directory(f"s3://bucket/{prefix}")
+    found = fetch_labeled_directory(f"s3://bucket/{prefix}")
     assert found.names == ("cat/1.png",)
     assert (found.ignored.hidden, found.ignored.not_images, found.ignored.beside_classes) == (2, 1, 1)
 
@@ -154,13 +154,13 @@ def test_markers_of_folders_and_hidden_objects_are_left_out(s3, prefix):
 def test_a_flat_prefix_has_no_labels(s3, prefix):
     s3.put_object(Bucket="bucket", Key=f"{prefix}/1.png", Body=b"x")
     with pytest.raises(NotLabeledDatasetError):
-        labeled_directory(f"s3://bucket/{prefix}")
+        fetch_labeled_directory(f"s3://bucket/{prefix}")
 
 
 def test_a_prefix_ends_where_a_folder_would(s3, prefix):
     for name in ("flowers/rose/1.png", "flowers-old/rose/2.png"):
         s3.put_object(Bucket="bucket", Key=f"{prefix}/{name}", Body=b"x")
-    assert labeled_directory(f"s3://bucket/{prefix}/flowers").names == ("rose/1.png",)
+    assert fetch_labeled_directory(f"s3://bucket/{prefix}/flowers").names == ("rose/1.png",)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_a_prefix_ends_where_a_folder_would(s3, prefix):
     ],
 )
 def test_places_that_there_are_not(s3, uri, problem):
-    for use in (labeled_directory, local_file, lambda uri: list(directory_sources(uri, Counter()))):
+    for use in (fetch_labeled_directory, local_file, lambda uri: list(directory_sources(uri, Counter()))):
         with pytest.raises(InvalidDatasetError, match=problem):
             use(uri)
 
@@ -186,19 +186,19 @@ def test_without_credentials_the_sentence_says_what_to_set(s3, monkeypatch, tmp_
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     with pytest.raises(InvalidDatasetError, match="no AWS credentials were found. Set AWS_ACCESS_KEY_ID"):
-        labeled_directory("s3://bucket/x")
+        fetch_labeled_directory("s3://bucket/x")
 
 
 def test_without_boto3_the_sentence_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "boto3", None)
     with pytest.raises(MissingPackageError, match="s3:// needs a package .* pip install 'boto3>=1.35'"):
-        labeled_directory("s3://bucket/x")
+        fetch_labeled_directory("s3://bucket/x")
 
 
 def test_a_server_that_is_not_there_is_named(s3, monkeypatch, impatient):
     monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(InvalidDatasetError, match=r"http://127.0.0.1:9 does not answer"):
-        labeled_directory("s3://bucket/x")
+        fetch_labeled_directory("s3://bucket/x")
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_a_configuration_that_cannot_be_used(s3, monkeypatch, name, value, probl
     monkeypatch.setenv(name, value)
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     with pytest.raises(InvalidDatasetError, match=f"^s3://bucket/x: cannot be read .*{problem}"):
-        labeled_directory("s3://bucket/x")
+        fetch_labeled_directory("s3://bucket/x")
 
 
 def test_the_command_line_shows_no_secret(s3, monkeypatch, impatient):
@@ -268,7 +268,11 @@ def test_an_object_or_a_whole_bucket(s3, prefix):
         local_file(f"s3://bucket/{prefix}")
     s3.create_bucket(Bucket="of-cats")
     s3.put_object(Bucket="of-cats", Key="cat/1.png", Body=b"x")
-    assert labeled_directory("s3://of-cats").names == labeled_directory("s3://of-cats/").names == ("cat/1.png",)
+    assert (
+        fetch_labeled_directory("s3://of-cats").names
+        == fetch_labeled_directory("s3://of-cats/").names
+        == ("cat/1.png",)
+    )
 
 
 def test_more_keys_than_a_page_holds(s3, prefix, monkeypatch):
@@ -276,5 +280,5 @@ def test_more_keys_than_a_page_holds(s3, prefix, monkeypatch):
     keys = [f"{prefix}/{name}" for name in ("a b.png", "a%20b.png", "a+b.png", "ü.png", "z.png")]
     for key in keys:
         s3.put_object(Bucket="bucket", Key=key, Body=b"x")
-    found = [each.key for each in objects(connected("s3://bucket"), located(f"s3://bucket/{prefix}"))]
+    found = [each.key for each in objects(connect_s3("s3://bucket"), parse_location(f"s3://bucket/{prefix}"))]
     assert found == sorted(keys, key=str.encode)

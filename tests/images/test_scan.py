@@ -8,12 +8,12 @@ import pytest
 
 from mlflow_resnet.errors import BadImagesError, InvalidDatasetError
 from mlflow_resnet.images.directories import list_labeled
-from mlflow_resnet.images.scan import apply_policy, digest_of, scan
+from mlflow_resnet.images.scan import apply_policy, digest_directory, scan
 
 
 def digest(directory, threads):
     found = scan(directory, threads)
-    return digest_of(directory.without(found.bad), found.hashes)
+    return digest_directory(directory.without(found.bad), found.hashes)
 
 
 def test_finds_every_bad_image_and_why(pets: Path) -> None:

@@ -15,7 +15,7 @@ from mlflow_resnet.errors import CheckpointError, OutputError
 from mlflow_resnet.io.atomic import new_directory, new_file, resumable_directory, resumable_file
 from mlflow_resnet.io.cache_folder import private_cache
 from mlflow_resnet.options import TrainOptions
-from mlflow_resnet.runs.folder import opened_folder, training_folder
+from mlflow_resnet.runs.folder import open_training_folder, training_folder
 
 STRANGER = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users: run the tests as root")
@@ -187,7 +187,10 @@ def test_checkpoints_and_the_cache_are_for_one_user_alone(shared: Path) -> None:
         with pytest.raises(OutputError, match="can be written by every user"):
             use(shared).__enter__()  # the first raises only here
     (shared / "new").chmod(0o777)
-    with pytest.raises(CheckpointError, match="can be written by every user"), opened_folder(str(shared / "new")):
+    with (
+        pytest.raises(CheckpointError, match="can be written by every user"),
+        open_training_folder(str(shared / "new")),
+    ):
         pytest.fail("it was opened")
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError, NotLabeledDatasetError, OutputError
 from mlflow_resnet.images.directories import list_labeled
-from mlflow_resnet.images.splitting.split import split_directory, split_labeled
+from mlflow_resnet.images.splitting.directory_split import split_directory, split_labeled
 from mlflow_resnet.images.splitting.stratified import split_indices
 from mlflow_resnet.options import SplitOptions
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 from mlflow_resnet.errors import InvalidDatasetError
 from mlflow_resnet.images.cells import find_column, format_cell, spell_path
-from mlflow_resnet.images.conversion.convert import convert
+from mlflow_resnet.images.conversion.update import convert_source
 from mlflow_resnet.images.index import read_index
 
 ROWS = [(f"photos/{number}.png", "cat" if number % 2 else "dog") for number in range(6)]
@@ -70,7 +70,7 @@ LABELS: dict[str, tuple[list[Any], dict[str, int]]] = {
 def test_a_label_0_keeps_its_class_in_every_kind_of_table(folder: Path, file: str, kind: str) -> None:
     labels, expected = LABELS[kind]
     WRITERS[file](pd.DataFrame({"image": [path for path, _ in ROWS], "label": labels}))
-    result = convert(file, "out")
+    result = convert_source(file, "out")
     if (file, kind) == ("t.csv", "fractions"):  # CSV says 1.0, and what its column is made of is not known
         expected = {"0.5": 3, "1.0": 3}
     assert counts() == expected
@@ -106,7 +106,7 @@ def test_what_a_cell_says(cell: object, text: str) -> None:
 
 def test_nothing_is_a_label_in_no_kind_of_table(folder: Path) -> None:
     Path("t.jsonl").write_text('{"image": "photos/0.png", "label": NaN}\n{"image": "photos/1.png", "label": "cat"}\n')
-    assert convert("t.jsonl", "out").unreadable == {"photos/0.png": "no label"}
+    assert convert_source("t.jsonl", "out").unreadable == {"photos/0.png": "no label"}
     assert counts() == {"cat": 1}
 
 
@@ -122,17 +122,17 @@ def as_hugging_face(names: list[str] | None = None, **columns: Any) -> pa.Table:
 
 def test_images_in_a_parquet_of_hugging_face(folder: Path) -> None:
     pq.write_table(as_hugging_face(), "hf.parquet")
-    result = convert("hf.parquet", "out")
+    result = convert_source("hf.parquet", "out")
     assert (result.images, result.unreadable) == (6, {})
     assert counts() == {"0": 3, "1": 3}
     assert Path("out/1/3.png").read_bytes() == PICTURES[3]
-    assert convert("hf.parquet", "out").added == 0
+    assert convert_source("hf.parquet", "out").added == 0
 
 
 def test_numbers_of_hugging_face_have_their_names(folder: Path) -> None:
     labels = pa.array([0, 1, 0, 1, -1, 2])
     pq.write_table(as_hugging_face(["cat", "dog"], label=labels), "hf.parquet")
-    result = convert("hf.parquet", "out")
+    result = convert_source("hf.parquet", "out")
     assert counts() == {"cat": 2, "dog": 2}
     assert result.unreadable == {
         "row 5": "no label",
@@ -145,7 +145,7 @@ def test_numbers_of_hugging_face_have_their_names(folder: Path) -> None:
 )
 def test_other_metadata_of_hugging_face_is_passed_over(folder: Path, facts: bytes) -> None:
     pq.write_table(as_hugging_face().replace_schema_metadata({"huggingface": facts}), "hf.parquet")
-    convert("hf.parquet", "out")
+    convert_source("hf.parquet", "out")
     assert counts() == {"0": 3, "1": 3}
 
 
@@ -153,7 +153,7 @@ def test_images_of_hugging_face_that_lie_elsewhere(folder: Path) -> None:
     cells = [{"bytes": None, "path": path} for path, _ in ROWS]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     pq.write_table(as_hugging_face(image=pa.array(cells, kind)), "hf.parquet")
-    convert("hf.parquet", "out")
+    convert_source("hf.parquet", "out")
     assert counts() == {"0": 3, "1": 3}
 
 
@@ -173,7 +173,7 @@ KINDS_OF_BYTES = {
 @pytest.mark.parametrize("kind", KINDS_OF_BYTES)
 def test_images_in_a_column_however_they_are_written(folder: Path, kind: str) -> None:
     pq.write_table(pa.table({"image": KINDS_OF_BYTES[kind](PICTURES), "label": ["cat", "dog"] * 3}), "t.parquet")
-    assert convert("t.parquet", "out").unreadable == {}
+    assert convert_source("t.parquet", "out").unreadable == {}
     assert counts() == PER_CLASS
 
 
@@ -181,14 +181,14 @@ def test_images_in_a_column_however_they_are_written(folder: Path, kind: str) ->
 def test_images_in_base64_in_text(folder: Path, suffix: str) -> None:
     table = pd.DataFrame({"image": [base64.b64encode(each).decode() for each in PICTURES], "label": ["cat", "dog"] * 3})
     WRITERS[f"t.{suffix}"](table)
-    assert convert(f"t.{suffix}", "out").unreadable == {}
+    assert convert_source(f"t.{suffix}", "out").unreadable == {}
     assert counts() == PER_CLASS
 
 
 def test_lists_of_labels(folder: Path) -> None:
     labels = pa.array([[0], [1], [0, 1], [], None, [1]])
     pq.write_table(pa.table({"image": [path for path, _ in ROWS], "label": labels}), "t.parquet")
-    assert list(convert("t.parquet", "out").unreadable.values()) == [
+    assert list(convert_source("t.parquet", "out").unreadable.values()) == [
         "several values in label: [0, 1]",
         "no label",
         "no label",
@@ -201,7 +201,7 @@ def test_images_in_a_column_of_bytes(folder: Path, kind: pa.DataType) -> None:
     content = [*PICTURES, b"no image", None, PICTURES[0], PICTURES[1]]
     labels = ["cat", "dog"] * 4 + ["cat", "cat"]
     pq.write_table(pa.table({"picture": pa.array(content, kind), "label": labels}), "t.parquet")
-    result = convert("t.parquet", "out")
+    result = convert_source("t.parquet", "out")
     assert counts() == {"cat": 3, "dog": 2}
     reasons = {place: reason.partition(" (")[0] for place, reason in result.unreadable.items()}
     assert reasons == {
@@ -223,7 +223,7 @@ def test_what_an_image_was_called_elsewhere_leads_nowhere(folder: Path, path: st
     cells = pa.array([{"bytes": PICTURES[0], "path": path}], kind)
     pq.write_table(pa.table({"image": cells, "label": ["cat"]}), "hf.parquet")
     before = set(folder.rglob("*"))
-    convert("hf.parquet", "out")
+    convert_source("hf.parquet", "out")
     assert counts() == {"cat": 1}
     assert {path for path in folder.rglob("*") if not path.is_relative_to(folder / "out")} == before
 
@@ -233,7 +233,7 @@ def test_large_images_in_a_table_are_in_memory_one_by_one(folder: Path) -> None:
     content = [encoded(Image.fromarray(draw.integers(0, 255, (150, 150, 3), np.uint8)), "PNG") for _ in range(60)]
     pq.write_table(pa.table({"image": pa.array(content, pa.binary()), "label": ["a"] * 60}), "t.parquet")
     tracemalloc.start()
-    assert convert("t.parquet", "out", threads=1).images == 60
+    assert convert_source("t.parquet", "out", threads=1).images == 60
     assert tracemalloc.get_traced_memory()[1] < sum(map(len, content)) / 4
     tracemalloc.stop()
 
@@ -296,7 +296,7 @@ ODD: dict[str, bytes] = {
 @pytest.mark.parametrize("kind", ODD)
 def test_odd_tables_are_read_as_they_are_meant(folder: Path, kind: str) -> None:
     Path("t.csv").write_bytes(ODD[kind])
-    result = convert("t.csv", "out")
+    result = convert_source("t.csv", "out")
     assert counts() == PER_CLASS
     assert (result.unreadable, result.notes) == ({}, ())
 
@@ -316,17 +316,17 @@ def test_odd_tables_are_read_as_they_are_meant(folder: Path, kind: str) -> None:
 def test_tables_with_two_meanings_are_refused(folder: Path, content: str, problem: str) -> None:
     Path("t.csv").write_bytes(content.encode("latin-1"))
     with pytest.raises(InvalidDatasetError, match=problem):
-        convert("t.csv", "out")
+        convert_source("t.csv", "out")
 
 
 def test_whole_numbers_with_a_point_are_told(folder: Path) -> None:
     Path("t.csv").write_text("image,label\nphotos/0.png,1.0\nphotos/1.png,\nphotos/2.png,-2.0\n")
-    assert convert("t.csv", "out").notes == (
+    assert convert_source("t.csv", "out").notes == (
         "labels such as 1.0 in column 'label' are taken as whole numbers, such as 1",
     )
     assert counts() == {"1": 1, "-2": 1}
     Path("versions.csv").write_text("image,label\nphotos/0.png,1.0\nphotos/2.png,1.1\n")
-    assert convert("versions.csv", "out2").notes == ()
+    assert convert_source("versions.csv", "out2").notes == ()
     assert counts("out2") == {"1.0": 1, "1.1": 1}
 
 
@@ -346,20 +346,20 @@ def test_what_was_not_understood_is_told(folder: Path) -> None:
 
 def test_a_label_that_only_later_lines_have(folder: Path) -> None:
     Path("t.jsonl").write_text('{"image": "photos/0.png"}\n{"image": "photos/1.png", "label": "cat"}\n')
-    assert convert("t.jsonl", "out").unreadable == {"photos/0.png": "no label"}
+    assert convert_source("t.jsonl", "out").unreadable == {"photos/0.png": "no label"}
     assert counts() == {"cat": 1}
 
 
 def test_a_comma_in_a_path_without_quotation_marks(folder: Path) -> None:
     Path("t.csv").write_text("image,label\nphotos/a,b.png,cat\nphotos/1.png,cat\n")
-    assert list(convert("t.csv", "out").unreadable.values()) == [
+    assert list(convert_source("t.csv", "out").unreadable.values()) == [
         "more cells than the header has; put quotation marks around text with a comma"
     ]
 
 
 def test_a_row_that_is_left_out_makes_no_class_of_its_folder(folder: Path) -> None:
     Path("t.csv").write_text("image,label\nphotos/0.png,\nphotos/1.png,cat\nhttps://a/b.png,dog\n")
-    assert convert("t.csv", "out").classes == ("cat", "dog")
+    assert convert_source("t.csv", "out").classes == ("cat", "dog")
 
 
 def test_columns_and_paths_are_found_as_they_are_written_first() -> None:
@@ -373,14 +373,14 @@ def test_columns_and_paths_are_found_as_they_are_written_first() -> None:
 def test_a_file_whose_name_has_a_backslash_is_that_file(folder: Path) -> None:
     (folder / "photos\\0.png").write_bytes(PICTURES[5])
     Path("t.csv").write_text("image,label\nphotos\\0.png,cat\n")
-    convert("t.csv", "out")
+    convert_source("t.csv", "out")
     assert read_index("out")[0][0].width == 9
 
 
 def test_an_id_that_two_images_have_is_refused(folder: Path) -> None:
     (folder / "photos" / "0.JPG").write_bytes(PICTURES[5])
     Path("t.csv").write_text("image,label\nphotos/0,cat\nphotos/1,cat\nphotos,dog\n")
-    assert list(convert("t.csv", "out").unreadable.values()) == ["no such file", "is a directory"]
+    assert list(convert_source("t.csv", "out").unreadable.values()) == ["no such file", "is a directory"]
     assert counts() == {"cat": 1, "dog": 0}
 
 
@@ -392,7 +392,7 @@ def test_the_categories_of_coco_are_cells_too(folder: Path) -> None:
         "annotations": [{"image_id": number, "category_id": number} for number in range(3)],
     }
     Path("coco.json").write_text(json.dumps(content))
-    assert convert("coco.json", "out").unreadable == {"photos/2.png": "no category"}
+    assert convert_source("coco.json", "out").unreadable == {"photos/2.png": "no category"}
     assert counts() == {"0": 1, "cat": 1}
 
 
@@ -415,4 +415,4 @@ def test_annotations_of_coco_that_contradict_themselves(folder: Path, changes: d
     content = {"images": [{"id": 1, "file_name": "a.png"}], "categories": [{"id": 1, "name": "a"}], "annotations": []}
     Path("coco.json").write_text(json.dumps(content | changes))
     with pytest.raises(InvalidDatasetError, match=problem):
-        convert("coco.json", "out")
+        convert_source("coco.json", "out")

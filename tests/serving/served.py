@@ -26,7 +26,7 @@ from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.preprocessing import Preprocessing
 from mlflow_resnet.model.storage import DESCRIPTION_FILE, WEIGHTS_FILE
 from mlflow_resnet.scoring.pyfunc import ScoringModel
-from mlflow_resnet.verbs.serve import bound_socket, bounds
+from mlflow_resnet.verbs.serve import bind_socket, list_connection_limits
 
 CLASSES = ("007", "blue sky", "grün")
 PROBABILITIES = [f"Scored Probabilities_{name}" for name in CLASSES]
@@ -129,8 +129,8 @@ class Serving:
 @contextlib.contextmanager
 def running_app(app) -> Iterator[int]:
     """The port of an application that a thread serves as `mlflow-resnet serve` does."""
-    listener = bound_socket("127.0.0.1", 0)
-    running = uvicorn.Server(uvicorn.Config(app, log_level="warning", **bounds()))
+    listener = bind_socket("127.0.0.1", 0)
+    running = uvicorn.Server(uvicorn.Config(app, log_level="warning", **list_connection_limits()))
     thread = threading.Thread(target=running.run, args=([listener],))
     thread.start()
     try:

@@ -15,13 +15,13 @@ from mlflow_resnet.errors import RefusedBodyError
 from mlflow_resnet.scoring.over_http.bodies import (
     CSV,
     JSON,
-    MAX_DEPTH,
-    MAX_DIGITS,
+    MAX_JSON_DEPTH,
+    MAX_JSON_DIGITS,
     MAX_VALUES,
     PARQUET,
     BodyLimits,
-    checked_body,
-    kind_of,
+    check_body,
+    find_content_type,
 )
 from mlflow_resnet.scoring.sentences import without_words_of_others
 
@@ -30,7 +30,7 @@ LIMITS = BodyLimits(16 * MIB, 4 * MIB)
 
 
 def checked(kind, content, limits=LIMITS, max_images=256):
-    return checked_body(kind, content if isinstance(content, bytes) else content.encode(), limits, max_images)
+    return check_body(kind, content if isinstance(content, bytes) else content.encode(), limits, max_images)
 
 
 def refusal(kind, content, **arguments):
@@ -73,17 +73,19 @@ def test_as_many_values_as_allowed_and_more():
 
 
 def test_as_deep_as_allowed_and_deeper():
-    checked(JSON, nested(MAX_DEPTH))
-    for depth in (MAX_DEPTH + 1, 1000, 4000):
-        assert refusal(JSON, nested(depth)) == f"the JSON is nested more than {MAX_DEPTH} deep"
+    checked(JSON, nested(MAX_JSON_DEPTH))
+    for depth in (MAX_JSON_DEPTH + 1, 1000, 4000):
+        assert refusal(JSON, nested(depth)) == f"the JSON is nested more than {MAX_JSON_DEPTH} deep"
         assert "deep" in refusal(JSON, '{"inputs":["\\\\",' + nested(depth) + ',"\\""]}')
         assert "deep" in refusal(JSON, '{"a":' * depth + "1" + "}" * depth)
 
 
 def test_numbers_as_long_as_allowed_and_longer():
-    checked(JSON, f"[{'1' * MAX_DIGITS}]")
+    checked(JSON, f"[{'1' * MAX_JSON_DIGITS}]")
     for number in ("1" * 5000, "-" + "9" * 10**6, "1e" + "1" * 5000, "0." + "1" * 5000):
-        assert refusal(JSON, f'{{"inputs":[{number}]}}') == f"the JSON has a number of more than {MAX_DIGITS} digits"
+        assert (
+            refusal(JSON, f'{{"inputs":[{number}]}}') == f"the JSON has a number of more than {MAX_JSON_DIGITS} digits"
+        )
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "utf-32-be", "latin-1"])
@@ -180,11 +182,11 @@ def test_damaged_parquet_is_told_without_what_is_in_it():
 
 def test_kinds_of_bodies():
     for given in (JSON, "Application/JSON ; charset=UTF-8", 'application/json; charset="utf-8"', f"{JSON};"):
-        assert kind_of(given) == JSON
-    assert kind_of(PARQUET, "identity") == PARQUET
+        assert find_content_type(given) == JSON
+    assert find_content_type(PARQUET, "identity") == PARQUET
     for headers in [("",), ("<script>",), (f"{JSON}; charset=latin1",), (f"{JSON}; x",), (JSON, "gzip")]:
         with pytest.raises(RefusedBodyError) as refused:
-            kind_of(*headers)
+            find_content_type(*headers)
         assert refused.value.http_status == 415
         assert "script" not in refused.value.message
 

@@ -251,7 +251,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from mlflow_resnet.serving.connections import complain_seldom
-from mlflow_resnet.verbs.serve import bound_socket, bounds
+from mlflow_resnet.verbs.serve import bind_socket, list_connection_limits
 
 @contextlib.asynccontextmanager
 async def lifespan(app):
@@ -268,10 +268,10 @@ def leak_files():
     print("none left", flush=True)
     sys.stdin.readline()
 
-listener = bound_socket("127.0.0.1", 0)
+listener = bind_socket("127.0.0.1", 0)
 threading.Thread(target=leak_files, daemon=True).start()
 app = Starlette(routes=[Route("/ping", lambda request: PlainTextResponse("yes"))], lifespan=lifespan)
-uvicorn.Server(uvicorn.Config(app, access_log=False, **bounds())).run([listener])
+uvicorn.Server(uvicorn.Config(app, access_log=False, **list_connection_limits())).run([listener])
 """
 
 

@@ -14,7 +14,7 @@ from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError
 from mlflow_resnet.io.memory import available_memory
 from mlflow_resnet.mlflow_seams import CONFIGURATION_VARIABLE
 from mlflow_resnet.model.stored import read_model
-from mlflow_resnet.scoring.configuration import LIMITS, configured_model
+from mlflow_resnet.scoring.configuration import CONFIG_LIMITS, configure_model
 from mlflow_resnet.scoring.over_http.guard import SERVING
 from mlflow_resnet.serving import fitting
 from mlflow_resnet.serving.fitting import check_fits, check_texts
@@ -62,13 +62,13 @@ def test_an_honest_version_fits(saved):
     check_fits(saved, read_configuration(saved, "auto"))
 
 
-@pytest.mark.parametrize("name", LIMITS)
+@pytest.mark.parametrize("name", CONFIG_LIMITS)
 @pytest.mark.parametrize("value", [10**6, "1000000", 10**30, -1, 0, "x", None, [1], 1.5])
 def test_numbers_of_a_models_configuration_have_limits(name, value, saved, monkeypatch):
     monkeypatch.setenv(SERVING, "true")
     expected = f"{name} in the model's configuration is {re.escape(str(value))}"
     with pytest.raises(InvalidOptionsError, match=expected):
-        configured_model(read_model(saved), {name: value})
+        configure_model(read_model(saved), {name: value})
     if name != "max_images_per_request":
         assert f"{name} in the model's configuration is {value}" in problem_of(saved, {name: value})
 
@@ -76,17 +76,17 @@ def test_numbers_of_a_models_configuration_have_limits(name, value, saved, monke
 def test_the_operator_decides_about_more(saved, monkeypatch):
     monkeypatch.setenv(SERVING, "true")
     monkeypatch.setenv(CONFIGURATION_VARIABLE, '{"max_images_per_request": "5000", "x": 1}')
-    configured_model(read_model(saved), {"max_images_per_request": 5000})
+    configure_model(read_model(saved), {"max_images_per_request": 5000})
     with pytest.raises(InvalidOptionsError, match="is 6000, over the limit of 1024; who runs the server can set it"):
-        configured_model(read_model(saved), {"max_images_per_request": 6000})
+        configure_model(read_model(saved), {"max_images_per_request": 6000})
     for text in ("{", "[]", '{"max_images_per_request": "x"}'):
         monkeypatch.setenv(CONFIGURATION_VARIABLE, text)
         with pytest.raises(InvalidOptionsError):
-            configured_model(read_model(saved), {"max_images_per_request": 6000})
+            configure_model(read_model(saved), {"max_images_per_request": 6000})
 
 
 def test_a_python_caller_decides_for_himself(saved):
-    configured_model(read_model(saved), {"batch_size": 5000, "max_images_per_request": 10**6})
+    configure_model(read_model(saved), {"batch_size": 5000, "max_images_per_request": 10**6})
 
 
 def test_a_version_without_room_is_not_loaded(saved):

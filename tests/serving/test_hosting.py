@@ -9,8 +9,8 @@ import threading
 
 import pytest
 
-from mlflow_resnet.scoring.over_http.hosting import WORLD_SIZE, take_requests_at_once, workers_of
-from mlflow_resnet.verbs.serve import bound_socket
+from mlflow_resnet.scoring.over_http.hosting import WORLD_SIZE, parse_workers, take_requests_at_once
+from mlflow_resnet.verbs.serve import bind_socket
 
 REQUESTS = 50  # more than the threads that asyncio has by itself, 32 at most
 
@@ -34,7 +34,7 @@ def test_short_answers_are_sent_at_once():
             found.append(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
             writer.close()
 
-        listener = bound_socket("127.0.0.1", 0)
+        listener = bind_socket("127.0.0.1", 0)
         async with await asyncio.start_server(answer, sock=listener):
             reader, writer = await asyncio.open_connection(*listener.getsockname())
             await reader.read()
@@ -55,7 +55,7 @@ def test_short_answers_are_sent_at_once():
     ],
 )
 def test_workers_are_counted_in_the_command(command, workers):
-    assert workers_of(command) == workers
+    assert parse_workers(command) == workers
 
 
 def test_workers_of_mlflows_server_share_the_cores():

@@ -13,7 +13,7 @@ from helpers import run_main, write_picture
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError
 from mlflow_resnet.io import console
-from mlflow_resnet.io.reasons import MOST, one_line
+from mlflow_resnet.io.reasons import MAX_REASON_CHARACTERS, one_line
 from mlflow_resnet.io.text.characters import all_encodable, encodable, presentable, printable
 
 ORDERS = {
@@ -77,10 +77,10 @@ def test_a_long_reason_keeps_its_first_sentence_and_the_remedy_at_its_end() -> N
     )
     assert long.startswith("It failed, for a reason. … Much else")
     assert long.endswith(" Log in. See x.")
-    assert len(long) <= MOST
+    assert len(long) <= MAX_REASON_CHARACTERS
     one = one_line(ValueError("words without an end " * 100))
-    assert (one[-8:], len(one) <= MOST) == (" words …", True)
-    assert len(one_line(ValueError("x" * 1000))) == MOST
+    assert (one[-8:], len(one) <= MAX_REASON_CHARACTERS) == (" words …", True)
+    assert len(one_line(ValueError("x" * 1000))) == MAX_REASON_CHARACTERS
 
 
 def test_what_is_said_and_logged_is_shown_the_same_way(

@@ -10,14 +10,14 @@ import pytest
 from helpers import run_main
 
 from mlflow_resnet.errors import InvalidModelError, MlflowResnetError, ServerUnreachableError
-from mlflow_resnet.images.conversion.convert import convert
+from mlflow_resnet.images.conversion.update import convert_source
 from mlflow_resnet.images.index import read_index
 from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.io.reasons import one_line
-from mlflow_resnet.io.s3.location import located
+from mlflow_resnet.io.s3.location import parse_location
 from mlflow_resnet.io.text.credentials import all_without_credentials, without_credentials
 from mlflow_resnet.options import TrainOptions
-from mlflow_resnet.runs.folder import ROOT, TrainingFolder, as_given, default_folder, digest_of, identity_of
+from mlflow_resnet.runs.folder import ROOT, TrainingFolder, as_given, default_folder, digest_identity, identify_training
 from mlflow_resnet.tracking.outbox import Outbox
 from mlflow_resnet.tracking.pieces import ParamsPiece, TagsPiece
 
@@ -109,14 +109,14 @@ def secret_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
 def test_a_training_begun_with_the_password_in_its_notes_goes_on(secret_server: str) -> None:
     options = TrainOptions(train_dir="photos")
     assert secret_server in json.dumps(as_given(options))
-    assert SECRET not in json.dumps(identity_of(options))
-    old = Path(ROOT, f"{options.architecture}-{digest_of(as_given(options))}")
+    assert SECRET not in json.dumps(identify_training(options))
+    old = Path(ROOT, f"{options.architecture}-{digest_identity(as_given(options))}")
     assert default_folder(options) != str(old)
     (old / "000001").mkdir(parents=True)
     (old / "training.json").write_text(json.dumps({"identity": as_given(options)}))
     assert default_folder(options) == str(old)
     folder = TrainingFolder(old)
-    folder.begin(identity_of(options), "auto")  # does not say that anything has changed
+    folder.begin(identify_training(options), "auto")  # does not say that anything has changed
     assert SECRET not in (old / "training.json").read_text()
 
 
@@ -133,7 +133,7 @@ def test_a_table_of_presigned_addresses_leaves_no_signature_behind(tmp_path: Pat
     write_picture(tmp_path / "a.png", (1, 2, 3), 1)
     address = f"https://me:{SECRET}@host/b.png?X-Amz-Signature={SECRET}"
     (tmp_path / "list.csv").write_text(f"image,label\na.png,cat\n{address},cat\n")
-    found = convert(tmp_path / "list.csv", tmp_path / "out")
+    found = convert_source(tmp_path / "list.csv", tmp_path / "out")
     assert list(found.unreadable) == ["https://host/b.png?X-Amz-Signature=***"]
     assert SECRET not in (tmp_path / "out" / "left_out.csv").read_text()
     assert SECRET not in str(read_index(tmp_path / "out"))
@@ -146,7 +146,7 @@ def test_a_message_that_is_cut_shows_no_part_of_a_password(tmp_path: Path) -> No
         lambda: one_line_of(ValueError(f"{uri} is wrong")),
         lambda: Notes(tmp_path / "training.json"),
         lambda: TrainOptions(train_dir="x", on_bad_image=uri),
-        lambda: located(f"s3://me:{SECRET * 9}@bucket/x"),
+        lambda: parse_location(f"s3://me:{SECRET * 9}@bucket/x"),
     ):
         with pytest.raises(MlflowResnetError) as caught:
             cause()

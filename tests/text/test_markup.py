@@ -11,7 +11,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from mlflow_resnet.io.text.markdown import code, plain
-from mlflow_resnet.io.text.spreadsheets import QUOTED, RAW, is_ours, unquote, without_formulas, write_csv
+from mlflow_resnet.io.text.spreadsheets import QUOTED, RAW, is_ours, strip_quote, without_formulas, write_csv
 from mlflow_resnet.scoring.to_file.batch import WRITERS
 from mlflow_resnet.scoring.to_file.lists import ImageList
 
@@ -70,14 +70,14 @@ TEXTS = ["a=1", "'quoted'", "-2", "+3.5e2", "-.5", "cat", "", "it's", "1-2"]
 def test_a_formula_in_a_cell_becomes_text_that_can_be_read_back(cell: str) -> None:
     (quoted,) = without_formulas(pd.DataFrame({"image": [cell]}))["image"]
     assert quoted == f"'{cell}"
-    assert unquote(quoted) == cell
+    assert strip_quote(quoted) == cell
     assert list(without_formulas(pd.DataFrame({"image": [cell]}), RAW)["image"]) == [cell]
 
 
 def test_numbers_and_words_stay(tmp_path: Path) -> None:
     table = pd.DataFrame({"image": [*TEXTS, None], "number": [-1.5] * 10, "count": [-3] * 10})
     pd.testing.assert_frame_equal(without_formulas(table), table, check_dtype=False)
-    assert [unquote(text) for text in TEXTS] == TEXTS
+    assert [strip_quote(text) for text in TEXTS] == TEXTS
     assert list(without_formulas(pd.DataFrame({"=1+1": [1]}))) == ["'=1+1"]
 
 

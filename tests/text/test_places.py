@@ -8,13 +8,13 @@ from helpers import write_picture
 
 from mlflow_resnet import flavor
 from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError, InvalidOptionsError, OutputError
-from mlflow_resnet.images.conversion.convert import convert
+from mlflow_resnet.images.conversion.update import convert_source
 from mlflow_resnet.images.sources import check_directories, local_file
 from mlflow_resnet.io.atomic import new_directory, new_file
 from mlflow_resnet.io.cache_folder import private_cache
 from mlflow_resnet.io.text.places import local_path, place_problem, result_place
 from mlflow_resnet.options import AuditOptions, ConvertOptions, DemoOptions, ScoreOptions, SplitOptions, TrainOptions
-from mlflow_resnet.runs.folder import opened_folder
+from mlflow_resnet.runs.folder import open_training_folder
 from mlflow_resnet.scoring.inputs import image_sources
 from mlflow_resnet.scoring.over_http.guard import Guard
 from mlflow_resnet.scoring.to_file.lists import ImageList
@@ -149,7 +149,7 @@ def test_file_uris_in_lists_and_tables(photo, tmp_path):
     with pytest.raises(InvalidImageError, match="URLs are not opened"):
         other.read()
     (tmp_path / "table.csv").write_text(f"image,label\n{uri},cat\ngs://bucket/1.png,cat\n")
-    converted = convert(tmp_path / "table.csv", tmp_path / "out")
+    converted = convert_source(tmp_path / "table.csv", tmp_path / "out")
     assert (converted.images, list(converted.unreadable)) == (1, ["gs://bucket/1.png"])
     assert (tmp_path / "out" / "cat" / "1.png").read_bytes() == path.read_bytes()
 
@@ -161,7 +161,9 @@ def test_a_data_set_of_a_file_uri(photo):
     assert local_file(photo[1]) == photo[0]  # as weights are found
 
 
-@pytest.mark.parametrize("read", [from_image_directory, check_directories, local_file, lambda uri: convert(uri, "out")])
+@pytest.mark.parametrize(
+    "read", [from_image_directory, check_directories, local_file, lambda uri: convert_source(uri, "out")]
+)
 def test_data_of_another_scheme_does_not_just_not_exist(read):
     with pytest.raises(InvalidDatasetError, match="gs://bucket/x: has the scheme gs:, which is not supported"):
         read("gs://bucket/x")
@@ -175,5 +177,8 @@ def test_folders_that_are_on_this_machine(tmp_path, monkeypatch):
         private_cache()
     with pytest.raises(OutputError, match="s3://bucket/x: is not on this machine"):
         flavor.save_model(None, "s3://bucket/x")
-    with pytest.raises(OutputError, match="s3://bucket/x: is not on this machine"), opened_folder("s3://bucket/x"):
+    with (
+        pytest.raises(OutputError, match="s3://bucket/x: is not on this machine"),
+        open_training_folder("s3://bucket/x"),
+    ):
         pass

@@ -1,4 +1,4 @@
-"""What is wrong with a set of images, from the facts about each."""
+"""Findings about a set of images, from the facts about each."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from mlflow_resnet.errors import listed, printable
-from mlflow_resnet.images.audit.facts import ImageFacts
+from mlflow_resnet.errors import join_names, printable
+from mlflow_resnet.images.audit.image_facts import ImageFacts
+from mlflow_resnet.images.layout import TRAIN
 from mlflow_resnet.images.look_alikes import look_alike_pairs
-from mlflow_resnet.images.splitting.connected import connected
+from mlflow_resnet.images.splitting.connected import find_components
 from mlflow_resnet.options.audit import FINDINGS
 
-TRAIN, VAL, TEST = "train", "val", "test"
 TINY_CLASS = 10  # images
 IMBALANCE = 10  # times
 BLANK_CONTRAST = 2.0  # gray levels
@@ -20,12 +20,12 @@ DARK, BRIGHT = 20.0, 240.0  # gray levels
 BLURRY = 10.0  # variance of the Laplacian
 LEGIBLE = 64  # pixels of the shorter edge, below which neither sharpness nor looks mean anything
 ODD_ASPECT = 3.0
-SHOWN = 5  # groups in a sentence
+SHOWN_GROUPS = 5  # groups in a sentence
 
 
 @dataclass(frozen=True)
 class AuditedImage:
-    """An image and what is known of it."""
+    """An image and the facts about it."""
 
     part: str
     name: str
@@ -57,37 +57,37 @@ class Finding:
         else:
             reason = self.kind == "unreadable"
             names = [" = ".join(f"{i} ({i.facts.problem})" if reason else str(i) for i in g) for g in self.groups]
-        return f"{self.kind}: {self.images} images {FINDINGS[self.kind]}: {listed(names, SHOWN)}"
+        return f"{self.kind}: {self.images} images {FINDINGS[self.kind]}: {join_names(names, SHOWN_GROUPS)}"
 
 
 def findings(images: Sequence[AuditedImage]) -> list[Finding]:
     """All findings of all kinds, in the order of FINDINGS."""
     groups: dict[str, list[Group]] = defaultdict(list)
-    for kind, group in found_in(images):
+    for kind, group in find_by_kind(images):
         groups[kind].append(group)
     return [Finding(kind, tuple(groups[kind])) for kind in FINDINGS if groups[kind]]
 
 
-def found_in(images: Sequence[AuditedImage]) -> Iterator[tuple[str, Group]]:
+def find_by_kind(images: Sequence[AuditedImage]) -> Iterator[tuple[str, Group]]:
     yield from (("unreadable", (image,)) for image in images if image.facts.problem)
     readable = [image for image in images if not image.facts.problem]
-    same = grouped(readable, lambda image: image.facts.pixels)
+    same = group_by(readable, lambda image: image.facts.pixels)
     for group in same:
-        yield from kinds_of_copies(group)
+        yield from classify_copies(group)
     yield from near_copies(same)
     yield from small_classes([image for image in readable if image.part == TRAIN])
-    yield from ((kind, (image,)) for image in readable for kind in kinds_of_picture(image.facts))
+    yield from ((kind, (image,)) for image in readable for kind in classify_picture(image.facts))
 
 
-def grouped(images: Iterable[AuditedImage], key: Callable[[AuditedImage], Hashable]) -> list[Group]:
+def group_by(images: Iterable[AuditedImage], key: Callable[[AuditedImage], Hashable]) -> list[Group]:
     groups: dict[Hashable, list[AuditedImage]] = defaultdict(list)
     for image in images:
         groups[key(image)].append(image)
     return [tuple(group) for group in groups.values()]
 
 
-def kinds_of_copies(group: Group) -> Iterator[tuple[str, Group]]:
-    """What it means that all pictures of `group` have the same pixels."""
+def classify_copies(group: Group) -> Iterator[tuple[str, Group]]:
+    """Yields the findings about a group of pictures with the same pixels."""
     if len({image.part for image in group}) > 1:
         yield "leak", group
     if len({image.label for image in group}) > 1:
@@ -99,7 +99,7 @@ def kinds_of_copies(group: Group) -> Iterator[tuple[str, Group]]:
 def near_copies(same: Sequence[Group]) -> Iterator[tuple[str, Group]]:
     """Groups of pictures that look alike, but have not the same pixels. `same` are those that have."""
     looks = [group[0].facts.look if has_a_look(group[0].facts) else None for group in same]
-    numbers = connected(len(same), look_alike_pairs(looks))
+    numbers = find_components(len(same), look_alike_pairs(looks))
     members: dict[int, list[Group]] = defaultdict(list)
     for number, group in zip(numbers, same, strict=True):
         members[number].append(group)
@@ -111,21 +111,21 @@ def near_copies(same: Sequence[Group]) -> Iterator[tuple[str, Group]]:
 
 
 def has_a_look(facts: ImageFacts) -> bool:
-    """Whether the perceptual hash means anything: not for a tiny or empty picture."""
+    """Returns whether the perceptual hash means anything: not for a tiny or empty picture."""
     return min(facts.width, facts.height) >= LEGIBLE and facts.contrast >= BLANK_CONTRAST
 
 
 def small_classes(train: Sequence[AuditedImage]) -> Iterator[tuple[str, Group]]:
     counts = Counter(image.label for image in train)
-    for group in grouped(train, lambda image: image.label):
+    for group in group_by(train, lambda image: image.label):
         if len(group) < TINY_CLASS:
             yield "tiny_class", group
         elif len(group) * IMBALANCE < max(counts.values()):
             yield "imbalance", group
 
 
-def kinds_of_picture(facts: ImageFacts) -> Iterator[str]:
-    """What is wrong with a single picture."""
+def classify_picture(facts: ImageFacts) -> Iterator[str]:
+    """Yields the kinds of findings about a single picture."""
     if facts.contrast < BLANK_CONTRAST:
         yield "blank"
     elif facts.brightness < DARK:

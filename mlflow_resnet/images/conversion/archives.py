@@ -18,7 +18,7 @@ from typing import IO, BinaryIO, cast
 from mlflow_resnet.errors import InvalidDatasetError, printable
 from mlflow_resnet.images.decoding.decode import MAX_IMAGE_BYTES
 from mlflow_resnet.images.rules import file_kind
-from mlflow_resnet.io.names import is_hidden
+from mlflow_resnet.io.file_names import is_hidden
 from mlflow_resnet.io.own_folders import is_artifact
 from mlflow_resnet.io.reasons import one_line
 
@@ -30,12 +30,12 @@ MAX_HEADER_BYTES = 2**20  # of one member of a tar, with all that extends it
 MAX_GLOBAL_HEADERS = 100
 ZIP_HEADER_BYTES, ZIP_ENTRY = 30, b"PK\1\2"
 
-Source = str | os.PathLike[str]
+ArchiveSource = str | os.PathLike[str]
 Members = Iterator[tuple[str, Callable[[], IO[bytes] | None]]]
 
 
-def archive_members(source: Source, ignored: Counter[str]) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """(relative name, what reads it) of each image; `ignored` counts the rest by the fields of `Ignored`.
+def archive_members(source: ArchiveSource, ignored: Counter[str]) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """Yields (relative name, function that reads it) of each image; `ignored` counts the rest.
 
     What reads an image must be called before the next one is asked for. It cuts after `MAX_IMAGE_BYTES` + 1 bytes.
     Raises InvalidDatasetError for a damaged archive, one over the limits above, or one with names that lead out of it.
@@ -54,7 +54,7 @@ def archive_members(source: Source, ignored: Counter[str]) -> Iterator[tuple[str
                 yield name, partial(_read, source, open_member)
 
 
-def _zip_members(source: Source, ignored: Counter[str]) -> Members:
+def _zip_members(source: ArchiveSource, ignored: Counter[str]) -> Members:
     with open(source, "rb") as file, zipfile.ZipFile(Directory(file, MAX_DIRECTORY_BYTES)) as archive:
         members = archive.infolist()
         _check_limits(source, len(members), sum(member.file_size for member in members))
@@ -66,7 +66,7 @@ def _zip_members(source: Source, ignored: Counter[str]) -> Members:
                 yield member.filename, partial(archive.open, member)
 
 
-def _check_apart(source: Source, members: Sequence[zipfile.ZipInfo]) -> None:
+def _check_apart(source: ArchiveSource, members: Sequence[zipfile.ZipInfo]) -> None:
     """Members that share bytes let a small file hold any number of them."""
     end = 0
     for member in sorted(members, key=lambda each: each.header_offset):
@@ -75,7 +75,7 @@ def _check_apart(source: Source, members: Sequence[zipfile.ZipInfo]) -> None:
         end = member.header_offset + ZIP_HEADER_BYTES + member.compress_size
 
 
-def _tar_members(source: Source, ignored: Counter[str]) -> Members:
+def _tar_members(source: ArchiveSource, ignored: Counter[str]) -> Members:
     total = 0
     with open_unpacked(source) as file, open_tar(Metered(file, MAX_IMAGE_BYTES + 2**20)) as archive:
         count = 0
@@ -91,14 +91,14 @@ def _tar_members(source: Source, ignored: Counter[str]) -> Members:
 
 
 def open_tar(file: Metered) -> tarfile.TarFile:
-    with file.allowing(MAX_HEADER_BYTES):  # it reads the first header
+    with file.limit_reads(MAX_HEADER_BYTES):  # it reads the first header
         return tarfile.open(fileobj=file, mode="r:")
 
 
 def _next_member(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
     """The next member, after whatever extends its header: long names, attributes, maps of sparse files."""
     assert isinstance(archive.fileobj, Metered)
-    with archive.fileobj.allowing(MAX_HEADER_BYTES):
+    with archive.fileobj.limit_reads(MAX_HEADER_BYTES):
         member = archive.next()
     if len(archive.pax_headers) > MAX_GLOBAL_HEADERS:
         raise tarfile.ReadError("too many global headers")
@@ -109,7 +109,7 @@ def _next_member(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
 
 
 @contextmanager
-def open_unpacked(source: Source) -> Iterator[BinaryIO]:
+def open_unpacked(source: ArchiveSource) -> Iterator[BinaryIO]:
     """The content of a tar that may be compressed, as its first bytes say."""
     with open(source, "rb") as file:
         begin = file.read(3)
@@ -123,7 +123,7 @@ def open_unpacked(source: Source) -> Iterator[BinaryIO]:
 
 
 class Metered(io.RawIOBase):
-    """A file that refuses to be read in larger pieces than somebody who means well asks for.
+    """A file with a limit on the size of each read.
 
     tarfile and zipfile read headers and directories in one piece, of a size that the archive claims.
     """
@@ -132,7 +132,7 @@ class Metered(io.RawIOBase):
         self.file, self.most, self.left = file, most, -1
 
     @contextmanager
-    def allowing(self, total: int) -> Iterator[None]:
+    def limit_reads(self, total: int) -> Iterator[None]:
         """Meanwhile, no more than `total` bytes may be read."""
         self.left = total
         try:
@@ -163,7 +163,7 @@ class Metered(io.RawIOBase):
 
 
 class Directory(Metered):
-    """The same for a zip, whose directory must not have more entries than there may be members."""
+    """A metered zip file whose directory may not have more entries than MAX_MEMBERS."""
 
     def read(self, size: int | None = -1) -> bytes:
         content = super().read(size)
@@ -180,7 +180,7 @@ def _check_end(archive: tarfile.TarFile) -> None:
         raise tarfile.ReadError("unexpected end of data")
 
 
-def _check_limits(source: Source, count: int, total_bytes: int) -> None:
+def _check_limits(source: ArchiveSource, count: int, total_bytes: int) -> None:
     if count > MAX_MEMBERS:
         raise InvalidDatasetError(source, f"over the limit of {MAX_MEMBERS} files; unpack it and give the directory")
     if total_bytes > MAX_ARCHIVE_BYTES:
@@ -188,7 +188,7 @@ def _check_limits(source: Source, count: int, total_bytes: int) -> None:
         raise InvalidDatasetError(source, f"unpacks to more than {limit}; unpack it and give the directory")
 
 
-def _relative(source: Source, raw_name: str) -> str:
+def _relative(source: ArchiveSource, raw_name: str) -> str:
     """The name with "/" between its parts. One that leads out of the archive is refused, and the archive with it."""
     name = raw_name.replace("\\", "/")
     parts = [part for part in name.split("/") if part not in ("", ".")]
@@ -197,7 +197,7 @@ def _relative(source: Source, raw_name: str) -> str:
     return "/".join(parts)
 
 
-def _read(source: Source, open_member: Callable[[], IO[bytes] | None]) -> bytes:
+def _read(source: ArchiveSource, open_member: Callable[[], IO[bytes] | None]) -> bytes:
     with _damage_told(source):
         file = open_member()
         assert file is not None  # None is for folders and devices
@@ -206,7 +206,7 @@ def _read(source: Source, open_member: Callable[[], IO[bytes] | None]) -> bytes:
 
 
 @contextmanager
-def _damage_told(source: Source) -> Iterator[None]:
+def _damage_told(source: ArchiveSource) -> Iterator[None]:
     """zipfile and tarfile raise errors of their own, of zlib, OSError, EOFError, RuntimeError (encrypted) and more."""
     try:
         yield

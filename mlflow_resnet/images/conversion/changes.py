@@ -1,4 +1,4 @@
-"""What an earlier call wrote and the source has otherwise now: other labels, images that moved, rows that are gone.
+"""Differences between an earlier conversion and its source now: labels, moves and removals.
 
 Each picture is in one class. The copy of an image whose label was corrected moves, so that it is not lost if the image
 itself cannot be read any more. An image that a table does not name any more leaves. One whose file is gone stays: there
@@ -15,14 +15,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mlflow_resnet.errors import OutputError, listed
+from mlflow_resnet.errors import OutputError, join_names
 from mlflow_resnet.images.conversion.entries import Entry, name_below
-from mlflow_resnet.images.conversion.journal import Journal, Key, key_of
+from mlflow_resnet.images.conversion.journal import Journal, RowKey, get_row_key
 from mlflow_resnet.images.index import REFERENCE, IndexRow
-from mlflow_resnet.io.names import path_below
+from mlflow_resnet.io.file_names import path_below
 from mlflow_resnet.io.reasons import os_reason
 
-SHOWN = 5  # names in a sentence
+SHOWN_CHANGES = 5  # names in a sentence
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Survey:
     conflicts: dict[str, set[str]] = field(default_factory=dict)
     repeated: int = 0
 
-    def has(self, key: Key) -> bool:
+    def has(self, key: RowKey) -> bool:
         return self.labels.get(key[0]) == key[1]
 
     def check(self, entry: Entry) -> Entry:
@@ -47,7 +47,7 @@ class Survey:
         labels = self.conflicts.get(entry.source)
         if not labels or entry.problem:
             return entry
-        return replace(entry, problem=f"{len(labels)} labels ({listed(sorted(labels), SHOWN)})")
+        return replace(entry, problem=f"{len(labels)} labels ({join_names(sorted(labels), SHOWN_CHANGES)})")
 
 
 def survey_entries(entries: Iterable[Entry]) -> Survey:
@@ -70,7 +70,7 @@ def survey_entries(entries: Iterable[Entry]) -> Survey:
 def update_folder(
     folder: Path, journal: Journal, now: Survey, taken: set[str], transfer: str, is_listing: bool
 ) -> None:
-    """Moves what the source has under another label, and removes what it does not name any more.
+    """Moves images whose label changed and removes those that left the source.
 
     Args:
         taken: names that no image of ours may have; learns those that stay.
@@ -114,7 +114,7 @@ def relabel_image(folder: Path, journal: Journal, row: IndexRow, label: str, tak
 
 
 def link_image(old: Path, new: Path) -> None:
-    """Gives an image a second name; the first one is removed when the journal knows the second."""
+    """Gives an image a second name; the first is removed once the journal has the second."""
     try:
         new.parent.mkdir(parents=True, exist_ok=True)
         new.unlink(missing_ok=True)  # of an interrupted call that had not told its journal yet
@@ -124,7 +124,7 @@ def link_image(old: Path, new: Path) -> None:
 
 
 def remove_gone(folder: Path, journal: Journal, now: Survey) -> list[IndexRow]:
-    """Removes the images that the source lacks now, if it has the same picture elsewhere. Returns those that stay."""
+    """Removes images that the source no longer has, if it has the same picture elsewhere. Returns those that stay."""
     gone = [row for key, row in journal.rows.items() if not now.has(key)]
     there = {row.sha256 for key, row in journal.rows.items() if now.has(key)}
     kept = []
@@ -152,7 +152,7 @@ def remove_left(folder: Path, journal: Journal) -> None:
 
 
 def find_names_of_others(output_dir: str | os.PathLike[str], rows: Iterable[IndexRow]) -> set[str]:
-    """Names, in small letters, of the files that somebody else put into the directory."""
+    """Returns the lower-case names of files in the directory that the conversion did not write."""
     own = {row.name.casefold() for row in rows}
     found = set()
     for folder, _, files in os.walk(output_dir):
@@ -174,7 +174,7 @@ def make_unique(name: str, taken: set[str]) -> str:
 
 @dataclass(frozen=True)
 class Changes:
-    """What became of the images of an earlier call: old and new row of those that moved, and those that left.
+    """Images of an earlier call that moved (old and new row) or left.
 
     `added` is the number of the others that are new.
     """
@@ -192,7 +192,7 @@ class Changes:
             yield f"removed {say_images(names, 'of an earlier call, which the source has no more')}"
 
 
-def find_changes(before: Mapping[Key, IndexRow], after: Mapping[Key, IndexRow]) -> Changes:
+def find_changes(before: Mapping[RowKey, IndexRow], after: Mapping[RowKey, IndexRow]) -> Changes:
     by_source = {row.source: row for row in after.values()}
     by_content = {row.sha256: row for key, row in after.items() if key not in before}
     moved, left = [], []
@@ -204,12 +204,12 @@ def find_changes(before: Mapping[Key, IndexRow], after: Mapping[Key, IndexRow]) 
             moved.append((row, new))
         else:
             left.append(row)
-    added = after.keys() - before.keys() - {key_of(row) for _, row in moved}
+    added = after.keys() - before.keys() - {get_row_key(row) for _, row in moved}
     return Changes(moved, left, len(added))
 
 
 def describe_result(changes: Changes, kept: list[IndexRow], now: Survey, classes: Iterable[str]) -> list[str]:
-    """What a person may want to know of a conversion, as sentences."""
+    """Returns sentences about the result of a conversion."""
     return [*changes.notes(), *describe_kept(kept), *describe_repeated(now.repeated), *describe_alike(classes)]
 
 
@@ -236,7 +236,7 @@ def describe_alike(classes: Iterable[str]) -> Iterator[str]:
 
 
 def say_images(names: list[str], what: str) -> str:
-    return f"{say_count(len(names), 'image')} {what}: {listed(names, SHOWN)}"
+    return f"{say_count(len(names), 'image')} {what}: {join_names(names, SHOWN_CHANGES)}"
 
 
 def say_count(count: int, noun: str) -> str:

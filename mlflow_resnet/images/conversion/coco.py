@@ -10,8 +10,8 @@ from typing import Any
 from mlflow_resnet.errors import InvalidDatasetError, InvalidTableError
 from mlflow_resnet.images.cells import format_cell
 from mlflow_resnet.images.conversion.tables import Listed
+from mlflow_resnet.io.file_names import quote_name
 from mlflow_resnet.io.memory import available_memory, size_in_words
-from mlflow_resnet.io.names import shown
 from mlflow_resnet.io.reasons import one_line
 
 BYTES_PER_SIGN = {b"{": 232, b"[": 72, b",": 40, b'"': 30}  # what Python takes for what JSON writes so, at most
@@ -53,17 +53,17 @@ def read_by_id(content: Any, part: str, field: str) -> dict[Any, str]:
     for each in content[part]:
         text = format_cell(each[field])
         if found.setdefault(each["id"], text) != text:
-            raise InvalidTableError(f"several of its {part} have the id {shown(each['id'])}; give each its own")
+            raise InvalidTableError(f"several of its {part} have the id {quote_name(each['id'])}; give each its own")
     return found
 
 
 def check_id(known: Mapping[Any, str], key: Any, part: str) -> None:
     if key not in known:
-        raise InvalidTableError(f"an annotation is about id {shown(key)}, which none of its {part} has")
+        raise InvalidTableError(f"an annotation is about id {quote_name(key)}, which none of its {part} has")
 
 
 def read_affordable(path: Path) -> bytes:
-    """The content of a file of JSON, if there is memory for what it holds: 1 byte in it may take 30 there.
+    """Reads a JSON file if memory suffices for it parsed: up to 30 bytes for each byte.
 
     Raises:
         InvalidTableError: if there is not.

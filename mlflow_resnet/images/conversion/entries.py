@@ -1,4 +1,4 @@
-"""What a source holds: one entry per image."""
+"""Lists a source: one entry per image."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from mlflow_resnet.images.conversion.tables import TABLE_SUFFIXES, Columns, List
 from mlflow_resnet.images.decoding.decode import MAX_IMAGE_BYTES, read_bytes
 from mlflow_resnet.images.directories import Walk
 from mlflow_resnet.images.layout import Layout
-from mlflow_resnet.images.sources import TOO_LARGE, local_file, read_object, stored_images
-from mlflow_resnet.io.names import name_problem, shown, text_problem
+from mlflow_resnet.images.sources import TOO_LARGE, list_stored_images, local_file, read_object
+from mlflow_resnet.io.file_names import name_problem, quote_name, text_problem
 from mlflow_resnet.io.text.credentials import without_credentials
 from mlflow_resnet.io.text.places import S3, is_remote, local_path, place_problem
 
@@ -58,13 +58,13 @@ class Entry:
 
 
 def is_listing(source: str) -> bool:
-    """Whether `source` is a table or annotations: a file that says what belongs, by people who correct it."""
+    """Returns whether `source` is a table or annotations, which name their images."""
     return source.lower().endswith((*TABLE_SUFFIXES, ANNOTATIONS_SUFFIX))
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a conversion reads, opened once and listed as often as is needed.
+    """A source of a conversion, opened once and listed any number of times.
 
     Attributes:
         entries: lists the images, in folders named after their classes; counts in its argument what else is there, by
@@ -77,7 +77,7 @@ class Source:
 
 
 def open_source(source: str, columns: Columns, image_root: str, follow_links: bool = False) -> Source:
-    """Finds out what `source` is. Folders that only wrap class folders are dropped.
+    """Detects the kind of `source` and opens it. Folders that only wrap class folders are dropped.
 
     Args:
         source: a folder, `s3://` prefix, archive, table, or file of COCO annotations; the latter three may be in S3.
@@ -93,15 +93,15 @@ def open_source(source: str, columns: Columns, image_root: str, follow_links: bo
     if is_listing(source) and not os.path.isdir(source):
         return open_listing(source, columns, image_root or os.path.dirname(source))
     if source.lower().endswith(ARCHIVE_SUFFIXES):
-        listing: Callable[[Counter[str]], Iterator[Entry]] = partial(archive_entries, source)
+        listing: Callable[[Counter[str]], Iterator[Entry]] = partial(list_archive_entries, source)
     elif is_remote(source):
-        listing = partial(stored_entries, source)
+        listing = partial(list_stored_entries, source)
     elif os.path.isfile(source):
         kinds = ", ".join((*ARCHIVE_SUFFIXES, *TABLE_SUFFIXES, ANNOTATIONS_SUFFIX))
         raise InvalidDatasetError(source, f"not a directory, nor a file of a known kind ({kinds})")
     else:
-        listing = partial(folder_entries, source, follow_links=follow_links)
-    wrapper = Layout(entry.name for entry in listing(Counter())).unwrapped()
+        listing = partial(list_folder_entries, source, follow_links=follow_links)
+    wrapper = Layout(entry.name for entry in listing(Counter())).unwrap()
     return Source(partial(unwrap_entries, listing, wrapper))
 
 
@@ -109,28 +109,28 @@ def unwrap_entries(
     listing: Callable[[Counter[str]], Iterator[Entry]], wrapper: str, ignored: Counter[str]
 ) -> Iterator[Entry]:
     for entry in listing(ignored):
-        yield checked(replace(entry, name=name_without(wrapper, entry.name)))
+        yield check_entry(replace(entry, name=name_without(wrapper, entry.name)))
 
 
-def checked(entry: Entry) -> Entry:
+def check_entry(entry: Entry) -> Entry:
     """The entry, with a name that every table can hold, or unusable if it can be none in an image directory."""
     name = encodable(entry.name)
     problem = name_problem(name)
     return replace(entry, name=name, problem=f"its name {problem}" if problem else entry.problem)
 
 
-def folder_entries(source: str, ignored: Counter[str], follow_links: bool = False) -> Iterator[Entry]:
+def list_folder_entries(source: str, ignored: Counter[str], follow_links: bool = False) -> Iterator[Entry]:
     for name in Walk(source, ignored, follow_links).images(""):
         path = os.path.abspath(os.path.join(source, name))
         yield Entry(name, encodable(path), partial(read_bytes, path), path)
 
 
-def stored_entries(source: str, ignored: Counter[str]) -> Iterator[Entry]:
-    for found in stored_images(source, ignored):
+def list_stored_entries(source: str, ignored: Counter[str]) -> Iterator[Entry]:
+    for found in list_stored_images(source, ignored):
         yield Entry(found.object.name, found.uri, found.read, size=found.object.size)
 
 
-def archive_entries(source: str, ignored: Counter[str]) -> Iterator[Entry]:
+def list_archive_entries(source: str, ignored: Counter[str]) -> Iterator[Entry]:
     times: Counter[str] = Counter()
     with errors_about(source, path := local_file(source)):
         for name, read in archive_members(path, ignored):
@@ -141,7 +141,7 @@ def archive_entries(source: str, ignored: Counter[str]) -> Iterator[Entry]:
 
 @contextmanager
 def errors_about(source: str, path: Path) -> Iterator[None]:
-    """Errors about a copy at `path` become errors about what the user named."""
+    """Replaces `path`, a local copy, by `source` in errors."""
     try:
         yield
     except InvalidDatasetError as error:
@@ -154,33 +154,33 @@ def open_listing(source: str, columns: Columns, root: str) -> Source:
     """A table or annotations, whose relative paths begin from `root`."""
     with errors_about(source, path := local_file(source)):
         if source.lower().endswith(ANNOTATIONS_SUFFIX):
-            return Source(partial(listed_entries, source, path, root, partial(list_coco, path)))
+            return Source(partial(list_table_entries, source, path, root, partial(list_coco, path)))
         table = open_table(path, columns)
-    return Source(partial(listed_entries, source, path, root, partial(list_table, table)), tuple(table.notes()))
+    return Source(partial(list_table_entries, source, path, root, partial(list_table, table)), tuple(table.notes()))
 
 
-def listed_entries(
+def list_table_entries(
     source: str, path: Path, root: str, listing: Callable[[], Iterator[Listed]], ignored: Counter[str]
 ) -> Iterator[Entry]:
     with errors_about(source, path):
         for listed in listing():
-            yield listed_entry(listed, root) if listed.content is None else contained_entry(listed, source)
+            yield resolve_listed(listed, root) if listed.content is None else build_contained_entry(listed, source)
 
 
-def listed_entry(listed: Listed, root: str) -> Entry:
+def resolve_listed(listed: Listed, root: str) -> Entry:
     """An image that a table or annotations name."""
     if problem := listed.problem or label_problem(listed.label) or path_problem(listed.path):
-        called = shown(listed.path) if text_problem(listed.path) else without_credentials(encodable(listed.path))
+        called = quote_name(listed.path) if text_problem(listed.path) else without_credentials(encodable(listed.path))
         return unusable_entry(listed, called if listed.path.strip() else listed.row, problem)
     where = find_file(root, listed.path)
     name = name_below(listed.label, os.path.basename(where.rstrip("/")) or "image")
     if is_remote(where):
-        return checked(Entry(name, without_credentials(where), partial(read_object, where)))
+        return check_entry(Entry(name, without_credentials(where), partial(read_object, where)))
     where = os.path.abspath(where)
-    return checked(Entry(name, encodable(where), partial(read_bytes, where), where))
+    return check_entry(Entry(name, encodable(where), partial(read_bytes, where), where))
 
 
-def contained_entry(listed: Listed, source: str) -> Entry:
+def build_contained_entry(listed: Listed, source: str) -> Entry:
     """An image that is in a table itself. It is known by its content: rows come and go, and names may repeat."""
     content = listed.content or b""
     too_large = TOO_LARGE if len(content) > MAX_IMAGE_BYTES else ""
@@ -206,11 +206,11 @@ def name_below(label: str, file: str) -> str:
 
 
 def find_file(root: str, path: str) -> str:
-    """Where the image is that somebody calls `path`, as a local path or a URI."""
-    return choose_place([located_below(root, spelling) for spelling in spell_path(path)])
+    """Returns the local path or URI of the image that is named `path`."""
+    return choose_place([resolve_below(root, spelling) for spelling in spell_path(path)])
 
 
-def located_below(root: str, path: str) -> str:
+def resolve_below(root: str, path: str) -> str:
     """`path` as a local path or a URI: as it is if it is complete, else below `root`.
 
     Azure's URIs name a datastore, which is not at hand: what follows it is looked for below `root`.
@@ -232,12 +232,12 @@ def path_problem(path: str) -> str:
 
 
 def label_problem(label: str) -> str:
-    """Why a label cannot be the name of a class folder."""
+    """Returns why a label cannot be the name of a class folder; empty if it can."""
     if not label:
         return ""
     problem = "is blank" if not label.strip() else name_problem(label)
     problem = "has a / or \\" if "/" in label or "\\" in label else problem
-    return f"label {shown(label)} cannot be the name of a folder: it {problem}" if problem else ""
+    return f"label {quote_name(label)} cannot be the name of a folder: it {problem}" if problem else ""
 
 
 def name_without(wrapper: str, name: str) -> str:

@@ -1,4 +1,4 @@
-"""What Hugging Face's `datasets` writes about the columns of a Parquet file, which is in its metadata."""
+"""Reads Hugging Face's description of columns from a Parquet file's metadata."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ KEY = b"huggingface"
 
 
 def read_features(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
-    """What each column holds, such as {"label": {"names": ["cat"], "_type": "ClassLabel"}}; nothing if unknown."""
+    """Returns the type of each column, such as {"label": {"names": ["cat"], "_type": "ClassLabel"}}."""
     try:
         features = parse_fields((metadata or {}).get(KEY, b"{}"))["info"]["features"]
     except (ValueError, KeyError, TypeError):

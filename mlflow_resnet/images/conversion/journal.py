@@ -1,4 +1,4 @@
-"""What an unfinished conversion has done, a line per image, so that the next one goes on from there."""
+"""Journal of an unfinished conversion, one line per image, from which it is resumed."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from types import TracebackType
 from typing import Any
 
 from mlflow_resnet.errors import InvalidTableError, OutputError
-from mlflow_resnet.images.index import IndexRow, checked_row
+from mlflow_resnet.images.index import IndexRow, parse_row
 from mlflow_resnet.io.untrusted import parse_json
 
 JOURNAL_NAME = ".journal.jsonl"
-MAX_LINE_CHARACTERS = 2**20
+MAX_JOURNAL_LINE_CHARACTERS = 2**20
 LEFT = "left"
-Key = tuple[str, str]  # source and label
+RowKey = tuple[str, str]  # source and label
 
 
-def key_of(row: IndexRow) -> Key:
+def get_row_key(row: IndexRow) -> RowKey:
     return row.source, row.label
 
 
@@ -34,14 +34,14 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / JOURNAL_NAME
-        self.rows: dict[Key, IndexRow] = {}
+        self.rows: dict[RowKey, IndexRow] = {}
         self.left: set[str] = set()
-        for row, has_left in read_lines(self.path):
+        for row, has_left in read_journal(self.path):
             if has_left:
-                self.rows.pop(key_of(row), None)
+                self.rows.pop(get_row_key(row), None)
                 self.left.add(row.name)
             else:
-                self.rows[key_of(row)] = row
+                self.rows[get_row_key(row)] = row
 
     def __enter__(self) -> Journal:
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed in __exit__
@@ -51,24 +51,24 @@ class Journal:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._file.close()
 
-    def name_of(self, source: str, label: str) -> str:
-        """What the image is called already; empty if it is new."""
+    def find_name(self, source: str, label: str) -> str:
+        """Returns the name that the image has already; empty if it is new."""
         row = self.rows.get((source, label))
         return row.name if row else ""
 
     def recall(self, rows: Iterable[IndexRow]) -> None:
-        """Takes in what an earlier call completed."""
+        """Adds the rows of an earlier, completed call."""
         for row in rows:
             if row.name not in self.left:
-                self.rows.setdefault(key_of(row), row)
+                self.rows.setdefault(get_row_key(row), row)
 
     def add(self, row: IndexRow) -> None:
-        self.rows[key_of(row)] = row
+        self.rows[get_row_key(row)] = row
         self._write(asdict(row))
 
     def leave(self, row: IndexRow) -> None:
         """Forgets an image that does not belong any more, which `left` remembers until it is removed."""
-        self.rows.pop(key_of(row), None)
+        self.rows.pop(get_row_key(row), None)
         self.left.add(row.name)
         self._write({LEFT: asdict(row)})
 
@@ -77,7 +77,7 @@ class Journal:
         self._file.flush()
 
 
-def read_lines(path: Path) -> Iterator[tuple[IndexRow, bool]]:
+def read_journal(path: Path) -> Iterator[tuple[IndexRow, bool]]:
     """The rows in a journal and whether they have left. Lines that are not ours, or were not finished, are passed over.
 
     Raises:
@@ -88,10 +88,10 @@ def read_lines(path: Path) -> Iterator[tuple[IndexRow, bool]]:
     if path.is_symlink() or not path.is_file():
         raise OutputError(path, "is damaged (no plain file). Remove it")
     with open(path, encoding="utf-8", errors="replace") as file:
-        for line in iter(partial(file.readline, MAX_LINE_CHARACTERS), ""):
+        for line in iter(partial(file.readline, MAX_JOURNAL_LINE_CHARACTERS), ""):
             try:
                 facts = parse_json(line)
                 has_left = isinstance(facts, dict) and facts.keys() == {LEFT}
-                yield checked_row(facts[LEFT] if has_left else facts), has_left
+                yield parse_row(facts[LEFT] if has_left else facts), has_left
             except (ValueError, InvalidTableError):
                 continue

@@ -9,18 +9,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlflow_resnet.errors import InvalidDatasetError, InvalidTableError, listed
+from mlflow_resnet.errors import InvalidDatasetError, InvalidTableError, join_names
 from mlflow_resnet.images.cells import (
     MAX_PATH_CHARACTERS,
-    content_of_record,
     decode_base64_cell,
     find_column,
     format_cell,
+    get_record_content,
     unwrap_cell,
 )
 from mlflow_resnet.images.conversion.hugging_face import find_features, read_class_names, read_features
 from mlflow_resnet.images.parquet_rows import (
-    Row,
+    TableRow,
     check_image_column,
     find_image_columns,
     holds_text,
@@ -29,18 +29,18 @@ from mlflow_resnet.images.parquet_rows import (
     read_parquet_schema,
 )
 from mlflow_resnet.images.rules import is_image
-from mlflow_resnet.io.names import shown
+from mlflow_resnet.io.file_names import quote_name
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.text.rows import describe_encoding, open_text, read_bounded_lines, read_bounded_rows
-from mlflow_resnet.io.text.spreadsheets import is_ours, unquote
+from mlflow_resnet.io.text.spreadsheets import is_ours, strip_quote
 
 ReadColumns = Callable[[Path], list[str]]
-ReadRows = Callable[[Path, Collection[str]], Iterator[Row]]
+ReadRows = Callable[[Path, Collection[str]], Iterator[TableRow]]
 
 TABLE_SUFFIXES = (".csv", ".parquet", ".jsonl")
 IMAGE_COLUMNS = ("image_url", "image", "path", "image_path", "file", "file_name", "filename", "uri", "img")
 LABEL_COLUMNS = ("label", "class", "category", "labels", "class_name", "category_name")
-MAX_COLUMNS = 1000
+MAX_TABLE_COLUMNS = 1000
 MORE = "cells beyond the header"  # not the name of a column, which has no such
 WHOLE = re.compile(r"-?\d+\.0+")
 
@@ -55,7 +55,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class Table:
-    """A table, and what its columns say.
+    """A table and the roles of its columns.
 
     Attributes:
         image, label: the columns of images and labels; `label` is empty if there is none.
@@ -74,9 +74,9 @@ class Table:
     has_points: bool = False
 
     def notes(self) -> Iterator[str]:
-        """What a person may want to know who looks at the result."""
+        """Yields sentences about the table for the result of a conversion."""
         if not self.label and self.others:
-            unused = listed(map(repr, self.others))
+            unused = join_names(map(repr, self.others))
             yield f"no column of labels among the usual names; not used: {unused}. Name one with --label-column"
         if self.has_points:
             yield f"labels such as 1.0 in column {self.label!r} are taken as whole numbers, such as 1"
@@ -108,7 +108,7 @@ def open_table(path: Path, columns: Columns) -> Table:
     if path.suffix.lower() == ".parquet":
         with table_errors(path):
             return open_parquet(path, columns)
-    names = read_columns(path)
+    names = read_table_columns(path)
     if not names:
         raise InvalidDatasetError(path, "a table without rows")
     table = choose_columns(path, columns, names)
@@ -153,13 +153,13 @@ def choose_column(
         if not wanted and any(map(is_image, names)):
             raise InvalidDatasetError(path, "its first line is an image. Add one before it, such as image,label.")
         sought = repr(wanted) if wanted else f"of the usual names ({', '.join(usual)})"
-        problem = f"no {what} column {sought}, but {listed(map(repr, names))}. Name it with --{what}-column."
+        problem = f"no {what} column {sought}, but {join_names(map(repr, names))}. Name it with --{what}-column."
         raise InvalidDatasetError(path, problem)
     return found
 
 
 def has_points(table: Table) -> bool:
-    """Whether all labels are like 1.0."""
+    """Returns whether all labels look like 1.0."""
     cells = (format_cell(row.get(table.label)) for row in read_rows(table.path, (table.label,)))
     labels = filter(None, cells)
     return WHOLE.fullmatch(next(labels, "")) is not None and all(map(WHOLE.fullmatch, labels))
@@ -184,7 +184,7 @@ def list_table(table: Table) -> Iterator[Listed]:
         raise InvalidDatasetError(table.path, "a table without rows")
 
 
-def list_row(table: Table, row: Row, number: int) -> Listed:
+def list_row(table: Table, row: TableRow, number: int) -> Listed:
     """One row as an image with a label."""
     called = f"row {number}"
     label, problem = read_label(table, row) if table.label else ("", "")
@@ -193,7 +193,7 @@ def list_row(table: Table, row: Row, number: int) -> Listed:
     image = unwrap_cell(row.get(table.image))
     name = ""
     if isinstance(image, dict) and table.has_images:
-        name, image = image.get("path") or "", content_of_record(image)
+        name, image = image.get("path") or "", get_record_content(image)
     if isinstance(image, bytes) and table.has_images:
         return Listed(name, label, problem, called, image)
     if isinstance(image, dict | list):
@@ -208,11 +208,11 @@ def list_row(table: Table, row: Row, number: int) -> Listed:
     return Listed(text, label, problem, called)
 
 
-def read_label(table: Table, row: Row) -> tuple[str, str]:
-    """The label in a row, and what is wrong with it."""
+def read_label(table: Table, row: TableRow) -> tuple[str, str]:
+    """Returns the label of a row, and the problem with it."""
     cell = unwrap_cell(row.get(table.label))
     if isinstance(cell, list | dict):
-        return "", f"several values in {table.label}: {shown(cell)}"
+        return "", f"several values in {table.label}: {quote_name(cell)}"
     if table.classes and isinstance(cell, int):
         if cell >= len(table.classes):
             return "", f"{table.label} {cell} is none of the {len(table.classes)} classes of the table"
@@ -236,13 +236,13 @@ def table_errors(path: Path) -> Iterator[None]:
         raise InvalidDatasetError(path, f"cannot be read as a table ({one_line(error)})") from None
 
 
-def read_columns(path: Path) -> list[str]:
+def read_table_columns(path: Path) -> list[str]:
     """The names of a table's columns. Raises as `read_rows` does."""
     with table_errors(path):
         return find_readers(path)[0](path)
 
 
-def read_rows(path: Path, wanted: Collection[str]) -> Iterator[Row]:
+def read_rows(path: Path, wanted: Collection[str]) -> Iterator[TableRow]:
     """The cells of the `wanted` columns in each row; of other columns there may be nothing.
 
     Raises:
@@ -253,9 +253,9 @@ def read_rows(path: Path, wanted: Collection[str]) -> Iterator[Row]:
 
 
 def find_readers(path: Path) -> tuple[ReadColumns, ReadRows]:
-    kind = KINDS.get(path.suffix.lower())
+    kind = TABLE_READERS.get(path.suffix.lower())
     if kind is None:
-        raise InvalidDatasetError(path, f"no table of a known kind ({', '.join(KINDS)})")
+        raise InvalidDatasetError(path, f"no table of a known kind ({', '.join(TABLE_READERS)})")
     return kind
 
 
@@ -264,13 +264,13 @@ def read_csv_columns(path: Path) -> list[str]:
         return next(filter(None, read_bounded_rows(file)), [])
 
 
-def read_csv_rows(path: Path, wanted: Collection[str]) -> Iterator[Row]:
+def read_csv_rows(path: Path, wanted: Collection[str]) -> Iterator[TableRow]:
     with open_text(path, newline="") as file:
         rows = filter(None, read_bounded_rows(file))
         header = next(rows, [])
-        as_meant = unquote if is_ours(header) else str
+        as_meant = strip_quote if is_ours(header) else str
         for row in rows:
-            cells: Row = dict(zip(header, map(as_meant, row), strict=False))
+            cells: TableRow = dict(zip(header, map(as_meant, row), strict=False))
             yield cells | {MORE: any(map(str.strip, row[len(header) :]))}
 
 
@@ -279,16 +279,16 @@ def read_parquet_columns(path: Path) -> list[str]:
 
 
 def read_jsonl_columns(path: Path) -> list[str]:
-    """Those of all rows: a line need not have all of them."""
+    """Returns the keys of all lines; a line need not have all of them."""
     names: dict[str, None] = {}
     for row in read_jsonl_rows(path, ()):
         names |= dict.fromkeys(row)
-        if len(names) > MAX_COLUMNS:
-            raise InvalidTableError(f"over the limit of {MAX_COLUMNS} columns")
+        if len(names) > MAX_TABLE_COLUMNS:
+            raise InvalidTableError(f"over the limit of {MAX_TABLE_COLUMNS} columns")
     return list(names)
 
 
-def read_jsonl_rows(path: Path, wanted: Collection[str]) -> Iterator[Row]:
+def read_jsonl_rows(path: Path, wanted: Collection[str]) -> Iterator[TableRow]:
     with open_text(path) as file:
         for number, line in enumerate(read_bounded_lines(file), 1):
             if not line.strip():
@@ -302,7 +302,7 @@ def read_jsonl_rows(path: Path, wanted: Collection[str]) -> Iterator[Row]:
             yield row
 
 
-KINDS: dict[str, tuple[ReadColumns, ReadRows]] = {
+TABLE_READERS: dict[str, tuple[ReadColumns, ReadRows]] = {
     ".csv": (read_csv_columns, read_csv_rows),
     ".parquet": (read_parquet_columns, read_parquet_rows),
     ".jsonl": (read_jsonl_columns, read_jsonl_rows),

@@ -1,6 +1,6 @@
-"""An image's stored values to what a person sees, in mode RGB on white.
+"""Converts an image's stored values to mode RGB on white.
 
-Where browsers and Pillow disagree about what a file says, as a browser shows it. Colors are not managed: as in the
+On ambiguous files we follow browsers, not Pillow. Colors are not managed: as in the
 libraries that pretrained weights come from, ICC profiles and PNG's gamma are left aside.
 """
 
@@ -22,12 +22,12 @@ _TRANSPARENT: dict[Any, Callable[[Any], Any]] = {
 }
 
 
-def loaded(image: ImageFile.ImageFile) -> Image.Image:
+def load_pixels(image: ImageFile.ImageFile) -> Image.Image:
     """The image with its pixels read."""
     tile = image.tile[0] if image.tile else None  # WebP has none
     image.load()
     if tile and image.format == "GIF" and tile.extents != (0, 0, *image.size):
-        return _framed(image, tile.extents)
+        return _paste_frame(image, tile.extents)
     if tile and image.format == "PNG" and tile.args in _TRANSPARENT and "transparency" in image.info:
         image.info["transparency"] = _TRANSPARENT[tile.args](image.info["transparency"])
     return image
@@ -42,7 +42,7 @@ def rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _framed(image: Image.Image, box: tuple[int, int, int, int] | None) -> Image.Image:
+def _paste_frame(image: Image.Image, box: tuple[int, int, int, int] | None) -> Image.Image:
     """A GIF whose frame covers a part of it: nothing is around the frame, and not the background color."""
     canvas = Image.new("RGB", image.size, "white")
     frame = image.crop(box)

@@ -1,4 +1,4 @@
-"""What decoding a file costs, judged by its structure before a decoder sees it.
+"""Bounds the cost of decoding a file from its structure, before it is decoded.
 
 Pixels alone do not tell: a JPEG of 2 MB can have its picture refined 16,000 times, and Pillow walks the segments of a
 file in Python, a second for each million. Files of cameras and programs have a few hundred segments, and 10 scans.
@@ -66,7 +66,7 @@ def _check_scans(content: bytes, pixels: int) -> None:
 
 
 def _has_one_scan(content: bytes) -> bool:
-    """Whether the first scan of a JPEG is all that is decoded: it has every component, and is not refined."""
+    """Returns whether the first scan of a JPEG is complete, so that no other needs decoding."""
     components = 0
     for marker, begin, _ in _segments(content):
         if marker in _SEQUENTIAL:
@@ -79,7 +79,7 @@ def _has_one_scan(content: bytes) -> bool:
 
 
 def _scans_of_picture(content: bytes) -> int:
-    """Those before the picture's end, without the ones in its metadata.
+    """Counts the scans before the picture's end, without those in metadata.
 
     What follows the picture is not decoded: a second one, or a film.
     """

@@ -29,10 +29,10 @@ from PIL import (
 )
 
 from mlflow_resnet.errors import InvalidImageError
-from mlflow_resnet.images.decoding.colors import loaded, rgb
+from mlflow_resnet.images.decoding.colors import load_pixels, rgb
 from mlflow_resnet.images.decoding.cost import check_structure, check_work
 from mlflow_resnet.images.decoding.kinds import describe_content
-from mlflow_resnet.images.decoding.orientation import Region, as_stored, orientation_of, swapped, turned
+from mlflow_resnet.images.decoding.orientation import Region, as_stored, read_orientation, swap_size, turn_upright
 from mlflow_resnet.io.memory import available_memory
 from mlflow_resnet.io.reasons import one_line, os_reason
 from mlflow_resnet.io.room import Room
@@ -59,7 +59,7 @@ _READERS: dict[str, tuple[bytes, Callable[[Any], ImageFile.ImageFile]]] = {
     "WEBP": (rb"RIFF.{4}WEBP", WebPImagePlugin.WebPImageFile),
     "GIF": (rb"GIF8[79]a", GifImagePlugin.GifImageFile),
 }
-FORMATS = tuple(_READERS)
+IMAGE_FORMATS = tuple(_READERS)
 _SUFFIXES = {"JPEG": ".jpg", "TIFF": ".tif"}  # those that are not the format's name
 
 
@@ -97,44 +97,45 @@ def read_region(content: bytes, choose_region: Callable[[int, int], Region], siz
     orientation. A region that reaches past the edge is cut there. A JPEG is decoded at the smallest scale (1/8, 1/4,
     1/2) that leaves the region at least `size`; other formats in full. Raises InvalidImageError.
     """
-    with _opened(content) as (image, orientation):
-        width, height = swapped(image.size, orientation)
+    with _open_image(content) as (image, orientation):
+        width, height = swap_size(image.size, orientation)
         left, top, right, bottom = choose_region(width, height)
         region = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
         if region[0] >= region[2] or region[1] >= region[3]:
             raise ValueError(f"no pixels in the region {(left, top, right, bottom)} of a {width}x{height} image")
-        return _resampled(image, orientation, region, size)
+        return _resample(image, orientation, region, size)
 
 
 def decode(content: bytes, shorter_edge: int | None = None) -> Image.Image:
-    """The whole picture as a person sees it, in mode RGB. Raises InvalidImageError if any part does not decode.
+    """Decodes the whole picture in mode RGB, with orientation applied. Raises InvalidImageError if any part does
+    not decode.
 
     In full resolution, or, with `shorter_edge`, a JPEG at the smallest scale (1/8, 1/4, 1/2) that leaves that many
     pixels.
     """
-    with decoded(content, shorter_edge) as picture:
+    with open_picture(content, shorter_edge) as picture:
         return picture
 
 
 @contextmanager
-def decoded(content: bytes, shorter_edge: int | None = None) -> Iterator[Image.Image]:
-    """The same for as long as the block runs, which holds the memory for it: many large ones wait for each other."""
-    with _opened(content) as (image, orientation):
+def open_picture(content: bytes, shorter_edge: int | None = None) -> Iterator[Image.Image]:
+    """Decodes as `decode` does and reserves the memory for the picture while the block runs."""
+    with _open_image(content) as (image, orientation):
         with _one_line_errors():
             if shorter_edge:
                 _draft(image, image.size, (shorter_edge, shorter_edge))
             image.load()
-            picture = turned(rgb(image), orientation)
+            picture = turn_upright(rgb(image), orientation)
         yield picture
 
 
 def looks_like_image(content: bytes) -> bool:
-    """Whether `content` begins as a file of one of `FORMATS` does."""
+    """Returns whether `content` has the signature of an accepted image format."""
     return _sniff(content) is not None
 
 
 def usual_suffix(content: bytes) -> str:
-    """How the names of files of this image's format end; empty for any other content."""
+    """Returns the usual suffix of the image format of `content`; empty for any other content."""
     name = _sniff(content)
     return _SUFFIXES.get(name, f".{name.lower()}") if name else ""
 
@@ -157,25 +158,25 @@ def _one_line_errors() -> Iterator[None]:
 
 
 @contextmanager
-def _opened(content: bytes) -> Iterator[tuple[Image.Image, int]]:
+def _open_image(content: bytes) -> Iterator[tuple[Image.Image, int]]:
     """The image, of a size within the limits and as stored, with its EXIF orientation."""
-    image = _parsed(content)
-    with _ROOM.holding(BYTES_PER_PIXEL * image.width * image.height):
+    image = _parse_headers(content)
+    with _ROOM.hold(BYTES_PER_PIXEL * image.width * image.height):
         with _one_line_errors():
             # only a JPEG can gain from waiting; TIFF turns itself and PNG knows its EXIF only when loaded
-            ready = image if isinstance(image, JpegImagePlugin.JpegImageFile) else loaded(image)
-        yield ready, orientation_of(ready)
+            ready = image if isinstance(image, JpegImagePlugin.JpegImageFile) else load_pixels(image)
+        yield ready, read_orientation(ready)
 
 
 @_one_line_errors()
-def _parsed(content: bytes) -> ImageFile.ImageFile:
+def _parse_headers(content: bytes) -> ImageFile.ImageFile:
     """The image whose headers were read, and no pixel yet."""
     if not content:
         raise InvalidImageError("empty file")
     name = _sniff(content)
     if name is None:
         what = f" but {kind}" if (kind := describe_content(content)) else ""
-        raise InvalidImageError(f"not an image of a supported format ({', '.join(FORMATS)}){what}")
+        raise InvalidImageError(f"not an image of a supported format ({', '.join(IMAGE_FORMATS)}){what}")
     if name == "PPM":
         content = _without_comments(content)
     check_structure(name, content)
@@ -203,17 +204,17 @@ def _check_size(image: ImageFile.ImageFile) -> None:
 
 
 @_one_line_errors()
-def _resampled(image: Image.Image, orientation: int, region: Region, size: tuple[int, int]) -> Image.Image:
+def _resample(image: Image.Image, orientation: int, region: Region, size: tuple[int, int]) -> Image.Image:
     """Resamples before it turns: a few pixels are turned instead of all."""
-    target = swapped(size, orientation)
+    target = swap_size(size, orientation)
     left, top, right, bottom = as_stored(region, image.size, orientation)
     scale = _draft(image, (right - left, bottom - top), target)
     box = left / scale, top / scale, right / scale, bottom / scale
-    return turned(rgb(image).resize(target, Image.Resampling.BILINEAR, box=box), orientation)
+    return turn_upright(rgb(image).resize(target, Image.Resampling.BILINEAR, box=box), orientation)
 
 
 def _draft(image: Image.Image, region_size: tuple[float, float], target: tuple[int, int]) -> int:
-    """Has a JPEG decoded at 1/scale, so that a region of `region_size` still has `target` pixels. Returns scale.
+    """Lets the JPEG decoder scale by 1/scale, with at least `target` pixels left of `region_size`. Returns scale.
 
     Pixel i of the draft covers pixels [i * scale, (i + 1) * scale), also where the size was rounded up.
     """

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 
-def png_of(pixels: np.ndarray) -> bytes:
+def encode_png(pixels: np.ndarray) -> bytes:
     """uint8 of shape (height, width, 3) as the content of a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")

@@ -1,4 +1,4 @@
-"""What a file is that is not read as an image: for messages alone, nothing is opened by it.
+"""Names the type of files that are not accepted images, for error messages only.
 
 HEIC and AVIF are not read: a file of a few KiB that says it is small can hold a picture of 268 megapixels, which their
 decoders find out when they have decoded it. The other formats say what they cost at their beginning.
@@ -47,7 +47,7 @@ _ALL = [(re.compile(begins, re.DOTALL | re.IGNORECASE), what) for begins, what i
 
 
 def describe_content(content: bytes) -> str:
-    """What `content` is instead of an image, and what helps, in a clause; empty if that is not known."""
+    """Returns what `content` is instead of an image, and a remedy; empty if unknown."""
     beginning = content[:BEGINNING].removeprefix(b"\xef\xbb\xbf")
     if found := re.search(_JPEG, content[1:64]):
         return f"a JPEG that begins {found.start() + 1} bytes late; save it anew"
@@ -55,5 +55,5 @@ def describe_content(content: bytes) -> str:
 
 
 def is_unread(name: str) -> bool:
-    """Whether the extension is one of a picture in a format that is not read."""
+    """Returns whether the extension is that of a picture format that is not accepted."""
     return os.path.splitext(name)[1].lower() in UNREAD_EXTENSIONS

@@ -1,4 +1,4 @@
-"""EXIF orientation: how a picture is stored, and how a person sees it (EXIF 2.32, tag 274)."""
+"""EXIF orientation: from stored pixels to the upright picture (EXIF 2.32, tag 274)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _TURNS = {
 }
 
 
-def orientation_of(image: Image.Image) -> int:
-    """1 (as stored) to 8; 1 too if the EXIF is damaged, which says nothing about the picture."""
+def read_orientation(image: Image.Image) -> int:
+    """Returns the orientation, 1 (as stored) to 8; 1 if the EXIF is damaged."""
     try:
         check_tags(image.info.get("exif", b"").removeprefix(b"Exif\0\0"), 2**20)
         orientation = image.getexif().get(274)
@@ -30,18 +30,18 @@ def orientation_of(image: Image.Image) -> int:
     return orientation if orientation in _TURNS else 1
 
 
-def swapped(size: tuple[int, int], orientation: int) -> tuple[int, int]:
-    """The size as seen of a picture stored with `size`, and the other way round."""
+def swap_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """Converts a size between stored and upright."""
     return (size[1], size[0]) if orientation >= 5 else size
 
 
-def turned(image: Image.Image, orientation: int) -> Image.Image:
-    """The picture as seen."""
+def turn_upright(image: Image.Image, orientation: int) -> Image.Image:
+    """Returns the upright picture."""
     return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
 def as_stored(region: Region, size: tuple[int, int], orientation: int) -> Region:
-    """A region (left, top, right, bottom) of the picture as seen, in pixels of the picture stored with `size`."""
+    """Converts a region (left, top, right, bottom) from the upright to the stored picture of `size`."""
     left, top, right, bottom = region
     if orientation >= 5:
         left, top, right, bottom = top, left, bottom, right

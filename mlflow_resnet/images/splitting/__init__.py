@@ -1,7 +1,7 @@
 """Divides labeled images into parts (Azure: *Split Image Directory*).
 
-split       into new directories
-stratified  the draw: the same share of each class in every part
-grouped     the same where images that belong together stay together
-groups      which images belong together: by name, by table, by their looks
+directory_split  into new directories
+stratified       the draw: the same share of each class in every part
+grouped          the same where images that belong together stay together
+groups           which images belong together: by name, by table, by their looks
 """

@@ -1,4 +1,4 @@
-"""Groups of what is connected, directly or through others."""
+"""Connected components."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def equal_pairs(values: Sequence[object]) -> list[tuple[int, int]]:
     return [(first.setdefault(value, index), index) for index, value in enumerate(values)]
 
 
-def connected(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
+def find_components(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
     """The number of each item's group, where both items of a pair are in one group."""
     ends = np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
     graph = coo_array((np.ones(len(ends), dtype=bool), (ends[:, 0], ends[:, 1])), shape=(count, count))

@@ -25,14 +25,14 @@ def split_groups(labels: Sequence[str], groups: Sequence[int], totals: Sequence[
     np.add.at(counts, (members, label_numbers), 1)
     lacking = np.outer(np.asarray(totals) / len(labels), counts.sum(axis=0))  # images of each class in each part
     part_of = np.zeros(len(names), dtype=int)
-    for group in dealing_order(counts.sum(axis=1), seed):
+    for group in order_groups(counts.sum(axis=1), seed):
         part_of[group] = np.argmax(lacking @ counts[group])
         lacking[part_of[group]] -= counts[group]
     return [np.flatnonzero(part_of[members] == part).tolist() for part in range(len(totals))]
 
 
-def dealing_order(sizes: np.ndarray, seed: int) -> list[int]:
-    """Numbers of the groups: the largest first, those of one size as drawn."""
+def order_groups(sizes: np.ndarray, seed: int) -> list[int]:
+    """Returns the numbers of the groups, largest first, groups of one size in random order."""
     generator = random.Random(seed)
     keys = [generator.random() for _ in sizes]
     return sorted(range(len(sizes)), key=lambda group: (-sizes[group], keys[group]))

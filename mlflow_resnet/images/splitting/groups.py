@@ -1,4 +1,4 @@
-"""Which images belong together, so that a split must not tear them apart."""
+"""Groups of images that a split must keep together."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError, listed, printable
+from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError, join_names, printable
 from mlflow_resnet.images.cells import format_cell, spell_path
-from mlflow_resnet.images.conversion.tables import IMAGE_COLUMNS, choose_column, read_columns, read_rows
+from mlflow_resnet.images.conversion.tables import IMAGE_COLUMNS, choose_column, read_rows, read_table_columns
 from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.images.look_alikes import look_alike_pairs
 from mlflow_resnet.images.scan import scan
-from mlflow_resnet.images.splitting.connected import connected, equal_pairs
+from mlflow_resnet.images.splitting.connected import equal_pairs, find_components
 
 
-def groups_of(
+def assign_groups(
     directory: LabeledDirectory,
     *,
     group_regex: str = "",
@@ -46,11 +46,11 @@ def groups_of(
         found = [facts[name] for name in directory.names]
         pairs += equal_pairs([each.pixels or index for index, each in enumerate(found)])
         pairs += look_alike_pairs([each.look for each in found])
-    return connected(len(directory), pairs)
+    return find_components(len(directory), pairs)
 
 
 def marks_by_name(directory: LabeledDirectory, regex: str) -> list[str]:
-    """What `regex` finds in each name."""
+    """Returns the match of `regex` in each name."""
     try:
         pattern = re.compile(regex)
     except re.error as error:
@@ -58,7 +58,7 @@ def marks_by_name(directory: LabeledDirectory, regex: str) -> list[str]:
     found = [pattern.search(name.partition("/")[2]) for name in directory.names]
     lost = [printable(name) for name, match in zip(directory.names, found, strict=True) if not match]
     if lost:
-        problem = f"group_regex {regex!r} finds nothing in {len(lost)} names: {listed(lost)}"
+        problem = f"group_regex {regex!r} finds nothing in {len(lost)} names: {join_names(lost)}"
         raise InvalidDatasetError(directory.source, f"{problem}. Every image needs a group.")
     return [match[1] if pattern.groups else match[0] for match in found if match]
 
@@ -70,7 +70,7 @@ def marks_by_table(directory: LabeledDirectory, table: str, column: str) -> list
         InvalidDatasetError: if the table cannot be used, or an image has no group, or several.
     """
     path = Path(table)
-    columns = read_columns(path)
+    columns = read_table_columns(path)
     image = choose_column(path, "image", "", (*IMAGE_COLUMNS, "name"), columns)
     group = choose_column(path, "group", column, (), columns)
     marks: dict[str, str] = {}
@@ -79,11 +79,11 @@ def marks_by_table(directory: LabeledDirectory, table: str, column: str) -> list
         if name and mark and marks.setdefault(name, mark) != mark:
             problem = f"{printable(name)} is in two groups of {group}: {printable(marks[name])} and {printable(mark)}"
             raise InvalidDatasetError(table, f"{problem}. Every image needs one.")
-    by_file = unambiguous(marks)
-    found = [mark_of(name, marks, by_file) for name in directory.names]
+    by_file = index_by_file(marks)
+    found = [find_mark(name, marks, by_file) for name in directory.names]
     lost = [printable(name) for name, mark in zip(directory.names, found, strict=True) if mark is None]
     if lost:
-        problem = f"{len(lost)} images of {directory.source} have no row, or no {column}: {listed(lost)}"
+        problem = f"{len(lost)} images of {directory.source} have no row, or no {column}: {join_names(lost)}"
         raise InvalidDatasetError(table, f"{problem}. Every image needs a group.")
     return found
 
@@ -93,7 +93,7 @@ def format_group(cell: object) -> str:
     return str(cell or "") if isinstance(cell, list | dict) else format_cell(cell)
 
 
-def mark_of(name: str, marks: Mapping[str, str], by_file: Mapping[str, str | None]) -> str | None:
+def find_mark(name: str, marks: Mapping[str, str], by_file: Mapping[str, str | None]) -> str | None:
     """The mark of the image `class/…/file`: by that name, by the part below the class, or by the file's name alone."""
     for known in (name, name.partition("/")[2]):
         if known in marks:
@@ -101,7 +101,7 @@ def mark_of(name: str, marks: Mapping[str, str], by_file: Mapping[str, str | Non
     return by_file.get(name.rpartition("/")[2])
 
 
-def unambiguous(marks: Mapping[str, str]) -> dict[str, str | None]:
+def index_by_file(marks: Mapping[str, str]) -> dict[str, str | None]:
     """By the file's name alone; None for a name that has several marks."""
     by_file: dict[str, str | None] = {}
     for path, mark in marks.items():

@@ -1,4 +1,4 @@
-"""How large the parts are to be, and which options give sizes that work."""
+"""Sizes of the parts, and options that give workable sizes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SHARES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)  # of validation, and
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many images each part gets. Counts that are not 0 take the place of fractions; validation gets the rest.
+    """Number of images of each part. Counts that are not 0 take the place of fractions; validation gets the rest.
 
     Attributes:
         in_training: whether `train` holds images out, whose option is `--val-fraction`.
@@ -24,7 +24,7 @@ class Sizes:
     test_count: int = 0
     in_training: bool = False
 
-    def fitting_options(self, images: int, classes: int, parts: int) -> str:
+    def find_fitting_options(self, images: int, classes: int, parts: int) -> str:
         """The options with which each part can hold every class; empty if there are none."""
         if self.train_count or self.val_count or self.test_count:
             test = f" --test-count {classes}" if parts == 3 else ""
@@ -36,7 +36,7 @@ class Sizes:
                 return self.options(share, parts)
         return ""
 
-    def working_options(self, parts: int, works: Callable[[Sizes], bool]) -> str:
+    def find_working_options(self, parts: int, works: Callable[[Sizes], bool]) -> str:
         """The options of the first of a few sizes that work; empty if none does."""
         for share in SHARES:
             first = 1 - (parts - 1) * share
@@ -45,7 +45,7 @@ class Sizes:
         return ""
 
     def options(self, share: float, parts: int) -> str:
-        """Those that give `share` of the images to validation, and as many to test."""
+        """Returns options that give `share` of the images to validation, and as many to test."""
         if self.in_training:
             return f"--val-fraction {share:g}"
         return f"--fraction {1 - (parts - 1) * share:g}" + (f" --test-fraction {share:g}" if parts == 3 else "")

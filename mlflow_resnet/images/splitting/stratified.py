@@ -1,4 +1,4 @@
-"""The draw: which images go to which part, with the same share of each class in every part."""
+"""Stratified random split: the same share of each class in every part."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 
-from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError, listed
+from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError, join_names
 from mlflow_resnet.images.directories import LabeledDirectory
 
 
@@ -27,7 +27,7 @@ def split_indices(
     firsts = _shares(sizes, first_total, {label: size - 1 for label, size in sizes.items()})
     seconds = _shares(sizes, second_total, {label: size - firsts[label] for label, size in sizes.items()})
     parts: tuple[list[int], list[int]] = ([], [])
-    for index in _shuffled(len(labels), seed):
+    for index in _shuffle(len(labels), seed):
         for part, places in zip(parts, (firsts, seconds), strict=True):
             if places[labels[index]]:
                 places[labels[index]] -= 1
@@ -36,7 +36,7 @@ def split_indices(
     return sorted(parts[0]), sorted(parts[1])
 
 
-def _shuffled(count: int, seed: int) -> list[int]:
+def _shuffle(count: int, seed: int) -> list[int]:
     generator = random.Random(seed)
     keys = [generator.random() for _ in range(count)]
     return sorted(range(count), key=keys.__getitem__)
@@ -51,12 +51,12 @@ def check_counts(directory: LabeledDirectory, parts: int, advice: str = "") -> N
     if few:
         counted = "only one image" if parts == 2 else f"fewer than {parts} images"
         needed = "two" if parts == 2 else str(parts)
-        problem = f"{counted} in class {listed(map(repr, few))}, but a split needs {needed} of each class"
+        problem = f"{counted} in class {join_names(map(repr, few))}, but a split needs {needed} of each class"
         raise InvalidDatasetError(directory.source, f"{problem}. Add images, or remove the class{advice}.")
 
 
 def _totals(images: int, classes: int, first: float | int, second: int | None, advice: str) -> tuple[int, int]:
-    """How many images each part gets."""
+    """Returns the number of images of each part."""
     if isinstance(first, float):
         if not 0 < first < 1:
             raise InvalidOptionsError([f"fraction {first:g} is not between 0 and 1"])

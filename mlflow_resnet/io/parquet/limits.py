@@ -1,4 +1,4 @@
-"""What reading a Parquet file costs, found out before it is paid.
+"""Bounds the cost of reading a Parquet file before it is read.
 
 A Parquet file of 260 bytes can hold 20,000 rows of 100 kB: pages are compressed, and a dictionary holds a value once
 that every row repeats. Footers can lie about sizes, so the headers of the pages are read, which the reader of Arrow
@@ -27,7 +27,7 @@ MAX_FOOTER_BYTES = 2 * 2**20  # a thousand times what a table with the columns o
 MAX_COLUMNS, MAX_DEPTH = 1000, 50  # Arrow's reader calls itself for each level
 MAX_PAGES = 100_000
 MAX_PAGE_HEADER_BYTES = 2**20  # statistics may hold whole values
-ROWS_AT_ONCE = 10_000
+ROWS_PER_CHECK = 10_000
 
 _MAGIC = b"PAR1"
 _BYTE_ARRAY, _FIXED_LENGTH = 6, 7
@@ -80,7 +80,7 @@ class _Chunk:
 
     @property
     def least_bytes(self) -> int:
-        """Once decoded, without what values of a dictionary take."""
+        """Lower bound of the decoded bytes, without values of dictionaries."""
         return self.values * (_BYTES_BESIDE_VALUE + self.width) + self.plain_bytes
 
     @property
@@ -117,7 +117,7 @@ def inspect_parquet(
             if rows > limits.rows:
                 raise TooManyRowsError(rows, limits.rows)
             chunks = list(_chunks(opened, footer, size, columns, limits))
-            _check_size(sum(map(_decoded_bytes, chunks)), limits)
+            _check_size(sum(map(_bound_chunk_bytes, chunks)), limits)
             opened.seek(0)
             return _check_repeated(opened, chunks, limits)
         except (KeyError, TypeError, IndexError, AttributeError):
@@ -127,7 +127,7 @@ def inspect_parquet(
 
 
 def _read_footer(file: BinaryIO) -> tuple[Struct, int]:
-    """The footer, and the size of what is before it."""
+    """Returns the footer, and the number of bytes before it."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(size - 8, 0))
     end = file.read(8)
@@ -164,7 +164,8 @@ def _check_schema(footer: Struct) -> None:
 def _chunks(
     file: BinaryIO, footer: Struct, size: int, columns: Collection[str] | None, limits: ParquetLimits
 ) -> Iterator[_Chunk]:
-    """Those of the columns that will be read. Together they are no longer than the file, so none is read twice."""
+    """Yields the chunks of the columns that will be read. Together they are no longer than the file, so none is
+    read twice."""
     widest = max(element.get(2, 0) for element in footer[2])
     pages, room = MAX_PAGES, size
     for group in footer[4]:
@@ -228,37 +229,37 @@ def _page_header(file: BinaryIO, position: int, end: int) -> tuple[Struct, int]:
     raise ThriftError("the header of a page is too long")
 
 
-def _decoded_bytes(chunk: _Chunk) -> int:
-    """What a chunk takes at most; of a dictionary's values, only what is beside them."""
+def _bound_chunk_bytes(chunk: _Chunk) -> int:
+    """Returns an upper bound of a chunk's decoded bytes, without values of dictionaries."""
     shared = chunk.values * chunk.largest_page if _DELTA_BYTE_ARRAY in chunk.encodings else 0
     return chunk.least_bytes + shared
 
 
 def _check_repeated(file: BinaryIO, chunks: list[_Chunk], limits: ParquetLimits) -> tuple[pq.FileMetaData, list[str]]:
     """Adds up the values of dictionaries as often as they are used, without repeating them."""
-    total = sum(map(_decoded_bytes, chunks))
+    total = sum(map(_bound_chunk_bytes, chunks))
     repeated = [chunk for chunk in chunks if chunk.repeats_values]
     names = sorted({chunk.path for chunk in repeated})
     parquet = pq.ParquetFile(file, read_dictionary=names)
     if total + sum(chunk.values * chunk.largest_page for chunk in repeated) > limits.decoded_bytes:
-        for batch in parquet.iter_batches(ROWS_AT_ONCE, columns=names, use_threads=False):
-            total += sum(map(repeated_bytes, batch.columns))
+        for batch in parquet.iter_batches(ROWS_PER_CHECK, columns=names, use_threads=False):
+            total += sum(map(count_repeated_bytes, batch.columns))
             _check_size(total, limits)
     return parquet.metadata, names
 
 
-def repeated_bytes(array: Any) -> int:
+def count_repeated_bytes(array: Any) -> int:
     """Bytes of the values of dictionaries in an array, each as often as it is used."""
     if isinstance(array, pa.ExtensionArray):
-        return repeated_bytes(array.storage)
+        return count_repeated_bytes(array.storage)
     if pa.types.is_dictionary(array.type):
         lengths = pc.take(pc.cast(pc.binary_length(array.dictionary), pa.int64()), array.indices)
         return pc.sum(lengths).as_py() or 0
     if pa.types.is_struct(array.type):
-        return sum(map(repeated_bytes, array.flatten()))
+        return sum(map(count_repeated_bytes, array.flatten()))
     if pa.types.is_map(array.type):
-        return repeated_bytes(array.keys) + repeated_bytes(array.items)
-    return repeated_bytes(array.flatten()) if pa.types.is_nested(array.type) else 0
+        return count_repeated_bytes(array.keys) + count_repeated_bytes(array.items)
+    return count_repeated_bytes(array.flatten()) if pa.types.is_nested(array.type) else 0
 
 
 def _check_page(size: int, values: int, limits: ParquetLimits) -> None:

@@ -15,13 +15,13 @@ class Long(int):
     """A number written as one of 64 bits. A reader that expects 32 bits passes over it, and the other way round."""
 
 
-DEEPEST = 16  # Parquet's own structures are 6 deep
+MAX_STRUCT_DEPTH = 16  # Parquet's own structures are 6 deep
 _STOP, _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = 0, 1, 2, 3, 7, 8, 9, 10, 11, 12
 _INTEGERS, _LONG = (4, 5), 6
 
 
 class ThriftError(ValueError):
-    """What was read is not what Parquet writes."""
+    """The content is not the Thrift that Parquet writes."""
 
 
 class EndsTooEarlyError(ThriftError):
@@ -54,7 +54,7 @@ class _Reader:
             raise EndsTooEarlyError("it ends too early")
         return self.content[begin : self.position]
 
-    def unsigned(self) -> int:
+    def varint(self) -> int:
         value = shift = 0
         while shift < 70:
             byte = self.byte()
@@ -64,17 +64,17 @@ class _Reader:
             shift += 7
         raise ThriftError("a number is too long")
 
-    def signed(self) -> int:
-        value = self.unsigned()
+    def zigzag(self) -> int:
+        value = self.varint()
         return (value >> 1) ^ -(value & 1)
 
     def struct(self, depth: int) -> Struct:
-        if depth > DEEPEST:
+        if depth > MAX_STRUCT_DEPTH:
             raise ThriftError("its structures are nested too deeply")
         found: Struct = {}
         number = 0
         while (header := self.byte()) & 0x0F != _STOP:
-            number = number + (header >> 4) if header >> 4 else self.signed()
+            number = number + (header >> 4) if header >> 4 else self.zigzag()
             if number in found:
                 raise ThriftError("a field comes twice")
             found[number] = self.field(header & 0x0F, depth)
@@ -85,11 +85,11 @@ class _Reader:
 
     def value(self, kind: int, depth: int) -> Any:
         if kind in _INTEGERS:
-            return self.signed()
+            return self.zigzag()
         if kind == _LONG:
-            return Long(self.signed())
+            return Long(self.zigzag())
         if kind == _BINARY:
-            return self.skip(self.unsigned())
+            return self.skip(self.varint())
         if kind == _STRUCT:
             return self.struct(depth + 1)
         if kind in (_LIST, _SET):
@@ -102,7 +102,7 @@ class _Reader:
 
     def items(self, depth: int) -> list[Any]:
         header = self.byte()
-        count = header >> 4 if header >> 4 < 15 else self.unsigned()
-        if depth > DEEPEST or count > len(self.content) - self.position:  # every item takes a byte at least
+        count = header >> 4 if header >> 4 < 15 else self.varint()
+        if depth > MAX_STRUCT_DEPTH or count > len(self.content) - self.position:  # every item takes a byte at least
             raise ThriftError("a list is longer than what it is in")
         return [self.value(header & 0x0F, depth + 1) for _ in range(count)]

@@ -1,4 +1,4 @@
-"""Which objects there are below a prefix. The names are a stranger's: they are looked at before they become paths."""
+"""Lists objects below a prefix. Keys are untrusted input and are checked before they become paths."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from mlflow_resnet.errors import InvalidDatasetError, listed, printable
-from mlflow_resnet.io.names import name_problem
-from mlflow_resnet.io.s3.client import patiently
+from mlflow_resnet.errors import InvalidDatasetError, join_names, printable
+from mlflow_resnet.io.file_names import name_problem
+from mlflow_resnet.io.s3.access import patiently
 from mlflow_resnet.io.s3.location import Location
 
 KEYS_PER_PAGE = 1000  # the most that S3 gives
@@ -36,10 +36,10 @@ def objects(client: Any, location: Location) -> Iterator[StoredObject]:
     Raises:
         InvalidDatasetError: as soon as it shows that a call of ours has not written all of it.
     """
-    below = check_finished(location, listing(client, location, location.prefix))
+    below = check_finished(location, list_objects(client, location, location.prefix))
     first = next(below, None)
     if first is None and location.key and not location.key.endswith("/"):
-        exact = (found for found in listing(client, location, location.key) if found.key == location.key)
+        exact = (found for found in list_objects(client, location, location.key) if found.key == location.key)
         yield from (StoredObject(each.key.rpartition("/")[2], each.key, each.size, each.etag) for each in exact)
     if first is not None:
         yield first
@@ -50,16 +50,16 @@ def check_finished(location: Location, found: Iterable[StoredObject]) -> Iterato
     for each in found:
         if each.name == UNFINISHED:
             problem = "is not whole: a call is writing to it, or was killed while it wrote. Give that command again"
-            raise InvalidDatasetError(location.uri_of(location.prefix), problem)
+            raise InvalidDatasetError(location.make_uri(location.prefix), problem)
         yield each
 
 
-def listing(client: Any, location: Location, prefix: str) -> Iterator[StoredObject]:
+def list_objects(client: Any, location: Location, prefix: str) -> Iterator[StoredObject]:
     """The objects whose keys begin with `prefix`."""
     following: dict[str, str] = {}
     while True:
         request = {"Bucket": location.bucket, "Prefix": prefix, "MaxKeys": KEYS_PER_PAGE} | following
-        page = patiently(location.uri_of(location.prefix), partial(client.list_objects_v2, **request))
+        page = patiently(location.make_uri(location.prefix), partial(client.list_objects_v2, **request))
         for found in page.get("Contents", ()):
             if not (found["Key"].endswith("/") and found["Size"] == 0):
                 key = found["Key"]
@@ -73,15 +73,15 @@ def check_names(uri: str, found: Iterable[StoredObject]) -> None:
     """Raises InvalidDatasetError for names that a directory cannot hold side by side, or that lead out of it."""
     names = [each.name for each in found]
     refused = {name: problem for name in names if (problem := name_problem(name))}
-    folders = {folder for name in names for folder in folders_of(name)}
+    folders = {folder for name in names for folder in list_parents(name)}
     refused |= {name: "is an object and a prefix of others" for name in names if name in folders}
     refused |= dict.fromkeys(twins([*names, *folders]), "differs from another only in case")
     if refused:
-        reasons = listed(f"{printable(name)!r} ({reason})" for name, reason in refused.items())
+        reasons = join_names(f"{printable(name)!r} ({reason})" for name, reason in refused.items())
         raise InvalidDatasetError(uri, f"refused because of the keys {reasons}. Rename these objects.")
 
 
-def folders_of(name: str) -> Iterator[str]:
+def list_parents(name: str) -> Iterator[str]:
     """`a` and `a/b` of `a/b/c.png`."""
     *folders, _ = name.split("/")
     return itertools.accumulate(folders, "{}/{}".format)

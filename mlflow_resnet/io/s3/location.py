@@ -24,12 +24,12 @@ class Location:
         """What the keys of the objects in this place begin with; empty for a whole bucket."""
         return f"{self.key.rstrip('/')}/" if self.key else ""
 
-    def uri_of(self, key: str) -> str:
-        """The URI of a key in the same bucket."""
+    def make_uri(self, key: str) -> str:
+        """Returns the URI of a key in the same bucket."""
         return f"{S3}{self.bucket}/{key}"
 
 
-def located(uri: str) -> Location:
+def parse_location(uri: str) -> Location:
     """The place that `uri` names. Nothing in it is decoded or left out: a key may hold any character but NUL.
 
     Raises:

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from mlflow_resnet.io.atomic import new_file
 from mlflow_resnet.io.parallel import map_ordered
-from mlflow_resnet.io.s3.client import CONNECTIONS, patiently
+from mlflow_resnet.io.s3.access import CONNECTIONS, patiently
 from mlflow_resnet.io.s3.listing import StoredObject
 from mlflow_resnet.io.s3.location import Location
 
@@ -25,7 +25,7 @@ CHUNK_BYTES = 2**20
 PLAIN_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,12}$")
 
 
-def copied(
+def copy_objects(
     client: Any,
     location: Location,
     found: Sequence[StoredObject],
@@ -33,7 +33,7 @@ def copied(
     on_object: Callable[[], object] = lambda: None,
     limit: int | None = None,
 ) -> tuple[str, ...]:
-    """Where the objects are in `cache`, after those that it did not hold were copied.
+    """Copies missing objects to `cache` and returns the paths of all.
 
     Calls `on_object` after each, in the caller's thread. Of one that is larger than `limit`, so many bytes are copied.
 
@@ -43,7 +43,7 @@ def copied(
     """
 
     def fetch(each: StoredObject) -> str:
-        path = cached_path(cache, location, each)
+        path = choose_cache_path(cache, location, each)
         most = limit if limit and each.size > limit else None
         if not path.is_file() or path.stat().st_size != (most or each.size):
             with new_file(path) as partial, open(partial, "wb") as file:
@@ -57,14 +57,14 @@ def copied(
     return tuple(paths)
 
 
-def cached_path(cache: Path, location: Location, each: StoredObject) -> Path:
-    """Where `cache` holds an object. Of its key nothing but a plain suffix becomes a part of the path."""
+def choose_cache_path(cache: Path, location: Location, each: StoredObject) -> Path:
+    """Returns the path of an object in `cache`. Of its key nothing but a plain suffix becomes a part of the path."""
     digest = hashlib.sha256(f"{each.key}\0{each.etag}".encode()).hexdigest()
     suffix = PLAIN_SUFFIX.search(each.key)
     return cache / "s3" / location.bucket / digest[:2] / (digest[2:] + (suffix[0] if suffix else ""))
 
 
-def content_of(client: Any, location: Location, each: StoredObject, limit: int) -> bytes:
+def read_content(client: Any, location: Location, each: StoredObject, limit: int) -> bytes:
     """The object as it was listed, but not more than `limit` + 1 bytes of it."""
     file = io.BytesIO()
     receive(client, location, each, file, limit + 1)
@@ -84,4 +84,4 @@ def receive(client: Any, location: Location, each: StoredObject, file: BinaryIO,
         else:
             shutil.copyfileobj(body, file, CHUNK_BYTES)
 
-    patiently(location.uri_of(each.key), request)
+    patiently(location.make_uri(each.key), request)

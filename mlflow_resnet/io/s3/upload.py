@@ -1,4 +1,4 @@
-"""Sends files to S3, so that nobody takes half of a folder for the whole."""
+"""Sends files to S3 so that a partly sent folder is not mistaken for a whole one."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_resnet.errors import InvalidDatasetError, ObjectUnreadableError, OutputError, StoreUnreachableError
-from mlflow_resnet.io.names import shown
+from mlflow_resnet.io.file_names import quote_name
 from mlflow_resnet.io.parallel import map_ordered
-from mlflow_resnet.io.s3.client import MEANINGS, connected, patiently
-from mlflow_resnet.io.s3.listing import UNFINISHED, StoredObject, listing
-from mlflow_resnet.io.s3.location import Location, located
-from mlflow_resnet.io.s3.transfer import THREADS, content_of
+from mlflow_resnet.io.s3.access import MEANINGS, connect_s3, patiently
+from mlflow_resnet.io.s3.listing import UNFINISHED, StoredObject, list_objects
+from mlflow_resnet.io.s3.location import Location, parse_location
+from mlflow_resnet.io.s3.transfer import THREADS, read_content
 
 ATTEMPTS = 5  # at one part of a file: a large one would take too long to be sent anew
 MAX_KEY_BYTES = 1024
 
 
 class UploadedFile:
-    """One object that is to be written: it appears whole or not at all, and replaces what is there."""
+    """One object to write: it appears whole or not at all, and replaces an existing one."""
 
     def __init__(self, uri: str) -> None:
         self.uri, self.location = uri, locate_output(uri)
         if not self.location.key or self.location.key.endswith("/"):
             raise OutputError(uri, "is a prefix; give the name of a file")
         with write_errors(uri):
-            self.client = connected(uri, ATTEMPTS)
+            self.client = connect_s3(uri, ATTEMPTS)
 
     def check(self) -> None:
         """Raises OutputError if it cannot be written: begins to write it, and takes that back."""
@@ -57,7 +57,7 @@ class UploadedFolder:
         self.sent: list[str] = []  # keys, those that an earlier call left among them
         self.is_marked = False
         with write_errors(uri):
-            self.client = connected(uri, ATTEMPTS)
+            self.client = connect_s3(uri, ATTEMPTS)
 
     def begin(self, token: str) -> None:
         """Raises OutputError if the prefix is not empty, or nothing can be written to it or removed from it."""
@@ -99,12 +99,12 @@ class UploadedFolder:
                 self.unmark()
 
     def find_leftovers(self) -> list[str]:
-        """The keys, but for the marker, that a call with the same token left, which was killed while it sent.
+        """Returns the keys, without the marker, of an interrupted call with the same token.
 
         Raises:
             OutputError: if there is anything else.
         """
-        found = listing(self.client, self.location, self.location.prefix)
+        found = list_objects(self.client, self.location, self.location.prefix)
         if (first := next(found, None)) is None:
             return []
         token = self.read_marker()
@@ -120,7 +120,7 @@ class UploadedFolder:
         """The token of the call that is writing; None if there is none."""
         try:
             marker = StoredObject(UNFINISHED, self.marker, size=0, etag="")
-            return content_of(self.client, self.location, marker, len(self.token))
+            return read_content(self.client, self.location, marker, len(self.token))
         except ObjectUnreadableError:
             return None
 
@@ -142,13 +142,13 @@ class UploadedFolder:
 
 
 def locate_output(uri: str) -> Location:
-    """The place that `uri` names, whose parts could be those of a path.
+    """Returns the location of `uri`, whose key must be usable as a path.
 
     Raises:
         OutputError: if there can be no such place.
     """
     try:
-        location = located(uri)
+        location = parse_location(uri)
     except InvalidDatasetError as error:
         raise OutputError(uri, error.problem) from None
     parts = location.key.removesuffix("/").split("/") if location.key else []
@@ -163,10 +163,10 @@ def check_key(uri: str, key: str) -> None:
     try:
         size = len(key.encode())
     except UnicodeEncodeError:
-        raise OutputError(uri, f"{shown(key)} cannot be the key of an object, because it is not UTF-8") from None
+        raise OutputError(uri, f"{quote_name(key)} cannot be the key of an object, because it is not UTF-8") from None
     if size > MAX_KEY_BYTES:
         problem = f"cannot be the key of an object, because it has {size} bytes and {MAX_KEY_BYTES} are allowed"
-        raise OutputError(uri, f"{shown(key)} {problem}")
+        raise OutputError(uri, f"{quote_name(key)} {problem}")
 
 
 def send_file(client: Any, location: Location, path: Path, key: str) -> None:
@@ -177,12 +177,12 @@ def send_file(client: Any, location: Location, path: Path, key: str) -> None:
         with open(path, "rb") as file:
             client.upload_fileobj(file, location.bucket, key, Config=TransferConfig(use_threads=False))
 
-    patiently(location.uri_of(key), request)
+    patiently(location.make_uri(key), request)
 
 
 @contextmanager
 def write_errors(uri: str) -> Iterator[None]:
-    """What S3 says to somebody who writes is an error of the output, unless it may take it later."""
+    """Turns errors of S3 into errors of the output, unless a retry may help."""
     try:
         yield
     except StoreUnreachableError:

@@ -1,4 +1,4 @@
-"""Text from outside: shown, never obeyed. Nothing here needs another package of ours.
+"""Untrusted text: made printable, never interpreted. Nothing here needs another package of ours.
 
 characters    for terminals, logs and messages: control characters become visible, secrets are left out
 credentials   URIs without user names, passwords, signatures and tokens

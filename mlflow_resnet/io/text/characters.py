@@ -1,4 +1,4 @@
-"""Text as a terminal may show it."""
+"""Text that is safe to show on a terminal."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def printable(text: str | os.PathLike[str]) -> str:
 
 
 def in_lines(parts: Iterable[str]) -> str:
-    """Each part on a line of its own, whatever it is made of."""
+    """Returns each part on a line of its own, escaped."""
     return "\n".join(map(presentable, parts))
 
 
-def listed(names: Iterable[object], limit: int = LISTED) -> str:
+def join_names(names: Iterable[object], limit: int = LISTED) -> str:
     """`names` joined with commas, cut after `limit` of them."""
     texts = [str(name) for name in names]
     more = f", and {len(texts) - limit} more" if len(texts) > limit else ""
     return ", ".join(texts[:limit]) + more
 
 
-def rows_of(table: pd.DataFrame) -> list[str]:
+def format_rows(table: pd.DataFrame) -> list[str]:
     """The lines of a table with its header; pandas itself escapes line ends in cells."""
     return table.to_string(index=False, float_format="{:.4f}".format).split("\n")
 
@@ -71,7 +71,7 @@ def all_encodable(facts: Any) -> Any:
 
 
 def is_utf8(text: str) -> bool:
-    """Whether every encoder takes the text: a path may have bytes that are no UTF-8, and JSON half a character."""
+    """Returns whether a text can be encoded as UTF-8, unlike undecodable bytes of a path."""
     try:
         text.encode()
     except UnicodeEncodeError:

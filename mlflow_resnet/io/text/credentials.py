@@ -1,4 +1,4 @@
-"""URIs without what only their owner should know."""
+"""Removes credentials from URIs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def without_credentials(text: str) -> str:
 
 
 def without_user(scheme: str, rest: str) -> str:
-    """What follows the scheme of a URI, without what ends with the last "@" before the host.
+    """Removes the user and password from what follows a URI's scheme.
 
     A password with a "/" in it makes no valid URI, but drivers of databases take it, and errors repeat it.
     """

@@ -1,4 +1,4 @@
-"""Where a text says that a file or folder is: on this machine, in S3, or where nothing here can reach."""
+"""Interprets places of files and folders: local, in S3, or unsupported."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def is_remote(uri: str) -> bool:
 
 
 def result_place(output: str, name: str = "") -> Path | str:
-    """Where the output, or `name` in it, is: a path, or text if it is in S3."""
+    """Returns the place of the output, or of `name` in it: a path, or text in S3."""
     if not is_remote(output):
         return Path(output, name)
     return f"{output.rstrip('/')}/{name}" if name else output
 
 
 def place_problem(text: str, in_s3: bool = True) -> str:
-    """Why nothing can be read or written at `text`, by its scheme alone; empty if it has none that is in the way.
+    """Returns why the scheme of `text` is not supported; empty if it is, or there is none.
 
     Args:
         in_s3: whether it may be in S3 too.

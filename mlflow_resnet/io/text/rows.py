@@ -1,4 +1,4 @@
-"""Lines and rows of a text file, which may be a stranger's: one without an end is not read to its end."""
+"""Lines and rows of untrusted text files, with a limit on their length."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def open_text(path: Path, errors: str = "strict", newline: str | None = None) ->
 
 
 def describe_encoding(error: UnicodeError) -> str:
-    """Why a file is no text, for a message."""
+    """Returns why a file is not text, for a message."""
     byte = f" (byte 0x{error.object[error.start]:02x})" if isinstance(error, UnicodeDecodeError) else ""
     return f"it is not in UTF-8{byte}; save it as UTF-8, in Excel as CSV UTF-8"
 
@@ -72,6 +72,6 @@ def read_bounded_rows(file: IO[str]) -> Iterator[list[str]]:
 
 
 def find_delimiter(header: str) -> str:
-    """What is between the cells of a header, outside of quotation marks."""
+    """Returns the delimiter of a CSV header, ignoring quoted cells."""
     outside = "".join(header.split('"')[::2])
     return next((each for each in DELIMITERS if each in outside), ",")

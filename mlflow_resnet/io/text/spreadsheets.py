@@ -14,7 +14,7 @@ from pandas.api.types import is_numeric_dtype
 QUOTED, RAW = "quoted", "raw"  # whether such text gets an apostrophe in front, which makes it text again
 FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
 BREAKS = re.compile(r"[\r;\t]")  # begins another cell in some programs, unless the whole text has quotation marks
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+NUMERIC_CELL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 OURS = (("image", "Scored Labels"), ("image", "label", "confidence"), ("source", "reason"))  # how our headers begin
 
 
@@ -39,17 +39,17 @@ def without_formulas(table: pd.DataFrame, formulas: str = QUOTED) -> pd.DataFram
 def quote(cell: object) -> object:
     """A cell with an apostrophe in front if it is text that a spreadsheet would run. Numbers stay numbers.
 
-    Text that begins with apostrophes before such a character gets one more, so that `unquote` can undo it.
+    Text that begins with apostrophes before such a character gets one more, so that `strip_quote` can undo it.
     """
-    if isinstance(cell, str) and FORMULA.match(cell) and not NUMBER.fullmatch(cell):
+    if isinstance(cell, str) and FORMULA.match(cell) and not NUMERIC_CELL.fullmatch(cell):
         return f"'{cell}"
     return cell
 
 
-def unquote(cell: str) -> str:
+def strip_quote(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
 def is_ours(header: Sequence[str]) -> bool:
-    """Whether we wrote the file with this header: only there an apostrophe is not a part of the text."""
+    """Returns whether a header is of our own files, where a leading apostrophe is an escape."""
     return any(tuple(header[: len(begin)]) == begin for begin in OURS)

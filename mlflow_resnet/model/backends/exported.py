@@ -1,4 +1,4 @@
-"""Folders of what was exported: the files of one format, and `export.json`, which says what they are."""
+"""Folders of exported files of one format, described by `export.json`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from mlflow_resnet.errors import InvalidModelError, TamperedWeightsError
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.untrusted import MOST_JSON, build_record, parse_fields, read_plain
-from mlflow_resnet.model.storage import sha256_of
+from mlflow_resnet.model.storage import hash_file
 
 EXPORT_FILE = "export.json"
 
@@ -36,7 +36,7 @@ class Export:
 
 def write_export(folder: Path, kind: str, precision: str, classifier_sha256: str) -> None:
     """Describes the files that are in `folder`."""
-    files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
+    files = {path.name: hash_file(path) for path in sorted(folder.iterdir())}
     export = Export(kind, precision, classifier_sha256, files)
     (folder / EXPORT_FILE).write_text(json.dumps(asdict(export), indent=2) + "\n", encoding="utf-8")
 
@@ -54,7 +54,7 @@ def read_export(folder: str | os.PathLike[str]) -> Export:
 
 
 def read_exports(data: Path) -> dict[str, Export]:
-    """What a model's data folder holds of exports, by the names of their folders.
+    """Returns the exports in a model's data folder, by folder name.
 
     Raises:
         InvalidModelError: if one cannot be read.
@@ -62,7 +62,7 @@ def read_exports(data: Path) -> dict[str, Export]:
     return {path.parent.name: read_export(path.parent) for path in sorted(data.glob(f"*/{EXPORT_FILE}"))}
 
 
-def verified_files(folder: Path, export: Export) -> dict[str, bytes]:
+def read_verified_files(folder: Path, export: Export) -> dict[str, bytes]:
     """The content of the exported files, by their names.
 
     Raises:
@@ -84,7 +84,7 @@ def verified_files(folder: Path, export: Export) -> dict[str, bytes]:
 def copy_export(source: Path, data: Path) -> None:
     """Copies what was exported to `source` into a folder of its format in `data`, and verifies it."""
     export = read_export(source)
-    contents = verified_files(source, export)
+    contents = read_verified_files(source, export)
     folder = data / os.path.basename(export.format)
     folder.mkdir()
     for name, content in contents.items():
@@ -95,5 +95,5 @@ def copy_export(source: Path, data: Path) -> None:
 def exports_sha256(data: Path) -> str:
     """Hex sha256 of all exports in a model's data folder, as older models were logged with; empty if there are none."""
     files = sorted(data.glob(f"*/{EXPORT_FILE}"))
-    digests = [f"{path.parent.name} {sha256_of(path)}" for path in files]
+    digests = [f"{path.parent.name} {hash_file(path)}" for path in files]
     return hashlib.sha256("\n".join(digests).encode()).hexdigest() if digests else ""

@@ -9,22 +9,24 @@ from types import MappingProxyType, ModuleType
 
 import torch
 
-from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError, listed
+from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError, join_names
 from mlflow_resnet.model.backends import packages
-from mlflow_resnet.model.backends.exported import Export, read_export, verified_files
+from mlflow_resnet.model.backends.exported import Export, read_export, read_verified_files
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.model.precision import scoring_precision
 from mlflow_resnet.model.prepared import Forward
-from mlflow_resnet.model.storage import digest_of
+from mlflow_resnet.model.storage import digest_classifier
 from mlflow_resnet.options.base import AUTO
-from mlflow_resnet.options.formats import BACKENDS, FORMATS
+from mlflow_resnet.options.formats import BACKEND_PRECISIONS, EXPORT_FORMATS
 
 TORCH = "torch"
-ENGINES: dict[str, ModuleType] = {name: import_module(f"mlflow_resnet.model.backends.{name}") for name in FORMATS}
+ENGINES: dict[str, ModuleType] = {
+    name: import_module(f"mlflow_resnet.model.backends.{name}") for name in EXPORT_FORMATS
+}
 
 
-def prepared_forward(
+def prepare_forward(
     classifier: ImageClassifier,
     device: torch.device,
     precision: str = AUTO,
@@ -32,7 +34,7 @@ def prepared_forward(
     data: Path | None = None,
     exports: Mapping[str, Export] = MappingProxyType({}),
 ) -> tuple[str, Forward | None]:
-    """The precision that is used, and what predicts in it; None: torch, as a Predictor does by itself.
+    """Returns the precision to use and a forward function for it; None for torch, the Predictor's default.
 
     Args:
         precision: `auto` is what was exported for the backend, or else what `scoring_precision` says.
@@ -45,35 +47,37 @@ def prepared_forward(
         MissingPackageError: if the backend's package is not installed.
         InvalidModelError: if int8 was not exported, or what was exported is not of this classifier.
     """
-    check(backend, precision, device)
+    check_combination(backend, precision, device)
     if backend == TORCH:
         return precision, None
     engine = ENGINES[backend]
-    packages.imported(engine.PACKAGES[0])
+    packages.import_package(engine.PACKAGES[0])
     if data and (export := exports.get(backend)) and precision in (AUTO, export.precision):
         return export.precision, build_forward(classifier, data / backend, export)
     if precision == "int8":
         raise not_exported(data and data / backend, backend)
     if precision == AUTO:
-        precision = scoring_precision(AUTO, device, classifier.precision_checks if "bf16" in BACKENDS[backend] else {})
+        precision = scoring_precision(
+            AUTO, device, classifier.precision_checks if "bf16" in BACKEND_PRECISIONS[backend] else {}
+        )
     return precision, engine.forward_of(engine.convert(classifier), precision)
 
 
-def forward_of_files(classifier: ImageClassifier, folder: Path) -> Forward:
-    """What predicts with the exported files in `folder`; see `build_forward`."""
+def load_forward(classifier: ImageClassifier, folder: Path) -> Forward:
+    """Loads a forward function from the exported files in `folder`."""
     return build_forward(classifier, folder, read_export(folder))
 
 
 def build_forward(classifier: ImageClassifier, folder: Path, export: Export) -> Forward:
-    """What predicts with exported files.
+    """Returns a forward function that uses exported files.
 
     Raises:
         InvalidModelError: if they are not what was exported, or not of this classifier.
     """
-    if export.format not in ENGINES or export.classifier_sha256 != digest_of(classifier):
+    if export.format not in ENGINES or export.classifier_sha256 != digest_classifier(classifier):
         raise InvalidModelError(str(folder), "was exported from another model. Export this one.")
     engine = ENGINES[export.format]
-    return engine.forward_of(engine.load(verified_files(folder, export)), export.precision)
+    return engine.forward_of(engine.load(read_verified_files(folder, export)), export.precision)
 
 
 def usable_device(device: str, backend: str) -> torch.device:
@@ -81,8 +85,8 @@ def usable_device(device: str, backend: str) -> torch.device:
     return pick_device("cpu" if device == AUTO and backend != TORCH else device)
 
 
-def packages_of(backend: str) -> tuple[str, ...]:
-    """What a model that is configured for a backend needs besides torch.
+def list_packages(backend: str) -> tuple[str, ...]:
+    """Returns the packages that a model for a backend needs besides torch.
 
     Raises:
         InvalidOptionsError: if there is no such backend.
@@ -91,20 +95,20 @@ def packages_of(backend: str) -> tuple[str, ...]:
     check_backend(backend)
     needed = () if backend == TORCH else ENGINES[backend].PACKAGES
     for package in needed:
-        packages.imported(package)
+        packages.import_package(package)
     return needed
 
 
 def check_backend(backend: str) -> None:
-    if backend not in BACKENDS:
-        raise InvalidOptionsError([f"backend is {backend!r}; choose one of {listed(BACKENDS)}"])
+    if backend not in BACKEND_PRECISIONS:
+        raise InvalidOptionsError([f"backend is {backend!r}; choose one of {join_names(BACKEND_PRECISIONS)}"])
 
 
-def check(backend: str, precision: str, device: torch.device) -> None:
+def check_combination(backend: str, precision: str, device: torch.device) -> None:
     """Raises InvalidOptionsError unless the three can go together."""
     check_backend(backend)
-    if precision not in (AUTO, *BACKENDS[backend]):
-        choices = listed((AUTO, *BACKENDS[backend]))
+    if precision not in (AUTO, *BACKEND_PRECISIONS[backend]):
+        choices = join_names((AUTO, *BACKEND_PRECISIONS[backend]))
         raise InvalidOptionsError([f"precision is {precision!r}; with backend {backend}, choose one of {choices}"])
     if backend != TORCH and device.type != "cpu":
         raise InvalidOptionsError([f"device is {device.type!r}, but backend {backend} uses the CPU; choose cpu"])

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlflow_resnet.model.backends.graph import IMAGES, PROBABILITIES, graph_of
-from mlflow_resnet.model.backends.packages import ONNX, ONNX_RUNTIME, ONNX_SCRIPT, imported
+from mlflow_resnet.model.backends.graph import IMAGES, PROBABILITIES, build_export_graph
+from mlflow_resnet.model.backends.packages import ONNX, ONNX_RUNTIME, ONNX_SCRIPT, import_package
 from mlflow_resnet.model.classifier import ImageClassifier
 
 PACKAGES = (ONNX_RUNTIME, ONNX, ONNX_SCRIPT)  # to predict with exported files the first is enough
@@ -21,8 +21,8 @@ GRAPH = "model.onnx"
 def convert(classifier: ImageClassifier, precision: str = "fp32") -> Any:
     """An `onnx.ModelProto` in fp32 for any number of pictures."""
     for package in PACKAGES[1:]:
-        imported(package)
-    graph, example = graph_of(classifier)
+        import_package(package)
+    graph, example = build_export_graph(classifier)
     with torch.no_grad():
         program = torch.onnx.export(
             graph,
@@ -41,12 +41,12 @@ def save(model: Any, folder: Path) -> None:
 
 
 def load(files: Mapping[str, bytes]) -> bytes:
-    """What `save` wrote, from the content of its file."""
+    """Loads what `save` wrote from the content of its file."""
     return files[GRAPH]
 
 
 def as_input(pictures: np.ndarray) -> dict[str, np.ndarray]:
-    """What NNCF gives the model."""
+    """Returns pictures as NNCF passes them to the model."""
     return {IMAGES: pictures}
 
 
@@ -60,7 +60,7 @@ class OnnxForward:
     """A session of ONNX Runtime, which threads may share."""
 
     def __init__(self, model: Any, precision: str) -> None:
-        runtime = imported(ONNX_RUNTIME)
+        runtime = import_package(ONNX_RUNTIME)
         content = model if isinstance(model, bytes) else model.SerializeToString()
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlflow_resnet.model.backends.graph import IMAGES, PROBABILITIES, graph_of
-from mlflow_resnet.model.backends.packages import OPENVINO, imported
+from mlflow_resnet.model.backends.graph import IMAGES, PROBABILITIES, build_export_graph
+from mlflow_resnet.model.backends.packages import OPENVINO, import_package
 from mlflow_resnet.model.classifier import ImageClassifier
 
 PACKAGES = (OPENVINO,)
@@ -23,10 +23,10 @@ FLOATS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # of what is not in int
 
 def convert(classifier: ImageClassifier, precision: str = "fp32") -> Any:
     """An `openvino.Model` in fp32 for any number of pictures; its precision is chosen when it is compiled."""
-    graph, example = graph_of(classifier)
+    graph, example = build_export_graph(classifier)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch says that OpenVINO should not trace
-        model = imported(OPENVINO).convert_model(graph, example_input=example)
+        model = import_package(OPENVINO).convert_model(graph, example_input=example)
     model.inputs[0].tensor.set_names({IMAGES})
     model.outputs[0].tensor.set_names({PROBABILITIES})
     model.reshape([-1, *example.shape[1:]])
@@ -34,16 +34,16 @@ def convert(classifier: ImageClassifier, precision: str = "fp32") -> Any:
 
 
 def save(model: Any, folder: Path) -> None:
-    imported(OPENVINO).save_model(model, folder / GRAPH, compress_to_fp16=False)
+    import_package(OPENVINO).save_model(model, folder / GRAPH, compress_to_fp16=False)
 
 
 def load(files: Mapping[str, bytes]) -> Any:
-    """What `save` wrote, from the content of its files."""
-    return imported(OPENVINO).Core().read_model(files[GRAPH], files[WEIGHTS])
+    """Loads what `save` wrote from the content of its files."""
+    return import_package(OPENVINO).Core().read_model(files[GRAPH], files[WEIGHTS])
 
 
 def as_input(pictures: np.ndarray) -> np.ndarray:
-    """What NNCF gives the model."""
+    """Returns pictures as NNCF passes them to the model."""
     return pictures
 
 
@@ -62,7 +62,7 @@ class OpenVinoForward:
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "INFERENCE_PRECISION_HINT": FLOATS[precision],
         }
-        self._compiled = imported(OPENVINO).Core().compile_model(model, "CPU", settings)
+        self._compiled = import_package(OPENVINO).Core().compile_model(model, "CPU", settings)
         self._idle: deque[Any] = deque()
 
     def __call__(self, images: Tensor) -> np.ndarray:

@@ -14,7 +14,7 @@ TELEMETRY = "openvino_telemetry"
 NOT_TO_BE_HAD: Any = None  # as sys.modules says it
 
 
-def imported(package: str) -> Any:
+def import_package(package: str) -> Any:
     """An optional package.
 
     OpenVINO and NNCF would tell Google Analytics what they are used for, without asking, and write a number for the

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from mlflow_resnet.io.process import is_own_process
-from mlflow_resnet.model.backends.packages import NNCF, imported
+from mlflow_resnet.model.backends.packages import NNCF, import_package
 
 
 def quantize(engine: ModuleType, model: Any, pictures: Sequence[np.ndarray]) -> Any:
@@ -28,7 +28,7 @@ def quantize(engine: ModuleType, model: Any, pictures: Sequence[np.ndarray]) -> 
     Raises:
         MissingPackageError: if NNCF is not installed.
     """
-    nncf = imported(NNCF)
+    nncf = import_package(NNCF)
     whole_range = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX
     with quiet() if is_own_process() else contextlib.nullcontext():
         return nncf.quantize(

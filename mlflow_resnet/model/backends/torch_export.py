@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlflow_resnet.model.backends.graph import graph_of
+from mlflow_resnet.model.backends.graph import build_export_graph
 from mlflow_resnet.model.classifier import ImageClassifier
 
 GRAPH = "model.pt2"
@@ -20,7 +20,7 @@ GRAPH = "model.pt2"
 
 def convert(classifier: ImageClassifier, precision: str = "fp32") -> Any:
     """A `torch.export.ExportedProgram` on the CPU, for any number of pictures."""
-    graph, example = graph_of(classifier, precision)
+    graph, example = build_export_graph(classifier, precision)
     with torch.no_grad():
         return torch.export.export(graph, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
 
@@ -32,7 +32,7 @@ def save(model: Any, folder: Path) -> None:
 
 
 def load(files: Mapping[str, bytes]) -> Any:
-    """What `save` wrote, from the content of its file."""
+    """Loads what `save` wrote from the content of its file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of weights that are channels last, which are all there
         return torch.export.load(io.BytesIO(files[GRAPH]))

@@ -1,17 +1,17 @@
-"""Rules and facts: may the alias move? Nothing here asks anybody."""
+"""Decides from rules and facts whether an alias may move. Pure functions: nothing is read from stores or files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from mlflow_resnet.registry.evidence import Evidence
-from mlflow_resnet.registry.gate.measurement import evidence_for, of_evidence, overtaken
+from mlflow_resnet.registry.gate.measurement import evidence_for, find_changed_champion, find_evidence_gaps
 from mlflow_resnet.registry.gate.rule import BY, Rule
 from mlflow_resnet.registry.gate.situation import Situation, Verdict, is_rollback
 
 
 def judge(rules: Sequence[Rule], situation: Situation) -> list[tuple[Rule, Verdict]]:
-    """What is missing for each rule. One measurement must meet all rules that are enforced.
+    """Returns each rule's verdict on a move. One measurement must meet all rules that are enforced.
 
     A way back needs none, where the rule allows it; but the version must be one that can be loaded.
     """
@@ -22,37 +22,39 @@ def judge(rules: Sequence[Rule], situation: Situation) -> list[tuple[Rule, Verdi
     return [
         (
             rule,
-            judge_rule(rule, situation, best, unreadable) if rule in asking else Verdict(tuple(unloadable(situation))),
+            judge_rule(rule, situation, best, unreadable)
+            if rule in asking
+            else Verdict(tuple(find_load_gaps(situation))),
         )
         for rule in rules
     ]
 
 
 def count_what_lacks(rules: Sequence[Rule], situation: Situation, evidence: Evidence) -> tuple[int, int]:
-    """How much a measurement lacks for the rules that are enforced, and for those that are only tried."""
-    enforced = [len(of_evidence(rule, situation, evidence)) for rule in rules if rule.is_enforced]
-    tried = [len(of_evidence(rule, situation, evidence)) for rule in rules if not rule.is_enforced]
+    """Counts the gaps of a measurement for rules that are enforced and for dry-run rules."""
+    enforced = [len(find_evidence_gaps(rule, situation, evidence)) for rule in rules if rule.is_enforced]
+    tried = [len(find_evidence_gaps(rule, situation, evidence)) for rule in rules if not rule.is_enforced]
     return sum(enforced), sum(tried)
 
 
 def judge_rule(rule: Rule, situation: Situation, evidence: Evidence | None, unreadable: Sequence[str]) -> Verdict:
-    """What the version and its measurement lack."""
-    missing = [*unloadable(situation), *of_version(rule, situation), *of_approval(rule, situation)]
+    """Returns the gaps of the version and its measurement for one rule."""
+    missing = [*find_load_gaps(situation), *find_version_gaps(rule, situation), *find_approval_gaps(rule, situation)]
     if not evidence:
         return Verdict((*missing, *unreadable, f"no evidence for @{situation.alias}: it was not measured"))
-    missing += of_evidence(rule, situation, evidence)
-    stale = overtaken(situation, evidence)
+    missing += find_evidence_gaps(rule, situation, evidence)
+    stale = find_changed_champion(situation, evidence)
     return Verdict(tuple(missing), evidence.tag, bool(stale) and missing == stale)
 
 
-def unloadable(situation: Situation) -> list[str]:
-    """Why the version cannot be loaded, so far as the server knows."""
+def find_load_gaps(situation: Situation) -> list[str]:
+    """Returns why the version cannot be loaded, as far as the server knows."""
     wrong = [] if situation.status == "READY" else [f"its status is {situation.status}; expected READY"]
     return [*situation.proven.problems, *wrong]
 
 
-def of_version(rule: Rule, situation: Situation) -> list[str]:
-    """What the version lacks, whatever was measured."""
+def find_version_gaps(rule: Rule, situation: Situation) -> list[str]:
+    """Returns the gaps of the version that do not depend on a measurement."""
     missing = []
     for name, wanted in rule.require.tags.items():
         if name not in situation.tags:
@@ -68,8 +70,8 @@ def of_version(rule: Rule, situation: Situation) -> list[str]:
     return missing
 
 
-def of_approval(rule: Rule, situation: Situation) -> list[str]:
-    """What the approval lacks. Who gave it is what the gate wrote down, not what a client says."""
+def find_approval_gaps(rule: Rule, situation: Situation) -> list[str]:
+    """Returns the gaps of the approval. Who gave it is what the gate wrote down, not what a client says."""
     if not rule.approval:
         return []
     tag, by = rule.approval.tag, situation.tags.get(rule.approval.tag + BY, "")

@@ -8,23 +8,23 @@ from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion, ModelVersionTag
 
-from mlflow_resnet.registry import history
+from mlflow_resnet.registry import alias_history
+from mlflow_resnet.registry.alias_history import Move
 from mlflow_resnet.registry.gate import guards
-from mlflow_resnet.registry.gate.facts import user
 from mlflow_resnet.registry.gate.guarded_aliases import GuardedAliases
 from mlflow_resnet.registry.gate.policy import Policy
-from mlflow_resnet.registry.gate.rows import is_of_files
+from mlflow_resnet.registry.gate.registry_rows import is_of_files
 from mlflow_resnet.registry.gate.rule import BY, Rule
-from mlflow_resnet.registry.history import Move
-from mlflow_resnet.registry.patterns import folded
+from mlflow_resnet.registry.gate.server_facts import find_request_user
+from mlflow_resnet.registry.patterns import fold_case
 
 
 class GuardedVersions(GuardedAliases):
-    """A SQL store whose versions keep what made them champion."""
+    """A SQL store whose versions keep the evidence that made them champion."""
 
     def rules_on(self, policy: Policy, name: str, version: Any) -> list[Rule]:
         """The rules about a version; none if it is a prompt's, or a model of this name has none."""
-        rules = policy.covering(name)
+        rules = policy.find_model_rules(name)
         is_ruled = bool(rules) and self.has_files(name, int(self.get_model_version(name, version).version))
         return rules if is_ruled else []
 
@@ -32,7 +32,7 @@ class GuardedVersions(GuardedAliases):
         self, name: str, source: str, run_id: Any = None, tags: Any = None, *args: Any, **kwargs: Any
     ) -> ModelVersion:
         """An approval is of one version: a copy does not have it. Only name and source decide, so nothing is read."""
-        rules = self.policy.covering(name) if is_of_files(source) else []
+        rules = self.policy.find_model_rules(name) if is_of_files(source) else []
         tags = [tag for tag in tags or () if not guards.is_own(tag.key, rules, with_approval=True)]
         return super().create_model_version(name, source, run_id, tags, *args, **kwargs)
 
@@ -48,18 +48,18 @@ class GuardedVersions(GuardedAliases):
     def delete_model_version(self, name: str, version: Any) -> None:
         with self.transaction():
             policy = self.policy
-            for held in self.held(policy, name):
+            for held in self.list_held(policy, name):
                 if held.version == int(self.get_model_version(name, version).version):
                     sentence = f"version {held.version} of {name} may not be deleted: it is @{held.alias}"
                     guards.enforce(guards.forbid_removal(held.rules, sentence))
-                    self.note(policy, Move(name, held.alias, held.version, None, history.REMOVE))
+                    self.note(policy, Move(name, held.alias, held.version, None, alias_history.REMOVE))
             super().delete_model_version(name, version)
 
     def set_model_version_tag(self, name: str, version: Any, tag: ModelVersionTag) -> None:
         with self.tag_allowed(name, version, tag.key, tag.value) as approves:
             super().set_model_version_tag(name, version, tag)
             if approves:
-                super().set_model_version_tag(name, version, ModelVersionTag(tag.key + BY, user() or ""))
+                super().set_model_version_tag(name, version, ModelVersionTag(tag.key + BY, find_request_user() or ""))
 
     def delete_model_version_tag(self, name: str, version: Any, key: str) -> None:
         with self.tag_allowed(name, version, key, None) as approves:
@@ -86,8 +86,8 @@ class GuardedVersions(GuardedAliases):
     def require_not_used(self, policy: Policy, name: str, version: Any, key: str, value: str | None) -> None:
         """Raises if a tag with evidence speaks for a champion and would change."""
         current = self.get_model_version(name, version)
-        for held in self.held(policy, name):
-            speaks = held.version == int(current.version) and folded(key).endswith(f".{folded(held.alias)}")
+        for held in self.list_held(policy, name):
+            speaks = held.version == int(current.version) and fold_case(key).endswith(f".{fold_case(held.alias)}")
             if speaks and current.tags.get(key) != value:
                 sentence = f"tag {key} may not be changed: it is why version {held.version} is @{held.alias}"
                 guards.enforce(guards.forbid(held.rules, sentence))

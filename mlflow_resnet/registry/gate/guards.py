@@ -1,4 +1,4 @@
-"""What a write must not do, and the sentence with which it is refused."""
+"""Forbidden writes, and the sentences that refuse them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.prompt.constants import IS_PROMPT_TAG_KEY
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, RESOURCE_CONFLICT
 
-from mlflow_resnet.registry import evidence, history
+from mlflow_resnet.registry import alias_history, evidence
 from mlflow_resnet.registry.aliases import GATE_TAG
 from mlflow_resnet.registry.gate.rule import BY, Rule
 from mlflow_resnet.registry.gate.situation import Situation, Verdict
-from mlflow_resnet.registry.patterns import folded
+from mlflow_resnet.registry.patterns import fold_case
 
 _logger = logging.getLogger(__name__)
 OWN_TAGS = f"{GATE_TAG}."  # begins the names of the tags of versions that only the gate writes
@@ -80,27 +80,27 @@ def build_command(situation: Situation) -> str:
 
 
 def is_approval(key: str, rules: Sequence[Rule]) -> bool:
-    return any(rule.approval and folded(key) == folded(rule.approval.tag) for rule in rules)
+    return any(rule.approval and fold_case(key) == fold_case(rule.approval.tag) for rule in rules)
 
 
 def is_own(key: str, rules: Sequence[Rule], with_approval: bool = False) -> bool:
-    """Whether only the gate writes a tag of this name on a version, or, if wished, whether it is an approval."""
-    is_by = folded(key).endswith(BY) and is_approval(folded(key).removesuffix(BY), rules)
+    """Returns whether only the gate writes this tag of a version; optionally approvals too."""
+    is_by = fold_case(key).endswith(BY) and is_approval(fold_case(key).removesuffix(BY), rules)
     approves = with_approval and is_approval(key, rules)
     return is_gates(key) or is_by or approves
 
 
 def is_gates(key: str) -> bool:
-    """Whether the name of a tag, of a model or of a version, says that the gate wrote it."""
-    return folded(key).startswith(GATE_TAG)
+    """Returns whether a tag's name is one that only the gate writes."""
+    return fold_case(key).startswith(GATE_TAG)
 
 
 def is_evidence(key: str) -> bool:
-    return folded(key).startswith(evidence.TAG)
+    return fold_case(key).startswith(evidence.EVIDENCE_TAG)
 
 
 def is_history(key: str) -> bool:
-    return folded(key).startswith(history.TAG)
+    return fold_case(key).startswith(alias_history.HISTORY_TAG)
 
 
 def forbid_own_tag(key: str) -> Refusal | None:
@@ -111,13 +111,13 @@ def forbid_own_tag(key: str) -> Refusal | None:
 
 
 def is_clients_entry(tag: RegisteredModelTag) -> bool:
-    """Whether it is an entry of the history that does not say that a gate decided."""
-    found = history.entries({tag.key: tag.value})
+    """Returns whether a tag is an entry of the history without a decision of the gate."""
+    found = alias_history.entries({tag.key: tag.value})
     return bool(found) and not found[0].policy
 
 
 def forbid_prompt_tag(rules: Sequence[Rule], key: str) -> Refusal | None:
     """Forbids the tag of prompts: a model that called itself one would have no rules."""
-    if folded(key) != IS_PROMPT_TAG_KEY:
+    if fold_case(key) != IS_PROMPT_TAG_KEY:
         return None
     return forbid(rules, f"tag {key} may not be changed, because aliases of this name are guarded")

@@ -1,4 +1,4 @@
-"""All that MLflow's registry store can do, and what the gate does about it.
+"""All public methods of MLflow's registry store, and how the gate treats each.
 
 A method that is not here could move an alias past the gate, so the gate does not start with a store that has one.
 After an update of MLflow: read the new method, give it a place here, and override it if it writes what a rule is about.
@@ -75,7 +75,7 @@ KNOWN = GUARDED | MADE_OF_GUARDED | HARMLESS | READING
 
 
 class UnknownMethodsError(MlflowResnetError):
-    """MLflow's store can do something that the gate does not know."""
+    """MLflow's store has a public method that the gate does not know."""
 
     def __init__(self, methods: list[str]) -> None:
         super().__init__(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-PREFIX = "resnet-gate+"
+SCHEME_PREFIX = "resnet-gate+"
 POLICY_VARIABLE = "MLFLOW_RESNET_GATE_POLICY"
 
 
@@ -27,7 +27,7 @@ def build(store_uri: str, tracking_uri: str | None = None) -> Any:
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
     from mlflow.store.model_registry.sqlalchemy_workspace_store import WorkspaceAwareSqlAlchemyStore
 
-    db_uri, replica = store_uri.removeprefix(PREFIX), os.environ.get(READ_REPLICA_BACKEND_STORE_URI_ENV_VAR)
+    db_uri, replica = store_uri.removeprefix(SCHEME_PREFIX), os.environ.get(READ_REPLICA_BACKEND_STORE_URI_ENV_VAR)
     has_workspaces, path = bool(MLFLOW_ENABLE_WORKSPACES.get()), os.environ.get(POLICY_VARIABLE)
     if path is None:
         base = WorkspaceAwareSqlAlchemyStore if has_workspaces else SqlAlchemyStore

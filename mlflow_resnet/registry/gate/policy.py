@@ -15,14 +15,14 @@ import yaml
 from pydantic import ValidationError
 
 from mlflow_resnet.errors import PathError
-from mlflow_resnet.registry.evidence import KEY_VARIABLE, key_of_environment
+from mlflow_resnet.registry.evidence import KEY_VARIABLE, read_signing_key
 from mlflow_resnet.registry.gate.mistakes import find_mistakes
 from mlflow_resnet.registry.gate.rule import Rule
 from mlflow_resnet.registry.validation import list_problems
 
 
 class UniqueKeysLoader(yaml.SafeLoader):
-    """YAML without the same key twice, of which PyYAML would silently take the last."""
+    """YAML loader that refuses repeated keys, which PyYAML would silently overwrite."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -54,11 +54,11 @@ class Policy:
     rules: tuple[Rule, ...]
     digest: str
 
-    def covering(self, name: str) -> list[Rule]:
+    def find_model_rules(self, name: str) -> list[Rule]:
         """The rules about any alias of a model."""
         return [rule for rule in self.rules if rule.covers(name)]
 
-    def guarding(self, name: str, alias: str) -> list[Rule]:
+    def find_alias_rules(self, name: str, alias: str) -> list[Rule]:
         return [rule for rule in self.rules if rule.guards(name, alias)]
 
 
@@ -78,7 +78,7 @@ def read_policy(path: Path) -> Policy:
     if not isinstance(facts, list) or not facts:
         raise InvalidPolicyError(path, ["it has no rules; expected a list, each rule with models: and alias:"])
     rules, problems = read_rules(facts)
-    if any(isinstance(each, dict) and each.get("signed") is True for each in facts) and not key_of_environment():
+    if any(isinstance(each, dict) and each.get("signed") is True for each in facts) and not read_signing_key():
         problems.append(f"signed is true, but the server has no key; set {KEY_VARIABLE} in its environment")
     if problems:
         raise InvalidPolicyError(path, problems)

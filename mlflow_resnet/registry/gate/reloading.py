@@ -1,4 +1,4 @@
-"""The policy as its file has it now, without a restart of the server."""
+"""Reloads the policy when its file changes, without a restart of the server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlflow_resnet.registry.gate.policy import InvalidPolicyError, Policy, read_
 _logger = logging.getLogger(__name__)
 
 
-SECONDS = 1.0
+SECONDS_BETWEEN_LOOKS = 1.0
 
 
 class PolicyFile:
@@ -30,11 +30,11 @@ class PolicyFile:
 
     def watch(self) -> None:
         while True:
-            time.sleep(SECONDS)
+            time.sleep(SECONDS_BETWEEN_LOOKS)
             self.current()
 
     def state(self) -> tuple[int, int, int] | None:
-        """What differs when the file was written or replaced."""
+        """Returns what changes when the file is written or replaced."""
         try:
             found = self.path.stat()
         except OSError:

@@ -1,4 +1,4 @@
-"""One rule: what a version of certain models must have before a certain alias may point to it.
+"""One rule: requirements for certain models' versions before an alias may point to them.
 
 The fields are those of the file with the rules; docs/gate.md tells what each of them means.
 """
@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal
 from mlflow.exceptions import MlflowException
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, field_validator, model_validator
 
-from mlflow_resnet.errors import listed
+from mlflow_resnet.errors import join_names
 from mlflow_resnet.mlflow_seams import validate_alias, validate_model_name
 from mlflow_resnet.options.metric_names import EVALUATION_METRICS, LOWER_IS_BETTER
 from mlflow_resnet.registry.aliases import GATE_TAG
-from mlflow_resnet.registry.patterns import fits, folded
+from mlflow_resnet.registry.patterns import fold_case, matches_pattern
 from mlflow_resnet.registry.validation import Number, Record, build_mistake, expect
 
 ENFORCE = "enforce"
@@ -54,22 +54,22 @@ def require_alias(text: str) -> str:
 
 def require_measured(metric: str) -> str:
     if metric not in EVALUATION_METRICS:
-        raise build_mistake(f"is not what is measured; expected one of {listed(sorted(EVALUATION_METRICS))}")
+        raise build_mistake(f"is not what is measured; expected one of {join_names(sorted(EVALUATION_METRICS))}")
     return metric
 
 
 def require_writable(tag: str) -> str:
     """Refuses a tag that no client may write on a version."""
-    if folded(tag).startswith(GATE_TAG):
+    if fold_case(tag).startswith(GATE_TAG):
         raise build_mistake("is a tag that only the gate writes; expected a name of your own")
     return tag
 
 
 def require_own(tag: str) -> str:
     """Refuses a tag for approvals that something else writes, or that says who approved."""
-    if folded(tag).startswith(OF_MLFLOW_RESNET):
+    if fold_case(tag).startswith(OF_MLFLOW_RESNET):
         raise build_mistake(f"is {tag!r}, which mlflow_resnet itself writes; expected a name of your own")
-    if folded(tag).endswith(BY):
+    if fold_case(tag).endswith(BY):
         raise build_mistake(f"is {tag!r}; {BY} ends the names of the tags that say who approved")
     return tag
 
@@ -168,7 +168,7 @@ class Requirements(Part):
 
 
 class Rule(Part):
-    """What a version of certain models must have before a certain alias may point to it."""
+    """Requirements for certain models' versions before an alias may point to them."""
 
     models: Annotated[Text, expect("a name; * stands for any letters"), AfterValidator(require_models)]
     alias: Annotated[Text, expect("an alias; * stands for any letters"), AfterValidator(require_alias)]
@@ -194,7 +194,7 @@ class Rule(Part):
         return self.remove == "allowed"
 
     def covers(self, name: str) -> bool:
-        return fits(name, self.models)
+        return matches_pattern(name, self.models)
 
     def guards(self, name: str, alias: str) -> bool:
-        return self.covers(name) and fits(alias, self.alias)
+        return self.covers(name) and matches_pattern(alias, self.alias)

@@ -1,4 +1,4 @@
-"""What is known when an alias is to move."""
+"""Everything that a decision about a move depends on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from mlflow_resnet.registry.history import PROMOTE, ROLLBACK, Entry, champions
+from mlflow_resnet.registry.alias_history import PROMOTE, ROLLBACK, HistoryEntry, champions
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class LoggedMetric:
 
 @dataclass(frozen=True)
 class Proven:
-    """What the server itself knows of a version, from its logged model.
+    """The server's own facts about a version, from its logged model.
 
     Attributes:
         problems: why it is no version of a logged model that is ready; then the rest is empty.
@@ -35,7 +35,7 @@ class Proven:
 
 @dataclass(frozen=True)
 class Situation:
-    """An alias that somebody wants to point to a version.
+    """A requested move of an alias to a version.
 
     Attributes:
         tags: of the version.
@@ -56,7 +56,7 @@ class Situation:
     proven: Proven
     champion: int | None
     standing: Proven | None
-    past: Sequence[Entry]
+    past: Sequence[HistoryEntry]
     user: str | None
     key: str
     now: datetime
@@ -64,7 +64,7 @@ class Situation:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a rule misses, and the name of the tag with the evidence that it looked at.
+    """The gaps that a rule finds, and the tag of the evidence that it judged.
 
     Attributes:
         is_overtaken: whether all that is wrong is that another version became champion meanwhile.
@@ -75,8 +75,8 @@ class Verdict:
     is_overtaken: bool = False
 
 
-def moves_of_the_gate(past: Sequence[Entry]) -> list[Entry]:
-    """Those entries of the history that the gate wrote; others are what clients say."""
+def moves_of_the_gate(past: Sequence[HistoryEntry]) -> list[HistoryEntry]:
+    """Returns the entries of the history that the gate wrote, not those of clients."""
     return [entry for entry in past if entry.policy]
 
 

@@ -24,12 +24,12 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 MODELS = (SqlRegisteredModel, SqlModelVersion, SqlRegisteredModelTag, SqlModelVersionTag, SqlRegisteredModelAlias)
-TABLES = ", ".join(model.__tablename__ for model in MODELS)
+LOCKED_TABLES = ", ".join(model.__tablename__ for model in MODELS)
 WAIT = "60s"  # for the lock, on PostgreSQL; on sqlite MLflow waits for 20 s, MySQL for 50 s
 LOCKS = {  # by dialect; the first statements of a transaction
     "sqlite": ("BEGIN IMMEDIATE",),
     # It excludes every writer of these tables, other servers on the same database too, and no reader.
-    "postgresql": (f"SET LOCAL lock_timeout = '{WAIT}'", f"LOCK TABLE {TABLES} IN SHARE ROW EXCLUSIVE MODE"),
+    "postgresql": (f"SET LOCAL lock_timeout = '{WAIT}'", f"LOCK TABLE {LOCKED_TABLES} IN SHARE ROW EXCLUSIVE MODE"),
     # All rows and the gaps between them, so that none can be added either.
     "mysql": (f"SELECT name FROM {SqlRegisteredModel.__tablename__} FOR UPDATE",),
 }
@@ -48,7 +48,7 @@ class OneTransaction(SqlAlchemyStore):
         self.lock = [text(statement) for statement in LOCKS[dialect]]
         self.open: ContextVar[Session | None] = ContextVar("open", default=None)
         self.make_session = self.ManagedSessionMaker
-        self.ManagedSessionMaker = self.joined
+        self.ManagedSessionMaker = self.join_transaction
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -75,7 +75,7 @@ class OneTransaction(SqlAlchemyStore):
                 raise MlflowException("The registry was changed meanwhile; try again.", TEMPORARILY_UNAVAILABLE)
 
     @contextmanager
-    def joined(self, read_only: bool = True) -> Iterator[Session]:
+    def join_transaction(self, read_only: bool = True) -> Iterator[Session]:
         """Sessions for MLflow's methods: inside of `transaction` its own, outside of it one with the lock to write."""
         session = self.open.get()
         if session is not None and session.is_active:

@@ -1,6 +1,6 @@
-"""Work over HTTP is taken in only while it can be finished in time, and stops when its time is over.
+"""Admits requests only while they can finish in time, and stops them when their time is over.
 
-Who waits for an answer that comes too late only makes others wait too, so he is told at once.
+Requests that cannot finish in time are refused immediately; queueing them would delay the rest.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
 
 from mlflow_resnet.errors import InvalidOptionsError, MlflowResnetError, ServerBusyError
 from mlflow_resnet.images.sources import ImageSource
-from mlflow_resnet.io.parallel import batched
+from mlflow_resnet.io.parallel import batch_items
 from mlflow_resnet.model.prediction import Prediction
 
-MARGIN = 0.8  # of the time of a request that may be planned: the pace is an estimate
+TIME_MARGIN = 0.8  # of the time of a request that may be planned: the pace is an estimate
 MEMORY = 16  # images, over which the pace is averaged
 ALWAYS = 32  # images that an idle server tries whatever it thinks of its pace, which may have changed
 
 
 @dataclass
 class Call:
-    """A request as the application in front of MLflow's knows it.
+    """A request as seen by the application in front of MLflow's.
 
     Attributes:
         arrived: when all of it was there, of time.monotonic.
@@ -46,7 +46,7 @@ CALL: ContextVar[Call | None] = ContextVar("CALL", default=None)  # MLflow's thr
 
 @dataclass
 class Work:
-    """What was taken in for one call.
+    """The admitted images of one call.
 
     Attributes:
         seconds: from the call's arrival until its time is over.
@@ -63,7 +63,7 @@ class Work:
     def seconds_left(self) -> float:
         return self.call.arrived + self.seconds - time.monotonic()
 
-    def limited(self, sources: Iterable[ImageSource]) -> Iterator[ImageSource]:
+    def limit(self, sources: Iterable[ImageSource]) -> Iterator[ImageSource]:
         """`sources`, reading which raises ServerBusyError when the time is over."""
         return (replace(source, read=partial(self._read, source)) for source in sources)
 
@@ -75,7 +75,7 @@ class Work:
 
 
 class Admission:
-    """Knows the pace of this process, with all its threads, and how many images it has taken in.
+    """Tracks this process's throughput and the number of admitted images.
 
     Attributes:
         seconds_per_image: a running mean over the time in which there is work; whoever warms up sets the first value.
@@ -88,7 +88,7 @@ class Admission:
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
-    def admitted(self, images: int) -> Iterator[Work]:
+    def admit(self, images: int) -> Iterator[Work]:
         """Takes `images` in for as long as the block lasts.
 
         Raises:
@@ -111,11 +111,11 @@ class Admission:
             self._count(work, work.images - work.done)
 
     def _refusal(self, work: Work) -> MlflowResnetError | None:
-        """Why the work is not taken in; None if it is."""
+        """Returns why the work is refused; None if it is admitted."""
         if not self._pending and work.images <= ALWAYS:
             return None
         alone = work.images * self.seconds_per_image
-        planned = MARGIN * work.seconds
+        planned = TIME_MARGIN * work.seconds
         if alone > planned:
             most = max(1, int(planned / self.seconds_per_image))
             problem = f"{work.images} images take about {alone:.0f} s here, and a request may take {work.seconds} s"
@@ -126,9 +126,9 @@ class Admission:
         work.call.retry_after = math.ceil(late)
         return ServerBusyError(f"too busy to answer within {work.seconds} s; try again in {work.call.retry_after} s")
 
-    def counted(self, work: Work, predictions: Iterable[Prediction], batch_size: int) -> Iterator[Prediction]:
+    def count_predictions(self, work: Work, predictions: Iterable[Prediction], batch_size: int) -> Iterator[Prediction]:
         """`predictions` of the work, which makes room for others as it is done."""
-        for batch in batched(predictions, batch_size):
+        for batch in batch_items(predictions, batch_size):
             self._count(work, len(batch))
             yield from batch
 

@@ -1,4 +1,4 @@
-"""What a body may be, found out before anything parses it.
+"""Checks request bodies before they are parsed.
 
 Parsers of JSON, CSV and Parquet take memory and time out of all proportion to what they are given, and some of them
 hold up the whole process meanwhile. What is checked here takes time in proportion to a body's bytes, and can be done in
@@ -19,10 +19,10 @@ from mlflow_resnet.scoring.sentences import without_words_of_others
 
 MIB = 2**20
 JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
-KINDS = (JSON, CSV, PARQUET)
+CONTENT_TYPES = (JSON, CSV, PARQUET)
 MAX_VALUES = 10_000  # of a JSON text: numbers, texts, lists, objects
-MAX_DEPTH = 16
-MAX_DIGITS = 400  # of a number: no float has more before its exponent
+MAX_JSON_DEPTH = 16
+MAX_JSON_DIGITS = 400  # of a number: no float has more before its exponent
 MAX_CELLS = 1_000_000  # of a CSV table
 
 # a pair of surrogates, or a half of one; before it an even number of backslashes, which stand for themselves
@@ -30,7 +30,7 @@ _SURROGATES = re.compile(
     rb"(?<!\\)((?:\\\\)*)(?:(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
 )
 _BRACKETS = re.compile(rb"[\[\]{}]")
-_LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (MAX_DIGITS + 1))
+_LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (MAX_JSON_DIGITS + 1))
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class BodyLimits:
         return self.bytes if kind == PARQUET else self.text_bytes
 
 
-def kind_of(content_type: str, content_encoding: str = "") -> str:
-    """Which of KINDS a body is, from two headers of its request.
+def find_content_type(content_type: str, content_encoding: str = "") -> str:
+    """Returns the content type of a body, from two headers of its request.
 
     Raises:
         RefusedBodyError: if it is none, or is packed.
@@ -59,14 +59,14 @@ def kind_of(content_type: str, content_encoding: str = "") -> str:
     if content_encoding.strip().lower() not in ("", "identity"):
         raise RefusedBodyError("the body has a Content-Encoding; send it as it is", 415)
     kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
-    if kind not in KINDS:
-        raise RefusedBodyError(f"the Content-Type is not known here; send one of {', '.join(KINDS)}", 415)
+    if kind not in CONTENT_TYPES:
+        raise RefusedBodyError(f"the Content-Type is not known here; send one of {', '.join(CONTENT_TYPES)}", 415)
     if not {parameter.replace('"', "").replace(" ", "") for parameter in parameters} <= {"", "charset=utf-8"}:
         raise RefusedBodyError("the Content-Type has parameters; only charset=utf-8 is known here", 415)
     return kind
 
 
-def checked_body(kind: str, content: bytes, limits: BodyLimits, max_images: int) -> tuple[bytes, int]:
+def check_body(kind: str, content: bytes, limits: BodyLimits, max_images: int) -> tuple[bytes, int]:
     """A body of this kind that can be parsed at a bounded price, and the bytes that it takes once it is parsed.
 
     It is `content`, or the same without what no text may hold.
@@ -75,16 +75,16 @@ def checked_body(kind: str, content: bytes, limits: BodyLimits, max_images: int)
         RefusedBodyError: in one sentence that repeats nothing of it, if it is too much, or damaged.
     """
     if kind == JSON:
-        return checked_json(content), len(content)
+        return check_json(content), len(content)
     if kind == CSV:
         check_csv(content)
         return content, len(content)
     return content, bound_decoded_size(content, limits, max_images)
 
 
-def checked_json(content: bytes) -> bytes:
+def check_json(content: bytes) -> bytes:
     """A JSON text that is no heavier parsed than its strings are. Halves of surrogate pairs become U+FFFD."""
-    if json.detect_encoding(content) not in ("utf-8", "utf-8-sig") or not is_utf8(content):
+    if json.detect_encoding(content) not in ("utf-8", "utf-8-sig") or not is_utf8_content(content):
         raise RefusedBodyError("the JSON is not in UTF-8")
     unescaped = content
     if b"\\" in content:
@@ -98,9 +98,9 @@ def checked_json(content: bytes) -> bytes:
     if structure.count(b"]") + structure.count(b"}") > MAX_VALUES:
         raise RefusedBodyError("the body is not valid JSON")
     if _LONG_NUMBER.search(structure):
-        raise RefusedBodyError(f"the JSON has a number of more than {MAX_DIGITS} digits")
-    if measure_depth(structure) > MAX_DEPTH:
-        raise RefusedBodyError(f"the JSON is nested more than {MAX_DEPTH} deep")
+        raise RefusedBodyError(f"the JSON has a number of more than {MAX_JSON_DIGITS} digits")
+    if measure_depth(structure) > MAX_JSON_DEPTH:
+        raise RefusedBodyError(f"the JSON is nested more than {MAX_JSON_DEPTH} deep")
     return content
 
 
@@ -131,7 +131,7 @@ def outside_quotes(text: bytes) -> Iterator[bytes]:
 
 def check_csv(content: bytes) -> None:
     """Raises RefusedBodyError unless a CSV text has a bounded number of cells, those counted that rows leave out."""
-    if not is_utf8(content):
+    if not is_utf8_content(content):
         raise RefusedBodyError("the CSV is not in UTF-8")
     rows = content.count(b"\n") + content.count(b"\r") - content.count(b"\r\n") + 1
     columns = content.count(b",") + 1  # of the longest row, at most
@@ -158,7 +158,7 @@ def bound_decoded_size(content: bytes, limits: BodyLimits, max_images: int) -> i
     raise refusal
 
 
-def is_utf8(content: bytes) -> bool:
+def is_utf8_content(content: bytes) -> bool:
     if content.isascii():
         return True
     try:

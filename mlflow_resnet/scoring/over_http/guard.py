@@ -1,4 +1,4 @@
-"""What a caller may ask for. A Python caller may name any path; over HTTP only bytes are taken.
+"""Decides what a caller may ask for. A Python caller may name any path; over HTTP only bytes are taken.
 
 An operator can open one folder to HTTP callers with MLFLOW_RESNET_ALLOWED_ROOT. It is not part of the model's
 configuration, because whoever logs a model must not decide what its server may read.
@@ -57,7 +57,7 @@ class Guard:
         return ImageSource(printable(text), partial(read_beneath, self.root, place))
 
     def place_in_root(self, text: str) -> Path | None:
-        """Where the regular file is that `text` names, relative to the opened folder, all links followed.
+        """Returns the path of the regular file that `text` names, relative to the root, links followed.
 
         Outside the folder nothing is looked up, so that not even the time it takes tells what exists.
         """

@@ -1,4 +1,4 @@
-"""What a process does that is to answer HTTP requests: shares the cores, takes requests at once.
+"""Prepares a process for HTTP requests: divides cores, allows concurrent requests.
 
 MLflow's scoring server loads a model before it listens, so what happens then has happened when `/ping` says yes.
 """
@@ -26,16 +26,16 @@ def is_hosted() -> bool:
     return is_serving() or is_scoring_server()
 
 
-def share_cores() -> None:
+def share_mlflow_cores() -> None:
     """Divides the cores among the workers of `mlflow models serve --workers N`, as torchrun's processes do."""
-    workers = workers_of(sys.argv)
+    workers = parse_workers(sys.argv)
     if workers > 1 and WORLD_SIZE not in os.environ:
         os.environ[WORLD_SIZE] = str(workers)
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(default_threads())
 
 
-def workers_of(command: list[str]) -> int:
+def parse_workers(command: list[str]) -> int:
     """N of `uvicorn … --workers N …`, which is the `sys.argv` of its workers too; 1 if that is not the command."""
     with contextlib.suppress(ValueError, IndexError):
         return int(command[command.index("--workers") + 1])

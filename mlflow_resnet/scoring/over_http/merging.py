@@ -1,4 +1,4 @@
-"""One network for many threads: what they bring while a batch runs goes through together in the next one."""
+"""Merges images of several threads into batches of one network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlflow_resnet.model.prepared import Forward
 
 @dataclass(frozen=True)
 class _Job:
-    """Images of one caller, and what it waits for: its rows, or None if it is its turn to run a batch."""
+    """Images of one caller and its future rows; None makes it the runner of the next batch."""
 
     images: Tensor
     turn: Future[np.ndarray | None] = field(default_factory=Future)
@@ -69,7 +69,7 @@ class MergedForward:
             self._changed.notify()
 
     def __call__(self, images: Tensor) -> np.ndarray:
-        """What `forward` says of `images`, whatever they were merged with."""
+        """Returns the rows of `images`, whatever they were merged with."""
         job = _Job(images)
         with self._changed:
             self._waiting.append(job)
@@ -111,7 +111,7 @@ class MergedForward:
         return job.images.shape[-1] == self._image_size
 
     def _is_complete(self) -> bool:
-        """Whether a batch has no more to wait for."""
+        """Returns whether a batch need not wait any longer."""
         images = sum(len(job.images) for job in self._waiting)
         return len(self._waiting) >= self._callers or images >= self.max_batch_size
 

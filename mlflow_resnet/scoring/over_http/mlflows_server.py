@@ -1,4 +1,4 @@
-"""Has `mlflow models serve` look at what it is sent, and say no, as `mlflow-resnet serve` does.
+"""Adds the limits and refusals of `mlflow-resnet serve` to `mlflow models serve`.
 
 It parses a body before a model sees it, and has no hook for that, so its function is replaced in the
 process that serves a model of ours. It takes the body, its Content-Type, the model and the schema of its input, and
@@ -18,13 +18,13 @@ from mlflow.exceptions import MlflowException
 from mlflow_resnet.errors import InvalidOptionsError, MlflowResnetError
 from mlflow_resnet.mlflow_seams import call_in_server_loop, replace_invocations
 from mlflow_resnet.scoring.over_http.admission import CALL, Call
-from mlflow_resnet.scoring.over_http.bodies import BodyLimits, checked_body, kind_of
+from mlflow_resnet.scoring.over_http.bodies import BodyLimits, check_body, find_content_type
 from mlflow_resnet.scoring.over_http.hosting import take_requests_at_once
 from mlflow_resnet.scoring.sentences import FAILED, sentence_for
 
-LIMITS = BodyLimits(bytes=128 * 2**20, text_bytes=128 * 2**20)  # the sizes themselves are a proxy's to limit
+BODY_LIMITS = BodyLimits(bytes=128 * 2**20, text_bytes=128 * 2**20)  # the sizes themselves are a proxy's to limit
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 def bound_mlflows_server(max_images: int) -> None:
@@ -36,11 +36,11 @@ def bound_mlflows_server(max_images: int) -> None:
 def answer_bounded(
     max_images: int, invocations: Callable[..., Any], data: bytes, content_type: str | None, *others: Any
 ) -> Any:
-    """What `invocations` answers, or one of our own errors."""
+    """Returns the answer of `invocations`, or one of our own errors."""
 
     def answer() -> Any:
-        kind = kind_of(content_type or "")
-        content, _ = checked_body(kind, data, LIMITS, max_images)
+        kind = find_content_type(content_type or "")
+        content, _ = check_body(kind, data, BODY_LIMITS, max_images)
         return invocations(content, kind, *others)
 
     token = CALL.set(Call(time.monotonic()))
@@ -60,14 +60,14 @@ def answer_shortly(answer: Callable[[], Any]) -> Any:
     try:
         return answer()
     except MlflowResnetError as error:
-        logger.warning("refused: %s", error)
+        _logger.warning("refused: %s", error)
         raise
     except Exception as error:
         message = error.message if isinstance(error, MlflowException) else ""
         is_scored = bool(call and call.is_scored)
         sentence = FAILED if is_scored else sentence_for(message)
         if is_scored:
-            logger.error(getattr(error, "stack_trace", None) or message, exc_info=not message)
+            _logger.error(getattr(error, "stack_trace", None) or message, exc_info=not message)
         else:
-            logger.warning("refused: %s", sentence)
+            _logger.warning("refused: %s", sentence)
         raise InvalidOptionsError([sentence]) from None

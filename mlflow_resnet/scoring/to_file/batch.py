@@ -19,18 +19,18 @@ from mlflow_resnet.io.parallel import ahead
 from mlflow_resnet.io.text.places import result_place
 from mlflow_resnet.io.text.spreadsheets import QUOTED, write_csv
 from mlflow_resnet.model.prediction import Prediction, Predictor
-from mlflow_resnet.scoring.frame import LABEL, scored_frame, text_columns
+from mlflow_resnet.scoring.columns import SCORED_LABELS, build_scored_frame, text_columns
+from mlflow_resnet.scoring.to_file.failure_counts import Reason, Reasons
 from mlflow_resnet.scoring.to_file.parts import ROWS_PER_PART, Parts
-from mlflow_resnet.scoring.to_file.reasons import Reason, Reasons
 
 SECONDS_PER_PART = 5.0
-BATCHES_AHEAD = 2
+SCORED_BATCHES_AHEAD = 2
 Write = Callable[[pa.Table], object]
 
 
 @dataclass(frozen=True)
 class ScoredFile:
-    """What was written: the number of rows, of unreadable and of unsure ones among them, and the first rows.
+    """Result of `score`: numbers of rows, unreadable and unsure ones, and the first rows.
 
     Attributes:
         path: text if it is in S3.
@@ -60,21 +60,21 @@ def score_to_parts(
     Args:
         on_rows: told how many rows were just computed.
     """
-    with closing(ahead(predictor.predict_batches(sources, batch_size), BATCHES_AHEAD)) as batches:
+    with closing(ahead(predictor.predict_batches(sources, batch_size), SCORED_BATCHES_AHEAD)) as batches:
         for portion in portions(batches, on_rows):
             unreadable = sum(prediction.probabilities is None for prediction in portion)
-            frame = scored_frame(portion, predictor.classes, top_k, min_confidence)
-            unsure = int(frame[LABEL].isna().sum()) - unreadable
-            parts.add(scored_table(frame), unreadable, unsure, portion[-1].place)
+            frame = build_scored_frame(portion, predictor.classes, top_k, min_confidence)
+            unsure = int(frame[SCORED_LABELS].isna().sum()) - unreadable
+            parts.add(build_scored_table(frame), unreadable, unsure, portion[-1].place)
 
 
 def add_nothing(parts: Parts, classes: Sequence[str], top_k: int = 0) -> None:
-    """Adds no row, so that the file has at least its columns."""
-    parts.add(scored_table(scored_frame([], classes, top_k)), unreadable=0, unsure=0, last="")
+    """Adds an empty table, so that the file has its columns."""
+    parts.add(build_scored_table(build_scored_frame([], classes, top_k)), unreadable=0, unsure=0, last="")
 
 
 def portions(batches: Iterable[list[Prediction]], on_rows: Callable[[int], object]) -> Iterator[list[Prediction]]:
-    """Whole batches, so that going on after a portion forms the same batches: their sizes decide the rounding."""
+    """Yields whole batches, so that a resumed call forms the same ones: batch sizes decide rounding."""
     portion, began = [], time.monotonic()
     for batch in batches:
         portion += batch
@@ -86,8 +86,8 @@ def portions(batches: Iterable[list[Prediction]], on_rows: Callable[[int], objec
         yield portion
 
 
-def scored_table(frame: pd.DataFrame) -> pa.Table:
-    """A scored frame as an Arrow table, whose columns have the same types also where all rows are empty."""
+def build_scored_table(frame: pd.DataFrame) -> pa.Table:
+    """Converts a scored frame to an Arrow table with the same types even if all rows are empty."""
     text = text_columns(frame.columns)
     schema = pa.schema([(name, pa.string() if name in text else pa.float64()) for name in frame.columns])
     return pa.Table.from_pandas(frame, schema, preserve_index=False)

@@ -9,13 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mlflow_resnet.errors import InvalidDatasetError, InvalidTableError, encodable, listed
+from mlflow_resnet.errors import InvalidDatasetError, InvalidTableError, encodable, join_names
 from mlflow_resnet.images.cells import (
     choose_place,
-    content_of_record,
     decode_base64_cell,
     find_column,
     format_cell,
+    get_record_content,
     spell_path,
     unwrap_cell,
 )
@@ -28,23 +28,30 @@ from mlflow_resnet.images.parquet_rows import (
     read_parquet_schema,
 )
 from mlflow_resnet.images.rules import is_image
-from mlflow_resnet.images.sources import TOO_LARGE, ImageSource, failing_source, file_source, local_file, object_source
+from mlflow_resnet.images.sources import (
+    TOO_LARGE,
+    ImageSource,
+    file_source,
+    local_file,
+    make_failing_source,
+    object_source,
+)
 from mlflow_resnet.io.parallel import map_ordered
 from mlflow_resnet.io.reasons import one_line
-from mlflow_resnet.io.s3.client import connected
+from mlflow_resnet.io.s3.access import connect_s3
 from mlflow_resnet.io.s3.transfer import THREADS
 from mlflow_resnet.io.text.credentials import without_credentials
 from mlflow_resnet.io.text.places import is_remote
 from mlflow_resnet.io.text.rows import describe_encoding, open_text, read_bounded_lines, read_bounded_rows
-from mlflow_resnet.io.text.spreadsheets import is_ours, unquote
+from mlflow_resnet.io.text.spreadsheets import is_ours, strip_quote
 from mlflow_resnet.scoring.inputs import NO_URLS, URL
 
-COLUMNS = ("image", "path")
+LIST_COLUMNS = ("image", "path")
 Cell = str | bytes
 
 
 def is_list(uri: str) -> bool:
-    """Whether `uri` names a file with a list of images, by its suffix."""
+    """Returns whether `uri` has the suffix of a list of images."""
     return os.path.splitext(uri)[1].lower() in READERS and (is_remote(uri) or os.path.isfile(uri))
 
 
@@ -59,16 +66,16 @@ class ImageList:
 
     @cached_property
     def path(self) -> Path:
-        """Where the file is, after it was copied to the cache if it is in S3. Raises InvalidDatasetError."""
+        """Local path of the file, which is copied to the cache if it is in S3. Raises InvalidDatasetError."""
         return local_file(self.uri)
 
     @cached_property
     def client(self) -> Any:
-        """Of S3, for all images that are there."""
-        return connected(self.uri)
+        """The S3 client for all images of the list."""
+        return connect_s3(self.uri)
 
     def entries(self) -> Iterator[Cell]:
-        """What the file says of each image: its path, or the image itself; empty if it says nothing.
+        """Yields the path or content of each image; empty if the cell is empty.
 
         Raises:
             InvalidDatasetError: if it cannot be read, or lacks the column.
@@ -89,27 +96,27 @@ class ImageList:
     def sources(self, wanted: Callable[[int], bool]) -> Iterator[ImageSource]:
         """The images at the places, from 1, that are `wanted`; those in S3 are fetched a few ahead, as they come."""
         chosen = ((place, text) for place, text in enumerate(self.entries(), 1) if wanted(place))
-        yield from map_ordered(self.source_of, chosen, THREADS, weigh=lambda entry: len(entry[1]))
+        yield from map_ordered(self.make_source, chosen, THREADS, weigh=lambda entry: len(entry[1]))
 
-    def source_of(self, entry: tuple[int, Cell]) -> ImageSource:
-        """The image at a place, called what the file calls it."""
+    def make_source(self, entry: tuple[int, Cell]) -> ImageSource:
+        """Returns the source of the image at a place, named as in the list."""
         place, cell = entry
         if isinstance(cell, bytes):
-            return contained_source(f"row {place}", cell, str(place))
+            return make_contained_source(f"row {place}", cell, str(place))
         if not cell.strip():
-            return failing_source(f"row {place}", "the list names no image here", str(place))
+            return make_failing_source(f"row {place}", "the list names no image here", str(place))
         if (content := decode_base64_cell(cell)) is not None:
-            return contained_source(f"row {place}", content, str(place))
+            return make_contained_source(f"row {place}", content, str(place))
         text = cell
         uri = self.absolute(text)
         if is_remote(uri):
             return object_source(self.client, uri, text, str(place))
         if URL.match(uri):
-            return failing_source(without_credentials(encodable(text)), NO_URLS, str(place))
+            return make_failing_source(without_credentials(encodable(text)), NO_URLS, str(place))
         return file_source(uri, text, str(place))
 
     def absolute(self, text: str) -> str:
-        """What `text` means where the list is: as it is written or, if there is no such file, as it may be meant."""
+        """Resolves `text` against the list's folder: as written, or stripped if there is no such file."""
         return choose_place([self.beside(spelling) for spelling in spell_path(text)])
 
     def beside(self, text: str) -> str:
@@ -120,10 +127,10 @@ class ImageList:
         return os.path.join(os.path.dirname(self.uri), text)
 
 
-def contained_source(name: str, content: bytes, place: str) -> ImageSource:
+def make_contained_source(name: str, content: bytes, place: str) -> ImageSource:
     """An image that is in the list itself."""
     return (
-        failing_source(name, TOO_LARGE, place)
+        make_failing_source(name, TOO_LARGE, place)
         if len(content) > MAX_IMAGE_BYTES
         else ImageSource(name, lambda: content, place)
     )
@@ -139,8 +146,8 @@ def csv_cells(path: Path) -> Iterator[str]:
     with open_text(path, errors="surrogateescape", newline="") as file:
         rows = read_bounded_rows(file)
         header = next(rows, [])
-        position = header.index(column_of(path, header))
-        as_meant = unquote if is_ours(header) else str
+        position = header.index(find_list_column(path, header))
+        as_meant = strip_quote if is_ours(header) else str
         for row in filter(None, rows):
             yield as_meant(row[position]) if position < len(row) else ""
 
@@ -148,7 +155,7 @@ def csv_cells(path: Path) -> Iterator[str]:
 def parquet_cells(path: Path) -> Iterator[Cell]:
     """Paths, or images themselves: in a column of bytes, or of records of bytes and a path as Hugging Face has them."""
     schema = read_parquet_schema(path)
-    name = column_of(path, schema.names, find_image_columns(schema))
+    name = find_list_column(path, schema.names, find_image_columns(schema))
     if not check_image_column(path, schema, name):
         for row in read_parquet_rows(path, [name]):
             cell = unwrap_cell(row[name])
@@ -157,19 +164,19 @@ def parquet_cells(path: Path) -> Iterator[Cell]:
     for row in read_image_rows(path, [name]):
         cell = unwrap_cell(row[name])
         if isinstance(cell, dict):
-            cell = content_of_record(cell)
+            cell = get_record_content(cell)
         yield cell if isinstance(cell, bytes) else "" if isinstance(cell, list) else format_cell(cell)
 
 
-def column_of(path: Path, header: Iterable[str], others: Sequence[str] = ()) -> str:
+def find_list_column(path: Path, header: Iterable[str], others: Sequence[str] = ()) -> str:
     """The column of images: one of the usual names or of the `others`, or the only one."""
     names = list(header)
-    found = find_column(names, (*COLUMNS, *others)) or (names[0] if len(names) == 1 else "")
+    found = find_column(names, (*LIST_COLUMNS, *others)) or (names[0] if len(names) == 1 else "")
     if not found:
-        there = listed(map(repr, names)) or "none"
-        raise InvalidDatasetError(path, f"no column {' or '.join(COLUMNS)} among {there}. Name it so.")
+        there = join_names(map(repr, names)) or "none"
+        raise InvalidDatasetError(path, f"no column {' or '.join(LIST_COLUMNS)} among {there}. Name it so.")
     if is_image(found):
-        raise InvalidDatasetError(path, f"its first line is an image. Add one before it: {COLUMNS[0]}.")
+        raise InvalidDatasetError(path, f"its first line is an image. Add one before it: {LIST_COLUMNS[0]}.")
     return found
 
 

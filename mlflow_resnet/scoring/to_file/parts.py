@@ -1,4 +1,4 @@
-"""Scored rows that are safe on disk, so that a call can go on after whatever ended the one before."""
+"""Scored rows on disk, from which an interrupted call is resumed."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 
 import pyarrow as pa
 
-from mlflow_resnet.errors import OutputError, listed
-from mlflow_resnet.io.atomic import new_file, output_errors, synced
+from mlflow_resnet.errors import OutputError, join_names
+from mlflow_resnet.io.atomic import new_file, output_errors, sync_to_disk
 from mlflow_resnet.io.console import say
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.untrusted import build_record, parse_fields
 
 ROWS_PER_PART = 4096
-FACTS = b"mlflow_resnet"
+FACTS_KEY = b"mlflow_resnet"
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far scoring has come: parts, rows, unreadable and unsure ones among them, and the place of the last image."""
+class PartsProgress:
+    """State of scoring: parts, rows, unreadable and unsure ones, and the place of the last image."""
 
     parts: int = 0
     rows: int = 0
@@ -41,21 +41,21 @@ class Parts:
     def __init__(self, folder: Path, call: Mapping[str, Any]) -> None:
         self.folder, self.call = folder, dict(call)
         self.name = folder.resolve()  # as people call it
-        self.progress = Progress()
+        self.progress = PartsProgress()
         with output_errors(folder):
             self.find()
 
     def find(self) -> None:
-        """Takes over what an earlier call has left, and removes what cannot be used."""
+        """Takes over the parts of an earlier call, and removes unusable ones."""
         usable = set()
-        while (path := self.path_of(self.progress.parts + 1)).exists():
+        while (path := self.choose_path(self.progress.parts + 1)).exists():
             try:
                 facts = facts_in(path, self.progress.parts + 1)
             except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:
                 say(f"{self.name / path.name} is damaged ({one_line(error)}), so its images are scored again")
                 break
             if changed := [name for name, value in self.call.items() if facts.call.get(name) != value]:
-                say(f"{self.name} holds rows of a call with another {listed(changed)}; scoring begins anew")
+                say(f"{self.name} holds rows of a call with another {join_names(changed)}; scoring begins anew")
                 break
             usable.add(path)
             self.progress = facts.progress
@@ -71,16 +71,16 @@ class Parts:
             OutputError: if they cannot be written.
         """
         done = self.progress
-        progress = Progress(
+        progress = PartsProgress(
             done.parts + 1, done.rows + len(table), done.unreadable + unreadable, done.unsure + unsure, last
         )
         facts = json.dumps({"call": self.call, "progress": asdict(progress)})
-        table = table.replace_schema_metadata({FACTS: facts})
-        with new_file(self.path_of(progress.parts)) as partial:
+        table = table.replace_schema_metadata({FACTS_KEY: facts})
+        with new_file(self.choose_path(progress.parts)) as partial:
             with pa.ipc.new_file(str(partial), table.schema) as writer:
                 writer.write_table(table)
-            synced(partial)
-        synced(self.folder)
+            sync_to_disk(partial)
+        sync_to_disk(self.folder)
         self.progress = progress
 
     def tables(self) -> Iterator[pa.Table]:
@@ -92,34 +92,34 @@ class Parts:
         waiting: list[pa.Table] = []
         for number in range(1, self.progress.parts + 1):
             try:
-                with pa.OSFile(str(self.path_of(number))) as file, pa.ipc.open_file(file) as reader:
+                with pa.OSFile(str(self.choose_path(number))) as file, pa.ipc.open_file(file) as reader:
                     waiting.append(reader.read_all().replace_schema_metadata())
                 whole = pa.concat_tables(waiting)
             except (OSError, pa.ArrowException) as error:
                 problem = f"is damaged ({one_line(error)}). Remove it, and give the command again"
-                raise OutputError(self.path_of(number), problem) from None
+                raise OutputError(self.choose_path(number), problem) from None
             if len(whole) >= ROWS_PER_PART or number == self.progress.parts:
                 yield whole
                 waiting = []
 
-    def path_of(self, number: int) -> Path:
+    def choose_path(self, number: int) -> Path:
         return self.folder / f"{number:08d}.arrow"
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a part says of itself: of which call it is, and how far that had come with it."""
+    """Metadata of a part: its call, and the state of scoring after it."""
 
     call: dict[str, Any]
-    progress: Progress
+    progress: PartsProgress
 
 
 def facts_in(path: Path, number: int) -> Facts:
-    """What the part of this number says of itself. Raises an error unless the file is whole."""
+    """Reads the metadata of the part of this number. Raises an error unless the file is whole."""
     with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as reader:
-        facts = parse_fields(reader.schema.metadata[FACTS])
+        facts = parse_fields(reader.schema.metadata[FACTS_KEY])
         reader.read_all().validate(full=True)
-    found = build_record(Facts, facts | {"progress": build_record(Progress, facts["progress"])})
+    found = build_record(Facts, facts | {"progress": build_record(PartsProgress, facts["progress"])})
     if found.progress.parts != number:
         raise ValueError(f"it is part {found.progress.parts}")
     return found

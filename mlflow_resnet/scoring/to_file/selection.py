@@ -1,4 +1,4 @@
-"""Which images a call scores: those of a directory, a prefix in S3 or a list, or one machine's share of them."""
+"""The images that a call scores: of a directory, an S3 prefix or a list, or a machine's share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from mlflow_resnet.errors import InvalidDatasetError
 from mlflow_resnet.images.sources import ImageSource, check_directories, directory_sources, places
 from mlflow_resnet.io.text.places import is_remote
-from mlflow_resnet.model.storage import sha256_of
+from mlflow_resnet.model.storage import hash_file
 from mlflow_resnet.scoring.to_file.lists import ImageList, is_list
 
 
@@ -46,8 +46,8 @@ class Selection:
             return ImageList(self.uri).sources(lambda place: place > done and self.has_line(place))
         return directory_sources(self.uri, ignored, after, self.has_place, self.follow_links)
 
-    def chosen(self) -> Iterator[object]:
-        """As many items as there are images; opens none of them, but takes as long as a listing."""
+    def items(self) -> Iterator[object]:
+        """Yields one item per image without opening any; takes as long as a listing."""
         if is_list(self.uri):
             yield from (line for line, _ in enumerate(ImageList(self.uri).entries(), 1) if self.has_line(line))
         else:
@@ -61,11 +61,11 @@ class Selection:
         return int.from_bytes(digest, "big") % self.parts == self.number - 1
 
     def identity(self) -> dict[str, str]:
-        """What two calls must have in common to score the same images, as far as that can be known at no cost."""
+        """Returns what two calls must share to score the same images, as far as known at no cost."""
         return {
             "image_dir": self.uri,
             "folder of images": "" if is_remote(self.uri) else os.path.realpath(self.uri),
-            "list of images": sha256_of(ImageList(self.uri).path) if is_list(self.uri) else "",
+            "list of images": hash_file(ImageList(self.uri).path) if is_list(self.uri) else "",
             "links that are followed": "all" if self.follow_links else "inside",
             "shard": f"{self.number}/{self.parts}",
         }

@@ -1,4 +1,4 @@
-"""Several processes that train one network: how they meet, and what they tell each other.
+"""Distributed training: joining processes and exchanging values.
 
 Everything here also works in a process that trains alone. `torchrun` sets the environment variables.
 """
@@ -29,17 +29,17 @@ TIMEOUT = timedelta(hours=1)  # for one that still copies images or uploads the 
 
 
 def rank() -> int:
-    """Which process this is, from 0."""
+    """Returns the number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """Returns how many processes train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def local_world_size() -> int:
-    """How many of them are on this machine."""
+    """Returns how many of the processes are on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
@@ -77,7 +77,7 @@ def local_device(device: str) -> str:
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[None]:
+def join_processes() -> Iterator[None]:
     """Meets the other processes: NCCL between GPUs, gloo between CPUs.
 
     They part when they end, since they could not meet a second time. After an error they do not: that could wait for
@@ -94,7 +94,7 @@ def joined() -> Iterator[None]:
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             store, rank, count = next(dist.rendezvous("env://", timeout=MEETING_TIMEOUT))
             if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-                store = new_part_of(store, rank, count)
+                store = open_store_part(store, rank, count)
             store.set_timeout(TIMEOUT)
             dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=TIMEOUT)
         yield
@@ -102,10 +102,10 @@ def joined() -> Iterator[None]:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
             raise ProcessEndedError("another process", "ended") from None
         raise
-    atexit.register(part)
+    atexit.register(leave_group)
 
 
-def new_part_of(store: dist.Store, rank: int, count: int) -> dist.Store:
+def open_store_part(store: dist.Store, rank: int, count: int) -> dist.Store:
     """A part of torchrun's store that only these processes use.
 
     The store outlives them, and after a restart by `--max-restarts` the new processes would look for each other where
@@ -126,26 +126,26 @@ def new_part_of(store: dist.Store, rank: int, count: int) -> dist.Store:
     return dist.PrefixStore(word, store)
 
 
-def part() -> None:
+def leave_group() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 @contextlib.contextmanager
-def agreeing() -> Iterator[None]:
-    """An error of one process in this block becomes the error of all; only the first process tells it.
+def agree_on_errors() -> Iterator[None]:
+    """Raises an error of one process in all processes; only rank 0 prints it.
 
-    Processes may exchange nothing in it but what is `gathered`.
+    Processes may exchange nothing in it but what is `gather_values`.
     """
     try:
         try:
             yield
         except MlflowResnetError as error:
-            exchanged(None, error)
+            exchange_values(None, error)
         else:
-            exchanged(None)
+            exchange_values(None)
     except _FirstError as first:
-        raise alike(first.error) from None
+        raise mark_shared(first.error) from None
 
 
 class _FirstError(Exception):
@@ -155,18 +155,18 @@ class _FirstError(Exception):
         self.error = error
 
 
-def alike(error: MlflowResnetError) -> MlflowResnetError:
-    """The error, marked as one that every process has, if there are several."""
+def mark_shared(error: MlflowResnetError) -> MlflowResnetError:
+    """Marks an error as raised in all processes, if there are several."""
     error.is_shared = world_size() > 1
     return error
 
 
-def gathered(value: T) -> list[T]:
+def gather_values(value: T) -> list[T]:
     """Every process's `value`, in the order of their ranks."""
-    return exchanged(value)
+    return exchange_values(value)
 
 
-def exchanged(value: T, error: MlflowResnetError | None = None) -> list[T]:
+def exchange_values(value: T, error: MlflowResnetError | None = None) -> list[T]:
     """Every process's `value`; but if one has an `error`, all raise it as a `_FirstError`."""
     found: list[Any] = [(value, error)] * world_size()
     if dist.is_initialized():
@@ -177,14 +177,14 @@ def exchanged(value: T, error: MlflowResnetError | None = None) -> list[T]:
     return [value for value, _ in found]
 
 
-def summed(values: Tensor) -> Tensor:
+def sum_values(values: Tensor) -> Tensor:
     """The sum of every process's `values`, of any one shape."""
     if dist.is_initialized():
         dist.all_reduce(values)
     return values
 
 
-def largest(value: int) -> int:
+def find_largest(value: int) -> int:
     """The largest of every process's `value`."""
     if not dist.is_initialized():
         return value
@@ -193,7 +193,7 @@ def largest(value: int) -> int:
     return int(values)
 
 
-def of_first(value: T | None) -> T:
+def broadcast_first(value: T | None) -> T:
     """Returns the first process's `value` in all of them; that of the others may be None."""
     values: list[Any] = [value]
     if dist.is_initialized():
@@ -201,27 +201,27 @@ def of_first(value: T | None) -> T:
     return values[0]
 
 
-def first_alone(function: Callable[[], T]) -> T:
+def call_first_alone(function: Callable[[], T]) -> T:
     """`function()`, called by one process of each machine before the others, which then find its work done."""
     is_first_here = os.environ.get("LOCAL_RANK", "0") == "0"
     if is_first_here:
         value = function()
-    gathered(None)
+    gather_values(None)
     return value if is_first_here else function()
 
 
 def own_share(count: int) -> range:
-    """Which of `count` items are this process's: every `world_size`-th, from its rank on."""
+    """Returns the indices below `count` of this process: every `world_size`-th, from its rank on."""
     return range(rank(), count, world_size())
 
 
-def interleaved(parts: list[list[T]]) -> list[T]:
+def interleave_parts(parts: list[list[T]]) -> list[T]:
     """Undoes `own_share`: the items in their order, each once."""
     total = sum(map(len, parts))
     return [parts[i % len(parts)][i // len(parts)] for i in range(total)]
 
 
-def in_step(network: nn.Module, device: torch.device) -> nn.Module:
+def wrap_network(network: nn.Module, device: torch.device) -> nn.Module:
     """The network, wrapped so that every process's gradients become their mean."""
     if world_size() == 1:
         return network

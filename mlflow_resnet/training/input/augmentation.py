@@ -1,4 +1,4 @@
-"""What happens to a training image instead of the preprocessing's central crop.
+"""Augmentation of training images.
 
 In two steps: `prepare` makes an array of an image file, always the same, which a cache can keep; `draw` makes the
 image of one epoch of it. The order, by torchvision's names:
@@ -28,7 +28,7 @@ from torchvision.transforms import v2
 from mlflow_resnet.images.decoding.decode import decode
 from mlflow_resnet.model.preprocessing import Preprocessing, to_array, to_tensor
 from mlflow_resnet.training.input.randomness import Seeded
-from mlflow_resnet.training.input.regions import ASPECT_RATIOS, random_region, random_window, reduced, resized
+from mlflow_resnet.training.input.regions import ASPECT_RATIOS, random_region, random_window, resize_image, shrink_image
 
 # Shorter edge of what is kept for random resized crops, in training images. A crop of less than 1 / 1.5² of a square
 # image is enlarged: 4 of 10. Crops of 12 photographs of 1024 pixels kept 91 % of the differences between neighboring
@@ -41,7 +41,7 @@ Steps = list[tuple[str, dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training images are made. What is drawn depends on the seed alone, never on threads or on their order.
+    """Settings of augmentation. What is drawn depends on the seed alone, never on threads or on their order.
 
     Attributes:
         train_crop_size: pixels of the crop in training; it may differ from the preprocessing's.
@@ -91,7 +91,7 @@ class Augmentation:
         if not self._crops_randomly:
             return self._central.prepare(content)
         image = to_array(decode(content, self._shorter_edge), self.preprocessing.grayscale)
-        return reduced(image, self._shorter_edge)
+        return shrink_image(image, self._shorter_edge)
 
     def prepare_settings(self) -> dict[str, Any]:
         """All that the result of `prepare` depends on besides the file, ready for JSON."""
@@ -102,13 +102,13 @@ class Augmentation:
         return {name: getattr(central, name) for name in names}
 
     def draw(self, image: np.ndarray, seed: str) -> Tensor:
-        """What `prepare` returned, as one epoch sees it: uint8 of shape (3, image_size, image_size).
+        """Returns a prepared image as augmented in one epoch: uint8 of shape (3, image_size, image_size).
 
         Args:
             seed: the image's and epoch's own, such as "random_seed/epoch/index".
         """
         random = Random(seed)
-        drawn = self._cropped(image, random).contiguous()  # stacked ten times as fast
+        drawn = self._crop(image, random).contiguous()  # stacked ten times as fast
         if self.random_horizontal_flip and random.random() < 0.5:
             drawn = drawn.flip(2)
         if self.random_vertical_flip and random.random() < 0.5:
@@ -143,7 +143,7 @@ class Augmentation:
         """Pixels that Resize leaves at most."""
         return round(STORE_FACTOR * self.train_crop_size) if self._crops_any_size else self._central.resize_size
 
-    def _cropped(self, image: np.ndarray, random: Random) -> Tensor:
+    def _crop(self, image: np.ndarray, random: Random) -> Tensor:
         if not self._crops_randomly:
             return to_tensor(image.copy())
         height, width = image.shape[:2]
@@ -152,14 +152,14 @@ class Augmentation:
             left, top, right, bottom = random_region(width, height, self.min_crop_area, random)
         else:
             left, top, right, bottom = random_window(width, height, size / self._central.resize_size, random)
-        crop = resized(image[top:bottom, left:right], size, size)
+        crop = resize_image(image[top:bottom, left:right], size, size)
         return pad(to_tensor(crop), [self.preprocessing.padding] * 4)
 
     def _first_steps(self) -> Steps:
-        """What is done without torchvision's transforms."""
+        """Returns the steps that are done without torchvision's transforms."""
         size = self.train_crop_size
         area = {"scale": [self.min_crop_area, 1.0], "ratio": list(ASPECT_RATIOS)}
-        return wanted(
+        return select_steps(
             (True, "Resize", {"size": self._shorter_edge}),
             (self.preprocessing.grayscale, "Grayscale", {"num_output_channels": 3}),
             (not self._crops_randomly, "CenterCrop", {"size": size}),
@@ -174,7 +174,7 @@ class Augmentation:
     def _v2_steps(self) -> Steps:
         jitter = dict.fromkeys(("brightness", "contrast", "saturation"), self.color_jitter)
         smooth = {"interpolation": v2.InterpolationMode.BILINEAR.value}
-        return wanted(
+        return select_steps(
             (self.color_jitter, "ColorJitter", jitter),
             (self.rotation_degrees, "RandomRotation", {"degrees": self.rotation_degrees, **smooth}),
             (self.affine_degrees, "RandomAffine", {"degrees": self.affine_degrees, "translate": SHIFTS, **smooth}),
@@ -187,15 +187,15 @@ class Augmentation:
 
     @cached_property
     def _v2_transforms(self) -> v2.Compose:
-        return v2.Compose([build(name, arguments) for name, arguments in self._v2_steps])
+        return v2.Compose([build_transform(name, arguments) for name, arguments in self._v2_steps])
 
 
-def wanted(*steps: tuple[object, str, dict[str, Any]]) -> Steps:
+def select_steps(*steps: tuple[object, str, dict[str, Any]]) -> Steps:
     """The steps whose first value is true, without it."""
     return [(name, arguments) for is_wanted, name, arguments in steps if is_wanted]
 
 
-def build(name: str, arguments: dict[str, Any]) -> v2.Transform:
+def build_transform(name: str, arguments: dict[str, Any]) -> v2.Transform:
     """The transform of torchvision that `Augmentation.as_list` describes."""
     if "interpolation" in arguments:
         arguments = arguments | {"interpolation": v2.InterpolationMode(arguments["interpolation"])}

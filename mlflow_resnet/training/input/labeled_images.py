@@ -16,7 +16,7 @@ from mlflow_resnet.io.parallel import ahead, map_ordered
 from mlflow_resnet.training.distributed import processes
 from mlflow_resnet.training.input.augmentation import Augmentation
 
-BATCHES_AHEAD = 2
+TRAINING_BATCHES_AHEAD = 2
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class TrainingImages:
         """
         own = self.own_order(epoch, batch_size, done)
         images = map_ordered(lambda index: self.load(epoch, index), own, threads)
-        return ahead(self.collate(images, own, batch_size // processes.world_size(), pin), BATCHES_AHEAD)
+        return ahead(self.collate(images, own, batch_size // processes.world_size(), pin), TRAINING_BATCHES_AHEAD)
 
     def own_order(self, epoch: int, batch_size: int, done: int = 0) -> list[int]:
         """Indices of this process's images in the full batches of an epoch, without the first `done` batches."""

@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import interpolate
 
 ASPECT_RATIOS = (3 / 4, 4 / 3)
-TRIES = 10
+REGION_TRIES = 10
 
 PixelRegion = tuple[int, int, int, int]
 
@@ -20,7 +20,7 @@ def random_region(width: int, height: int, min_area: float, random: Random) -> P
 
     The algorithm of torchvision's `RandomResizedCrop`.
     """
-    for _ in range(TRIES):
+    for _ in range(REGION_TRIES):
         area = width * height * random.uniform(min_area, 1)
         ratio = math.exp(random.uniform(*map(math.log, ASPECT_RATIOS)))
         region_width, region_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
@@ -45,7 +45,7 @@ def random_window(width: int, height: int, fraction: float, random: Random) -> P
     return left, top, left + side, top + side
 
 
-def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
+def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """uint8 of shape (H, W, 3), resampled to shape (height, width, 3).
 
     torch does it three times as fast as Pillow, within a level or two of 255.
@@ -55,8 +55,8 @@ def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.ascontiguousarray(result[0].permute(1, 2, 0).numpy())
 
 
-def reduced(image: np.ndarray, shorter_edge: int) -> np.ndarray:
+def shrink_image(image: np.ndarray, shorter_edge: int) -> np.ndarray:
     """uint8 of shape (H, W, 3) in its aspect ratio, its shorter edge `shorter_edge` pixels or what it has if less."""
     height, width = image.shape[:2]
     scale = shorter_edge / min(height, width)
-    return image if scale >= 1 else resized(image, round(height * scale), round(width * scale))
+    return image if scale >= 1 else resize_image(image, round(height * scale), round(width * scale))

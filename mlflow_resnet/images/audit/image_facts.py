@@ -1,4 +1,4 @@
-"""What is found out about one image: whether it can be read, its pixels, how it looks."""
+"""Facts about one image: whether it can be read, its pixels, its look."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from PIL import Image, ImageStat
 
 from mlflow_resnet.errors import InvalidImageError, MissingPackageError
-from mlflow_resnet.images.decoding.decode import decoded, read_bytes
+from mlflow_resnet.images.decoding.decode import open_picture, read_bytes
 
 SHARPNESS_EDGE = 256  # pixels of the shorter edge at which sharpness is measured, or a little more
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """Of one image file.
+    """Facts about one image file.
 
     Attributes:
         problem: why the image cannot be read; all that is below `bytes` is then unknown.
@@ -39,7 +39,7 @@ class ImageFacts:
     sharpness: float = 0.0
 
 
-def facts_of_file(path: str, looks: bool = False) -> ImageFacts:
+def inspect_file(path: str, looks: bool = False) -> ImageFacts:
     """Reads and decodes an image in full.
 
     Args:
@@ -47,37 +47,37 @@ def facts_of_file(path: str, looks: bool = False) -> ImageFacts:
     """
     try:
         content = read_bytes(path)
-        with decoded(content) as picture:
-            return facts_of_picture(picture, content, looks)
+        with open_picture(content) as picture:
+            return inspect_picture(picture, content, looks)
     except InvalidImageError as error:
         return ImageFacts(error.message)
 
 
-def facts_of_picture(picture: Image.Image, content: bytes, looks: bool) -> ImageFacts:
-    """Those of a picture, and of the file's `content` that it was decoded from."""
-    gray = reduced(picture.convert("L"))
+def inspect_picture(picture: Image.Image, content: bytes, looks: bool) -> ImageFacts:
+    """Returns the facts about a picture and the file's `content` that it was decoded from."""
+    gray = shrink_picture(picture.convert("L"))
     levels = ImageStat.Stat(gray)
     return ImageFacts(
         sha256=hashlib.sha256(content).hexdigest(),
         bytes=len(content),
         width=picture.width,
         height=picture.height,
-        pixels=pixels_of(picture),
-        look=look_of(picture) if looks else None,
+        pixels=hash_pixels(picture),
+        look=hash_look(picture) if looks else None,
         brightness=levels.mean[0],
         contrast=levels.stddev[0],
-        sharpness=sharpness_of(np.asarray(gray)),
+        sharpness=measure_sharpness(np.asarray(gray)),
     )
 
 
-def pixels_of(picture: Image.Image) -> str:
+def hash_pixels(picture: Image.Image) -> str:
     """32 hex digits of an RGB picture's size and pixels. SHA-256, because processors have instructions for it."""
     digest = hashlib.sha256(f"{picture.size}".encode())
     digest.update(picture.tobytes())
     return digest.hexdigest()[:32]
 
 
-def look_of(picture: Image.Image) -> int:
+def hash_look(picture: Image.Image) -> int:
     """The perceptual hash of imagehash: which of 64 low frequencies are above their median."""
     import imagehash
 
@@ -92,12 +92,12 @@ def check_imagehash(verb: str) -> None:
         raise MissingPackageError(verb, "imagehash>=4.3") from None
 
 
-def reduced(picture: Image.Image) -> Image.Image:
+def shrink_picture(picture: Image.Image) -> Image.Image:
     """The picture, each edge divided by the whole number that leaves the shorter one at least SHARPNESS_EDGE pixels."""
     return picture.reduce(max(1, min(picture.size) // SHARPNESS_EDGE))
 
 
-def sharpness_of(gray: np.ndarray) -> float:
+def measure_sharpness(gray: np.ndarray) -> float:
     """The variance of the Laplacian: small where no edge is sharp. 0 for a picture without inner pixels."""
     if min(gray.shape) < 3:
         return 0.0

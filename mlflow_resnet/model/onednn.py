@@ -1,4 +1,4 @@
-"""A ResNet's stages for a CPU: oneDNN's convolutions, with what follows each of them done inside it.
+"""A ResNet's stages as fused oneDNN convolutions for a CPU.
 
 They add the shortcut and apply ReLU while the sums are still in a register, and take weights in the order that is best
 for one shape of input, put into it once. torch.compile emits the same operators when it freezes a network; they are not
@@ -18,8 +18,8 @@ from mlflow_resnet.model.torch_seams import add_convolution_and_rectify, convolv
 LARGEST_DIFFERENCE = {torch.float32: 2e-3, torch.bfloat16: 0.05}
 
 
-def packed(stages: nn.Sequential, shape: Size, dtype: torch.dtype = torch.float32) -> nn.Sequential:
-    """What computes the same as `stages`, which have no batch norms left, fastest for `dtype` inputs of one shape.
+def pack_stages(stages: nn.Sequential, shape: Size, dtype: torch.dtype = torch.float32) -> nn.Sequential:
+    """Returns a module that computes the same as `stages`, fused for `dtype` inputs of one shape.
 
     `stages` itself where torch has no such operators, or they do not compute the same on this CPU.
 
@@ -30,15 +30,15 @@ def packed(stages: nn.Sequential, shape: Size, dtype: torch.dtype = torch.float3
     inputs = inputs.contiguous(memory_format=torch.channels_last)
     try:
         with torch.no_grad():
-            expected, (found, modules) = stages(inputs), _packed_each(stages, inputs)
+            expected, (found, modules) = stages(inputs), _pack_each(stages, inputs)
     except Exception:  # whatever becomes of operators that nobody promised
         return stages
     is_same = (found - expected).abs().max() <= LARGEST_DIFFERENCE[dtype] * expected.abs().max()
     return nn.Sequential(*modules) if is_same else stages
 
 
-def _packed_each(stages: nn.Sequential, inputs: Tensor) -> tuple[Tensor, list[nn.Module]]:
-    """The packed modules, and what they make of `inputs`, which shows each of them its shape."""
+def _pack_each(stages: nn.Sequential, inputs: Tensor) -> tuple[Tensor, list[nn.Module]]:
+    """Returns the outputs for `inputs`, which set the shapes, and the packed modules."""
     modules: list[nn.Module] = []
     for module in _flat(stages):
         if isinstance(module, nn.Conv2d):
@@ -69,7 +69,7 @@ class PackedConv(nn.Module):
         """`then` is "relu" or "none"."""
         return convolve(inputs, self.weight, self.bias, self.geometry, then)
 
-    def added_to(self, shortcut: Tensor, inputs: Tensor) -> Tensor:
+    def add_to(self, shortcut: Tensor, inputs: Tensor) -> Tensor:
         """ReLU of the sum, in the memory of `shortcut`."""
         return add_convolution_and_rectify(shortcut, inputs, self.weight, self.bias, self.geometry)
 
@@ -91,4 +91,4 @@ class PackedBlock(nn.Module):
         outputs = inputs
         for conv in self.first:
             outputs = conv(outputs, "relu")
-        return self.last.added_to(self.shortcut(inputs), outputs)
+        return self.last.add_to(self.shortcut(inputs), outputs)

@@ -1,4 +1,4 @@
-"""How S3 is reached, and what its errors mean to a person."""
+"""Clients of S3, retries, and explanations of its errors."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ CODES = {
 }
 
 
-def connected(uri: str, attempts: int = 1) -> Any:
+def connect_s3(uri: str, attempts: int = 1) -> Any:
     """A client for `uri`, which any number of threads may use, with the usual AWS configuration.
 
     It makes so many attempts at a request itself; `patiently` makes more.
@@ -76,7 +76,7 @@ def connected(uri: str, attempts: int = 1) -> Any:
     try:
         return boto3.client("s3", endpoint_url=endpoint, config=config, verify=verify)
     except Exception as error:
-        raise told(uri, error) from None
+        raise explain_error(uri, error) from None
 
 
 def patiently(uri: str, request: Callable[[], T]) -> T:
@@ -95,28 +95,28 @@ def patiently(uri: str, request: Callable[[], T]) -> T:
             return request()
         except Exception as error:
             if not is_passing(error) or time.monotonic() > deadline:
-                raise told(uri, error) from None
+                raise explain_error(uri, error) from None
         time.sleep(random.uniform(0, longest))
         longest = min(2 * longest, LONGEST_PAUSE_SECONDS)
 
 
 def is_passing(error: Exception) -> bool:
-    """Whether the same request may succeed a little later."""
+    """Returns whether the same request may succeed a little later."""
     from botocore import exceptions as known
 
     if isinstance(error, known.ClientError):
-        return status_of(error.response) in PASSING
+        return read_status(error.response) in PASSING
     broken = (known.HTTPClientError, known.IncompleteReadError, known.FlexibleChecksumError)
     return isinstance(error, broken) and not isinstance(error, known.SSLError)
 
 
-def told(uri: str, error: Exception) -> Exception:
-    """An error of boto3 as an InvalidDatasetError about `uri`; others as they are."""
+def explain_error(uri: str, error: Exception) -> Exception:
+    """Returns an error of boto3 as an InvalidDatasetError about `uri`; other errors as they are."""
     from botocore import exceptions as known
 
     if isinstance(error, known.ClientError):
-        status = status_of(error.response)
-        return kind_of(status)(uri, MEANINGS.get(status, f"S3 answered: {one_line(error)}"))
+        status = read_status(error.response)
+        return choose_error_class(status)(uri, MEANINGS.get(status, f"S3 answered: {one_line(error)}"))
     if isinstance(error, (known.NoCredentialsError, known.PartialCredentialsError)):
         return InvalidDatasetError(uri, f"no AWS credentials were found. {CREDENTIALS}")
     if isinstance(error, known.NoRegionError):
@@ -129,14 +129,14 @@ def told(uri: str, error: Exception) -> Exception:
     return error
 
 
-def kind_of(status: str) -> type[InvalidDatasetError]:
+def choose_error_class(status: str) -> type[InvalidDatasetError]:
     """The class of the error that a status is."""
     if status in OF_ONE_OBJECT:
         return ObjectUnreadableError
     return StoreUnreachableError if status in PASSING else InvalidDatasetError
 
 
-def status_of(response: dict[str, Any]) -> str:
+def read_status(response: dict[str, Any]) -> str:
     """The key in MEANINGS of an answer that is an error: by its code, else its HTTP status."""
     code = response.get("Error", {}).get("Code", "")
     return CODES.get(code) or str(response.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))

@@ -1,4 +1,4 @@
-"""What the server itself knows of a version: its logged model, whose params nobody can change."""
+"""The server's own facts about a version: its logged model, whose params cannot be changed."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ from mlflow_resnet.mlflow_seams import (
 from mlflow_resnet.registry.gate.situation import LoggedMetric, Proven
 from mlflow_resnet.registry.versions import VERSION_URI, follow_copies, parse_model_id
 
-MODEL_SHA256 = "model_sha256"  # a param that mlflow_resnet logs with every model
-NOT_IN_A_NAME = re.compile(r"[^\w.@+\- ]")
+DIGEST_PARAM = "model_sha256"  # a param that mlflow_resnet logs with every model
+NOT_IN_A_USER_NAME = re.compile(r"[^\w.@+\- ]")
 
 
-def user() -> str | None:
-    """Who sends the request, as MLflow's authentication says; None if the server has no users."""
+def find_request_user() -> str | None:
+    """Returns the authenticated user of the request; None if the server has no users."""
     return flask.g.get(USER_OF_REQUEST) if flask.has_request_context() else None
 
 
 def who() -> str:
-    """The same for people to read, with what there is where nobody has a name."""
+    """Returns the sender of the request for messages: the user, or the address."""
     if not flask.has_request_context():
         return "somebody with access to the database"
-    if name := user():
-        return NOT_IN_A_NAME.sub("?", name)
+    if name := find_request_user():
+        return NOT_IN_A_USER_NAME.sub("?", name)
     return f"somebody at {address()}"
 
 
 def address() -> str:
-    """Where the request comes from. uvicorn believes a proxy on this machine, which may be any local client."""
+    """Returns the address that the request comes from."""
     claimed = ",".join(flask.request.headers.getlist("X-Forwarded-For"))
     found = flask.request.remote_addr or ""
     try:
@@ -56,7 +56,7 @@ def address() -> str:
 
 @dataclass(frozen=True)
 class Description:
-    """What the MLmodel file of a logged model says."""
+    """Content of the MLmodel file of a logged model."""
 
     model_id: str
     flavors: tuple[str, ...] = ()
@@ -66,16 +66,16 @@ class Description:
 def describe_mlmodel(store: AbstractStore, name: str, version: int, tracking_uri: str | None) -> Description | None:
     """Reads the MLmodel file of a version, which takes long and so is done before the lock; None if it cannot be."""
     try:
-        model = logged_model(find_model_id(store, name, version), tracking_uri)
+        model = get_logged_model(find_model_id(store, name, version), tracking_uri)
     except MlflowException:
         return None
-    facts = mlmodel_of(model)
+    facts = read_logged_mlmodel(model)
     flavors = facts.get("flavors")
     names = tuple(map(str, flavors)) if isinstance(flavors, dict) else ()
     return Description(model.model_id, names, bool(facts.get("signature")))
 
 
-def proven(
+def prove_version(
     store: AbstractStore, name: str, version: int, tracking_uri: str | None, description: Description | None = None
 ) -> Proven:
     """Follows a version to its logged model, whose params nobody can change.
@@ -85,7 +85,7 @@ def proven(
     """
     try:
         model_id = find_model_id(store, name, version)
-        model = logged_model(model_id, tracking_uri)
+        model = get_logged_model(model_id, tracking_uri)
     except MlflowException as error:
         return Proven((f"its logged model is not to be had ({error.message})",))
     problems = []
@@ -93,12 +93,12 @@ def proven(
         problems.append(f"its logged model {model_id} is {model.status}; expected READY")
     if store.get_model_version_download_uri(name, version) != model.artifact_location:
         problems.append(f"its files are not those of its logged model {model_id}; register that one")
-    if MODEL_SHA256 not in model.params:
-        problems.append(f"its logged model {model_id} has no param {MODEL_SHA256}; log it with mlflow_resnet again")
+    if DIGEST_PARAM not in model.params:
+        problems.append(f"its logged model {model_id} has no param {DIGEST_PARAM}; log it with mlflow_resnet again")
     metrics = tuple(LoggedMetric(each.key, each.value, each.dataset_digest) for each in model.metrics or ())
     known = description if description and description.model_id == model_id else Description(model_id)
     return Proven(
-        tuple(problems), model_id, model.params.get(MODEL_SHA256, ""), metrics, known.flavors, known.signature
+        tuple(problems), model_id, model.params.get(DIGEST_PARAM, ""), metrics, known.flavors, known.signature
     )
 
 
@@ -121,15 +121,15 @@ def build_foreign_source_error(source: str) -> MlflowException:
     return MlflowException.invalid_parameter_value(f"it is made from {source}; expected models:/<model id>")
 
 
-def logged_model(model_id: str, tracking_uri: str | None) -> LoggedModel:
-    """As the server's own tracking store has it."""
+def get_logged_model(model_id: str, tracking_uri: str | None) -> LoggedModel:
+    """Returns the logged model from the server's own tracking store."""
     if flask.has_request_context():
         return get_servers_tracking_store().get_logged_model(model_id)
     return MlflowClient(tracking_uri).get_logged_model(model_id)
 
 
-def mlmodel_of(model: LoggedModel) -> dict[str, Any]:
-    """The MLmodel file; empty if it cannot be read, so that what asks for it is missing."""
+def read_logged_mlmodel(model: LoggedModel) -> dict[str, Any]:
+    """Reads the MLmodel file; empty if it cannot be read, so that rules about it fail."""
     try:
         repository, path = locate_artifact(model.artifact_location, "MLmodel")
         with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Predicts labeled images through the predict path and keeps what the metrics need."""
+"""Predicts labeled images through the predict path and computes metrics from the predictions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Evaluation:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Those that cost little: every epoch logs them."""
+        """Metrics that are cheap enough to be logged in every epoch."""
         return self.headline | self.averages
 
     @cached_property
@@ -57,7 +57,7 @@ class Evaluation:
 
     @cached_property
     def confusion(self) -> np.ndarray:
-        return metrics.confusion_counts(self.targets, self.probabilities)
+        return metrics.count_confusions(self.targets, self.probabilities)
 
     @cached_property
     def calibration(self) -> dict[str, float]:
@@ -93,43 +93,43 @@ class Evaluation:
             for end, value in zip(("low", "high"), interval, strict=True)
         }
         scores = {f"calibration/{name}": value for name, value in self.calibration.items()}
-        classes = {f"per_class/{name}": value for name, value in metrics.of_each_class(self.per_class).items()}
+        classes = {f"per_class/{name}": value for name, value in metrics.list_class_metrics(self.per_class).items()}
         found = auc | ends | scores | classes | {"abstention/aurc": abstention.area_under(self.risk_coverage)}
         return {name: value for name, value in found.items() if np.isfinite(value)}
 
     @cached_property
     def as_trained(self) -> Evaluation:
-        """What the classifier predicts without temperature scaling."""
+        """The evaluation without temperature scaling."""
         return self.at_temperature(1.0)
 
     def at_temperature(self, temperature: float) -> Evaluation:
-        """What the same classifier with another temperature predicts."""
-        probabilities = calibration.tempered(self.probabilities, temperature / self.temperature)
+        """Returns the evaluation of the same classifier with another temperature."""
+        probabilities = calibration.apply_temperature(self.probabilities, temperature / self.temperature)
         return replace(self, probabilities=probabilities, temperature=temperature)
 
-    def fitted_temperature(self) -> float:
+    def fit_temperature(self) -> float:
         """The temperature that suits these images best."""
         return calibration.fit_temperature(self.targets, self.as_trained.probabilities)
 
 
 # How metrics of a part of the data begin, by the context of the data; the most honest first.
-PREFIXES = {"test": "test_", "evaluation": "", "validation": "val_"}
+METRIC_PREFIXES = {"test": "test_", "evaluation": "", "validation": "val_"}
 
 
-def named(values: Mapping[str, float], context: str) -> dict[str, float]:
-    """Metrics as those of a part of the data; see `name_of`."""
-    return {name_of(metric, context): value for metric, value in values.items()}
+def prefix_metrics(values: Mapping[str, float], context: str) -> dict[str, float]:
+    """Returns metrics under the names of a part of the data, such as `val_log_loss`."""
+    return {prefix_metric(metric, context): value for metric, value in values.items()}
 
 
-def name_of(metric: str, context: str) -> str:
-    """Of "validation", `log_loss` is `val_loss` and `interval/x` is `interval/val_x`; of "evaluation" they stay."""
-    if not (prefix := PREFIXES[context]):
+def prefix_metric(metric: str, context: str) -> str:
+    """Returns a metric's name for a part of the data: `val_loss`, `interval/val_x`; as it is for "evaluation"."""
+    if not (prefix := METRIC_PREFIXES[context]):
         return metric
     group, slash, name = metric.rpartition("/")
     return f"{group}{slash}{prefix}{'loss' if metric == 'log_loss' else name}"
 
 
-def targets_of(directory: LabeledDirectory, classes: tuple[str, ...], owner: str) -> np.ndarray:
+def find_targets(directory: LabeledDirectory, classes: tuple[str, ...], owner: str) -> np.ndarray:
     """Class indices of the directory's images in `classes`, which belong to `owner`. int of shape (N,).
 
     Raises:
@@ -143,7 +143,7 @@ def targets_of(directory: LabeledDirectory, classes: tuple[str, ...], owner: str
     return np.array([targets[label] for label in directory.labels], dtype=np.int64)
 
 
-def evaluate(
+def evaluate_directory(
     predictor: Predictor, directory: LabeledDirectory, batch_size: int = 32, called: str = "the model"
 ) -> Evaluation:
     """Predicts every image of `directory`.
@@ -155,7 +155,7 @@ def evaluate(
         ClassMismatchError: if it has classes that the predictor lacks.
         BadImagesError: if an image cannot be read; leave such images out before.
     """
-    targets = targets_of(directory, predictor.classes, called)
+    targets = find_targets(directory, predictor.classes, called)
     probabilities = np.empty((len(targets), len(predictor.classes)), dtype=np.float32)
     bad = {}
     for i, prediction in enumerate(predictor.predict(map(file_source, directory.paths), batch_size)):

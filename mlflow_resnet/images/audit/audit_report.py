@@ -22,14 +22,14 @@ THUMBNAIL_EDGE = 112  # pixels
 GROUPS_SHOWN, IMAGES_SHOWN = 12, 6  # of each finding, of each group
 
 
-def write_report(folder: Path, images: Sequence[AuditedImage], found: Sequence[Finding]) -> None:
+def write_audit_report(folder: Path, images: Sequence[AuditedImage], found: Sequence[Finding]) -> None:
     """Writes report.html and images.parquet, a row per image with its facts and the kinds of its findings."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.html").write_text(render_page(images, found), encoding="utf-8")
-    pq.write_table(table_of(images, found), folder / "images.parquet")
+    pq.write_table(build_facts_table(images, found), folder / "images.parquet")
 
 
-def table_of(images: Sequence[AuditedImage], found: Sequence[Finding]) -> pa.Table:
+def build_facts_table(images: Sequence[AuditedImage], found: Sequence[Finding]) -> pa.Table:
     """Columns part, name, label, findings (kinds with commas between), and the fields of ImageFacts."""
     kinds: dict[tuple[str, str], list[str]] = {}
     for finding in found:

@@ -14,20 +14,20 @@ from mlflow_resnet.errors import (
     InvalidImageError,
     InvalidOptionsError,
     OutputError,
-    listed,
+    join_names,
     printable,
 )
 from mlflow_resnet.images.decoding.decode import decode, read_bytes
 from mlflow_resnet.images.directories import LabeledDirectory
-from mlflow_resnet.images.sources import labeled_directory
-from mlflow_resnet.images.splitting.connected import connected, equal_pairs
+from mlflow_resnet.images.sources import fetch_labeled_directory
+from mlflow_resnet.images.splitting.connected import equal_pairs, find_components
 from mlflow_resnet.images.splitting.grouped import split_groups
-from mlflow_resnet.images.splitting.groups import groups_of
+from mlflow_resnet.images.splitting.groups import assign_groups
 from mlflow_resnet.images.splitting.sizes import Sizes
 from mlflow_resnet.images.splitting.stratified import check_counts, split_indices
 from mlflow_resnet.io.atomic import check_apart, new_directory, output_errors
 from mlflow_resnet.io.destinations import destinations
-from mlflow_resnet.io.names import path_below
+from mlflow_resnet.io.file_names import path_below
 from mlflow_resnet.io.parallel import default_threads
 from mlflow_resnet.io.reasons import os_reason
 from mlflow_resnet.options.split import SplitOptions
@@ -42,8 +42,8 @@ def split_directory(options: SplitOptions) -> list[LabeledDirectory]:
     check_apart(options.image_dir, outputs)
     sizes = Sizes(options.fraction, options.test_fraction, options.train_count, options.val_count, options.test_count)
     with destinations(*outputs) as places, ExitStack() as stack:
-        directory = labeled_directory(options.image_dir, follow_links=options.follow_links)
-        groups = groups_of(
+        directory = fetch_labeled_directory(options.image_dir, follow_links=options.follow_links)
+        groups = assign_groups(
             directory,
             group_regex=options.group_regex,
             group_table=options.group_table,
@@ -51,11 +51,11 @@ def split_directory(options: SplitOptions) -> list[LabeledDirectory]:
             duplicates=options.duplicates,
             threads=options.num_workers or default_threads(),
         )
-        drawn_parts = drawn(directory, groups, sizes, len(outputs), options.random_seed)
+        drawn_parts = draw_parts(directory, groups, sizes, len(outputs), options.random_seed)
         parts = [directory.subset(indices) for indices in drawn_parts]
         for part, place in zip(parts, places, strict=True):
-            copy(part, stack.enter_context(new_directory(place)))
-    return [moved(part, output) for part, output in zip(parts, outputs, strict=True)]
+            copy_images(part, stack.enter_context(new_directory(place)))
+    return [relocate_directory(part, output) for part, output in zip(parts, outputs, strict=True)]
 
 
 def split_labeled(
@@ -67,31 +67,33 @@ def split_labeled(
         contents: name -> what identifies the image's content; images with the same stay on one side.
     """
     marks = [(contents or {}).get(name, name) for name in directory.names]
-    groups, sizes = connected(len(directory), equal_pairs(marks)), Sizes(fraction, in_training=True)
-    return [directory.subset(indices) for indices in drawn(directory, groups, sizes, 2, seed)]
+    groups, sizes = find_components(len(directory), equal_pairs(marks)), Sizes(fraction, in_training=True)
+    return [directory.subset(indices) for indices in draw_parts(directory, groups, sizes, 2, seed)]
 
 
-def drawn(directory: LabeledDirectory, groups: Sequence[int], sizes: Sizes, parts: int, seed: int) -> list[list[int]]:
+def draw_parts(
+    directory: LabeledDirectory, groups: Sequence[int], sizes: Sizes, parts: int, seed: int
+) -> list[list[int]]:
     """The indices of each part: training, validation and, of three, test."""
     images = len(directory)
     if len(set(groups)) == images:
         test = test_total(images, sizes) if parts == 3 else 0
-        return drawn_one_by_one(directory, sizes, test, parts, seed)
-    found = split_groups(directory.labels, groups, totals_of_groups(images, sizes, parts), seed)
+        return draw_single_images(directory, sizes, test, parts, seed)
+    found = split_groups(directory.labels, groups, count_group_totals(images, sizes, parts), seed)
     if problem := parts_problem(directory, found):
 
         def works(other: Sizes) -> bool:
-            drawn_so = split_groups(directory.labels, groups, totals_of_groups(images, other, parts), seed)
+            drawn_so = split_groups(directory.labels, groups, count_group_totals(images, other, parts), seed)
             return not parts_problem(directory, drawn_so)
 
-        given = sizes.working_options(parts, works)
+        given = sizes.find_working_options(parts, works)
         advice = f"Give {given}" if given else "Add images" if sizes.in_training else "Add images, or group less"
         whole = f"its images are in {len(set(groups))} groups that stay whole"
         raise InvalidDatasetError(directory.source, f"{whole}, and {problem}. {advice}.")
     return found
 
 
-def totals_of_groups(images: int, sizes: Sizes, parts: int) -> list[int]:
+def count_group_totals(images: int, sizes: Sizes, parts: int) -> list[int]:
     """Images wanted in each part, of images in groups."""
     test = test_total(images, sizes) if parts == 3 else 0
     train = sizes.train_count or (
@@ -104,10 +106,10 @@ def totals_of_groups(images: int, sizes: Sizes, parts: int) -> list[int]:
     return [train, val, test][:parts]
 
 
-def drawn_one_by_one(directory: LabeledDirectory, sizes: Sizes, test: int, parts: int, seed: int) -> list[list[int]]:
-    """The same for images that do not belong together."""
+def draw_single_images(directory: LabeledDirectory, sizes: Sizes, test: int, parts: int, seed: int) -> list[list[int]]:
+    """Draws the parts of images that are in no groups."""
     check_counts(directory, parts, ", or give --val-dir" if sizes.in_training else "")
-    advice = sizes.fitting_options(len(directory), len(set(directory.labels)), parts)
+    advice = sizes.find_fitting_options(len(directory), len(set(directory.labels)), parts)
     images, held_out = list(range(len(directory))), list[int]()
     if parts == 3:
         images, held_out = split_indices(directory.labels, len(directory) - test, test, seed, advice)
@@ -130,20 +132,20 @@ def test_total(images: int, sizes: Sizes) -> int:
 
 
 def parts_problem(directory: LabeledDirectory, parts: Sequence[Sequence[int]]) -> str:
-    """Why whole groups cannot give the first part every class, and each part an image; empty if they do."""
+    """Returns why whole groups cannot fill the parts; empty if they can."""
     wanted = {label for label, count in directory.counts().items() if count}
     if missing := wanted - {directory.labels[index] for index in parts[0]}:
-        return f"class {listed(map(repr, sorted(missing)))} would not be trained on"
+        return f"class {join_names(map(repr, sorted(missing)))} would not be trained on"
     return "" if all(parts) else "a part is empty"
 
 
-def moved(directory: LabeledDirectory, output: str) -> LabeledDirectory:
-    """The same images, as copies in `output`. If that is in S3, the paths are URIs."""
+def relocate_directory(directory: LabeledDirectory, output: str) -> LabeledDirectory:
+    """Returns the directory with paths of its copies in `output`. If that is in S3, the paths are URIs."""
     paths = tuple(os.path.join(output, name) for name in directory.names)
     return replace(directory, source=output, paths=paths, objects=(), references=False)
 
 
-def copy(directory: LabeledDirectory, output: Path) -> None:
+def copy_images(directory: LabeledDirectory, output: Path) -> None:
     """Copies images to `output`, whose classes all get a folder.
 
     Raises:
@@ -155,7 +157,7 @@ def copy(directory: LabeledDirectory, output: Path) -> None:
             (output / label).mkdir()
     for name, path in zip(directory.names, directory.paths, strict=True):
         target = path_below(output, name)
-        content = referenced_image(directory, name, path) if directory.references else None
+        content = read_referenced_image(directory, name, path) if directory.references else None
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             if content is None:
@@ -166,8 +168,8 @@ def copy(directory: LabeledDirectory, output: Path) -> None:
             raise OutputError(target, f"cannot be copied from {printable(path)} ({os_reason(error)})") from error
 
 
-def referenced_image(directory: LabeledDirectory, name: str, path: str) -> bytes:
-    """The file that an index names, which anybody may have written: nothing is copied that is no image."""
+def read_referenced_image(directory: LabeledDirectory, name: str, path: str) -> bytes:
+    """Returns the file that an untrusted index names; raises an error unless it is an image."""
     try:
         content = read_bytes(path)
         decode(content)

@@ -1,4 +1,4 @@
-"""Who moved an alias, when, from where and why: an append-only list of tags of the registered model.
+"""The history of an alias: an append-only list of tags of the registered model.
 
 The gate store writes the entries in the server, in the same transaction as the alias; on a plain MLflow server
 `promote` and `rollback` write them.
@@ -15,8 +15,8 @@ from datetime import datetime, timezone
 
 from mlflow_resnet.io.untrusted import build_record
 
-TAG = "mlflow_resnet.history."
-NAME = re.compile(re.escape(TAG) + r"(?P<alias>[\w\-]+)\.(?P<sequence>\d{6,})")
+HISTORY_TAG = "mlflow_resnet.history."
+HISTORY_TAG_PATTERN = re.compile(re.escape(HISTORY_TAG) + r"(?P<alias>[\w\-]+)\.(?P<sequence>\d{6,})")
 PROMOTE, ROLLBACK, REMOVE, FORCE = "promote", "rollback", "remove", "force"
 
 
@@ -41,7 +41,7 @@ class Move:
 
 
 @dataclass(frozen=True)
-class Entry:
+class HistoryEntry:
     """One move of an alias.
 
     Attributes:
@@ -68,7 +68,7 @@ class Entry:
     @property
     def tag(self) -> str:
         """The name of the registered model's tag that holds this entry."""
-        return f"{TAG}{self.alias}.{self.sequence:06d}"
+        return f"{HISTORY_TAG}{self.alias}.{self.sequence:06d}"
 
     def to_text(self) -> str:
         facts = dataclasses.asdict(self)
@@ -76,23 +76,23 @@ class Entry:
         return json.dumps(facts, sort_keys=True)
 
     def __str__(self) -> str:
-        moved = f"@{self.alias} from {shown(self.before)} to {shown(self.after)}"
+        moved = f"@{self.alias} from {format_version(self.before)} to {format_version(self.after)}"
         line = f"{self.time}  {self.action}  {moved}  by {self.who}"
         return "".join(letter if letter.isprintable() else "?" for letter in line)  # on a plain server anybody wrote it
 
 
-def shown(version: int | None) -> str:
+def format_version(version: int | None) -> str:
     return "none" if version is None else f"version {version}"
 
 
-def entry_of(text: str) -> Entry:
+def parse_entry(text: str) -> HistoryEntry:
     """Reads what `to_text` wrote; AttributeError, KeyError, TypeError or ValueError if it is something else."""
     facts = json.loads(text)
     if "weights_sha256" in facts:  # written when there was no digest of the whole model
         del facts["weights_sha256"]
         facts["model_sha256"] = ""
     facts["before"], facts["after"] = facts.pop("from"), facts.pop("to")
-    entry = build_record(Entry, facts)
+    entry = build_record(HistoryEntry, facts)
     if datetime.fromisoformat(entry.time).utcoffset() is None:
         raise ValueError("a time without an offset")
     return entry
@@ -100,21 +100,21 @@ def entry_of(text: str) -> Entry:
 
 def alias_in(key: str) -> str | None:
     """The alias that a tag is about, if its name is one of the history's."""
-    match = NAME.fullmatch(key)
+    match = HISTORY_TAG_PATTERN.fullmatch(key)
     return match["alias"] if match else None
 
 
-def entries(tags: Mapping[str, str], alias: str | None = None) -> list[Entry]:
+def entries(tags: Mapping[str, str], alias: str | None = None) -> list[HistoryEntry]:
     """The entries among the tags of a registered model, oldest first; those of one alias, or of all.
 
     A tag that cannot be read is left out: on a plain server anybody may have written it.
     """
     found = []
     for name, text in tags.items():
-        match = NAME.fullmatch(name)
+        match = HISTORY_TAG_PATTERN.fullmatch(name)
         if match and alias in (None, match["alias"]):
             try:
-                entry = entry_of(text)
+                entry = parse_entry(text)
                 is_own = entry.tag == name
             except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
                 continue
@@ -123,14 +123,14 @@ def entries(tags: Mapping[str, str], alias: str | None = None) -> list[Entry]:
     return sorted(found, key=lambda entry: (str(entry.time) if alias is None else "", entry.sequence))
 
 
-def newest(tags: Mapping[str, str], alias: str) -> Entry | None:
+def newest(tags: Mapping[str, str], alias: str) -> HistoryEntry | None:
     """The last entry of an alias."""
     known = entries(tags, alias)
     return known[-1] if known else None
 
 
-def champions(known: Iterable[Entry]) -> list[int]:
-    """The champions that led to the present one, which is the last: a rollback takes those after its aim away.
+def champions(known: Iterable[HistoryEntry]) -> list[int]:
+    """Returns the champions up to the present one, which is last, without those that rollbacks undid.
 
     Args:
         known: entries of one alias, oldest first.
@@ -150,9 +150,9 @@ def champions(known: Iterable[Entry]) -> list[int]:
     return found
 
 
-def next_entry(last: Entry | None, move: Move, who: str, policy: str | None = None) -> Entry:
+def next_entry(last: HistoryEntry | None, move: Move, who: str, policy: str | None = None) -> HistoryEntry:
     """The entry that follows `last`, at this moment."""
-    return Entry(
+    return HistoryEntry(
         sequence=last.sequence + 1 if last else 1,
         alias=move.alias,
         time=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),

@@ -1,4 +1,4 @@
-"""Names from outside: of an index, an archive, a table, a bucket. None is a path until it went through here.
+"""Checks untrusted names of indexes, archives, tables and buckets. None is used as a path before it is checked here.
 
 What makes a name a path is `path_below`; what reads names of others asks `name_problem` at once, so that whatever
 is behind it deals with names that lie below a directory.
@@ -16,7 +16,7 @@ MAX_PART_BYTES, MAX_NAME_BYTES = 255, 1024  # of what is between two "/", and of
 
 
 def name_problem(name: object, windows: bool = os.name == "nt") -> str:
-    """Why `name` is not taken for the relative path, with "/", of an image in a directory of ours; empty if it is."""
+    """Returns why `name` cannot be the relative path of an image; empty if it can."""
     if problem := text_problem(name):
         return problem
     assert isinstance(name, str)
@@ -33,7 +33,7 @@ def name_problem(name: object, windows: bool = os.name == "nt") -> str:
 
 
 def text_problem(text: object) -> str:
-    """Why `text` can be no path at all, relative or not; empty if it can."""
+    """Returns why `text` cannot be a path; empty if it can."""
     if not isinstance(text, str) or not text:
         return "is no name"
     if "\0" in text:
@@ -46,7 +46,7 @@ def text_problem(text: object) -> str:
 
 
 def leads_out(name: str, windows: bool = os.name == "nt") -> bool:
-    """Whether `name`, as a path, is not one below where it begins, or none at all."""
+    """Returns whether `name`, as a path, is not below its starting point."""
     if windows:  # there more is a separator, a drive, a stream, a device, or is dropped at the end
         parts = name.split("/")
         if any(sign in name for sign in "\\:") or any(part[-1:] in (".", " ") for part in parts):
@@ -68,16 +68,16 @@ def path_below(root: Path, name: str) -> Path:
         if path.is_symlink():
             problem = "leads through a link"
     if problem:
-        raise OutputError(root, f"refused to write {shown(name)}, which {problem}")
+        raise OutputError(root, f"refused to write {quote_name(name)}, which {problem}")
     return path
 
 
-def shown(name: object) -> str:
+def quote_name(name: object) -> str:
     """A name that may be anything, for a message: at most 100 characters of it, in quotes."""
     text = ascii(name) if text_problem(name) else repr(printable(str(name)))
     return text if len(text) <= 100 else f"{text[:100]}…"
 
 
 def is_hidden(name: str) -> bool:
-    """Whether the name of a file or folder says that it is not part of a data set."""
+    """Returns whether a file or folder is excluded from data sets by its name."""
     return name.startswith(".") or name == "__MACOSX"

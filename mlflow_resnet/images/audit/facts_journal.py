@@ -11,18 +11,18 @@ from pathlib import Path
 from threading import Lock
 from types import TracebackType
 
-from mlflow_resnet.images.audit.facts import ImageFacts
+from mlflow_resnet.images.audit.image_facts import ImageFacts
 from mlflow_resnet.io.untrusted import build_record, parse_json
 
-Key = tuple[str, int, int]  # path, bytes, time of the last change in nanoseconds
+FactsKey = tuple[str, int, int]  # path, bytes, time of the last change in nanoseconds
 
 
 class FactsJournal:
-    """Facts by file, written as they are found, so that an audit that was interrupted goes on."""
+    """Facts by file, written as they are found, so that an interrupted audit can be resumed."""
 
     def __init__(self, folder: Path, source: str) -> None:
         self.path = folder / "audit" / f"{hashlib.sha256(os.fsencode(os.path.abspath(source))).hexdigest()[:16]}.jsonl"
-        self.known: dict[Key, ImageFacts] = {}
+        self.known: dict[FactsKey, ImageFacts] = {}
         self._lock = Lock()
 
     def __enter__(self) -> FactsJournal:
@@ -44,8 +44,8 @@ class FactsJournal:
                 except (ValueError, TypeError):  # a line that a killed process did not finish, or of another version
                     continue
 
-    def remembered(self, find: Callable[[str], ImageFacts], path: str, looks: bool) -> ImageFacts:
-        """`find(path)`, or what it was for the same file, if that has all that is asked for."""
+    def find_once(self, find: Callable[[str], ImageFacts], path: str, looks: bool) -> ImageFacts:
+        """Returns `find(path)`, or the facts in the journal if the file is unchanged and they are complete."""
         try:
             status = os.stat(path)
         except OSError:

@@ -1,4 +1,4 @@
-"""Many prepared images in one Arrow file, mapped into memory, so that all processes share one copy of its pages.
+"""Prepared images in one memory-mapped Arrow file, shared by all processes.
 
 The Arrow IPC file format has what is needed: it is written as a stream, read without a copy, and ends with a footer
 and a magic number, without which it cannot be opened: a file that was cut is never taken for a whole one.
@@ -54,17 +54,17 @@ class PackedImages:
         return pixels.reshape(self._heights[index], self._widths[index], 3)
 
 
-def packed_images(path: Path, count: int, images: Images, expected_bytes: Callable[[], int]) -> PackedImages:
+def pack_images(path: Path, count: int, images: Images, expected_bytes: Callable[[], int]) -> PackedImages:
     """The images in the file at `path`; if it is missing or damaged, the `count` of `images()` are packed there first.
 
     One process packs while others that want the same file wait for it. Raises OutputError if the file cannot be
     written, or if its disk has less room than `expected_bytes()`.
     """
-    if (packed := _opened(path, count)) is not None:
+    if (packed := _open_packed(path, count)) is not None:
         return packed
     _remove_leftovers(path.parent)
     with _lock(path, wait=True):
-        if (packed := _opened(path, count)) is not None:  # written by the process that had the lock
+        if (packed := _open_packed(path, count)) is not None:  # written by the process that had the lock
             return packed
         try:
             _pack(path, images, expected_bytes)
@@ -73,7 +73,7 @@ def packed_images(path: Path, count: int, images: Images, expected_bytes: Callab
         return PackedImages(path)
 
 
-def _opened(path: Path, count: int) -> PackedImages | None:
+def _open_packed(path: Path, count: int) -> PackedImages | None:
     try:
         packed = PackedImages(path)
         return packed if len(packed) == count else None
@@ -105,7 +105,7 @@ def _record_batch(images: list[np.ndarray]) -> pa.RecordBatch:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Removes what killed processes had begun to write. Whoever still writes holds the lock."""
+    """Removes unfinished files of killed processes. An active writer holds the lock."""
     for lock in folder.glob("*.lock"):
         path = lock.with_suffix(".arrow")
         with _lock(path, wait=False) as held, suppress(OSError):

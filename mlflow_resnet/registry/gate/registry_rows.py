@@ -1,6 +1,6 @@
-"""What the tables of the registry say, inside of a transaction.
+"""Queries the registry's tables inside a transaction.
 
-A version without files is a prompt's, which can be neither loaded nor served: it is nobody's champion.
+A version without files is a prompt's, which can be neither loaded nor served: it is never a champion.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mlflow.store.model_registry.dbmodels.models import (
 )
 
 from mlflow_resnet.mlflow_seams import PROMPT_SOURCES, find_model_row, query_rows
-from mlflow_resnet.registry import history
+from mlflow_resnet.registry import alias_history
 from mlflow_resnet.registry.gate.policy import Policy
 from mlflow_resnet.registry.gate.rule import Rule
 from mlflow_resnet.registry.gate.transaction import OneTransaction
@@ -34,7 +34,7 @@ class Held:
 
 
 class Rows(OneTransaction):
-    """A SQL store with what the gate wants to know."""
+    """A SQL store with the gate's queries."""
 
     def rows(self, table: Any, **wanted: Any) -> list[Any]:
         """The rows of the workspace that have these values, as the transaction sees them."""
@@ -44,7 +44,7 @@ class Rows(OneTransaction):
                 session.expunge_all()  # to be read after this session ends
             return list(found)
 
-    def row_of(self, name: str) -> Any:
+    def find_row(self, name: str) -> Any:
         """The registered model as the database writes its name; MlflowException if there is none."""
         with self.ManagedSessionMaker() as session:
             return find_model_row(self, session, name)
@@ -61,14 +61,14 @@ class Rows(OneTransaction):
             map(has_files, self.rows(SqlModelVersion, name=name))
         )
 
-    def held_by(self, name: str, alias: str) -> tuple[str, int | None]:
-        """An alias as the database writes it, which may take other letters for the same, and its version."""
+    def find_held(self, name: str, alias: str) -> tuple[str, int | None]:
+        """Returns an alias as spelled in the database, and its version."""
         found = self.rows(SqlRegisteredModelAlias, name=name, alias=alias)
         if not found:
             return alias, None
         return found[0].alias, found[0].version if self.has_files(name, found[0].version) else None
 
-    def held(self, policy: Policy, name: str, *names: str) -> list[Held]:
+    def list_held(self, policy: Policy, name: str, *names: str) -> list[Held]:
         """The guarded aliases of a model, by its name or any of the others that it may get."""
         found = []
         for row in self.rows(SqlRegisteredModelAlias, name=name):
@@ -77,14 +77,14 @@ class Rows(OneTransaction):
                 found.append(Held(row.alias, row.version, rules))
         return found
 
-    def past_of(self, name: str, alias: str | None = None) -> list[history.Entry]:
+    def list_past(self, name: str, alias: str | None = None) -> list[alias_history.HistoryEntry]:
         """The moves of an alias, oldest first."""
-        return history.entries({tag.key: tag.value for tag in self.rows(SqlRegisteredModelTag, name=name)}, alias)
+        return alias_history.entries({tag.key: tag.value for tag in self.rows(SqlRegisteredModelTag, name=name)}, alias)
 
-    def append(self, name: str, entry: history.Entry) -> None:
+    def append(self, name: str, entry: alias_history.HistoryEntry) -> None:
         """Adds to the history, in the transaction of the move itself."""
         with self.transaction() as session:
-            model = self.row_of(name)
+            model = self.find_row(name)
             facts = {"workspace": model.workspace, "name": model.name, "key": entry.tag, "value": entry.to_text()}
             session.add(SqlRegisteredModelTag(**facts))
             session.flush()
@@ -109,5 +109,5 @@ def has_files(row: Any) -> bool:
 
 
 def is_of_files(source: str | None) -> bool:
-    """Whether the source of a version is something that can be loaded, and not what MLflow writes for prompts."""
+    """Returns whether the source of a version can be loaded, unlike that of a prompt."""
     return source not in PROMPT_SOURCES

@@ -1,4 +1,4 @@
-"""Why images could not be read: how often which reason, with an example."""
+"""Counts the reasons why images could not be read, each with an example."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from mlflow_resnet.scoring.frame import ERROR, IMAGE, text_columns
+from mlflow_resnet.scoring.columns import ERROR, IMAGE, text_columns
 
-KINDS = 100  # that are told apart, however many images there are
+MAX_REASONS = 100  # that are told apart, however many images there are
 OTHERS = "other reasons"
 WITH_DIGITS = re.compile(r"\w*\d\w*")  # a size, an offset, an address: of one image
 
 
 @dataclass(frozen=True)
 class Reason:
-    """A reason as the first image had it, that image, and how many have it, numbers in it aside."""
+    """A reason, its first image, and the number of images that share it, digits aside."""
 
     text: str
     example: str
@@ -37,7 +37,7 @@ class Reasons:
         unread = frame[frame[probability].isna()]
         for image, error in zip(unread[IMAGE], unread[ERROR], strict=True):
             kind, reason = WITH_DIGITS.sub("…", error), Reason(error, image)
-            if kind not in self.kinds and len(self.kinds) >= KINDS:
+            if kind not in self.kinds and len(self.kinds) >= MAX_REASONS:
                 kind, reason = OTHERS, Reason(OTHERS, image)
             known = self.kinds.get(kind, reason)
             self.kinds[kind] = replace(known, count=known.count + 1)

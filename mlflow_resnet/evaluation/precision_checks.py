@@ -1,4 +1,4 @@
-"""Whether a faster form of a network may take the place of the one in fp32."""
+"""Checks whether a faster form of a network may replace the one in fp32."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import asdict
 
 import numpy as np
 
-from mlflow_resnet.evaluation.evaluate import Evaluation
-from mlflow_resnet.images.directories import LabeledDirectory, evenly_spread
+from mlflow_resnet.evaluation.evaluation import Evaluation
+from mlflow_resnet.images.directories import LabeledDirectory, spread_evenly
 from mlflow_resnet.images.sources import file_source
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import pick_device
@@ -21,19 +21,19 @@ MOST_IMAGES = 1000
 def precision_checks(
     classifier: ImageClassifier, fp32: Evaluation, directory: LabeledDirectory, device: str, num_workers: int
 ) -> dict[str, PrecisionCheck]:
-    """What bf16 changes; nothing where the hardware has none.
+    """Compares bf16 with fp32; returns nothing where the hardware has no bf16.
 
     Args:
         fp32: what the classifier predicts for the images of `directory` in fp32.
     """
     if not has_native_bf16(pick_device(device)):
         return {}
-    return {"bf16": compared(Predictor(classifier, device, num_workers, "bf16"), fp32, directory)}
+    return {"bf16": compare_with_fp32(Predictor(classifier, device, num_workers, "bf16"), fp32, directory)}
 
 
-def compared(predictor: Predictor, fp32: Evaluation, directory: LabeledDirectory) -> PrecisionCheck:
-    """At most `MOST_IMAGES`, evenly spread; those that cannot be read any more are left out."""
-    chosen = evenly_spread(len(directory), MOST_IMAGES)
+def compare_with_fp32(predictor: Predictor, fp32: Evaluation, directory: LabeledDirectory) -> PrecisionCheck:
+    """Compares a predictor with fp32 on at most `MOST_IMAGES` readable images, evenly spread."""
+    chosen = spread_evenly(len(directory), MOST_IMAGES)
     found = list(predictor.predict(file_source(directory.paths[index]) for index in chosen))
     readable = np.array([prediction.probabilities is not None for prediction in found])
     labels = np.array([each.probabilities.argmax() for each in found if each.probabilities is not None], dtype=int)

@@ -1,4 +1,4 @@
-"""Makes an image directory of a source: reads, checks and writes each image, and goes on after an interruption."""
+"""Makes an image directory from a source: reads, checks and writes each image, and resumes after interruption."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mlflow_resnet.errors import (
     InvalidOptionsError,
     OutputError,
     encodable,
-    listed,
+    join_names,
 )
 from mlflow_resnet.images.conversion.changes import (
     Changes,
@@ -33,7 +33,7 @@ from mlflow_resnet.images.conversion.changes import (
     update_folder,
 )
 from mlflow_resnet.images.conversion.entries import Entry, Source, is_listing, label_problem, open_source
-from mlflow_resnet.images.conversion.journal import JOURNAL_NAME, Journal, Key, key_of
+from mlflow_resnet.images.conversion.journal import JOURNAL_NAME, Journal, RowKey, get_row_key
 from mlflow_resnet.images.conversion.tables import Columns
 from mlflow_resnet.images.decoding.decode import MAX_IMAGE_BYTES, decode, usual_suffix
 from mlflow_resnet.images.directories import no_images
@@ -41,7 +41,7 @@ from mlflow_resnet.images.index import REFERENCE, SOURCE, TRANSFER, IndexRow, re
 from mlflow_resnet.images.layout import Layout
 from mlflow_resnet.images.rules import Ignored, is_image
 from mlflow_resnet.io.atomic import check_outside, resumable_directory
-from mlflow_resnet.io.names import path_below
+from mlflow_resnet.io.file_names import path_below
 from mlflow_resnet.io.own_folders import INDEX_NAME, LEFT_OUT_NAME
 from mlflow_resnet.io.parallel import default_threads, map_ordered
 from mlflow_resnet.io.reasons import os_reason
@@ -54,7 +54,7 @@ REASONS = 5  # in the message that no image can be read
 
 @dataclass(frozen=True)
 class Converted:
-    """What `convert` made.
+    """Result of `convert_source`.
 
     Attributes:
         images: in the directory; `added` are those that an earlier call had not put there.
@@ -76,7 +76,7 @@ class Converted:
 
 @dataclass(frozen=True)
 class Update:
-    """What a call did with the images of a directory.
+    """Result of `update_images`.
 
     Attributes:
         left_out: why images of the source are not there, by where they are.
@@ -101,7 +101,7 @@ class Examined:
     problem: str = ""
 
 
-def convert(
+def convert_source(
     source: str | os.PathLike[str],
     output_dir: str | os.PathLike[str],
     *,
@@ -153,8 +153,8 @@ def convert(
         )
         rows = journal.rows.values()
         if not rows:
-            raise nothing(source, Ignored(**ignored), update.left_out)
-        layout = complete(folder, rows, facts, update.left_out, csv_formulas)
+            raise explain_no_images(source, Ignored(**ignored), update.left_out)
+        layout = complete_folder(folder, rows, facts, update.left_out, csv_formulas)
         classes = classes_in(folder, layout)
     notes = (*opened.notes, *describe_result(update.changes, update.kept, update.survey, classes))
     advice = advice_on(layout, called or os.fspath(output_dir))
@@ -179,14 +179,14 @@ def update_images(
         entries: lists the source anew each time.
         is_listing: the source says what belongs, so what it lacks leaves.
     """
-    since = time_of_last_call(folder)
+    since = find_last_call_time(folder)
     earlier = read_index(folder)[0]
     journal.recall(earlier)
-    before = {key_of(row): row for row in earlier} | journal.rows
+    before = {get_row_key(row): row for row in earlier} | journal.rows
     survey = survey_entries(entries(Counter())) if before or is_listing else Survey()
     taken = find_names_of_others(output_dir, earlier)
     update_folder(folder, journal, survey, taken, transfer, is_listing)
-    new = unknown(map(survey.check, entries(ignored)), journal, since)
+    new = find_new_entries(map(survey.check, entries(ignored)), journal, since)
     found = map_ordered(examine, new, threads, weigh=lambda entry: entry.size)
     left_out = take_in_all(folder, journal, found, taken, transfer, on_image)
     kept = remove_gone(folder, journal, survey) if before else []
@@ -194,21 +194,21 @@ def update_images(
 
 
 def list_entries(source: Source, transfer: str, ignored: Counter[str]) -> Iterator[Entry]:
-    """The entries of a source, each with a `source` and label of its own but for those that come twice."""
+    """Yields the entries of a source, each with a unique pair of `source` and label unless it is a repetition."""
     entries = tell_apart(source.entries(ignored))
-    return map(referable, entries) if transfer == REFERENCE else entries
+    return map(mark_unreferable, entries) if transfer == REFERENCE else entries
 
 
 def tell_apart(entries: Iterable[Entry]) -> Iterator[Entry]:
     """The entries; of files whose names are escaped alike, each has another `source`."""
-    paths: dict[Key, str] = {}
+    paths: dict[RowKey, str] = {}
     for entry in entries:
         while "\\x" in entry.source and paths.setdefault((entry.source, entry.label), entry.path) != entry.path:
             entry = replace(entry, source=f"{entry.source}#")
         yield entry
 
 
-def referable(entry: Entry) -> Entry:
+def mark_unreferable(entry: Entry) -> Entry:
     """The entry, unusable if an index cannot hold its path."""
     is_lost = entry.path and not is_utf8(entry.path)
     return replace(entry, problem="its path is not UTF-8; rename it, or give transfer copy") if is_lost else entry
@@ -234,22 +234,22 @@ def take_in_all(
     return left_out
 
 
-def unknown(entries: Iterable[Entry], journal: Journal, since: float) -> Iterator[Entry]:
+def find_new_entries(entries: Iterable[Entry], journal: Journal, since: float) -> Iterator[Entry]:
     """The entries that are not in the journal, or have changed `since`, each once.
 
     Those of an archive are read here, one after the other.
     """
-    seen = set[Key]()
+    seen = set[RowKey]()
     for entry in entries:
         key = (entry.place if entry.problem else "") or entry.source, entry.label
         row = journal.rows.get(key)
         if key not in seen and (row is None or has_changed(entry, row, since)):
-            yield fetched(entry)
+            yield fetch_entry(entry)
         seen.add(key)
 
 
 def has_changed(entry: Entry, row: IndexRow, since: float) -> bool:
-    """Whether the entry's file, if it is one on this machine, has another size, or was written or moved `since`.
+    """Returns whether the entry's local file has another size or was changed after `since`.
 
     A hard link changes the time at which its file was moved, so that of a file with several does not count.
     """
@@ -263,23 +263,23 @@ def has_changed(entry: Entry, row: IndexRow, since: float) -> bool:
     return status.st_size != row.bytes or last > since
 
 
-def time_of_last_call(folder: Path) -> float:
-    """When an earlier call wrote its index or, if it did not come to that, its journal; 0 if there was none."""
+def find_last_call_time(folder: Path) -> float:
+    """Returns when an earlier call last wrote its index or journal; 0 if there is none."""
     for name in (INDEX_NAME, JOURNAL_NAME):
         with suppress(OSError):
             return os.stat(folder / name).st_mtime
     return 0
 
 
-def fetched(entry: Entry) -> Entry:
+def fetch_entry(entry: Entry) -> Entry:
     """The entry with its bytes, if they can only be read now, and with their number."""
     if not entry.in_archive or entry.problem:
-        return replace(entry, size=size_of(entry, entry.size))
+        return replace(entry, size=find_entry_size(entry, entry.size))
     content = entry.read()
-    return replace(entry, read=always(content), size=len(content))
+    return replace(entry, read=make_reader(content), size=len(content))
 
 
-def size_of(entry: Entry, otherwise: int) -> int:
+def find_entry_size(entry: Entry, otherwise: int) -> int:
     """Bytes of the entry's file, if it is one on this machine."""
     try:
         return os.stat(entry.path).st_size if entry.path else otherwise
@@ -287,7 +287,7 @@ def size_of(entry: Entry, otherwise: int) -> int:
         return otherwise
 
 
-def always(content: bytes) -> Callable[[], bytes]:
+def make_reader(content: bytes) -> Callable[[], bytes]:
     return lambda: content
 
 
@@ -306,7 +306,7 @@ def examine(entry: Entry) -> Examined:
     return Examined(entry, content, IndexRow("", entry.label, entry.source, len(content), width, height, digest))
 
 
-def named(examined: Examined) -> str:
+def add_suffix(examined: Examined) -> str:
     """The entry's name, with a suffix if it has none that images have."""
     name = examined.entry.name
     return name if is_image(name) else name + usual_suffix(examined.content)
@@ -314,12 +314,12 @@ def named(examined: Examined) -> str:
 
 def take_in(folder: Path, journal: Journal, examined: Examined, row: IndexRow, taken: set[str], transfer: str) -> None:
     """Writes an image, and then into the journal that it is there."""
-    name = journal.name_of(*key_of(row)) or make_unique(named(examined), taken)
-    write(path_below(folder, name), examined, transfer)
+    name = journal.find_name(*get_row_key(row)) or make_unique(add_suffix(examined), taken)
+    write_image(path_below(folder, name), examined, transfer)
     journal.add(replace(row, name=name))
 
 
-def write(path: Path, examined: Examined, transfer: str) -> None:
+def write_image(path: Path, examined: Examined, transfer: str) -> None:
     """Puts an image at `path`."""
     if transfer != "copy" and not examined.entry.path:
         raise no_file(examined.entry, transfer)
@@ -348,10 +348,11 @@ def no_file(entry: Entry, transfer: str) -> InvalidOptionsError:
     return InvalidOptionsError([f"transfer is {transfer!r}, but {entry.source} is no file on this machine; give copy"])
 
 
-def complete(
+def complete_folder(
     folder: Path, rows: Iterable[IndexRow], facts: dict[str, str], left_out: dict[str, str], csv_formulas: str
 ) -> Layout:
-    """Writes the index and the table of what was left out; the journal has no more to say. Returns how the folders lie.
+    """Writes the index and the table of images that were left out, and removes the journal. Returns how the folders
+    lie.
 
     Raises:
         InvalidDatasetError: if they are parts of a data set, which an index of references cannot tell apart.
@@ -375,29 +376,30 @@ def write_left_out(folder: Path, left_out: dict[str, str], csv_formulas: str) ->
 
 
 def classes_in(folder: Path, layout: Layout) -> tuple[str, ...]:
-    """What the class folders are called, of parts of a data set those in them. One may have no readable image."""
+    """Returns the names of class folders, of a data set in parts those within the parts. One may have no readable
+    image."""
     if parts := layout.parts():
         return tuple(sorted({label for part in parts for label in layout.labels(part)}))
     return tuple(sorted({*layout.folders[""], *(entry.name for entry in folder.iterdir() if entry.is_dir())}))
 
 
 def advice_on(layout: Layout, output: str) -> str:
-    """What is unusual about the folders, in a line."""
+    """Returns a line about unusual folders; empty if there is nothing unusual."""
     loose = layout.images[""] if layout.folders[""] else 0
     beside = f"{loose} of them beside the class folders" if loose else ""
     return "; ".join(filter(None, [beside, layout.problem(output) or layout.advice(output)]))
 
 
 def parts_by_reference(source: str, layout: Layout) -> InvalidDatasetError:
-    problem = f"its folders {listed(map(repr, layout.parts()))} are parts of a data set, and no classes"
+    problem = f"its folders {join_names(map(repr, layout.parts()))} are parts of a data set, and no classes"
     return InvalidDatasetError(source, f"{problem}. Convert each of them alone, or give --transfer copy")
 
 
-def nothing(source: str, ignored: Ignored, left_out: dict[str, str]) -> InvalidDatasetError:
+def explain_no_images(source: str, ignored: Ignored, left_out: dict[str, str]) -> InvalidDatasetError:
     if not left_out:
         return no_images(source, ignored)
     examples = {reason: name for name, reason in reversed(left_out.items())}
     others = {reason: count - 1 for reason, count in Counter(left_out.values()).most_common()}
     more = {reason: f", and {count} more like it" if count else "" for reason, count in others.items()}
-    reasons = listed((f"{examples[reason]} ({reason}{more[reason]})" for reason in others), REASONS)
+    reasons = join_names((f"{examples[reason]} ({reason}{more[reason]})" for reason in others), REASONS)
     return InvalidDatasetError(source, f"none of its {len(left_out)} images can be read: {reasons}")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from mlflow_resnet.model.prediction import LABEL, PROBABILITY, Prediction
+from mlflow_resnet.model.prediction import PROBABILITY, SCORED_LABELS, Prediction
 
 IMAGE = "image"
 EXPLANATION = "explanation"  # only if asked for: a PNG in base64
@@ -23,11 +23,11 @@ def probability_columns(classes: Sequence[str], top_k: int = 0) -> list[str]:
 
 
 def text_columns(columns: Sequence[str]) -> set[str]:
-    """Those of the columns of a scored frame that hold text; the others hold probabilities."""
+    """Returns the columns of a scored frame that hold text; the others hold probabilities."""
     return {name for name in columns if not name.startswith(PROBABILITY) and not name.endswith(" Probability")}
 
 
-def scored_frame(
+def build_scored_frame(
     predictions: Sequence[Prediction], classes: Sequence[str], top_k: int = 0, min_confidence: float = 0.0
 ) -> pd.DataFrame:
     """One row per prediction: image, Scored Labels, the probabilities and error.
@@ -49,7 +49,7 @@ def scored_frame(
         f"no class has min_confidence {min_confidence:g}; the highest is {value:.4f}" if is_unsure else p.error
         for p, is_unsure, value in zip(predictions, unsure, confidence, strict=True)
     ]
-    columns = {IMAGE: as_objects(p.name for p in predictions), LABEL: labels}
+    columns = {IMAGE: as_objects(p.name for p in predictions), SCORED_LABELS: labels}
     if top_k == 0:
         columns |= dict(zip(probability_columns(classes), probabilities.T, strict=True))
     else:

@@ -1,4 +1,4 @@
-"""Shows how scoring goes: a bar on a terminal, a line a minute elsewhere; with the time that is left, once known."""
+"""Progress of scoring: a bar on a terminal, a line a minute elsewhere."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ SECONDS_BEFORE_COUNTING = 5.0  # a short call does not pay for a second listing
 
 
 @dataclass
-class Progress:
-    """Told of rows as they are made. `total` is 0 as long as nobody knows it, `done` what an earlier call made."""
+class ScoringProgress:
+    """Counts rows as they are made. `total` is 0 as long as nobody knows it, `done` what an earlier call made."""
 
     title: str
     unit: str
@@ -57,13 +57,15 @@ class Progress:
 
 
 @contextmanager
-def shown(title: str, unit: str, done: int = 0, total: int = 0, items: Iterable[object] = ()) -> Iterator[Progress]:
+def show_progress(
+    title: str, unit: str, done: int = 0, total: int = 0, items: Iterable[object] = ()
+) -> Iterator[ScoringProgress]:
     """Progress that is shown until the block ends.
 
     Args:
         items: as many as there will be rows in all, if `total` does not say; they are counted meanwhile by a thread.
     """
-    progress, ended = Progress(title, unit, done, total), Event()
+    progress, ended = ScoringProgress(title, unit, done, total), Event()
     if not total:
         Thread(target=count, args=(progress, items, ended), daemon=True).start()
     try:
@@ -73,8 +75,8 @@ def shown(title: str, unit: str, done: int = 0, total: int = 0, items: Iterable[
         progress.bar.close()
 
 
-def count(progress: Progress, items: Iterable[object], ended: Event) -> None:
-    """Finds out the total, unless that fails: whoever makes the rows meets the same error."""
+def count(progress: ScoringProgress, items: Iterable[object], ended: Event) -> None:
+    """Counts the total in a thread; errors are left to the caller that makes the rows."""
     if ended.wait(SECONDS_BEFORE_COUNTING):
         return
     found = 0
