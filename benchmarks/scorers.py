@@ -21,9 +21,9 @@ from torchvision import transforms
 
 from mlflow_resnet.images.sources import file_source
 from mlflow_resnet.io.process import claim_process
-from mlflow_resnet.model.backends import openvino
 from mlflow_resnet.model.backends.exported import write_export
 from mlflow_resnet.model.backends.forwards import load_forward
+from mlflow_resnet.model.backends.openvino import OpenVinoEngine
 from mlflow_resnet.model.backends.quantized import quantize
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.hardware import keep_freed_memory
@@ -144,9 +144,8 @@ def ours(classifier: ImageClassifier, workers: int, **options: Any) -> Score:
 
 def with_openvino(classifier: ImageClassifier, workers: int) -> Score:
     """Ours with OpenVINO in bf16."""
-    return ours(
-        classifier, workers, precision="bf16", forward=openvino.forward_of(openvino.convert(classifier), "bf16")
-    )
+    engine = OpenVinoEngine()
+    return ours(classifier, workers, precision="bf16", forward=engine.build_forward(engine.convert(classifier), "bf16"))
 
 
 def with_int8(exported: Path, classifier: ImageClassifier) -> Score:
@@ -231,9 +230,9 @@ def prepare(name: str, model: Path, workers: int) -> Score:
 
 def write_int8(model: Path, photos: Sequence[Path]) -> None:
     """Exports the model in int8, calibrated on `photos`, to a folder beside its files."""
-    classifier, folder = load_classifier(model), model / "int8"
+    classifier, folder, engine = load_classifier(model), model / "int8", OpenVinoEngine()
     pictures = [classifier.preprocessing.load(path.read_bytes())[None].contiguous().numpy() for path in photos]
-    model_in_int8 = quantize(openvino, openvino.convert(classifier), pictures)
+    model_in_int8 = quantize(engine, engine.convert(classifier), pictures)
     folder.mkdir()
-    openvino.save(model_in_int8, folder)
+    engine.save(model_in_int8, folder)
     write_export(folder, "openvino", "int8", digest_classifier(classifier))

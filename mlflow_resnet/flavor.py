@@ -38,7 +38,7 @@ from mlflow_resnet.mlflow_seams import make_conda_env
 from mlflow_resnet.model.backends.exported import copy_export, read_exports
 from mlflow_resnet.model.backends.forwards import TORCH, list_packages
 from mlflow_resnet.model.classifier import ImageClassifier
-from mlflow_resnet.model.prediction import Predictor
+from mlflow_resnet.model.prediction import IMAGE, Predictor
 from mlflow_resnet.model.storage import DATA_SUBPATH, read_description, save_classifier
 from mlflow_resnet.model.stored import (
     FLAVOR_NAME,
@@ -49,7 +49,7 @@ from mlflow_resnet.model.stored import (
 )
 from mlflow_resnet.options.base import AUTO
 from mlflow_resnet.options.predict import PARAMS
-from mlflow_resnet.scoring.columns import ERROR, IMAGE, SCORED_LABELS, probability_columns
+from mlflow_resnet.scoring.columns import ERROR, SCORED_LABELS, probability_columns
 from mlflow_resnet.scoring.configuration import DEFAULT_MODEL_CONFIG, configure_model, configure_predictor
 from mlflow_resnet.scoring.loading import open_verified_model, read_verified
 from mlflow_resnet.scoring.pyfunc import ScoringModel

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import mlflow
 
-from mlflow_resnet.model.prediction import SCORED_LABELS
+from mlflow_resnet.model.prediction import IMAGE, SCORED_LABELS
 from mlflow_resnet.options.predict import PredictOptions
 from mlflow_resnet.registry.binding import bind
-from mlflow_resnet.scoring.columns import ERROR, IMAGE, probability_columns, text_columns
+from mlflow_resnet.scoring.columns import ERROR, probability_columns, text_columns
 from mlflow_resnet.scoring.loading import open_verified_model
 
 if TYPE_CHECKING:

@@ -121,6 +121,31 @@ def test_folders_stay_small():
     assert {folder: count for folder, count in files.items() if count > MOST_FILES} == {}
 
 
+def test_no_two_modules_have_the_same_file_name():
+    stems = Counter(
+        path.stem for path in FILES if path.stem != "__init__" and room_of(path) not in ("options", "verbs")
+    )
+    verbs = {path.stem for path in (PACKAGE / "verbs").glob("*.py")}
+    assert {stem for stem, count in stems.items() if count > 1 or stem in verbs} == set()
+
+
+def names_defined_in(path):
+    """Public names of functions, classes and constants at the top of a module; TypeVars of one letter aside."""
+    for node in ast.parse(path.read_text()).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        names = [node.name] if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) else []
+        names += [name.id for target in targets if target for name in ast.walk(target) if isinstance(name, ast.Name)]
+        yield from (name for name in names if not name.startswith("_") and len(name) > 1)
+
+
+def test_no_two_modules_define_the_same_name():
+    homes = {}
+    for path in FILES:
+        for name in set(names_defined_in(path)):
+            homes.setdefault(name, []).append(str(path.relative_to(PACKAGE)))
+    assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}
+
+
 def test_functions_stay_small():
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text())):

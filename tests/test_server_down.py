@@ -11,7 +11,7 @@ import pytest
 
 from mlflow_resnet.errors import NotDeliveredError, ServerRefusesError, ServerUnreachableError
 from mlflow_resnet.io.notes import Notes
-from mlflow_resnet.tracking.recorder import Outbox
+from mlflow_resnet.tracking.outbox import Outbox
 from mlflow_resnet.tracking.run import enter_run
 from mlflow_resnet.tracking.server import check_servers, within
 

@@ -18,7 +18,7 @@ from typing import NoReturn
 import click
 
 from mlflow_resnet.cli.build import cli, suggest_name
-from mlflow_resnet.cli.process import prepare_process
+from mlflow_resnet.cli.process_setup import prepare_process
 from mlflow_resnet.io.console import SIGINT_EXIT_CODE, is_first
 from mlflow_resnet.io.reasons import os_reason
 from mlflow_resnet.io.text.characters import encodable, presentable

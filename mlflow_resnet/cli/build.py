@@ -17,13 +17,13 @@ from mlflow_resnet.options import VERBS, options_class
 from mlflow_resnet.options.base import AUTO, Options
 
 TYPES: dict[type, click.ParamType] = {str: click.STRING, int: click.INT, float: click.FLOAT, bool: click.BOOL}
-NAMES = [verb.replace("_", "-") for verb in VERBS]
+VERB_NAMES = [verb.replace("_", "-") for verb in VERBS]
 SETTINGS = {
     "help_option_names": ["-h", "--help"],
     "max_content_width": 120,
     "token_normalize_func": lambda token: token.replace("_", "-"),  # MLflow passes --train_dir
 }
-OPTIONS = "Options"  # the section of those without another
+OTHER_OPTIONS = "Options"  # the section of those without another
 
 
 class OrAuto(click.ParamType):
@@ -48,7 +48,7 @@ class Verb(click.Command):
     def __init__(self, kind: type[Options], **settings: Any) -> None:
         super().__init__(**settings)
         self.sections: dict[str, str] = {}
-        section = OPTIONS
+        section = OTHER_OPTIONS
         for each in fields(kind):
             section = each.metadata["section"] or section
             self.sections[each.name] = section
@@ -57,7 +57,7 @@ class Verb(click.Command):
         rows: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             if row := parameter.get_help_record(ctx):
-                rows.setdefault(self.sections.get(parameter.name or "", OPTIONS), []).append(row)
+                rows.setdefault(self.sections.get(parameter.name or "", OTHER_OPTIONS), []).append(row)
         for section, records in rows.items():
             with formatter.section(section):
                 formatter.write_dl(records)
@@ -67,17 +67,17 @@ class Verbs(click.Group):
     """All verbs. What one may be asked is imported when somebody asks for it."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return NAMES
+        return VERB_NAMES
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return build_command(cmd_name.replace("-", "_")) if cmd_name in NAMES else None
+        return build_command(cmd_name.replace("-", "_")) if cmd_name in VERB_NAMES else None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0].replace("_", "-")
-        if name not in NAMES and not name.startswith("-"):
-            raise click.UsageError(f"there is no verb {name}{suggest_name(name, NAMES)}", ctx)
+        if name not in VERB_NAMES and not name.startswith("-"):
+            raise click.UsageError(f"there is no verb {name}{suggest_name(name, VERB_NAMES)}", ctx)
         return super().resolve_command(ctx, args)
 
 

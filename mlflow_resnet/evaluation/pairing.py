@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from mlflow_resnet.evaluation.mcnemar import mcnemar
-from mlflow_resnet.evaluation.predictions import IMAGE, TRUTH
-from mlflow_resnet.model.prediction import SCORED_LABELS
+from mlflow_resnet.evaluation.predictions import TRUTH
+from mlflow_resnet.model.prediction import IMAGE, SCORED_LABELS
 
 
 @dataclass(frozen=True)

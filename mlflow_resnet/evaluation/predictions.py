@@ -9,9 +9,9 @@ import pandas as pd
 
 from mlflow_resnet.errors import encodable
 from mlflow_resnet.evaluation.evaluation import Evaluation
-from mlflow_resnet.model.prediction import PROBABILITY, SCORED_LABELS
+from mlflow_resnet.model.prediction import IMAGE, PROBABILITY, SCORED_LABELS
 
-IMAGE, TRUTH, LOSS = "image", "label", "loss"
+TRUTH, LOSS = "label", "loss"
 
 
 def predictions_table(evaluation: Evaluation, names: Sequence[str]) -> pd.DataFrame:

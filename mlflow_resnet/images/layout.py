@@ -14,7 +14,7 @@ from mlflow_resnet.errors import join_names, printable
 TRAIN, VAL, TEST = "train", "val", "test"
 PARTS = {"train": TRAIN, "training": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "dev": VAL}
 PARTS |= {"test": TEST, "testing": TEST}
-OPTIONS = {TRAIN: "--train-dir", VAL: "--val-dir", TEST: "--test-dir"}
+PART_OPTIONS = {TRAIN: "--train-dir", VAL: "--val-dir", TEST: "--test-dir"}
 
 
 class Layout:
@@ -101,7 +101,7 @@ class Layout:
         if not usable:
             return "They hold no class folders: put each class's images in a folder named after the class"
         places = {part: shlex.quote(join_source(source, self.unwrap(each))) for part, each in usable.items()}
-        given = " ".join(f"{OPTIONS[part]} {places[part]}" for part in OPTIONS if part in places)
+        given = " ".join(f"{PART_OPTIONS[part]} {places[part]}" for part in PART_OPTIONS if part in places)
         one = places.get(TEST) or places.get(VAL) or places[TRAIN]
         text = f"Train with {given if TRAIN in places else f'--train-dir {one}'}; elsewhere give one of them, as {one}"
         if bare := [each for each in parts if not self.labels(each)]:

@@ -14,7 +14,7 @@ from mlflow_resnet.io.text.characters import presentable
 
 T = TypeVar("T")
 MOST_JSON = 64 * 2**20  # bytes
-NAMES = {str: "text", int: "an integer", float: "a number", bool: "true or false", NoneType: "null"}
+TYPE_NAMES = {str: "text", int: "an integer", float: "a number", bool: "true or false", NoneType: "null"}
 
 
 def read_plain(path: str | os.PathLike[str], most: int | None = None, follow: bool = False) -> bytes:
@@ -89,7 +89,7 @@ def describe_kind(kind: Any) -> str:
         return " or ".join(map(describe_kind, get_args(kind)))
     if get_origin(kind) is list:
         return f"a list, of {describe_kind(get_args(kind)[0])} each"
-    return NAMES.get(kind, "an object with fields")
+    return TYPE_NAMES.get(kind, "an object with fields")
 
 
 def shorten_value(value: Any) -> str:

@@ -21,6 +21,7 @@ from mlflow_resnet.model.precision import scoring_precision
 from mlflow_resnet.model.prepared import Forward, TorchForward, network_on, with_mirror_images
 
 # columns of scored data, the designer's
+IMAGE = "image"
 SCORED_LABELS = "Scored Labels"
 PROBABILITY = "Scored Probabilities_"  # followed by the class name
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Format:
+class ExportFormat:
     """A form that `export` writes; `model/backends/<name>.py` makes it. Some can also be a model's backend."""
 
     precisions: tuple[str, ...]
@@ -14,9 +14,9 @@ class Format:
 
 
 EXPORT_FORMATS = {
-    "onnx": Format(("fp32", "int8")),  # ONNX Runtime has no convolutions in bf16 on CPUs
-    "openvino": Format(("fp32", "bf16", "int8")),
-    "torch_export": Format(("fp32", "bf16"), is_backend=False),
+    "onnx": ExportFormat(("fp32", "int8")),  # ONNX Runtime has no convolutions in bf16 on CPUs
+    "openvino": ExportFormat(("fp32", "bf16", "int8")),
+    "torch_export": ExportFormat(("fp32", "bf16"), is_backend=False),
 }
 BACKEND_PRECISIONS = {"torch": ("fp32", "bf16")} | {
     name: each.precisions for name, each in EXPORT_FORMATS.items() if each.is_backend

@@ -15,7 +15,7 @@ class Metric:
     is_headline: bool = False  # shown where there is room for few
 
 
-EVALUATION = (
+_EVALUATION = (
     Metric("top1_accuracy", is_headline=True),
     Metric("top5_accuracy", is_headline=True),
     Metric("balanced_accuracy", is_headline=True),
@@ -30,14 +30,14 @@ EVALUATION = (
     Metric("weighted_f1"),
     Metric("log_loss", lower_is_better=True, is_fraction=False, is_headline=True),
 )
-EPOCH = (
-    *(replace(each, name="val_loss" if each.name == "log_loss" else f"val_{each.name}") for each in EVALUATION),
+_EPOCH = (
+    *(replace(each, name="val_loss" if each.name == "log_loss" else f"val_{each.name}") for each in _EVALUATION),
     Metric("train_loss", lower_is_better=True, is_fraction=False),
     Metric("train_top1_accuracy"),
 )
 
-EVALUATION_METRICS = tuple(each.name for each in EVALUATION)
-EPOCH_METRICS = tuple(each.name for each in EPOCH)
-HEADLINE = tuple(each.name for each in EVALUATION if each.is_headline)
-FRACTIONS = frozenset(each.name for each in EVALUATION if each.is_fraction)
-LOWER_IS_BETTER = frozenset(each.name for each in (*EVALUATION, *EPOCH) if each.lower_is_better)
+EVALUATION_METRICS = tuple(each.name for each in _EVALUATION)
+EPOCH_METRICS = tuple(each.name for each in _EPOCH)
+HEADLINE = tuple(each.name for each in _EVALUATION if each.is_headline)
+FRACTIONS = frozenset(each.name for each in _EVALUATION if each.is_fraction)
+LOWER_IS_BETTER = frozenset(each.name for each in (*_EVALUATION, *_EPOCH) if each.lower_is_better)

@@ -22,7 +22,7 @@ from mlflow_resnet.registry.validation import Number, Record, expect, list_probl
 
 EVIDENCE_TAG = "mlflow_resnet.evidence."
 KEY_VARIABLE = "MLFLOW_RESNET_GATE_KEY"
-FORMAT = 2  # 1 spoke of the weights only
+EVIDENCE_FORMAT = 2  # 1 spoke of the weights only
 EVIDENCE_ROUNDING = 1e-9  # of what a drop may be: 0.95 - 0.94 is a little more than 0.01
 LARGEST_COUNT = 10**12  # images; more than that is no count
 
@@ -42,9 +42,9 @@ def require_offset(time: str) -> str:
 
 
 Count = Annotated[int, Field(ge=0, le=LARGEST_COUNT), expect("an integer from 0")]
-Metric = Annotated[Number, expect("a finite number")]
+MetricValue = Annotated[Number, expect("a finite number")]
 Time = Annotated[str, AfterValidator(require_offset), expect("a time with an offset, 2026-01-31T12:00:00+00:00")]
-Format = Annotated[int, Field(ge=1, le=FORMAT), expect(f"{FORMAT}, update mlflow_resnet")]
+EvidenceFormat = Annotated[int, Field(ge=1, le=EVIDENCE_FORMAT), expect(f"{EVIDENCE_FORMAT}, update mlflow_resnet")]
 
 
 class MeasuredChampion(Record):
@@ -58,10 +58,10 @@ class MeasuredChampion(Record):
     version: Count
     model_id: str
     model_sha256: str
-    metrics: Mapping[str, Metric]
+    metrics: Mapping[str, MetricValue]
     only_champion_right: Count
     only_candidate_right: Count
-    p_value: Metric
+    p_value: MetricValue
 
 
 class Evidence(Record):
@@ -83,13 +83,13 @@ class Evidence(Record):
     dataset_name: str
     dataset_digest: str
     images: Count
-    metrics: Mapping[str, Metric]
+    metrics: Mapping[str, MetricValue]
     measured_at: Time
     measured_by: str
     alias: str
     champion: MeasuredChampion | None
     signature: str
-    format: Format
+    format: EvidenceFormat
 
     @model_validator(mode="wrap")
     @classmethod

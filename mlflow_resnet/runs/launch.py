@@ -17,7 +17,7 @@ from mlflow_resnet.errors import MlflowResnetError, ProcessEndedError
 from mlflow_resnet.io.console import SIGTERM_EXIT_CODE
 from mlflow_resnet.io.parallel import default_threads
 from mlflow_resnet.runs.torchrun import FAILURES
-from mlflow_resnet.runs.worker import CALL, read_outcome
+from mlflow_resnet.runs.worker import CALL_FILE, read_outcome
 
 
 def in_processes(count: int, function: Callable[[Any], Any], argument: Any, environment: dict[str, str]) -> Any:
@@ -35,7 +35,7 @@ def in_processes(count: int, function: Callable[[Any], Any], argument: Any, envi
     """
     with tempfile.TemporaryDirectory(prefix="mlflow_resnet-") as name:
         folder = Path(name)
-        (folder / CALL).write_bytes(pickle.dumps((function, argument)))
+        (folder / CALL_FILE).write_bytes(pickle.dumps((function, argument)))
         with start_torchrun(count, folder, environment) as torchrun:
             try:
                 torchrun.wait()

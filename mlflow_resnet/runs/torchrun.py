@@ -10,7 +10,7 @@ from pathlib import Path
 FAILURES = "failures.json"
 
 
-def main() -> None:
+def run_torchrun() -> None:
     """Runs torchrun with the arguments after the first, which is the folder for the failures of workers."""
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -31,4 +31,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_torchrun()

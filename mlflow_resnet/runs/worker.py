@@ -20,12 +20,12 @@ from mlflow_resnet.errors import MlflowResnetError
 from mlflow_resnet.io.console import is_first
 from mlflow_resnet.io.process import claim_process
 
-CALL = "call"
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+CALL_FILE = "call"
+WORKER_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 WORKER_GRACE_SECONDS = 5.0  # that a worker has to end after a signal
 
 
-def main() -> None:
+def run_worker() -> None:
     """Calls the function that is in the folder which the argument names."""
     folder = Path(sys.argv[1])
     woken, wake = socket.socketpair()
@@ -33,9 +33,9 @@ def main() -> None:
     signal.set_wakeup_fd(wake.fileno())
     threading.Thread(target=end_in_time, args=(woken, wake), daemon=True).start()
     claim_process()
-    for number in SIGNALS:
+    for number in WORKER_SIGNALS:
         signal.signal(number, exit_once)
-    function, argument = pickle.loads((folder / CALL).read_bytes())
+    function, argument = pickle.loads((folder / CALL_FILE).read_bytes())
     try:
         result = function(argument)
         leave_outcome(result if is_first() else None, folder)
@@ -49,7 +49,7 @@ def main() -> None:
 
 def exit_once(number: int, frame: FrameType | None) -> NoReturn:
     """Handles the first signal. torchrun sends another when the first worker has ended, while this one still saves."""
-    for each in SIGNALS:
+    for each in WORKER_SIGNALS:
         signal.signal(each, signal.SIG_IGN)
     sys.exit(128 + number)
 
@@ -84,4 +84,4 @@ def read_outcome(rank: int, folder: Path) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    run_worker()

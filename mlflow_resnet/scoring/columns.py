@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from mlflow_resnet.model.prediction import PROBABILITY, SCORED_LABELS, Prediction
+from mlflow_resnet.model.prediction import IMAGE, PROBABILITY, SCORED_LABELS, Prediction
 
-IMAGE = "image"
 EXPLANATION = "explanation"  # only if asked for: a PNG in base64
 ERROR = "error"
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mlflow_resnet.images.directories import LabeledDirectory
     from mlflow_resnet.images.scan import Scan
 
-IMAGE, LABEL = "image", "label"
+FILE_COLUMN, LABEL_COLUMN = "image", "label"
 
 
 class ImageDirectoryDataset(Dataset, PyFuncConvertibleDatasetMixin):
@@ -37,7 +37,7 @@ class ImageDirectoryDataset(Dataset, PyFuncConvertibleDatasetMixin):
         found: what a scan found out about each image; empty if none was made.
     """
 
-    targets = LABEL  # the column of `frame` that `mlflow.models.evaluate` compares with
+    targets = LABEL_COLUMN  # the column of `frame` that `mlflow.models.evaluate` compares with
 
     def __init__(
         self,
@@ -75,19 +75,19 @@ class ImageDirectoryDataset(Dataset, PyFuncConvertibleDatasetMixin):
     @property
     def schema(self) -> Schema:
         """An image file and its label."""
-        return Schema([ColSpec(DataType.binary, IMAGE), ColSpec(DataType.string, LABEL)])
+        return Schema([ColSpec(DataType.binary, FILE_COLUMN), ColSpec(DataType.string, LABEL_COLUMN)])
 
     @property
     def frame(self) -> pd.DataFrame:
         """A row for each image: where it is on this machine, and its label."""
         from mlflow_resnet.io.text.characters import encodable
 
-        columns = {IMAGE: self.directory.paths, LABEL: self.directory.labels}
+        columns = {FILE_COLUMN: self.directory.paths, LABEL_COLUMN: self.directory.labels}
         return pd.DataFrame({name: [encodable(text) for text in texts] for name, texts in columns.items()})
 
     def to_pyfunc(self) -> PyFuncInputsOutputs:
         """Returns inputs and targets for a pyfunc model."""
-        return PyFuncInputsOutputs([self.frame[[IMAGE]]], [self.frame[LABEL]])
+        return PyFuncInputsOutputs([self.frame[[FILE_COLUMN]]], [self.frame[LABEL_COLUMN]])
 
     def to_evaluation_dataset(
         self, path: str | None = None, feature_names: Sequence[str] | None = None

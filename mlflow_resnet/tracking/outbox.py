@@ -30,7 +30,7 @@ from mlflow_resnet.tracking.server import require_answer
 LONGEST_DELIVERY_PAUSE = 30.0  # seconds between two tries
 SECONDS_BETWEEN_QUESTIONS = 5.0
 PIECE, FILES = "piece.json", "files"
-NAME = re.compile(r"[0-9]{6,12}")  # of the folder of a piece
+PIECE_FOLDER = re.compile(r"[0-9]{6,12}")  # of the folder of a piece
 LEFTOVER = re.compile(r"\.[0-9]{6,12}(\.partial-[0-9a-f]+)?")  # of one that was not finished, or is being removed
 P = TypeVar("P", bound=Piece)
 
@@ -80,7 +80,7 @@ class Outbox(Recorder):
 
     def pieces(self) -> list[Path]:
         """The folders of those that were not delivered, in order."""
-        return [folder for folder in sorted(self.path.glob("[0-9]*")) if NAME.fullmatch(folder.name)]
+        return [folder for folder in sorted(self.path.glob("[0-9]*")) if PIECE_FOLDER.fullmatch(folder.name)]
 
     def find(self, kind: type[P]) -> Iterator[tuple[Path, P]]:
         """Yields the pieces of a kind that were not delivered, and their folders."""

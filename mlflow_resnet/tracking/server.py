@@ -24,7 +24,7 @@ from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.text.credentials import without_credentials
 
 CHECK_SECONDS = 25.0
-ANSWER_SECONDS = 5
+HEALTH_SECONDS = 5
 MAX_MESSAGE = 1500  # characters; a server that is not MLflow may answer with a whole page
 SQLITE = "sqlite:///"
 
@@ -75,7 +75,7 @@ def require_answer(uri: str) -> None:
     servers are not asked.
     """
     if urlsplit(uri).scheme in ("http", "https"):
-        http_request(get_default_host_creds(uri), "/health", "GET", max_retries=1, timeout=ANSWER_SECONDS)
+        http_request(get_default_host_creds(uri), "/health", "GET", max_retries=1, timeout=HEALTH_SECONDS)
 
 
 def is_silence(error: MlflowException) -> bool:

@@ -18,7 +18,7 @@ from mlflow_resnet.training.checkpoints import State
 from mlflow_resnet.training.epoch import Rate
 from mlflow_resnet.training.trainer import Trainer
 
-FORMAT = 2  # of the state in a checkpoint; that of 0.1.0 has no number, and counts as 1
+CHECKPOINT_FORMAT = 2  # of the state in a checkpoint; that of 0.1.0 has no number, and counts as 1
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def collect_epoch_facts(result: EpochResult) -> dict[str, Any]:
 def collect_state(course: Course, trainer: Trainer) -> dict[str, Any]:
     """Returns all that a training needs to go on from here. All processes call it, after the same step."""
     return {
-        "format": FORMAT,
+        "format": CHECKPOINT_FORMAT,
         "network": dict(trainer.work.classifier.network.state_dict()),
         "course": course.state_dict(),
         "trainer": trainer.state_dict(),
@@ -130,7 +130,7 @@ def upgrade_state(old: State) -> dict[str, Any]:
     """Arranges a checkpoint of format 1 as `collect_state` does."""
     facts, tensors, trainer = old.facts, old.tensors, old.facts["trainer"]
     return {
-        "format": FORMAT,
+        "format": CHECKPOINT_FORMAT,
         "network": tensors["network"],
         "course": {name: facts[name] for name in ("phase", "phase_began", "epoch", "history", "newest")}
         | {

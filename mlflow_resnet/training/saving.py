@@ -19,7 +19,7 @@ from mlflow_resnet.model.hardware import is_out_of_memory
 from mlflow_resnet.model.network import find_stage, stages_until
 from mlflow_resnet.options.train import STAGES
 from mlflow_resnet.training.checkpoints import CheckpointFolder, join_state, split_state
-from mlflow_resnet.training.course import FORMAT, Course, collect_state, upgrade_state
+from mlflow_resnet.training.course import CHECKPOINT_FORMAT, Course, collect_state, upgrade_state
 from mlflow_resnet.training.distributed import processes
 from mlflow_resnet.training.optimizer import TENSORS_KEPT
 from mlflow_resnet.training.recipe import Recipe
@@ -67,8 +67,9 @@ class Saving:
         if state is None:
             return None
         found = state.facts.get("format", 1)
-        if found not in (1, FORMAT):
-            newer = f"its newest checkpoint has format {shorten_value(found)}; this mlflow_resnet reads up to {FORMAT}"
+        if found not in (1, CHECKPOINT_FORMAT):
+            newer = f"its newest checkpoint has format {shorten_value(found)}; "
+            newer += f"this mlflow_resnet reads up to {CHECKPOINT_FORMAT}"
             raise self.refuse(f"{newer}. Go on with the version that wrote it, or give --resume never to begin anew")
         with self.refuse_others():
             return upgrade_state(state) if found == 1 else join_state(state)

@@ -16,13 +16,13 @@ from mlflow.exceptions import MlflowException
 from mlflow_resnet.errors import InvalidOptionsError, InvalidTableError, join_names
 from mlflow_resnet.evaluation.evaluation import METRIC_PREFIXES, prefix_metric
 from mlflow_resnet.evaluation.pairing import Pairing, compare_predictions
-from mlflow_resnet.evaluation.predictions import IMAGE, TRUTH
+from mlflow_resnet.evaluation.predictions import TRUTH
 from mlflow_resnet.evaluation.report import PREDICTIONS
 from mlflow_resnet.io.parquet.limits import ParquetLimits, check_parquet
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.text.characters import format_rows, in_lines
 from mlflow_resnet.mlflow_seams import DATASET_CONTEXT_TAG
-from mlflow_resnet.model.prediction import SCORED_LABELS
+from mlflow_resnet.model.prediction import IMAGE, SCORED_LABELS
 from mlflow_resnet.options.compare import CompareOptions
 from mlflow_resnet.options.metric_names import HEADLINE
 from mlflow_resnet.tracking.run import has_run

@@ -24,9 +24,9 @@ from mlflow_resnet.io.own_folders import mark_own
 from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.io.text.places import result_place
 from mlflow_resnet.io.text.spreadsheets import write_csv
-from mlflow_resnet.model.prediction import Prediction
+from mlflow_resnet.model.prediction import IMAGE, Prediction
 from mlflow_resnet.options.explain import ExplainOptions
-from mlflow_resnet.scoring.columns import ERROR, IMAGE, SCORED_LABELS
+from mlflow_resnet.scoring.columns import ERROR, SCORED_LABELS
 from mlflow_resnet.tracking.run import end_attached_run
 from mlflow_resnet.verbs.frame import check_model_servers, open_predictor
 

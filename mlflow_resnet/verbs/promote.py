@@ -118,7 +118,7 @@ def derive_evidence(
         alias=alias,
         champion=describe_champion(measured, against) if against else None,
         signature="",
-        format=evidence.FORMAT,
+        format=evidence.EVIDENCE_FORMAT,
     )
 
 

@@ -34,7 +34,7 @@ PICTURES = 16
 
 
 @dataclass(frozen=True)
-class Answer:
+class AnswerPair:
     """Both models' labels of an image, and their confidences."""
 
     source: ImageSource
@@ -121,13 +121,13 @@ def check_same_classes(champion: Predictor, challenger: Predictor) -> None:
 
 def answers(
     champion: Predictor, challenger: Predictor, sources: Iterable[ImageSource], batch_size: int
-) -> Iterator[Answer | None]:
+) -> Iterator[AnswerPair | None]:
     """Yields both models' answers for each image, in order; None if it cannot be read."""
     own, first, second = tee(sources, 3)
     both = zip(own, champion.predict(first, batch_size), challenger.predict(second, batch_size), strict=True)
     for source, old, new in both:
         known, found = best(champion, old), best(challenger, new)
-        yield Answer(source, *known, *found) if known and found else None
+        yield AnswerPair(source, *known, *found) if known and found else None
 
 
 def best(predictor: Predictor, prediction: Prediction) -> tuple[str, float] | None:
@@ -143,9 +143,9 @@ class Tally:
     def __init__(self) -> None:
         self.images = self.unreadable = 0
         self.sums = [0.0, 0.0]
-        self.different: list[Answer] = []
+        self.different: list[AnswerPair] = []
 
-    def add(self, answer: Answer | None) -> None:
+    def add(self, answer: AnswerPair | None) -> None:
         if answer is None:
             self.unreadable += 1
             return
@@ -156,7 +156,7 @@ class Tally:
             self.different.append(answer)
 
     @cached_property
-    def disagreements(self) -> list[Answer]:
+    def disagreements(self) -> list[AnswerPair]:
         """Disagreements, the most confident first."""
         return sorted(self.different, key=lambda answer: -answer.surety)
 
@@ -177,7 +177,7 @@ class Tally:
             mosaic([draw_answer(answer, predictor) for answer in shown]).save(folder / GALLERY)
 
 
-def draw_answer(answer: Answer, predictor: Predictor) -> Image.Image:
+def draw_answer(answer: AnswerPair, predictor: Predictor) -> Image.Image:
     lines = [
         f"{answer.champion_confidence:.1%} {answer.champion}",
         f"challenger: {answer.challenger_confidence:.1%} {answer.challenger}",

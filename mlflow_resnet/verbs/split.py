@@ -12,7 +12,7 @@ from mlflow_resnet.options.split import SplitOptions
 from mlflow_resnet.tracking.run import end_attached_run
 
 
-def split_directory(options: SplitOptions) -> list[LabeledDirectory]:
+def split(options: SplitOptions) -> list[LabeledDirectory]:
     """Copies a labeled directory into two or three parts.
 
     Raises:

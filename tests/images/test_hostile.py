@@ -23,7 +23,7 @@ from PIL import Image
 
 from mlflow_resnet import audit, score, train
 from mlflow_resnet.options import AuditOptions, ScoreOptions, TrainOptions
-from mlflow_resnet.runs.training import TrainResult
+from mlflow_resnet.tracking.training_record import TrainResult
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about damaged metadata
 

@@ -27,7 +27,7 @@ from mlflow_resnet.errors import InvalidImageError, OutputError
 from mlflow_resnet.images.decoding.decode import decode, read_region
 from mlflow_resnet.images.index import ROOTS, SCHEMA, SOURCE, TRANSFER
 from mlflow_resnet.io.file_names import leads_out, name_problem, path_below
-from mlflow_resnet.runs.training import TrainResult
+from mlflow_resnet.tracking.training_record import TrainResult
 
 ROOM = 512 * 2**20  # bytes of memory for each of `SOURCES`
 OUTPUT = "out"

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
-from types import MappingProxyType, ModuleType
+from types import MappingProxyType
+from typing import Any
 
 import torch
 
 from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError, join_names
 from mlflow_resnet.model.backends import packages
 from mlflow_resnet.model.backends.exported import Export, read_export, read_verified_files
+from mlflow_resnet.model.backends.onnx import OnnxEngine
+from mlflow_resnet.model.backends.openvino import OpenVinoEngine
+from mlflow_resnet.model.backends.torch_export import ProgramEngine
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.model.precision import scoring_precision
 from mlflow_resnet.model.prepared import Forward
 from mlflow_resnet.model.storage import digest_classifier
 from mlflow_resnet.options.base import AUTO
-from mlflow_resnet.options.formats import BACKEND_PRECISIONS, EXPORT_FORMATS
+from mlflow_resnet.options.formats import BACKEND_PRECISIONS
 
 TORCH = "torch"
-ENGINES: dict[str, ModuleType] = {
-    name: import_module(f"mlflow_resnet.model.backends.{name}") for name in EXPORT_FORMATS
-}
+ENGINES: dict[str, Any] = {"onnx": OnnxEngine(), "openvino": OpenVinoEngine(), "torch_export": ProgramEngine()}
 
 
 def prepare_forward(
@@ -51,7 +52,7 @@ def prepare_forward(
     if backend == TORCH:
         return precision, None
     engine = ENGINES[backend]
-    packages.import_package(engine.PACKAGES[0])
+    packages.import_package(engine.packages[0])
     if data and (export := exports.get(backend)) and precision in (AUTO, export.precision):
         return export.precision, build_forward(classifier, data / backend, export)
     if precision == "int8":
@@ -60,7 +61,7 @@ def prepare_forward(
         precision = scoring_precision(
             AUTO, device, classifier.precision_checks if "bf16" in BACKEND_PRECISIONS[backend] else {}
         )
-    return precision, engine.forward_of(engine.convert(classifier), precision)
+    return precision, engine.build_forward(engine.convert(classifier), precision)
 
 
 def load_forward(classifier: ImageClassifier, folder: Path) -> Forward:
@@ -77,7 +78,7 @@ def build_forward(classifier: ImageClassifier, folder: Path, export: Export) -> 
     if export.format not in ENGINES or export.classifier_sha256 != digest_classifier(classifier):
         raise InvalidModelError(str(folder), "was exported from another model. Export this one.")
     engine = ENGINES[export.format]
-    return engine.forward_of(engine.load(read_verified_files(folder, export)), export.precision)
+    return engine.build_forward(engine.load(read_verified_files(folder, export)), export.precision)
 
 
 def usable_device(device: str, backend: str) -> torch.device:
@@ -93,7 +94,7 @@ def list_packages(backend: str) -> tuple[str, ...]:
         MissingPackageError: if a package is not installed.
     """
     check_backend(backend)
-    needed = () if backend == TORCH else ENGINES[backend].PACKAGES
+    needed = () if backend == TORCH else ENGINES[backend].packages
     for package in needed:
         packages.import_package(package)
     return needed

@@ -14,46 +14,8 @@ from mlflow_resnet.model.backends.graph import IMAGES, PROBABILITIES, build_expo
 from mlflow_resnet.model.backends.packages import ONNX, ONNX_RUNTIME, ONNX_SCRIPT, import_package
 from mlflow_resnet.model.classifier import ImageClassifier
 
-PACKAGES = (ONNX_RUNTIME, ONNX, ONNX_SCRIPT)  # to predict with exported files the first is enough
-GRAPH = "model.onnx"
-
-
-def convert(classifier: ImageClassifier, precision: str = "fp32") -> Any:
-    """An `onnx.ModelProto` in fp32 for any number of pictures."""
-    for package in PACKAGES[1:]:
-        import_package(package)
-    graph, example = build_export_graph(classifier)
-    with torch.no_grad():
-        program = torch.onnx.export(
-            graph,
-            (example,),
-            dynamo=True,
-            verbose=False,
-            input_names=[IMAGES],
-            output_names=[PROBABILITIES],
-            dynamic_shapes=({0: "batch"},),
-        )
-    return program.model_proto  # type: ignore[union-attr]
-
-
-def save(model: Any, folder: Path) -> None:
-    (folder / GRAPH).write_bytes(model.SerializeToString())
-
-
-def load(files: Mapping[str, bytes]) -> bytes:
-    """Loads what `save` wrote from the content of its file."""
-    return files[GRAPH]
-
-
-def as_input(pictures: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns pictures as NNCF passes them to the model."""
-    return {IMAGES: pictures}
-
-
-def ends(model: Any) -> list[str]:
-    """The names of the first convolution and of the head."""
-    layers = [node.name for node in model.graph.node if node.op_type in ("Conv", "Gemm")]
-    return [layers[0], layers[-1]]
+ONNX_PACKAGES = (ONNX_RUNTIME, ONNX, ONNX_SCRIPT)  # to predict with exported files the first is enough
+ONNX_GRAPH = "model.onnx"
 
 
 class OnnxForward:
@@ -72,4 +34,43 @@ class OnnxForward:
         return probabilities
 
 
-forward_of = OnnxForward
+class OnnxEngine:
+    """Exports to ONNX, and predicts with ONNX Runtime."""
+
+    packages = ONNX_PACKAGES
+
+    def convert(self, classifier: ImageClassifier, precision: str = "fp32") -> Any:
+        """An `onnx.ModelProto` in fp32 for any number of pictures."""
+        for package in ONNX_PACKAGES[1:]:
+            import_package(package)
+        graph, example = build_export_graph(classifier)
+        with torch.no_grad():
+            program = torch.onnx.export(
+                graph,
+                (example,),
+                dynamo=True,
+                verbose=False,
+                input_names=[IMAGES],
+                output_names=[PROBABILITIES],
+                dynamic_shapes=({0: "batch"},),
+            )
+        return program.model_proto  # type: ignore[union-attr]
+
+    def save(self, model: Any, folder: Path) -> None:
+        (folder / ONNX_GRAPH).write_bytes(model.SerializeToString())
+
+    def load(self, files: Mapping[str, bytes]) -> bytes:
+        """Loads what `save` wrote from the content of its file."""
+        return files[ONNX_GRAPH]
+
+    def adapt_input(self, pictures: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns pictures as NNCF passes them to the model."""
+        return {IMAGES: pictures}
+
+    def find_ends(self, model: Any) -> list[str]:
+        """The names of the first convolution and of the head."""
+        layers = [node.name for node in model.graph.node if node.op_type in ("Conv", "Gemm")]
+        return [layers[0], layers[-1]]
+
+    def build_forward(self, model: Any, precision: str) -> OnnxForward:
+        return OnnxForward(model, precision)

@@ -16,41 +16,9 @@ from mlflow_resnet.model.backends.graph import IMAGES, PROBABILITIES, build_expo
 from mlflow_resnet.model.backends.packages import OPENVINO, import_package
 from mlflow_resnet.model.classifier import ImageClassifier
 
-PACKAGES = (OPENVINO,)
-GRAPH, WEIGHTS = "model.xml", "model.bin"
+OPENVINO_PACKAGES = (OPENVINO,)
+OPENVINO_GRAPH, OPENVINO_WEIGHTS = "model.xml", "model.bin"
 FLOATS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # of what is not in int8
-
-
-def convert(classifier: ImageClassifier, precision: str = "fp32") -> Any:
-    """An `openvino.Model` in fp32 for any number of pictures; its precision is chosen when it is compiled."""
-    graph, example = build_export_graph(classifier)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch says that OpenVINO should not trace
-        model = import_package(OPENVINO).convert_model(graph, example_input=example)
-    model.inputs[0].tensor.set_names({IMAGES})
-    model.outputs[0].tensor.set_names({PROBABILITIES})
-    model.reshape([-1, *example.shape[1:]])
-    return model
-
-
-def save(model: Any, folder: Path) -> None:
-    import_package(OPENVINO).save_model(model, folder / GRAPH, compress_to_fp16=False)
-
-
-def load(files: Mapping[str, bytes]) -> Any:
-    """Loads what `save` wrote from the content of its files."""
-    return import_package(OPENVINO).Core().read_model(files[GRAPH], files[WEIGHTS])
-
-
-def as_input(pictures: np.ndarray) -> np.ndarray:
-    """Returns pictures as NNCF passes them to the model."""
-    return pictures
-
-
-def ends(model: Any) -> list[str]:
-    """The names of the first convolution and of the head."""
-    layers = [op for op in model.get_ordered_ops() if op.get_type_name() in ("Convolution", "MatMul")]
-    return [layers[0].get_friendly_name(), layers[-1].get_friendly_name()]
 
 
 class OpenVinoForward:
@@ -76,4 +44,37 @@ class OpenVinoForward:
         return probabilities
 
 
-forward_of = OpenVinoForward
+class OpenVinoEngine:
+    """Exports to OpenVINO, and predicts with it."""
+
+    packages = OPENVINO_PACKAGES
+
+    def convert(self, classifier: ImageClassifier, precision: str = "fp32") -> Any:
+        """An `openvino.Model` in fp32 for any number of pictures; its precision is chosen when it is compiled."""
+        graph, example = build_export_graph(classifier)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch says that OpenVINO should not trace
+            model = import_package(OPENVINO).convert_model(graph, example_input=example)
+        model.inputs[0].tensor.set_names({IMAGES})
+        model.outputs[0].tensor.set_names({PROBABILITIES})
+        model.reshape([-1, *example.shape[1:]])
+        return model
+
+    def save(self, model: Any, folder: Path) -> None:
+        import_package(OPENVINO).save_model(model, folder / OPENVINO_GRAPH, compress_to_fp16=False)
+
+    def load(self, files: Mapping[str, bytes]) -> Any:
+        """Loads what `save` wrote from the content of its files."""
+        return import_package(OPENVINO).Core().read_model(files[OPENVINO_GRAPH], files[OPENVINO_WEIGHTS])
+
+    def adapt_input(self, pictures: np.ndarray) -> np.ndarray:
+        """Returns pictures as NNCF passes them to the model."""
+        return pictures
+
+    def find_ends(self, model: Any) -> list[str]:
+        """The names of the first convolution and of the head."""
+        layers = [op for op in model.get_ordered_ops() if op.get_type_name() in ("Convolution", "MatMul")]
+        return [layers[0].get_friendly_name(), layers[-1].get_friendly_name()]
+
+    def build_forward(self, model: Any, precision: str) -> OpenVinoForward:
+        return OpenVinoForward(model, precision)

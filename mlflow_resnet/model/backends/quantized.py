@@ -10,16 +10,17 @@ import contextlib
 import logging
 import sys
 from collections.abc import Iterator, Sequence
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from mlflow_resnet.io.process import is_own_process
+from mlflow_resnet.model.backends.onnx import OnnxEngine
+from mlflow_resnet.model.backends.openvino import OpenVinoEngine
 from mlflow_resnet.model.backends.packages import NNCF, import_package
 
 
-def quantize(engine: ModuleType, model: Any, pictures: Sequence[np.ndarray]) -> Any:
+def quantize(engine: OnnxEngine | OpenVinoEngine, model: Any, pictures: Sequence[np.ndarray]) -> Any:
     """A model of `engine` with convolutions in int8, but for the first one.
 
     Args:
@@ -33,10 +34,10 @@ def quantize(engine: ModuleType, model: Any, pictures: Sequence[np.ndarray]) -> 
     with quiet() if is_own_process() else contextlib.nullcontext():
         return nncf.quantize(
             model,
-            nncf.Dataset(pictures, engine.as_input),
+            nncf.Dataset(pictures, engine.adapt_input),
             subset_size=len(pictures),
             preset=nncf.QuantizationPreset.MIXED,
-            ignored_scope=nncf.IgnoredScope(names=engine.ends(model)),
+            ignored_scope=nncf.IgnoredScope(names=engine.find_ends(model)),
             advanced_parameters=nncf.AdvancedQuantizationParameters(activations_range_estimator_params=whole_range),
         )
 

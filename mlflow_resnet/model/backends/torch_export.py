@@ -15,27 +15,7 @@ from torch import Tensor
 from mlflow_resnet.model.backends.graph import build_export_graph
 from mlflow_resnet.model.classifier import ImageClassifier
 
-GRAPH = "model.pt2"
-
-
-def convert(classifier: ImageClassifier, precision: str = "fp32") -> Any:
-    """A `torch.export.ExportedProgram` on the CPU, for any number of pictures."""
-    graph, example = build_export_graph(classifier, precision)
-    with torch.no_grad():
-        return torch.export.export(graph, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-
-
-def save(model: Any, folder: Path) -> None:
-    content = io.BytesIO()
-    torch.export.save(model, content)
-    (folder / GRAPH).write_bytes(content.getbuffer())  # torch would tell of a full disk in an error of its own
-
-
-def load(files: Mapping[str, bytes]) -> Any:
-    """Loads what `save` wrote from the content of its file."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of weights that are channels last, which are all there
-        return torch.export.load(io.BytesIO(files[GRAPH]))
+PROGRAM_GRAPH = "model.pt2"
 
 
 class ProgramForward:
@@ -49,4 +29,29 @@ class ProgramForward:
         return self._module(images.cpu()).numpy()
 
 
-forward_of = ProgramForward
+class ProgramEngine:
+    """Exports programs of torch."""
+
+    packages = ()
+
+    def convert(self, classifier: ImageClassifier, precision: str = "fp32") -> Any:
+        """A `torch.export.ExportedProgram` on the CPU, for any number of pictures."""
+        graph, example = build_export_graph(classifier, precision)
+        with torch.no_grad():
+            return torch.export.export(graph, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+
+    def save(self, model: Any, folder: Path) -> None:
+        content = io.BytesIO()
+        torch.export.save(model, content)
+        (folder / PROGRAM_GRAPH).write_bytes(
+            content.getbuffer()
+        )  # torch would tell of a full disk in an error of its own
+
+    def load(self, files: Mapping[str, bytes]) -> Any:
+        """Loads what `save` wrote from the content of its file."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of weights that are channels last, which are all there
+            return torch.export.load(io.BytesIO(files[PROGRAM_GRAPH]))
+
+    def build_forward(self, model: Any, precision: str) -> ProgramForward:
+        return ProgramForward(model, precision)

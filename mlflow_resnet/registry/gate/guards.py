@@ -66,12 +66,12 @@ def forbid_move(situation: Situation, verdicts: Sequence[Ruled], is_enforced: bo
         f"version {situation.version} of {situation.name} may not become @{situation.alias}: {'; '.join(missing)}"
     )
     if is_enforced:
-        sentence += f". Run: {build_command(situation)}"
+        sentence += f". Run: {build_measure_command(situation)}"
     code = RESOURCE_CONFLICT if all(verdict.is_overtaken for verdict in refusing) else PERMISSION_DENIED
     return Refusal(sentence, code, is_enforced)
 
 
-def build_command(situation: Situation) -> str:
+def build_measure_command(situation: Situation) -> str:
     """The command that measures the version."""
     uri, alias = shlex.quote(f"models:/{situation.name}/{situation.version}"), f" --alias {situation.alias}"
     return (

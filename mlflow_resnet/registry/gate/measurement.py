@@ -149,6 +149,5 @@ def find_changed_champion(situation: Situation, evidence: Evidence) -> list[str]
         return []
     newest = situation.past[-1] if situation.past else None
     moved = f", since {newest.time}, moved by {newest.who}" if newest and newest.after == situation.champion else ""
-    return [
-        f"it was measured against {format_version(measured)}, but {format_version(situation.champion)} is @{situation.alias} now{moved}"
-    ]
+    now = f"{format_version(situation.champion)} is @{situation.alias} now{moved}"
+    return [f"it was measured against {format_version(measured)}, but {now}"]

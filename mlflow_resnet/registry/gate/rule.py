@@ -85,7 +85,7 @@ Digests = Annotated[
     BeforeValidator(wrap_text),
     expect("a digest, or a list of them, in quotes"),
 ]
-Metric = Annotated[Text, expect("the name of a metric"), AfterValidator(require_measured)]
+MeasuredMetric = Annotated[Text, expect("the name of a metric"), AfterValidator(require_measured)]
 TagName = Annotated[Text, expect("text"), AfterValidator(require_writable)]
 TagValue = Annotated[Text | None, expect("text in quotes, or null for any value")]
 
@@ -123,7 +123,7 @@ class NotWorse(Part):
         significant: the p value of McNemar's test below which a worse candidate is refused.
     """
 
-    metric: Metric
+    metric: MeasuredMetric
     by: Annotated[Number, Field(ge=0), expect("a number from 0")] | None = None
     relative: Fraction | None = None
     significant: Fraction | None = None
@@ -159,7 +159,7 @@ class Approval(Part):
 class Requirements(Part):
     """What the version and its measurement must have."""
 
-    metrics: dict[Metric, Bounds] = {}
+    metrics: dict[MeasuredMetric, Bounds] = {}
     dataset_digest: Digests | None = None
     tags: dict[TagName, TagValue] = {}
     signature: Flag = False

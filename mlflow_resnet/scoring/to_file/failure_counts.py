@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from mlflow_resnet.scoring.columns import ERROR, IMAGE, text_columns
+from mlflow_resnet.model.prediction import IMAGE
+from mlflow_resnet.scoring.columns import ERROR, text_columns
 
 MAX_REASONS = 100  # that are told apart, however many images there are
 OTHERS = "other reasons"

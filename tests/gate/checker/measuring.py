@@ -10,7 +10,7 @@ from typing import Any
 
 from checker.rules import DATA
 from checker.world import DIGEST, KEY, LoggedModel, World
-from mlflow_resnet.registry.evidence import FORMAT
+from mlflow_resnet.registry.evidence import EVIDENCE_FORMAT
 
 TAG = "mlflow_resnet.evidence."
 LIES = ("", "", "", "unsigned", "better", "champion was bad", "no champion", "digest", "model", "old", "key", "broken")
@@ -65,7 +65,7 @@ def measure(world: World, who: str, name: str, version: int, alias: str, data: s
         "alias": alias,
         "champion": compared and champion_of(holder, compared, 0.1 if lie == "champion was bad" else compared.accuracy),
         "signature": "",
-        "format": FORMAT,
+        "format": EVIDENCE_FORMAT,
     }
     if lie in ("", "old", "key"):
         facts["signature"] = signature_of(facts, "guessed" if lie == "key" else KEY)
