@@ -23,8 +23,7 @@ from mlflow.models.evaluation.artifacts import (
     JsonEvaluationArtifact,
     ParquetEvaluationArtifact,
 )
-
-from mlflow_resnet.mlflow_seams import load_evaluation_artifact, wrap_builtin_evaluate
+from mlflow.utils.import_hooks import register_post_import_hook
 
 if TYPE_CHECKING:
     from mlflow.data.evaluation_dataset import EvaluationDataset
@@ -183,6 +182,8 @@ def read_evaluator_config(model: PyFuncModel, config: Mapping[str, Any]) -> Eval
 
 def artifacts_in(folder: Path, uri: str) -> dict[str, EvaluationArtifact]:
     """Returns the files of a report as MLflow's artifacts below `uri`, by names without suffix."""
+    from mlflow_resnet.mlflow_seams import load_evaluation_artifact
+
     artifacts = {}
     for path in sorted(folder.iterdir()):
         if kind := ARTIFACTS.get(path.suffix):
@@ -191,4 +192,11 @@ def artifacts_in(folder: Path, uri: str) -> dict[str, EvaluationArtifact]:
     return artifacts
 
 
-wrap_builtin_evaluate(leave_to_resnet)
+def leave_models_of_ours(module: Any) -> None:
+    """Has the evaluators of MLflow that are in `module` leave models of ours to this one."""
+    from mlflow_resnet.mlflow_seams import wrap_builtin_evaluate
+
+    wrap_builtin_evaluate(module, leave_to_resnet)
+
+
+register_post_import_hook(leave_models_of_ours, "mlflow.models.evaluation.default_evaluator")

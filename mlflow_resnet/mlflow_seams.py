@@ -187,13 +187,8 @@ def replace_function(module: ModuleType, name: str, replacement: Callable[..., A
     setattr(module, name, partial(replacement, original))
 
 
-def wrap_builtin_evaluate(wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    """Wraps `evaluate` of MLflow's own evaluators with a functools.wraps decorator when their module is imported."""
-    from mlflow.utils.import_hooks import register_post_import_hook
-
-    def replace(module: Any) -> None:
-        evaluate = module.BuiltInEvaluator.evaluate
-        if not hasattr(evaluate, "__wrapped__"):
-            module.BuiltInEvaluator.evaluate = wrap(evaluate)
-
-    register_post_import_hook(replace, "mlflow.models.evaluation.default_evaluator")
+def wrap_builtin_evaluate(module: Any, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Wraps `evaluate` of MLflow's own evaluators, which are in `module`, with a functools.wraps decorator."""
+    evaluate = module.BuiltInEvaluator.evaluate
+    if not hasattr(evaluate, "__wrapped__"):
+        module.BuiltInEvaluator.evaluate = wrap(evaluate)

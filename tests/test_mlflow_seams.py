@@ -312,11 +312,12 @@ async def post(app, content):
 
 
 def test_mlflows_own_evaluators_are_wrapped_once():
+    from mlflow.models.evaluation import default_evaluator
     from mlflow.models.evaluation.default_evaluator import BuiltInEvaluator
 
     import mlflow_resnet.evaluator  # noqa: F401 - wraps them
 
     wrapped = BuiltInEvaluator.evaluate
     assert wrapped.__wrapped__.__module__ == BuiltInEvaluator.__module__
-    mlflow_seams.wrap_builtin_evaluate(lambda evaluate: None)
+    mlflow_seams.wrap_builtin_evaluate(default_evaluator, lambda evaluate: None)
     assert BuiltInEvaluator.evaluate is wrapped

@@ -65,14 +65,14 @@ DESIGNER: Steps = [
 
 @dataclass(frozen=True)
 class Transformed:
-    """Result of `transform_directory`: number of images written, and reasons by place for the others."""
+    """Result of `transform`: number of images written, and reasons by place for the others."""
 
     images: int
     unreadable: dict[str, str]
     steps: list[str]
 
 
-def transform_directory(options: TransformOptions) -> Transformed:
+def transform(options: TransformOptions) -> Transformed:
     """Applies transforms to every image below a directory and writes the results as PNGs.
 
     Folders and names stay, but for the suffix. What is random is drawn from the seed and the image's name.
