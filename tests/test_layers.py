@@ -196,7 +196,13 @@ assert mlflow.data.from_image_directory
 assert _model_evaluation_registry.is_registered("resnet")
 assert "resnet-gate+sqlite" in _get_store_registry()._registry
 """
-FIRST = ["mlflow", "mlflow_resnet.errors", "mlflow_resnet.flavor", "mlflow_resnet.mlflow_seams", "mlflow_resnet.evaluator"]
+FIRST = [
+    "mlflow",
+    "mlflow_resnet.errors",
+    "mlflow_resnet.flavor",
+    "mlflow_resnet.mlflow_seams",
+    "mlflow_resnet.evaluator",
+]
 FIRST += ["mlflow_resnet.tracking.dataset", "mlflow_resnet.registry.gate.plugin"]
 
 

@@ -27,8 +27,8 @@ def sync(options: SyncOptions) -> TrainingRecord:
         return folder.read_record()
 
 
-def summarize_sync(record: TrainingRecord, options: SyncOptions) -> str:
-    lines = [f"run       {record.run_id}"]
-    lines += [f"model     {record.model_uri}"] if record.model_uri else []
-    lines += [f"version   {record.version}"] if record.version else []
+def summarize_sync(result: TrainingRecord, options: SyncOptions) -> str:
+    lines = [f"run       {result.run_id}"]
+    lines += [f"model     {result.model_uri}"] if result.model_uri else []
+    lines += [f"version   {result.version}"] if result.version else []
     return in_lines(["delivered", *lines])
