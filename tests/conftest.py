@@ -1,10 +1,8 @@
 """Real image folders, a real model trained on them, real servers. Nothing of MLflow, torch or S3 is mocked."""
 
-import logging
 import os
 import shutil
 import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +12,7 @@ os.environ.setdefault("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run beside each other, where two threads wait for each other
 
 import pytest  # noqa: E402
-from helpers import ROOT, TINY, free_port, server, unchanged, write_class_folders  # noqa: E402
+from helpers import ROOT, TINY, free_port, give_back_process, server, unchanged, write_class_folders  # noqa: E402
 from tiers import (  # noqa: E402, F401
     pytest_collection_modifyitems,
     pytest_ignore_collect,
@@ -50,14 +48,11 @@ def not_serving() -> Iterator[None]:
 @pytest.fixture
 def own_process() -> Iterator[None]:
     """This process is a command of ours, and for the next test that of a caller again."""
-    from mlflow_resnet.io import process
+    from mlflow_resnet.io.process import claim_process
 
-    factory = logging.getLogRecordFactory()
-    with warnings.catch_warnings():
-        process.claim_process()
+    with give_back_process():
+        claim_process()
         yield
-    process._claimed.clear()
-    logging.setLogRecordFactory(factory)
 
 
 @pytest.fixture(scope="session")

@@ -174,7 +174,7 @@ def proof(
         alias=alias,
         champion=measured,
         signature="",
-        format=evidence.FORMAT,
+        format=evidence.EVIDENCE_FORMAT,
     )
     return facts.model_copy(update=changes)
 

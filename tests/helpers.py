@@ -2,12 +2,14 @@
 
 import contextlib
 import io
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -88,14 +90,36 @@ def run_main(*args: object) -> subprocess.CompletedProcess:
 
     out, err = io.StringIO(), io.StringIO()
     argv, sys.argv = sys.argv, ["mlflow-resnet", *map(str, args)]
-    handler = signal.getsignal(signal.SIGTERM)
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        with (
+            give_back_process(),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            pytest.raises(SystemExit) as ended,
+        ):
             main()
     finally:
         sys.argv = argv
-        signal.signal(signal.SIGTERM, handler)
     return subprocess.CompletedProcess(args, int(ended.value.code or 0), out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def give_back_process():
+    """What a command sets for its process holds until the end of the block; then the process is a caller's again."""
+    from mlflow_resnet.cli.process_setup import REQUESTS
+    from mlflow_resnet.io import process
+
+    factory, handler = logging.getLogRecordFactory(), signal.getsignal(signal.SIGTERM)
+    added = [name for name in REQUESTS if name not in os.environ]
+    try:
+        with warnings.catch_warnings():
+            yield
+    finally:
+        process._claimed.clear()
+        logging.setLogRecordFactory(factory)
+        signal.signal(signal.SIGTERM, handler)
+        for name in added:
+            os.environ.pop(name, None)
 
 
 @contextlib.contextmanager

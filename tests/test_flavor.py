@@ -104,7 +104,7 @@ def test_there_is_no_pickle_in_the_model(saved):
     files = {str(path.relative_to(saved)) for path in saved.rglob("*") if path.is_file()}
     assert {"data/model.safetensors", "data/classifier.json"} == {name for name in files if name.startswith("data/")}
     kinds = {os.path.splitext(name)[1] for name in files - {"MLmodel"}}
-    assert kinds == {".safetensors", ".json", ".py", ".typed", ".txt", ".yaml"}
+    assert kinds == {".safetensors", ".json", ".py", ".jinja", ".typed", ".txt", ".yaml"}
 
 
 def test_requirements_are_pinned_without_local_versions(saved):

@@ -12,6 +12,7 @@ import pytest
 from mlflow_resnet.errors import NotDeliveredError, ServerRefusesError, ServerUnreachableError
 from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.tracking.outbox import Outbox
+from mlflow_resnet.tracking.pieces import TagsPiece
 from mlflow_resnet.tracking.run import enter_run
 from mlflow_resnet.tracking.server import check_servers, within
 
@@ -104,7 +105,7 @@ def test_an_outbox_learns_soon_that_the_server_hangs(workdir):
         mlflow.set_tracking_uri(f"http://127.0.0.1:{silent.getsockname()[1]}")
         outbox = Outbox(workdir / "outbox", Notes(run_id="of nobody"))
         with pytest.raises(NotDeliveredError, match="did not take all"), outbox.deliver_meanwhile(1, 1):
-            outbox.put("tags", tags={"a": "b"})
+            outbox.put(TagsPiece(tags={"a": "b"}))
     assert len(outbox.pieces()) == 1
 
 

@@ -105,7 +105,8 @@ def test_what_pillow_says_of_damaged_metadata_is_not_shown(tmp_path: Path) -> No
     path = tmp_path / "damaged.jpg"
     path.write_bytes(encoded(photo(8, 8), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff"))
     script = (
-        "import sys; from mlflow_resnet.images.audit.image_facts import inspect_file; print(inspect_file(sys.argv[1]))"
+        "import sys; from mlflow_resnet.io.process import claim_process; claim_process()\n"  # as the command line does
+        "from mlflow_resnet.images.audit.image_facts import inspect_file; print(inspect_file(sys.argv[1]))"
     )
     done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True)
     assert "width=8" in done.stdout

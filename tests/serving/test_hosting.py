@@ -59,7 +59,7 @@ def test_workers_are_counted_in_the_command(command, workers):
 
 
 def test_workers_of_mlflows_server_share_the_cores():
-    shared = "from mlflow_resnet.scoring.over_http.hosting import *; share_cores(); "
+    shared = "from mlflow_resnet.scoring.over_http.hosting import *; share_mlflow_cores(); "
     shared += "print(default_threads(), torch.get_num_threads())"
     environment = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", WORLD_SIZE)}
     process = subprocess.run(
