@@ -53,8 +53,8 @@ def label_axes(axes: Axes, classes: Sequence[str], points: float) -> None:
     axes.set_yticks(some, names, fontsize=font_size, parse_math=False)
 
 
-def shorten_name(name: str, most: int = 24) -> str:
-    return name if len(name) <= most else f"{name[: most // 2]}…{name[-most // 2 + 1 :]}"
+def shorten_name(name: str) -> str:
+    return name if len(name) <= 24 else f"{name[:12]}…{name[-11:]}"
 
 
 def annotate(axes: Axes, counts: np.ndarray, fractions: np.ndarray) -> None:
@@ -101,9 +101,9 @@ def draw_reliability(upper: Axes, lower: Axes, evaluation: Evaluation) -> None:
     lower.set(xlabel="confidence", ylabel="images", xlim=(0, 1), yscale="log", ylim=(0.5, 20 * lower.dataLim.y1**1.3))
 
 
-def image_grid(images: Sequence[Tensor], columns: int = 8) -> np.ndarray:
+def image_grid(images: Sequence[Tensor]) -> np.ndarray:
     """uint8 images of shape (3, H, W) side by side on white, as uint8 of shape (height, width, 3)."""
-    return make_grid(torch.stack(list(images)), nrow=columns, pad_value=255).permute(1, 2, 0).numpy()
+    return make_grid(torch.stack(list(images)), nrow=8, pad_value=255).permute(1, 2, 0).numpy()
 
 
 def learning_rate_figure(

@@ -14,7 +14,7 @@ RESAMPLES = 1000
 Interval = tuple[float, float]
 
 
-def confidence_intervals(targets: np.ndarray, probabilities: np.ndarray, seed: int = 0) -> dict[str, Interval]:
+def confidence_intervals(targets: np.ndarray, probabilities: np.ndarray) -> dict[str, Interval]:
     """95 % intervals of the headline numbers: (low, high) by name.
 
     Accuracies have Wilson's interval of a proportion, because no resample of images that are all predicted rightly has
@@ -42,12 +42,12 @@ def confidence_intervals(targets: np.ndarray, probabilities: np.ndarray, seed: i
         return losses[chosen].mean(), f1.mean(), recall.mean()
 
     names = ("log_loss", "macro_f1", "balanced_accuracy")
-    return result | dict(zip(names, bootstrap(statistics, len(targets), seed), strict=True))
+    return result | dict(zip(names, bootstrap(statistics, len(targets)), strict=True))
 
 
-def bootstrap(statistics: Callable[[np.ndarray], tuple[float, ...]], images: int, seed: int) -> list[Interval]:
+def bootstrap(statistics: Callable[[np.ndarray], tuple[float, ...]], images: int) -> list[Interval]:
     """Percentile intervals of several statistics of the same resamples; scipy's takes one statistic at a time."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     values = np.array([statistics(random.integers(0, images, images)) for _ in range(RESAMPLES)])
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return list(zip(low.tolist(), high.tolist(), strict=True))
@@ -59,9 +59,9 @@ def wilson(hits: np.ndarray) -> Interval:
     return float(found.low), float(found.high)
 
 
-def in_top(targets: np.ndarray, probabilities: np.ndarray, k: int = TOP_K) -> np.ndarray:
-    """Whether each target is among the `k` most probable classes."""
-    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+def in_top(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Whether each target is among the TOP_K most probable classes."""
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP_K]
     return (best == targets[:, None]).any(axis=1)
 
 

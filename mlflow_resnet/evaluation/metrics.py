@@ -106,10 +106,10 @@ def count_confusions(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarr
     return metrics.confusion_matrix(targets, probabilities.argmax(axis=1), labels=labels)
 
 
-def most_confused(counts: np.ndarray, classes: tuple[str, ...], rows: int = 50) -> pd.DataFrame:
-    """The pairs of classes with the most mistakes: true, predicted, images, and their fraction of the true class."""
+def most_confused(counts: np.ndarray, classes: tuple[str, ...]) -> pd.DataFrame:
+    """The 50 pairs of classes with the most mistakes: true, predicted, images, and their fraction of the true class."""
     mistakes = counts * (1 - np.eye(len(classes), dtype=counts.dtype))
-    order = np.argsort(-mistakes, axis=None, kind="stable")[: min(rows, np.count_nonzero(mistakes))]
+    order = np.argsort(-mistakes, axis=None, kind="stable")[: min(50, np.count_nonzero(mistakes))]
     true, predicted = np.unravel_index(order, counts.shape)
     names = np.array(classes, dtype=object)
     images = counts[true, predicted]

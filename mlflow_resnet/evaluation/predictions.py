@@ -12,6 +12,7 @@ from mlflow_resnet.evaluation.evaluation import Evaluation
 from mlflow_resnet.model.prediction import IMAGE, PROBABILITY, SCORED_LABELS
 
 TRUTH, LOSS = "label", "loss"
+MOST_NOTABLE = 16  # images of each kind
 
 
 def predictions_table(evaluation: Evaluation, names: Sequence[str]) -> pd.DataFrame:
@@ -35,7 +36,7 @@ def predictions_table(evaluation: Evaluation, names: Sequence[str]) -> pd.DataFr
     )
 
 
-def worth_a_look(evaluation: Evaluation, most: int = 16) -> dict[str, np.ndarray]:
+def worth_a_look(evaluation: Evaluation) -> dict[str, np.ndarray]:
     """Returns indices of notable images by kind, most notable first; kinds without images are left out.
 
     top_losses are the images whose true class has the lowest probability: hard ones, or wrong labels.
@@ -50,4 +51,4 @@ def worth_a_look(evaluation: Evaluation, most: int = 16) -> dict[str, np.ndarray
         "confident_mistakes": by_confidence[::-1][~hits[by_confidence[::-1]]],
         "unsure_hits": by_confidence[hits[by_confidence]],
     }
-    return {name: indices[:most] for name, indices in found.items() if len(indices)}
+    return {name: indices[:MOST_NOTABLE] for name, indices in found.items() if len(indices)}

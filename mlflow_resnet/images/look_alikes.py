@@ -11,8 +11,8 @@ BANDS = RADIUS + 1  # two hashes within the radius agree in at least one of this
 LARGE = 256  # images that share a band, above which only neighbors in order are compared
 
 
-def look_alike_pairs(looks: Sequence[int | None], radius: int = RADIUS) -> list[tuple[int, int]]:
-    """Pairs of indices of hashes that differ in at most `radius` <= RADIUS bits; `looks[i]` None is like nothing.
+def look_alike_pairs(looks: Sequence[int | None]) -> list[tuple[int, int]]:
+    """Pairs of indices of hashes that differ in at most RADIUS bits; `looks[i]` None is like nothing.
 
     Of many equal hashes only neighbors are paired, which connects them all.
     """
@@ -22,7 +22,7 @@ def look_alike_pairs(looks: Sequence[int | None], radius: int = RADIUS) -> list[
     for band in split_bands(hashes):
         order = np.lexsort((hashes, band))
         for bucket in np.split(order, np.flatnonzero(np.diff(band[order])) + 1):
-            pairs.update(pairs_in(bucket, hashes, radius))
+            pairs.update(pairs_in(bucket, hashes))
     return [(int(known[first]), int(known[second])) for first, second in sorted(pairs)]
 
 
@@ -33,14 +33,14 @@ def split_bands(hashes: np.ndarray) -> Iterator[np.ndarray]:
         yield hashes >> np.uint64(low) & np.uint64(2 ** int(high - low) - 1)
 
 
-def pairs_in(bucket: np.ndarray, hashes: np.ndarray, radius: int) -> Iterator[tuple[int, int]]:
+def pairs_in(bucket: np.ndarray, hashes: np.ndarray) -> Iterator[tuple[int, int]]:
     """Yields pairs within the radius among the hashes at `bucket`, in the order of the hashes."""
     if len(bucket) > LARGE:
         firsts, seconds = bucket[:-1], bucket[1:]
     else:
         rows, columns = np.triu_indices(len(bucket), k=1)
         firsts, seconds = bucket[rows], bucket[columns]
-    near = bits_set(hashes[firsts] ^ hashes[seconds]) <= radius
+    near = bits_set(hashes[firsts] ^ hashes[seconds]) <= RADIUS
     firsts, seconds = firsts[near], seconds[near]
     for first, second in zip(firsts.tolist(), seconds.tolist(), strict=True):
         yield (first, second) if first < second else (second, first)

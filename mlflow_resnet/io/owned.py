@@ -60,13 +60,13 @@ def links_on(path: Path) -> Iterator[tuple[Path, bool]]:
         there = following
 
 
-def make_private(path: Path, kind: type[PathError] = OutputError) -> None:
+def make_private(path: Path) -> None:
     """Makes a folder that only this user can enter, unless it is there. Raises as `check_owned` does, and OSError."""
     os.makedirs(path.parent, exist_ok=True)
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
-        check_owned(path, os.lstat(path), kind)
+        check_owned(path, os.lstat(path))
 
 
 def check_owned(path: Path, status: os.stat_result, kind: type[PathError] = OutputError) -> None:

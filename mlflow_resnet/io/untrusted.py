@@ -44,14 +44,14 @@ def parse_fields(content: bytes | str) -> dict[str, Any]:
     return facts
 
 
-def check_fields(facts: Mapping[str, Any], kinds: Mapping[str, Any], whose: str = "") -> None:
+def check_fields(facts: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
     """Raises ValueError for a field that is not of its kind: a type, such as `dict[str, float]`, or a union of them.
 
     A field that there is not is none of its concern.
     """
     for name, kind in kinds.items():
         if name in facts and not is_of_kind(facts[name], kind):
-            raise ValueError(f"{whose}{name} is {shorten_value(facts[name])}; expected {describe_kind(kind)}")
+            raise ValueError(f"{name} is {shorten_value(facts[name])}; expected {describe_kind(kind)}")
 
 
 def build_record(kind: type[T], facts: Any) -> T:
