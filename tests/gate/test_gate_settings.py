@@ -57,7 +57,7 @@ def test_evidence_must_be_signed_with_the_servers_key(tmp_path, empty_database):
         for facts in (proof(version), sign_evidence(proof(version), "guessed")):
             gate.tag(version, *tag_of(facts))
             assert "signature is missing or was not made with the server's key" in gate.move(version).message
-        forged = replace(sign_evidence(proof(version), "secret"), metrics={"top1_accuracy": 1.0})
+        forged = sign_evidence(proof(version), "secret").model_copy(update={"metrics": {"top1_accuracy": 1.0}})
         gate.tag(version, *tag_of(forged))
         assert gate.move(version).status == 403
         gate.tag(version, *tag_of(sign_evidence(proof(version), "secret")))
