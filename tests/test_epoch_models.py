@@ -98,8 +98,7 @@ def test_without_the_option_there_is_only_the_model_that_is_kept(workdir, option
 def test_offline_they_wait_for_sync(workdir, images, options):
     assert train(options(offline=True, **KEPT)).run_id == ""
     assert epoch_models() == []
-    assert_each_epoch_has_its_model(sync(SyncOptions(directory="saved"))["run_id"], images, 2)
-    assert_each_epoch_has_its_model(sync("saved").run_id, images, 2)
+    assert_each_epoch_has_its_model(sync(SyncOptions(directory="saved")).run_id, images, 2)
 
 
 @pytest.fixture
