@@ -31,6 +31,14 @@ def runs(place) -> list[Run]:
     return list(place[1].search_runs(["0"], order_by=["start_time"]))
 
 
+@pytest.fixture
+def tracking_kept() -> Iterator[None]:
+    """The tracking URI that a test sets is that of the others no more when it has ended."""
+    before = mlflow.get_tracking_uri()
+    yield
+    mlflow.set_tracking_uri(before)
+
+
 def test_the_experiment_lists_runs_with_their_data(place, window, runs):
     shown = window.open("experiments/0/runs", "3 matching runs", f"resnet18 on {place[2].name}")
     digest = runs[0].inputs.dataset_inputs[0].dataset.digest
@@ -82,7 +90,7 @@ def test_runs_are_compared_side_by_side(window, runs):
     assert "learning_rate" in shown
 
 
-def test_the_model_is_found_by_its_data_set(place, runs):
+def test_the_model_is_found_by_its_data_set(place, runs, tracking_kept):
     client = place[1]
     (test_set,) = [i.dataset for i in runs[0].inputs.dataset_inputs if i.tags[0].value == "test"]
     mlflow.set_tracking_uri(client.tracking_uri)
