@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlflow_resnet.options.base import (
-    FOLLOW_LINKS,
     HERE_OR_IN_S3,
     IMAGE_DIR_LABELED,
-    NUM_WORKERS,
     Options,
+    follow_links_option,
+    num_workers_option,
     option,
 )
 
@@ -46,8 +46,8 @@ class AuditOptions(Options):
     val_dir: str = option("the same for validation; empty: audit train_dir alone", "", place=HERE_OR_IN_S3)
     near_duplicates: bool = option("look for pictures that look alike too (needs imagehash)", True)
     fail_on: str = option(f"exit with 2 if there are any of these, with commas between: {', '.join(FINDINGS)}", "")
-    follow_links: bool = option(FOLLOW_LINKS, False)
-    num_workers: int = option(NUM_WORKERS, 0, at_least=0)
+    follow_links: bool = follow_links_option()
+    num_workers: int = num_workers_option()
 
     @property
     def fatal(self) -> tuple[str, ...]:

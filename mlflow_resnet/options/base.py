@@ -20,7 +20,6 @@ Place = Literal["", "here", "here or in S3"]
 LINE_LENGTH = 100  # characters of a command that MLflow's pages show without scrolling
 RESERVED_ALIASES = ("latest",)  # MLflow also reserves v<number>
 
-BATCH_SIZE = "images per forward pass"
 DEVICE = "auto, cpu, cuda, cuda:N or mps"
 SCORING_PRECISION = "auto: bf16 where the hardware has it and it passed its check in training, else fp32"
 BACKEND = "what predicts; auto: what the model is configured for, which is torch unless it was exported"
@@ -30,7 +29,6 @@ TTA = "flip: average the probabilities of each image and its mirror image; empty
 TTAS = ("", "flip")
 RESOLUTION = "crop_size to look at images with, in pixels, resize_size in proportion; 0: as trained"
 SMALLEST_RESOLUTION, LARGEST_RESOLUTION = 32, 1024
-CSV_FORMULAS = "text in CSV files that a spreadsheet would run: with an apostrophe in front (quoted), or as it is (raw)"
 ON_BAD_IMAGE = "error: list unreadable images and stop; skip: leave them out"
 FOLLOW_LINKS = "follow links that lead out of the directory, as DVC, git-annex and Hugging Face's cache have them"
 IMAGE_DIR_LABELED = "directory of class folders, local or s3://"
@@ -75,6 +73,34 @@ def option(
 def names_affecting(options: type[Options], *kinds: Affects) -> tuple[str, ...]:
     """Return the names of the options that affect one of `kinds`, in their order."""
     return tuple(each.name for each in fields(options) if each.metadata["affects"] in kinds)
+
+
+def batch_size_option() -> Any:
+    return option("images per forward pass", 32, at_least=1)
+
+
+def device_option() -> Any:
+    return option(DEVICE, "auto")
+
+
+def follow_links_option() -> Any:
+    return option(FOLLOW_LINKS, False)
+
+
+def num_workers_option() -> Any:
+    return option(NUM_WORKERS, 0, at_least=0)
+
+
+def csv_formulas_option() -> Any:
+    return option(
+        "text in CSV files that a spreadsheet would run: with an apostrophe in front (quoted), or as it is (raw)",
+        "quoted",
+        choices=("quoted", "raw"),
+    )
+
+
+def on_bad_image_option() -> Any:
+    return option(ON_BAD_IMAGE, "error", choices=("error", "skip"))
 
 
 def find_value_problems(name: str, value: Any, metadata: Any) -> Iterator[str]:

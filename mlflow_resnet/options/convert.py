@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from mlflow_resnet.io.text.places import is_remote
 from mlflow_resnet.options.base import (
-    CSV_FORMULAS,
-    FOLLOW_LINKS,
     HERE_OR_IN_S3,
-    NUM_WORKERS,
     Options,
+    csv_formulas_option,
+    follow_links_option,
+    num_workers_option,
     option,
 )
 
@@ -45,9 +45,9 @@ class ConvertOptions(Options):
         "copy",
         choices=TRANSFERS,
     )
-    csv_formulas: str = option(CSV_FORMULAS, "quoted", choices=("quoted", "raw"))
-    follow_links: bool = option(FOLLOW_LINKS, False)
-    num_workers: int = option(NUM_WORKERS, 0, at_least=0)
+    csv_formulas: str = csv_formulas_option()
+    follow_links: bool = follow_links_option()
+    num_workers: int = num_workers_option()
 
     def combinations(self) -> list[str]:
         if is_remote(self.output_dir) and self.transfer != "copy":

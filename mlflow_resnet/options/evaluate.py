@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from mlflow_resnet.options.base import (
     AUTO,
     BACKEND,
-    BATCH_SIZE,
-    DEVICE,
-    FOLLOW_LINKS,
     HERE_OR_IN_S3,
     IMAGE_DIR_LABELED,
-    NUM_WORKERS,
-    ON_BAD_IMAGE,
     PRECISIONS,
     RESOLUTION,
     SCORING_PRECISION,
     TTA,
     TTAS,
     Options,
+    batch_size_option,
+    device_option,
+    follow_links_option,
+    num_workers_option,
+    on_bad_image_option,
     option,
     resolution_problems,
 )
@@ -36,13 +36,13 @@ class EvaluateOptions(Options):
     image_dir: str = option(IMAGE_DIR_LABELED, place=HERE_OR_IN_S3)
     tta: str = option(TTA, "", choices=TTAS)
     resolution: int = option(RESOLUTION, 0)
-    batch_size: int = option(BATCH_SIZE, 32, at_least=1)
-    on_bad_image: str = option(ON_BAD_IMAGE, "error", choices=("error", "skip"))
-    device: str = option(DEVICE, "auto")
+    batch_size: int = batch_size_option()
+    on_bad_image: str = on_bad_image_option()
+    device: str = device_option()
     backend: str = option(BACKEND, "auto", choices=(AUTO, *BACKEND_PRECISIONS))
     precision: str = option(SCORING_PRECISION, "auto", choices=(*PRECISIONS, "int8"))
-    follow_links: bool = option(FOLLOW_LINKS, False)
-    num_workers: int = option(NUM_WORKERS, 0, at_least=0)
+    follow_links: bool = follow_links_option()
+    num_workers: int = num_workers_option()
 
     def combinations(self) -> list[str]:
         return resolution_problems(self.resolution)

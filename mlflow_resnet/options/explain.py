@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlflow_resnet.options.base import (
-    BATCH_SIZE,
-    CSV_FORMULAS,
-    DEVICE,
-    FOLLOW_LINKS,
     HERE_OR_IN_S3,
-    NUM_WORKERS,
     Options,
+    batch_size_option,
+    csv_formulas_option,
+    device_option,
+    follow_links_option,
+    num_workers_option,
     option,
 )
 
@@ -31,8 +31,8 @@ class ExplainOptions(Options):
         "directory to write PNGs and index.csv to, local or s3://; must not exist or be empty", place=HERE_OR_IN_S3
     )
     max_images: int = option("explain only so many images, the first ones; 0: all", 0, at_least=0)
-    csv_formulas: str = option(CSV_FORMULAS, "quoted", choices=("quoted", "raw"))
-    batch_size: int = option(BATCH_SIZE, 32, at_least=1)
-    device: str = option(DEVICE, "auto")
-    follow_links: bool = option(FOLLOW_LINKS, False)
-    num_workers: int = option(NUM_WORKERS, 0, at_least=0)
+    csv_formulas: str = csv_formulas_option()
+    batch_size: int = batch_size_option()
+    device: str = device_option()
+    follow_links: bool = follow_links_option()
+    num_workers: int = num_workers_option()

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlflow_resnet.options.base import (
-    BATCH_SIZE,
-    FOLLOW_LINKS,
     HERE_OR_IN_S3,
     IMAGE_DIR_LABELED,
-    NUM_WORKERS,
-    ON_BAD_IMAGE,
     Options,
+    batch_size_option,
+    follow_links_option,
     model_name_problems,
+    num_workers_option,
+    on_bad_image_option,
     option,
 )
 from mlflow_resnet.options.formats import EXPORT_FORMATS
@@ -45,10 +45,10 @@ class ExportOptions(Options):
     registered_model_name: str = option(
         "name to register a model under that predicts with what was exported; empty: none", ""
     )
-    batch_size: int = option(BATCH_SIZE, 32, at_least=1)
-    on_bad_image: str = option(ON_BAD_IMAGE, "error", choices=("error", "skip"))
-    follow_links: bool = option(FOLLOW_LINKS, False)
-    num_workers: int = option(NUM_WORKERS, 0, at_least=0)
+    batch_size: int = batch_size_option()
+    on_bad_image: str = on_bad_image_option()
+    follow_links: bool = follow_links_option()
+    num_workers: int = num_workers_option()
 
     def combinations(self) -> list[str]:
         problems = model_name_problems(self.registered_model_name)

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 from mlflow_resnet.options.base import (
     ALIAS_TO_MOVE,
-    BATCH_SIZE,
-    DEVICE,
-    FOLLOW_LINKS,
     HERE_OR_IN_S3,
     IMAGE_DIR_LABELED,
-    NUM_WORKERS,
-    ON_BAD_IMAGE,
     Options,
+    batch_size_option,
+    device_option,
     find_missing_alias,
+    follow_links_option,
+    num_workers_option,
+    on_bad_image_option,
     option,
 )
 from mlflow_resnet.options.metric_names import EVALUATION_METRICS
@@ -35,11 +35,11 @@ class PromoteOptions(Options):
     metric: str = option("metric to compare", "top1_accuracy", choices=EVALUATION_METRICS)
     max_drop: float = option("how much worse than the champion it may be, in the metric's unit", 0.0, at_least=0)
     measure_only: bool = option("write the evidence, and leave moving the alias to somebody else", False)
-    batch_size: int = option(BATCH_SIZE, 32, at_least=1)
-    on_bad_image: str = option(ON_BAD_IMAGE, "error", choices=("error", "skip"))
-    device: str = option(DEVICE, "auto")
-    follow_links: bool = option(FOLLOW_LINKS, False)
-    num_workers: int = option(NUM_WORKERS, 0, at_least=0)
+    batch_size: int = batch_size_option()
+    on_bad_image: str = on_bad_image_option()
+    device: str = device_option()
+    follow_links: bool = follow_links_option()
+    num_workers: int = num_workers_option()
 
     def combinations(self) -> list[str]:
         return find_missing_alias(self.alias)

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from mlflow_resnet.options.base import (
     AUTO,
     BACKEND,
-    BATCH_SIZE,
-    CSV_FORMULAS,
-    DEVICE,
-    FOLLOW_LINKS,
     HERE_OR_IN_S3,
-    NUM_WORKERS,
     PRECISIONS,
     RESOLUTION,
     SCORING_PRECISION,
     TTA,
     TTAS,
     Options,
+    batch_size_option,
+    csv_formulas_option,
+    device_option,
+    follow_links_option,
+    num_workers_option,
     option,
     resolution_problems,
 )
@@ -49,15 +49,15 @@ class ScoreOptions(Options):
     min_confidence: float = option(
         "give no label to images whose most probable class has less than this probability", 0.0, at_least=0, at_most=1
     )
-    csv_formulas: str = option(CSV_FORMULAS, "quoted", choices=("quoted", "raw"))
+    csv_formulas: str = csv_formulas_option()
     tta: str = option(TTA, "", choices=TTAS)
     resolution: int = option(RESOLUTION, 0)
-    batch_size: int = option(BATCH_SIZE, 32, at_least=1)
-    device: str = option(DEVICE, "auto")
+    batch_size: int = batch_size_option()
+    device: str = device_option()
     backend: str = option(BACKEND, "auto", choices=(AUTO, *BACKEND_PRECISIONS))
     precision: str = option(SCORING_PRECISION, "auto", choices=(*PRECISIONS, "int8"))
-    follow_links: bool = option(FOLLOW_LINKS, False)
-    num_workers: int = option(NUM_WORKERS, 0, at_least=0)
+    follow_links: bool = follow_links_option()
+    num_workers: int = num_workers_option()
 
     @property
     def part(self) -> tuple[int, int]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlflow_resnet.options.base import (
-    DEVICE,
     Options,
+    device_option,
     option,
 )
 
@@ -29,7 +29,7 @@ class ServeOptions(Options):
     max_body_mib: int = option(
         "MiB that a Parquet body may have, and a JSON or CSV body a quarter; four are held at once", 128, at_least=4
     )
-    device: str = option(DEVICE, "auto")
+    device: str = device_option()
 
     def combinations(self) -> list[str]:
         if self.follow and "@" not in self.model_uri:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlflow_resnet.options.base import (
-    BATCH_SIZE,
-    DEVICE,
-    FOLLOW_LINKS,
     HERE_OR_IN_S3,
-    NUM_WORKERS,
     Options,
+    batch_size_option,
+    device_option,
+    follow_links_option,
+    num_workers_option,
     option,
 )
 
@@ -29,7 +29,7 @@ class ShadowOptions(Options):
     image_dir: str = option(
         "images at any depth below this directory, local or s3://; they need no labels", place=HERE_OR_IN_S3
     )
-    batch_size: int = option(BATCH_SIZE, 32, at_least=1)
-    device: str = option(DEVICE, "auto")
-    follow_links: bool = option(FOLLOW_LINKS, False)
-    num_workers: int = option(NUM_WORKERS, 0, at_least=0)
+    batch_size: int = batch_size_option()
+    device: str = device_option()
+    follow_links: bool = follow_links_option()
+    num_workers: int = num_workers_option()

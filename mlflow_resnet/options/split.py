@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlflow_resnet.options.base import (
-    FOLLOW_LINKS,
     HERE,
     HERE_OR_IN_S3,
     IMAGE_DIR_LABELED,
     MAX_SEED,
-    NUM_WORKERS,
     Options,
+    follow_links_option,
+    num_workers_option,
     option,
 )
 
@@ -50,8 +50,8 @@ class SplitOptions(Options):
         "exact",
         choices=DUPLICATES,
     )
-    follow_links: bool = option(FOLLOW_LINKS, False)
-    num_workers: int = option(NUM_WORKERS, 0, at_least=0)
+    follow_links: bool = follow_links_option()
+    num_workers: int = num_workers_option()
 
     def combinations(self) -> list[str]:
         problems = []

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlflow_resnet.options.base import (
-    FOLLOW_LINKS,
     HERE,
     HERE_OR_IN_S3,
     MAX_SEED,
-    NUM_WORKERS,
     Options,
+    follow_links_option,
+    num_workers_option,
     option,
 )
 
@@ -46,5 +46,5 @@ class TransformOptions(Options):
         choices=("training", "inference"),
     )
     random_seed: int = option("seed of what is random", 1, at_least=0, below=MAX_SEED)
-    follow_links: bool = option(FOLLOW_LINKS, False)
-    num_workers: int = option(NUM_WORKERS, 0, at_least=0)
+    follow_links: bool = follow_links_option()
+    num_workers: int = num_workers_option()
