@@ -6,7 +6,9 @@ import base64
 import binascii
 import math
 import os
+import stat
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
@@ -110,8 +112,11 @@ def choose_place(places: list[str]) -> str:
     A path without an extension, as Kaggle's ids are, means the one image of that name. If none is there, the last.
     """
     local = [place for place in places if "://" not in place and "\0" not in place]
-    whole = [place for place in local if os.path.lexists(place)]
-    return next((place for place in whole if not os.path.isdir(place)), "") or find_image(local) or places[-1]
+    for place in local:
+        with suppress(OSError):
+            if not stat.S_ISDIR(os.lstat(place).st_mode):
+                return place
+    return find_image(local) or places[-1]
 
 
 def find_image(paths: list[str]) -> str:
