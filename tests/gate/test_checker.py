@@ -14,7 +14,7 @@ import mlflow
 import pytest
 from checker.actions import ACTIONS, ARTIFACTS, PLAYED
 from checker.found import FOUND
-from checker.judge import check
+from checker.judge import check, is_mlflows_own
 from checker.program import Program, Step, play
 from checker.rules import DATA
 from checker.run import search
@@ -22,6 +22,7 @@ from checker.server import site
 from checker.world import KEY, PASSWORD, READY, Site, as_json
 from helpers import COLORS
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 import mlflow_resnet
 from mlflow_resnet.errors import MlflowResnetError
@@ -61,6 +62,18 @@ def test_each_action_reaches_its_routes(crowd):
     assert not missed
     done = {each.path for each in world.answers if each.status == 200}
     assert len(done) > len(PLAYED) - 12
+
+
+def test_server_errors_that_count_as_mlflows_own_come_without_the_gate(tmp_path):
+    """One user deletes an experiment while another renames it."""
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.create_experiment("flowers")
+    client.delete_experiment(experiment)
+    with pytest.raises(MlflowException) as refused:
+        client.rename_experiment(experiment, "trees")
+    assert refused.value.get_http_status_code() == 500
+    assert is_mlflows_own("experiments/update", refused.value.message)
+    assert not is_mlflows_own("registered-models/update", refused.value.message)
 
 
 @pytest.mark.slow
