@@ -28,7 +28,7 @@ from mlflow_resnet.model.network import build_network
 from mlflow_resnet.model.preprocessing import Preprocessing
 from mlflow_resnet.runs.mirror import NOTES, Mirror
 from mlflow_resnet.scoring.to_file.parts import Parts
-from mlflow_resnet.tracking.pieces import FINDING_KINDS as PIECES
+from mlflow_resnet.tracking.pieces import PIECE_KINDS
 from mlflow_resnet.tracking.pieces import Point
 from mlflow_resnet.training.checkpoints import SUMS_FILE, CheckpointFolder, State
 
@@ -106,7 +106,8 @@ POINTS = [
 ]
 GOOD = {str: "x", int: 1, bool: True, dict[str, str]: {"a": "b"}, list[str]: [], list[Point]: POINTS}
 FIELDS = {
-    name: {key: kind for key, kind in get_type_hints(piece).items() if key != "id"} for name, piece in PIECES.items()
+    name: {key: kind for key, kind in get_type_hints(piece).items() if key != "id"}
+    for name, piece in PIECE_KINDS.items()
 }
 
 

@@ -10,7 +10,7 @@ from mlflow_resnet.flavor import save_model
 from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.model.classifier import new_classifier
 from mlflow_resnet.tracking.outbox import Outbox
-from mlflow_resnet.tracking.pieces import FINDING_KINDS, GivenRunPiece, Piece, parse_piece
+from mlflow_resnet.tracking.pieces import PIECE_KINDS, GivenRunPiece, Piece, parse_piece
 
 DATA = {"name": "photos", "digest": "ab12", "source_type": "local", "source": '{"uri": "/photos"}'}
 DATA |= {"schema": "{}", "profile": '{"num_images": 3}'}
@@ -90,8 +90,8 @@ def test_a_piece_keeps_its_form_on_disks(facts):
 
 def test_the_kinds_on_disks_are_those_of_before():
     before = {facts["kind"] for facts in BEFORE} | {"given_run", "model_failed"}
-    assert set(FINDING_KINDS) == before
-    assert all(issubclass(kind, Piece) for kind in FINDING_KINDS.values())
+    assert set(PIECE_KINDS) == before
+    assert all(issubclass(kind, Piece) for kind in PIECE_KINDS.values())
     given = {**BEFORE[0], "kind": "given_run", "run_id": "1", "record_id": "2", "params": {"epochs": "2"}}
     assert isinstance(parse_piece(given), GivenRunPiece)
     assert parse_piece(given).to_json() == given

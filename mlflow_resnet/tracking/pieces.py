@@ -84,13 +84,13 @@ def parse_piece(facts: Mapping[str, Any]) -> Piece:
     """
     given = for_servers(dict(facts))
     kind = given.pop("kind", None)
-    if not isinstance(kind, str) or kind not in FINDING_KINDS:
-        raise ValueError(f"kind is {shorten_value(kind)}; expected one of {', '.join(FINDING_KINDS)}")
+    if not isinstance(kind, str) or kind not in PIECE_KINDS:
+        raise ValueError(f"kind is {shorten_value(kind)}; expected one of {', '.join(PIECE_KINDS)}")
     if "id" not in given:
         raise ValueError("id is missing")
     if isinstance(given.get("points"), list):
         given["points"] = [build_record(Point, point) for point in given["points"]]
-    return build_record(FINDING_KINDS[kind], given)
+    return build_record(PIECE_KINDS[kind], given)
 
 
 def for_servers(facts: dict[str, Any]) -> dict[str, Any]:
@@ -306,7 +306,7 @@ class VersionPiece(Piece):
         ids.note(version=str(version.version), alias=alias)
 
 
-FINDING_KINDS: dict[str, type[Piece]] = {
+PIECE_KINDS: dict[str, type[Piece]] = {
     "run": RunPiece,
     "given_run": GivenRunPiece,
     "params": ParamsPiece,
@@ -320,7 +320,7 @@ FINDING_KINDS: dict[str, type[Piece]] = {
     "model_failed": ModelFailedPiece,
     "version": VersionPiece,
 }
-KIND_NAMES = {kind: name for name, kind in FINDING_KINDS.items()}
+KIND_NAMES = {kind: name for name, kind in PIECE_KINDS.items()}
 
 
 def find_or_create_experiment(client: MlflowClient, name: str) -> str:
