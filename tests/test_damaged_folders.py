@@ -28,8 +28,7 @@ from mlflow_resnet.model.network import build_network
 from mlflow_resnet.model.preprocessing import Preprocessing
 from mlflow_resnet.runs.mirror import NOTES, Mirror
 from mlflow_resnet.scoring.to_file.parts import Parts
-from mlflow_resnet.tracking.pieces import PIECE_KINDS
-from mlflow_resnet.tracking.pieces import Point
+from mlflow_resnet.tracking.pieces import PIECE_KINDS, Point
 from mlflow_resnet.training.checkpoints import SUMS_FILE, CheckpointFolder, State
 
 
