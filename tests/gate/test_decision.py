@@ -6,6 +6,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 import yaml
 from gate_server import DIGEST, Version, proof, tag_of
+from mlflow.entities import Metric
 from scipy.stats import binomtest
 
 from mlflow_resnet.evaluation.mcnemar import mcnemar
@@ -13,10 +14,14 @@ from mlflow_resnet.registry import alias_history
 from mlflow_resnet.registry.evidence import sign_evidence
 from mlflow_resnet.registry.gate.decision import judge
 from mlflow_resnet.registry.gate.rule import Rule
-from mlflow_resnet.registry.gate.situation import LoggedMetric, Proven, Situation, is_rollback
+from mlflow_resnet.registry.gate.situation import Proven, Situation, is_rollback
 
 CHAMPION, CANDIDATE = (Version("colors", number, f"m-{number}", f"{number}" * 64) for number in (1, 2))
 OTHER = Version("shapes", 2, "m-2", "2" * 64)
+
+
+def log(name, value, digest):
+    return Metric(name, value, 0, 0, dataset_name=digest and "colors", dataset_digest=digest)
 
 
 def rule(text=""):
@@ -201,9 +206,9 @@ def test_a_tag_under_the_name_of_another_does_not_count():
 @pytest.mark.parametrize(
     ("logged", "said"),
     [
-        ([LoggedMetric("test_top1_accuracy", 0.9, DIGEST)], ""),
-        ([LoggedMetric("top1_accuracy", 0.9, "other"), LoggedMetric("top1_accuracy", 0.9, None)], "is not there"),
-        ([LoggedMetric("top1_accuracy", 0.8, DIGEST)], "is 0.8; the evidence says 0.9"),
+        ([log("test_top1_accuracy", 0.9, DIGEST)], ""),
+        ([log("top1_accuracy", 0.9, "other"), log("top1_accuracy", 0.9, None)], "is not there"),
+        ([log("top1_accuracy", 0.8, DIGEST)], "is 0.8; the evidence says 0.9"),
         ([], "is not there"),
     ],
 )
@@ -295,7 +300,7 @@ def test_a_rule_that_is_only_tried_does_not_choose_the_measurement():
 
 
 LOGGED = "logged: true\nnot_worse: {metric: top1_accuracy, by: 0.01}"
-OWN = (LoggedMetric("top1_accuracy", 0.6, DIGEST),)
+OWN = (log("top1_accuracy", 0.6, DIGEST),)
 
 
 def against(logged, **changes):
@@ -308,12 +313,12 @@ def against(logged, **changes):
 @pytest.mark.parametrize(
     ("logged", "said"),
     [
-        ([LoggedMetric("test_top1_accuracy", 0.1, DIGEST)], ""),
+        ([log("test_top1_accuracy", 0.1, DIGEST)], ""),
         (
-            [LoggedMetric("top1_accuracy", 0.98, DIGEST)],
+            [log("top1_accuracy", 0.98, DIGEST)],
             "champion's logged model on these images is 0.98; the evidence",
         ),
-        ([LoggedMetric("top1_accuracy", 0.1, "other")], "champion's logged model on these images is not there"),
+        ([log("top1_accuracy", 0.1, "other")], "champion's logged model on these images is not there"),
         ([], "champion's logged model on these images is not there"),
     ],
 )

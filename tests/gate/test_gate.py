@@ -8,7 +8,7 @@ import yaml
 from gate_server import proof, tag_of
 
 from mlflow_resnet.registry import alias_history
-from mlflow_resnet.registry.gate.reloading import SECONDS_BETWEEN_LOOKS
+from mlflow_resnet.registry.gate.policy import SECONDS_BETWEEN_LOOKS
 
 PROMPT_TAG = {"key": "mlflow.prompt.is_prompt", "value": "true"}
 

@@ -7,9 +7,9 @@ from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from mlflow.store.model_registry.sqlalchemy_workspace_store import WorkspaceAwareSqlAlchemyStore
 
 from mlflow_resnet.registry.gate import known_methods
-from mlflow_resnet.registry.gate.guarded_models import GuardedModels
 from mlflow_resnet.registry.gate.known_methods import UnknownMethodsError, require_known
 from mlflow_resnet.registry.gate.plugin import build
+from mlflow_resnet.registry.gate.store import GateStore
 
 
 def public(store):
@@ -29,7 +29,7 @@ def test_each_is_in_one_place():
 
 def test_what_must_be_guarded_is_overridden_and_what_is_not_is_mlflows():
     def is_ours(name):
-        return getattr(GuardedModels, name).__module__.startswith("mlflow_resnet.")
+        return getattr(GateStore, name).__module__.startswith("mlflow_resnet.")
 
     assert all(map(is_ours, known_methods.GUARDED))
     shown = {"get_registered_model", "search_registered_models", "update_registered_model"}

@@ -4,8 +4,7 @@ import os
 
 import pytest
 
-from mlflow_resnet.registry.gate.policy import InvalidPolicyError, read_policy
-from mlflow_resnet.registry.gate.reloading import PolicyFile
+from mlflow_resnet.registry.gate.policy import InvalidPolicyError, PolicyFile, read_policy
 
 GOOD = "- {models: colors*, alias: champion, require: {metrics: {top1_accuracy: {min: 0.9}}}}\n"
 

@@ -18,8 +18,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 
 from mlflow_resnet.registry.aliases import GATE_TAG
-from mlflow_resnet.registry.gate.guarded_models import GuardedModels
 from mlflow_resnet.registry.gate.plugin import build
+from mlflow_resnet.registry.gate.store import GateStore
 
 SECRET_TIMES = ("creation_timestamp", "last_updated_timestamp", "webhook_id", "user_id")
 EVENT = WebhookEvent(WebhookEntity.MODEL_VERSION, WebhookAction.CREATED)
@@ -176,7 +176,7 @@ def stores(request, tmp_path, empty_database, monkeypatch):
         (tmp_path / "policy.yaml").write_text(text)
         monkeypatch.setenv("MLFLOW_RESNET_GATE_POLICY", str(tmp_path / "policy.yaml"))
     gated = build(f"resnet-gate+sqlite:///{tmp_path}/gated.db", f"sqlite:///{tmp_path}/gated.db")
-    assert isinstance(gated, GuardedModels) == bool(text)
+    assert isinstance(gated, GateStore) == bool(text)
     return SqlAlchemyStore(f"sqlite:///{tmp_path}/plain.db"), gated
 
 
@@ -202,7 +202,7 @@ def plain(value):
 @pytest.mark.parametrize("calls", [MODELS, VERSIONS, ALIASES, OTHERS], ids=["models", "versions", "aliases", "others"])
 def test_the_same_calls_have_the_same_answers(stores, calls):
     theirs, ours = stores
-    guarded = isinstance(ours, GuardedModels)
+    guarded = isinstance(ours, GateStore)
     refused = 0
     for method, *arguments in calls:
         if guarded and method in UNDER_ANOTHER_ALIAS:

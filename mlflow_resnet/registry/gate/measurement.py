@@ -5,10 +5,19 @@ from __future__ import annotations
 import math
 from datetime import datetime, timedelta
 
+from mlflow_resnet.evaluation.mcnemar import mcnemar
 from mlflow_resnet.registry.alias_history import format_version
-from mlflow_resnet.registry.evidence import EVIDENCE_TAG, Evidence, EvidenceError, from_text, has_valid_signature
-from mlflow_resnet.registry.gate.comparison import find_worse_metric
-from mlflow_resnet.registry.gate.rule import Rule
+from mlflow_resnet.registry.evidence import (
+    EVIDENCE_ROUNDING,
+    EVIDENCE_TAG,
+    Evidence,
+    EvidenceError,
+    MeasuredChampion,
+    compute_drop,
+    from_text,
+    has_valid_signature,
+)
+from mlflow_resnet.registry.gate.rule import NotWorse, Rule
 from mlflow_resnet.registry.gate.situation import Proven, Situation, moves_of_the_gate
 
 CLOCKS = timedelta(minutes=10)  # by which the clock of who measured may be ahead
@@ -125,7 +134,7 @@ def find_unlogged_metric(known: Proven, evidence: Evidence, name: str, value: fl
     names = {
         prefix + each for prefix in EVIDENCE_PREFIXES for each in ({name, "loss"} if name == "log_loss" else {name})
     }
-    same = [each for each in known.metrics if each.dataset_digest == evidence.dataset_digest and each.name in names]
+    same = [each for each in known.metrics if each.dataset_digest == evidence.dataset_digest and each.key in names]
     if any(math.isclose(each.value, value, rel_tol=1e-6, abs_tol=1e-6) for each in same):
         return []
     found = ", ".join(f"{each.value:.6g}" for each in same) or "not there"
@@ -151,3 +160,29 @@ def find_changed_champion(situation: Situation, evidence: Evidence) -> list[str]
     moved = f", since {newest.time}, moved by {newest.who}" if newest and newest.after == situation.champion else ""
     now = f"{format_version(situation.champion)} is @{situation.alias} now{moved}"
     return [f"it was measured against {format_version(measured)}, but {now}"]
+
+
+def find_worse_metric(limit: NotWorse, evidence: Evidence, champion: MeasuredChampion) -> list[str]:
+    """Returns how a candidate is worse than the champion by more than allowed; empty if it is not."""
+    name = limit.metric
+    if limit.kind == "significant":
+        return find_significant_loss(limit.limit, evidence, champion)
+    if name not in evidence.metrics or name not in champion.metrics:
+        return [f"{name} was not measured of both"]
+    own, other = evidence.metrics[name], champion.metrics[name]
+    lost = compute_drop(own, other, limit.is_lower_better)
+    allowed = limit.limit * (abs(other) if limit.kind == "relative" else 1)
+    if lost <= allowed + EVIDENCE_ROUNDING:
+        return []
+    return [f"{name} is {own:.6g}, of the champion {other:.6g}: worse by {lost:.6g}; allowed are {allowed:.6g}"]
+
+
+def find_significant_loss(level: float, evidence: Evidence, champion: MeasuredChampion) -> list[str]:
+    """Applies McNemar's exact test to the two counts."""
+    lost, won = champion.only_champion_right, champion.only_candidate_right
+    if lost + won > evidence.images:
+        return [f"{lost} and {won} images are right of one only, of {evidence.images} in all"]
+    p_value = mcnemar(lost, won)
+    if lost <= won or p_value >= level:
+        return []
+    return [f"only the champion is right on {lost} images, only the candidate on {won}: p {p_value:.2g} < {level:g}"]

@@ -29,17 +29,19 @@ def build(store_uri: str, tracking_uri: str | None = None) -> Any:
 
     db_uri, replica = store_uri.removeprefix(SCHEME_PREFIX), os.environ.get(READ_REPLICA_BACKEND_STORE_URI_ENV_VAR)
     has_workspaces, path = bool(MLFLOW_ENABLE_WORKSPACES.get()), os.environ.get(POLICY_VARIABLE)
+    base = WorkspaceAwareSqlAlchemyStore if has_workspaces else SqlAlchemyStore
     if path is None:
-        base = WorkspaceAwareSqlAlchemyStore if has_workspaces else SqlAlchemyStore
         logging.getLogger(__name__).warning(
             "%s is not set: this store has no rules and guards nothing", POLICY_VARIABLE
         )
         return base(db_uri, read_db_uri=replica)
 
-    from mlflow_resnet.registry.gate.policy import InvalidPolicyError
-    from mlflow_resnet.registry.gate.reloading import PolicyFile
-    from mlflow_resnet.registry.gate.store import gate_store
+    from mlflow_resnet.registry.gate.known_methods import require_known
+    from mlflow_resnet.registry.gate.policy import InvalidPolicyError, PolicyFile
+    from mlflow_resnet.registry.gate.store import GateStore, WorkspaceGateStore
 
     if not path.strip():
         raise InvalidPolicyError(Path(POLICY_VARIABLE), ["it is empty; expected the path of the policy"])
-    return gate_store(has_workspaces)(db_uri, replica, PolicyFile(Path(path)), tracking_uri)
+    require_known(base)
+    store = WorkspaceGateStore if has_workspaces else GateStore
+    return store(db_uri, replica, PolicyFile(Path(path)), tracking_uri)

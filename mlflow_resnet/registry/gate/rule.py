@@ -6,6 +6,7 @@ The fields are those of the file with the rules; docs/gate.md tells what each of
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from mlflow.exceptions import MlflowException
@@ -18,7 +19,6 @@ from mlflow_resnet.registry.aliases import GATE_TAG
 from mlflow_resnet.registry.patterns import fold_case, matches_pattern
 from mlflow_resnet.registry.validation import Number, Record, build_mistake, expect
 
-ENFORCE = "enforce"
 LIMITS = ("by", "relative", "significant")
 BY = ".by"  # ends the name of the tag in which the gate writes who set the approval
 MEANT = "?[]{}|\\^$!%,;"  # mean something elsewhere: in a shell, a regular expression, SQL, a list
@@ -42,14 +42,6 @@ def require_pattern(text: str, validate: Callable[[str], None]) -> str:
     except MlflowException as error:
         raise build_mistake(f"is {text!r}, which fits nothing: {error.message}") from None
     return text
-
-
-def require_models(text: str) -> str:
-    return require_pattern(text, validate_model_name)
-
-
-def require_alias(text: str) -> str:
-    return require_pattern(text, validate_alias)
 
 
 def require_measured(metric: str) -> str:
@@ -86,6 +78,16 @@ Digests = Annotated[
     expect("a digest, or a list of them, in quotes"),
 ]
 MeasuredMetric = Annotated[Text, expect("the name of a metric"), AfterValidator(require_measured)]
+ModelPattern = Annotated[
+    Text,
+    expect("a name; * stands for any letters"),
+    AfterValidator(partial(require_pattern, validate=validate_model_name)),
+]
+AliasPattern = Annotated[
+    Text,
+    expect("an alias; * stands for any letters"),
+    AfterValidator(partial(require_pattern, validate=validate_alias)),
+]
 TagName = Annotated[Text, expect("text"), AfterValidator(require_writable)]
 TagValue = Annotated[Text | None, expect("text in quotes, or null for any value")]
 
@@ -170,8 +172,8 @@ class Requirements(Part):
 class Rule(Part):
     """Requirements for certain models' versions before an alias may point to them."""
 
-    models: Annotated[Text, expect("a name; * stands for any letters"), AfterValidator(require_models)]
-    alias: Annotated[Text, expect("an alias; * stands for any letters"), AfterValidator(require_alias)]
+    models: ModelPattern
+    alias: AliasPattern
     mode: Annotated[Literal["enforce", "dry-run"], expect("enforce or dry-run")] = "enforce"
     require: Requirements = Requirements()
     not_worse: NotWorse | None = None
@@ -183,7 +185,7 @@ class Rule(Part):
 
     @property
     def is_enforced(self) -> bool:
-        return self.mode == ENFORCE
+        return self.mode == "enforce"
 
     @property
     def allows_rollback(self) -> bool:

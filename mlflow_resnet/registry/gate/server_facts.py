@@ -7,7 +7,6 @@ import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import flask
 import yaml
@@ -17,12 +16,8 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.store.model_registry.abstract_store import AbstractStore
 
-from mlflow_resnet.mlflow_seams import (
-    USER_OF_REQUEST,
-    get_servers_tracking_store,
-    locate_artifact,
-)
-from mlflow_resnet.registry.gate.situation import LoggedMetric, Proven
+from mlflow_resnet.mlflow_seams import USER_OF_REQUEST, get_servers_tracking_store, locate_artifact
+from mlflow_resnet.registry.gate.situation import Proven
 from mlflow_resnet.registry.versions import VERSION_URI, follow_copies, parse_model_id
 
 DIGEST_PARAM = "model_sha256"  # a param that mlflow_resnet logs with every model
@@ -40,18 +35,12 @@ def who() -> str:
         return "somebody with access to the database"
     if name := find_request_user():
         return NOT_IN_A_USER_NAME.sub("?", name)
-    return f"somebody at {address()}"
-
-
-def address() -> str:
-    """Returns the address that the request comes from."""
-    claimed = ",".join(flask.request.headers.getlist("X-Forwarded-For"))
-    found = flask.request.remote_addr or ""
+    claimed, found = ",".join(flask.request.headers.getlist("X-Forwarded-For")), flask.request.remote_addr or ""
     try:
-        shown = str(ipaddress.ip_address(found))
+        address = ipaddress.ip_address(found)
     except ValueError:
-        return "an unknown address"
-    return shown + ", as the header X-Forwarded-For says" * (found in claimed)
+        return "somebody at an unknown address"
+    return f"somebody at {address}{', as the header X-Forwarded-For says' * (found in claimed)}"
 
 
 @dataclass(frozen=True)
@@ -63,13 +52,22 @@ class Description:
     signature: bool = False
 
 
-def describe_mlmodel(store: AbstractStore, name: str, version: int, tracking_uri: str | None) -> Description | None:
-    """Reads the MLmodel file of a version, which takes long and so is done before the lock; None if it cannot be."""
+def describe_model(store: AbstractStore, name: str, version: int, tracking_uri: str | None) -> Description | None:
+    """Reads the MLmodel file of a version, which takes long and so is done before the lock.
+
+    None if it cannot be read, so that rules about it fail.
+    """
     try:
-        model = get_logged_model(find_model_id(store, name, version), tracking_uri)
+        model = find_origin(store, name, version, tracking_uri)
     except MlflowException:
         return None
-    facts = read_logged_mlmodel(model)
+    try:
+        repository, path = locate_artifact(model.artifact_location, "MLmodel")
+        with tempfile.TemporaryDirectory() as folder:
+            text = Path(repository.download_artifacts(path, folder)).read_text(encoding="utf-8")
+        facts = dict(yaml.safe_load(text))
+    except Exception:  # stores of artifacts share no base class of errors
+        return None
     flavors = facts.get("flavors")
     names = tuple(map(str, flavors)) if isinstance(flavors, dict) else ()
     return Description(model.model_id, names, bool(facts.get("signature")))
@@ -84,26 +82,27 @@ def prove_version(
         description: of the MLmodel file, which counts if it is this logged model's.
     """
     try:
-        model_id = find_model_id(store, name, version)
-        model = get_logged_model(model_id, tracking_uri)
+        model = find_origin(store, name, version, tracking_uri)
     except MlflowException as error:
         return Proven((f"its logged model is not to be had ({error.message})",))
-    problems = []
+    model_id, problems = model.model_id, []
     if model.status != LoggedModelStatus.READY:
         problems.append(f"its logged model {model_id} is {model.status}; expected READY")
     if store.get_model_version_download_uri(name, version) != model.artifact_location:
         problems.append(f"its files are not those of its logged model {model_id}; register that one")
     if DIGEST_PARAM not in model.params:
         problems.append(f"its logged model {model_id} has no param {DIGEST_PARAM}; log it with mlflow_resnet again")
-    metrics = tuple(LoggedMetric(each.key, each.value, each.dataset_digest) for each in model.metrics or ())
     known = description if description and description.model_id == model_id else Description(model_id)
-    return Proven(
-        tuple(problems), model_id, model.params.get(DIGEST_PARAM, ""), metrics, known.flavors, known.signature
-    )
+    digest, metrics = model.params.get(DIGEST_PARAM, ""), tuple(model.metrics or ())
+    return Proven(tuple(problems), model_id, digest, metrics, known.flavors, known.signature)
 
 
-def find_model_id(store: AbstractStore, name: str, version: int) -> str:
-    """The logged model that a version, or the version that it is a copy of, was registered from."""
+def find_origin(store: AbstractStore, name: str, version: int, tracking_uri: str | None) -> LoggedModel:
+    """The logged model that a version, or the version that it is a copy of, was registered from.
+
+    Raises:
+        MlflowException: if it was registered from something else, or the server's tracking store has no such model.
+    """
 
     def find_version(uri: str) -> ModelVersion:
         match = VERSION_URI.fullmatch(uri)
@@ -112,28 +111,13 @@ def find_model_id(store: AbstractStore, name: str, version: int) -> str:
         return store.get_model_version(match["name"], int(match["version"]))
 
     source = follow_copies(store.get_model_version(name, version), find_version).source or ""
-    if model_id := parse_model_id(source):
-        return model_id
-    raise build_foreign_source_error(source)
-
-
-def build_foreign_source_error(source: str) -> MlflowException:
-    return MlflowException.invalid_parameter_value(f"it is made from {source}; expected models:/<model id>")
-
-
-def get_logged_model(model_id: str, tracking_uri: str | None) -> LoggedModel:
-    """Returns the logged model from the server's own tracking store."""
+    model_id = parse_model_id(source)
+    if not model_id:
+        raise build_foreign_source_error(source)
     if flask.has_request_context():
         return get_servers_tracking_store().get_logged_model(model_id)
     return MlflowClient(tracking_uri).get_logged_model(model_id)
 
 
-def read_logged_mlmodel(model: LoggedModel) -> dict[str, Any]:
-    """Reads the MLmodel file; empty if it cannot be read, so that rules about it fail."""
-    try:
-        repository, path = locate_artifact(model.artifact_location, "MLmodel")
-        with tempfile.TemporaryDirectory() as folder:
-            text = Path(repository.download_artifacts(path, folder)).read_text(encoding="utf-8")
-        return dict(yaml.safe_load(text))
-    except Exception:  # stores of artifacts share no base class of errors
-        return {}
+def build_foreign_source_error(source: str) -> MlflowException:
+    return MlflowException.invalid_parameter_value(f"it is made from {source}; expected models:/<model id>")

@@ -6,14 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from mlflow.entities import Metric
+
 from mlflow_resnet.registry.alias_history import PROMOTE, ROLLBACK, HistoryEntry, champions
-
-
-@dataclass(frozen=True)
-class LoggedMetric:
-    name: str
-    value: float
-    dataset_digest: str | None
 
 
 @dataclass(frozen=True)
@@ -28,7 +23,7 @@ class Proven:
     problems: tuple[str, ...] = ()
     model_id: str = ""
     model_sha256: str = ""
-    metrics: tuple[LoggedMetric, ...] = ()
+    metrics: tuple[Metric, ...] = ()
     flavors: tuple[str, ...] = ()
     signature: bool = False
 

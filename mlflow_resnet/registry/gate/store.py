@@ -2,26 +2,279 @@
 
 from __future__ import annotations
 
-from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import Any
+
+from mlflow.entities.model_registry import ModelVersion, ModelVersionTag, RegisteredModel, RegisteredModelTag
+from mlflow.prompt.registry_utils import has_prompt_tag
 from mlflow.store.model_registry.sqlalchemy_workspace_store import WorkspaceAwareSqlAlchemyStore
 
-from mlflow_resnet.registry.gate.guarded_models import GuardedModels
-from mlflow_resnet.registry.gate.known_methods import require_known
+from mlflow_resnet.mlflow_seams import get_all_tags
+from mlflow_resnet.registry import alias_history
+from mlflow_resnet.registry.alias_history import Move
+from mlflow_resnet.registry.aliases import GATE_TAG
+from mlflow_resnet.registry.evidence import EVIDENCE_TAG, read_signing_key
+from mlflow_resnet.registry.gate import guards
+from mlflow_resnet.registry.gate.decision import judge
+from mlflow_resnet.registry.gate.policy import Policy, PolicyFile
+from mlflow_resnet.registry.gate.registry_rows import Rows, is_of_files
+from mlflow_resnet.registry.gate.rule import BY, Rule
+from mlflow_resnet.registry.gate.server_facts import Description, describe_model, find_request_user, prove_version, who
+from mlflow_resnet.registry.gate.situation import Situation, Verdict, is_rollback
+from mlflow_resnet.registry.patterns import fold_case
 
 
-class GateStore(GuardedModels):
-    """A registry without workspaces."""
+class GateStore(Rows):
+    """A registry whose aliases move only as the rules allow, and whose versions and models keep what the rules saw."""
+
+    def __init__(self, db_uri: str, read_db_uri: str | None, policy: PolicyFile, tracking_uri: str | None) -> None:
+        super().__init__(db_uri, read_db_uri)
+        self.policy_file, self.tracking_uri = policy, tracking_uri
+
+    @property
+    def policy(self) -> Policy:
+        """The current rules, read once per write so that one policy judges it."""
+        return self.policy_file.current()
+
+    # aliases: who may move them, and what is written down about it
+
+    def set_registered_model_alias(self, name: str, alias: str, version: Any) -> None:
+        description = self.describe_version(name, alias, version)
+        with self.transaction():
+            policy = self.policy
+            rules = policy.find_alias_rules(name, alias)
+            if not rules or self.is_for_prompts(name, version):
+                return super().set_registered_model_alias(name, alias, version)
+            situation = self.read_situation(name, alias, version, description)
+            if situation.champion == situation.version:
+                return None  # told again, after an answer that was lost
+            verdicts = judge(rules, situation)
+            guards.forbid_unproven(situation, verdicts)
+            super().set_registered_model_alias(name, alias, version)
+            self.note_move(policy, situation, verdicts)
+        return None
+
+    def describe_version(self, name: str, alias: str, version: Any) -> Description | None:
+        """The MLmodel file, if a rule asks for it. It may take long to fetch, so it is not fetched under the lock."""
+        if not any(rule.require.flavor or rule.require.signature for rule in self.policy.find_alias_rules(name, alias)):
+            return None
+        return describe_model(self, name, version, self.tracking_uri)
+
+    def is_for_prompts(self, name: str, version: Any) -> bool:
+        """Whether the version is a prompt's, and so is the model."""
+        return not self.has_files(name, int(self.get_model_version(name, version).version)) and self.is_prompt(name)
+
+    def read_situation(self, name: str, alias: str, version: Any, description: Description | None) -> Situation:
+        """All that the decision depends on, read under the lock."""
+        candidate, (alias, champion) = self.get_model_version(name, version), self.find_held(name, alias)
+        number, model = int(candidate.version), self.find_row(name)
+        standing = None if champion is None else prove_version(self, name, champion, self.tracking_uri)
+        return Situation(
+            name=str(model.name),
+            alias=alias,
+            version=number,
+            tags=dict(candidate.tags),
+            status=candidate.status,
+            proven=prove_version(self, name, number, self.tracking_uri, description),
+            champion=champion,
+            standing=standing,
+            past=self.list_past(name, alias),
+            user=find_request_user(),
+            key=read_signing_key(),
+            now=datetime.now(timezone.utc),
+        )
+
+    def note_move(self, policy: Policy, situation: Situation, verdicts: Sequence[tuple[Rule, Verdict]]) -> None:
+        """Writes the history's entry, and tags the version with what dry-run rules would have refused."""
+        action = choose_action(situation, verdicts)
+        used = [verdict.evidence for _, verdict in verdicts if verdict.evidence and action == alias_history.PROMOTE]
+        digest, reason = situation.proven.model_sha256, used[0] if used else None
+        name, alias, version = situation.name, situation.alias, situation.version
+        self.note(policy, Move(name, alias, situation.champion, version, action, digest, reason))
+        if sentence := guards.describe_gaps(situation, [each for rule, each in verdicts if not rule.is_enforced]):
+            guards.log_dry_run(sentence)
+            text = f"{situation.now.isoformat(timespec='seconds')} would be refused: {sentence}"
+            super().set_model_version_tag(name, version, ModelVersionTag(f"{GATE_TAG}.dry_run.{alias}", text))
+
+    def note(self, policy: Policy, move: Move) -> None:
+        """Appends to the history."""
+        past = self.list_past(move.name, move.alias)
+        entry = alias_history.next_entry(past[-1] if past else None, move, who(), policy.digest)
+        self.append(move.name, entry)
+
+    def delete_registered_model_alias(self, name: str, alias: str) -> None:
+        with self.transaction():
+            policy = self.policy
+            rules = policy.find_alias_rules(name, alias)
+            alias, before = self.find_held(name, alias) if rules else (alias, None)
+            if before is not None:
+                guards.forbid_removal(rules, f"@{alias} of {name} may not be removed")
+                self.note(policy, Move(name, alias, before, None, alias_history.REMOVE))
+            super().delete_registered_model_alias(name, alias)
+
+    # versions: what may be written on them, and when they may go
+
+    def rules_on(self, policy: Policy, name: str, version: Any) -> list[Rule]:
+        """The rules about a version; none if it is a prompt's, or a model of this name has none."""
+        rules = policy.find_model_rules(name)
+        is_ruled = bool(rules) and self.has_files(name, int(self.get_model_version(name, version).version))
+        return rules if is_ruled else []
+
+    def create_model_version(
+        self, name: str, source: str, run_id: Any = None, tags: Any = None, *args: Any, **kwargs: Any
+    ) -> ModelVersion:
+        """An approval is of one version: a copy does not have it. Only name and source decide, so nothing is read."""
+        rules = self.policy.find_model_rules(name) if is_of_files(source) else []
+        tags = [tag for tag in tags or () if not guards.is_own(tag.key, rules, with_approval=True)]
+        return super().create_model_version(name, source, run_id, tags, *args, **kwargs)
+
+    def transition_model_version_stage(
+        self, name: str, version: Any, stage: str, archive_existing_versions: bool
+    ) -> ModelVersion:
+        with self.transaction():
+            rules = self.rules_on(self.policy, name, version)
+            guards.forbid(rules, f"stages of {name} may not be changed, because its aliases are guarded")
+            return super().transition_model_version_stage(name, version, stage, archive_existing_versions)
+
+    def delete_model_version(self, name: str, version: Any) -> None:
+        with self.transaction():
+            policy = self.policy
+            for held in self.list_held(policy, name):
+                if held.version == int(self.get_model_version(name, version).version):
+                    sentence = f"version {held.version} of {name} may not be deleted: it is @{held.alias}"
+                    guards.forbid_removal(held.rules, sentence)
+                    self.note(policy, Move(name, held.alias, held.version, None, alias_history.REMOVE))
+            super().delete_model_version(name, version)
+
+    def set_model_version_tag(self, name: str, version: Any, tag: ModelVersionTag) -> None:
+        with self.tag_allowed(name, version, tag.key, tag.value) as approves:
+            super().set_model_version_tag(name, version, tag)
+            if approves:
+                super().set_model_version_tag(name, version, ModelVersionTag(tag.key + BY, find_request_user() or ""))
+
+    def delete_model_version_tag(self, name: str, version: Any, key: str) -> None:
+        with self.tag_allowed(name, version, key, None) as approves:
+            super().delete_model_version_tag(name, version, key)
+            if approves:
+                super().delete_model_version_tag(name, version, key + BY)
+
+    @contextmanager
+    def tag_allowed(self, name: str, version: Any, key: str, value: str | None) -> Iterator[bool]:
+        """One transaction, in which a tag may be changed; whether the tag is an approval.
+
+        Args:
+            value: None if the tag is to be deleted.
+        """
+        with self.transaction():
+            policy = self.policy
+            rules = self.rules_on(policy, name, version)
+            if guards.is_own(key, rules):
+                guards.refuse(f"tag {key} is the gate's own; it may not be changed")
+            if rules and fold_case(key).startswith(EVIDENCE_TAG):
+                self.forbid_change(policy, name, version, key, value)
+            yield guards.is_approval(key, rules)
+
+    def forbid_change(self, policy: Policy, name: str, version: Any, key: str, value: str | None) -> None:
+        """Refuses to change a tag with evidence that speaks for a champion."""
+        current = self.get_model_version(name, version)
+        for held in self.list_held(policy, name):
+            speaks = held.version == int(current.version) and fold_case(key).endswith(f".{fold_case(held.alias)}")
+            if speaks and current.tags.get(key) != value:
+                sentence = f"tag {key} may not be changed: it is why version {held.version} is @{held.alias}"
+                guards.forbid(held.rules, sentence)
+
+    # models: their names, their tags, their end
+
+    def create_registered_model(self, name: str, tags: Any = None, *args: Any, **kwargs: Any) -> Any:
+        for tag in tags or ():
+            guards.forbid_own_tag(tag.key)
+        return super().create_registered_model(name, tags, *args, **kwargs)
+
+    def set_registered_model_tag(self, name: str, tag: RegisteredModelTag) -> None:
+        with self.transaction():
+            policy = self.policy
+            if not (guards.is_history(tag.key) and self.is_kept_by_clients(policy, name, tag)):
+                guards.forbid_own_tag(tag.key)
+            guards.forbid_prompt_tag(policy.find_model_rules(name), tag.key)
+            super().set_registered_model_tag(name, tag)
+
+    def is_kept_by_clients(self, policy: Policy, name: str, tag: RegisteredModelTag) -> bool:
+        """Returns whether a tag is a new entry of a history that clients keep themselves: of an alias without rules."""
+        alias = alias_history.alias_in(tag.key)
+        if alias is None or (policy.find_alias_rules(name, alias) and not self.is_prompt(name)):
+            return False
+        is_new = fold_case(tag.key) not in {fold_case(row.key) for row in self.tags_of_model(name)}
+        return is_new and any(not entry.policy for entry in alias_history.entries({tag.key: tag.value}))
+
+    def delete_registered_model_tag(self, name: str, key: str) -> None:
+        with self.transaction():
+            if guards.is_history(key):
+                guards.forbid_own_tag(key)
+            guards.forbid_prompt_tag(self.policy.find_model_rules(name), key)
+            super().delete_registered_model_tag(name, key)
+
+    def rename_registered_model(self, name: str, new_name: str) -> Any:
+        with self.transaction():
+            policy = self.policy
+            for held in self.list_held(policy, name, new_name):
+                guards.forbid(held.rules, f"{name} may not be renamed to {new_name} while it has @{held.alias}")
+            if rules := policy.find_model_rules(new_name):  # then only the gate may have written what it believes
+                rows = self.tags_of_versions(name)
+                approvals = [row for row in rows if guards.is_own(row.key, rules, with_approval=True)]
+                self.drop(approvals + [tag for tag in self.tags_of_model(name) if not is_kept(policy, new_name, tag)])
+            return self.mark_guarded(super().rename_registered_model(name, new_name))
+
+    def delete_registered_model(self, name: str) -> None:
+        with self.transaction():
+            for held in self.list_held(self.policy, name):
+                guards.forbid(held.rules, f"{name} may not be deleted while it has @{held.alias}")
+            super().delete_registered_model(name)
+
+    # what clients are shown
+
+    def get_registered_model(self, name: str) -> RegisteredModel:
+        return self.mark_guarded(super().get_registered_model(name))
+
+    def search_registered_models(self, *args: Any, **kwargs: Any) -> Any:
+        found = super().search_registered_models(*args, **kwargs)
+        for model in found:
+            self.mark_guarded(model)
+        return found
+
+    def update_registered_model(self, *args: Any, **kwargs: Any) -> RegisteredModel:
+        return self.mark_guarded(super().update_registered_model(*args, **kwargs))
+
+    def mark_guarded(self, model: RegisteredModel) -> RegisteredModel:
+        """Replaces a model's tags about the gate by one with the guarded aliases, in the answer only."""
+        tags = get_all_tags(model)
+        for key in [key for key in tags if guards.is_gates(key)]:
+            del tags[key]
+        rules = self.policy.find_model_rules(model.name)
+        if rules and not (has_prompt_tag(tags) and self.is_prompt(model.name)):
+            tags[GATE_TAG] = ", ".join(sorted({fold_case(rule.alias) for rule in rules}))
+        return model
 
 
-class WorkspaceGateStore(GuardedModels, WorkspaceAwareSqlAlchemyStore):
+class WorkspaceGateStore(GateStore, WorkspaceAwareSqlAlchemyStore):
     """A registry with workspaces, in each of which the rules hold."""
 
 
-def gate_store(has_workspaces: bool) -> type[GuardedModels]:
-    """The class of the store.
+def choose_action(situation: Situation, verdicts: Sequence[tuple[Rule, Verdict]]) -> str:
+    """A move that missed rules, all of which are only tried, is forced."""
+    if not any(rule.is_enforced for rule, _ in verdicts) and any(verdict.missing for _, verdict in verdicts):
+        return alias_history.FORCE
+    back = is_rollback(situation) and any(rule.allows_rollback for rule, _ in verdicts)
+    return alias_history.ROLLBACK if back else alias_history.PROMOTE
 
-    Raises:
-        UnknownMethodsError: if MLflow's can do what the gate does not know of.
-    """
-    require_known(WorkspaceAwareSqlAlchemyStore if has_workspaces else SqlAlchemyStore)
-    return WorkspaceGateStore if has_workspaces else GateStore
+
+def is_kept(policy: Policy, new_name: str, tag: Any) -> bool:
+    """Returns whether a model's tag may stay under a new name: not where only the gate may write it."""
+    if guards.is_gates(tag.key):
+        return False
+    if not guards.is_history(tag.key):
+        return True
+    alias = alias_history.alias_in(tag.key)
+    is_gates_entry = any(entry.policy for entry in alias_history.entries({tag.key: tag.value}))
+    return alias is not None and (is_gates_entry or not policy.find_alias_rules(new_name, alias))

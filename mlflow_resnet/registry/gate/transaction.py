@@ -23,13 +23,13 @@ from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-MODELS = (SqlRegisteredModel, SqlModelVersion, SqlRegisteredModelTag, SqlModelVersionTag, SqlRegisteredModelAlias)
-LOCKED_TABLES = ", ".join(model.__tablename__ for model in MODELS)
+TABLES = (SqlRegisteredModel, SqlModelVersion, SqlRegisteredModelTag, SqlModelVersionTag, SqlRegisteredModelAlias)
+TABLE_NAMES = ", ".join(table.__tablename__ for table in TABLES)
 WAIT = "60s"  # for the lock, on PostgreSQL; on sqlite MLflow waits for 20 s, MySQL for 50 s
 LOCKS = {  # by dialect; the first statements of a transaction
     "sqlite": ("BEGIN IMMEDIATE",),
     # It excludes every writer of these tables, other servers on the same database too, and no reader.
-    "postgresql": (f"SET LOCAL lock_timeout = '{WAIT}'", f"LOCK TABLE {LOCKED_TABLES} IN SHARE ROW EXCLUSIVE MODE"),
+    "postgresql": (f"SET LOCAL lock_timeout = '{WAIT}'", f"LOCK TABLE {TABLE_NAMES} IN SHARE ROW EXCLUSIVE MODE"),
     # All rows and the gaps between them, so that none can be added either.
     "mysql": (f"SELECT name FROM {SqlRegisteredModel.__tablename__} FOR UPDATE",),
 }
@@ -47,7 +47,7 @@ class OneTransaction(SqlAlchemyStore):
             )
         self.lock = [text(statement) for statement in LOCKS[dialect]]
         self.open: ContextVar[Session | None] = ContextVar("open", default=None)
-        self.make_session = self.ManagedSessionMaker
+        self.make_session: Callable[..., Any] = self.ManagedSessionMaker
         self.ManagedSessionMaker = self.join_transaction
 
     @contextmanager
@@ -60,8 +60,7 @@ class OneTransaction(SqlAlchemyStore):
         if (session := self.open.get()) is not None:
             yield session
             return
-        make: Callable[..., Any] = self.make_session
-        with make(read_only=False) as session:
+        with self.make_session(read_only=False) as session:
             for statement in self.lock:
                 session.execute(statement).close()
             begun = session.get_transaction()
@@ -82,8 +81,7 @@ class OneTransaction(SqlAlchemyStore):
             yield session
             session.flush()
         elif read_only:  # also what is asked after a write failed, which has ended the transaction
-            make: Callable[..., Any] = self.make_session
-            with make(read_only=True) as session:
+            with self.make_session(read_only=True) as session:
                 yield session
         else:
             with self.transaction() as session:
