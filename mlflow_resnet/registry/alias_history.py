@@ -10,6 +10,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -42,16 +43,12 @@ class Move:
 
 @dataclass(frozen=True)
 class HistoryEntry:
-    """One move of an alias.
+    """A `Move` as it was written down; `before` and `after` are `from` and `to` in the text.
 
     Attributes:
         sequence: 1, 2, ... without gaps, for each alias.
         time: UTC, in ISO format with its offset.
-        action: promote, rollback, remove or force.
-        before, after: versions; None where the alias pointed, or points, to nothing. `from` and `to` in the text.
-        model_sha256: of the version that has the alias now; empty if it is not known.
-        evidence: the name of the version's tag that spoke for the move, or None.
-        policy: the first 12 hexadecimal digits of the sha256 of the policy's text, or None.
+        policy: the first 12 hexadecimal digits of the sha256 of the policy's text; None if no gate wrote it.
     """
 
     sequence: int
@@ -111,16 +108,13 @@ def entries(tags: Mapping[str, str], alias: str | None = None) -> list[HistoryEn
     """
     found = []
     for name, text in tags.items():
-        match = HISTORY_TAG_PATTERN.fullmatch(name)
-        if match and alias in (None, match["alias"]):
-            try:
+        about = alias_in(name)
+        if about is not None and alias in (None, about):
+            with suppress(AttributeError, KeyError, RecursionError, TypeError, ValueError):
                 entry = parse_entry(text)
-                is_own = entry.tag == name
-            except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
-                continue
-            if is_own:
-                found.append(entry)
-    return sorted(found, key=lambda entry: (str(entry.time) if alias is None else "", entry.sequence))
+                if entry.tag == name:
+                    found.append(entry)
+    return sorted(found, key=lambda entry: (entry.time if alias is None else "", entry.sequence))
 
 
 def newest(tags: Mapping[str, str], alias: str) -> HistoryEntry | None:
@@ -152,15 +146,7 @@ def champions(known: Iterable[HistoryEntry]) -> list[int]:
 
 def next_entry(last: HistoryEntry | None, move: Move, who: str, policy: str | None = None) -> HistoryEntry:
     """The entry that follows `last`, at this moment."""
-    return HistoryEntry(
-        sequence=last.sequence + 1 if last else 1,
-        alias=move.alias,
-        time=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
-        who=who,
-        action=move.action,
-        before=move.before,
-        after=move.after,
-        model_sha256=move.model_sha256,
-        evidence=move.evidence,
-        policy=policy,
-    )
+    facts = dataclasses.asdict(move)
+    del facts["name"]  # the entry is a tag of that model
+    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    return HistoryEntry(sequence=last.sequence + 1 if last else 1, time=now, who=who, policy=policy, **facts)

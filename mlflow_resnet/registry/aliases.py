@@ -43,11 +43,17 @@ def move_alias(move: Move) -> None:
         set_guarded(client, move)
     elif version_with(model, move.alias) != move.after:
         with claim_alias(client, move) as model:
-            require_unmoved(model, move)
+            if (now := version_with(model, move.alias)) != move.before:
+                raise PromotionRefusedError(
+                    f"@{move.alias} of {move.name} was moved to {alias_history.format_version(now)} meanwhile; "
+                    "run the command again to compare with that one."
+                )
             client.set_registered_model_alias(move.name, move.alias, str(move.after))
             note(client, model, move)
-    elif not is_noted(model, move):
-        note(client, model, move)
+    else:
+        last = alias_history.newest(model.tags, move.alias)
+        if last is None or last.after != move.after:
+            note(client, model, move)
 
 
 def has_gate(model: RegisteredModel, alias: str) -> bool:
@@ -100,15 +106,6 @@ def version_with(model: RegisteredModel, alias: str) -> int | None:
     return int(version) if version else None
 
 
-def require_unmoved(model: RegisteredModel, move: Move) -> None:
-    now = version_with(model, move.alias)
-    if now != move.before:
-        raise PromotionRefusedError(
-            f"@{move.alias} of {move.name} was moved to {alias_history.format_version(now)} meanwhile; "
-            "run the command again to compare with that one."
-        )
-
-
 @contextlib.contextmanager
 def claim_alias(client: MlflowClient, move: Move) -> Iterator[RegisteredModel]:
     """Yields the model as it is while no other command of this package moves the alias.
@@ -130,12 +127,6 @@ def claim_alias(client: MlflowClient, move: Move) -> Iterator[RegisteredModel]:
     finally:
         if client.get_registered_model(move.name).tags.get(tag) == token:  # and not the claim of somebody later
             client.delete_registered_model_tag(move.name, tag)
-
-
-def is_noted(model: RegisteredModel, move: Move) -> bool:
-    """Returns whether the last entry of the history is this move."""
-    last = alias_history.newest(model.tags, move.alias)
-    return last is not None and last.after == move.after
 
 
 def note(client: MlflowClient, model: RegisteredModel, move: Move) -> None:

@@ -69,29 +69,22 @@ def bind(model_uri: str) -> Binding:
             model_uri, f"names the registry {netloc}; set MLFLOW_REGISTRY_URI to it, and leave it out here."
         )
     try:
-        return bind_run(model_uri) if scheme == "runs" else bind_registered(model_uri)
+        if scheme == "runs":
+            return bind_run(model_uri)
+        name, *number = get_model_name_and_version(MlflowClient(), model_uri)
+        if number:
+            return bind_version(MlflowClient().get_model_version(name, *number))
+        return bind_logged(MlflowClient().get_logged_model(name))
     except InvalidModelError as error:
         raise error.about(model_uri) from None
     except Exception as error:  # MLflow, requests and databases share no base class
         raise InvalidModelError(model_uri, f"cannot be loaded ({one_line(error)}).") from None
 
 
-def bind_registered(model_uri: str) -> Binding:
-    """Returns the record of `models:/m-…`, `models:/name/3`, or another URI of a version."""
-    name, *number = get_model_name_and_version(MlflowClient(), model_uri)
-    if not number:
-        return bind_logged(MlflowClient().get_logged_model(name))
-    return bind_version(MlflowClient().get_model_version(name, *number))
-
-
 def bind_version(version: ModelVersion) -> Binding:
     """A version that was not registered from a logged model has no params that could be compared."""
-    logged = find_logged_model(version)
-    return (
-        bind_logged(logged, format_version_uri(version), version)
-        if logged
-        else Binding(format_version_uri(version), version)
-    )
+    logged, uri = find_logged_model(version), format_version_uri(version)
+    return bind_logged(logged, uri, version) if logged else Binding(uri, version)
 
 
 def bind_logged(model: LoggedModel, uri: str = "", version: ModelVersion | None = None) -> Binding:
@@ -119,22 +112,17 @@ def bind_folder(folder: Path) -> Binding:
         InvalidModelError: if what the folder says of itself cannot be read, or the server cannot say what it knows.
     """
     unbound = Binding(str(folder), is_known=False)
-    name, number, model_id = read_identity(folder)
-    if name and can_ask(mlflow.get_registry_uri()):
-        version = answer_to(lambda: MlflowClient().get_model_version(name, number), folder)
-        if version:
-            return answer_to(lambda: bind_version(version), folder, may_be_unknown=False) or unbound
+    meta, mlmodel = (read_fields(folder / name) for name in (REGISTERED_MODEL_META_FILE_NAME, MLMODEL_FILE_NAME))
+    name, number, model_id = meta.get("model_name"), meta.get("model_version"), str(mlmodel.get("model_id") or "")
+    if name and number:
+        if can_ask(mlflow.get_registry_uri()):
+            version = answer_to(lambda: MlflowClient().get_model_version(str(name), str(number)), folder)
+            if version:
+                return answer_to(lambda: bind_version(version), folder, may_be_unknown=False) or unbound
     elif model_id and can_ask(mlflow.get_tracking_uri()):
         model = answer_to(lambda: MlflowClient().get_logged_model(model_id), folder)
         return bind_logged(model, str(folder)) if model else unbound
     return unbound
-
-
-def read_identity(folder: Path) -> tuple[str, str, str]:
-    """Returns name, version and logged model id in a folder's MLmodel; empty where absent."""
-    meta, mlmodel = (read_fields(folder / name) for name in (REGISTERED_MODEL_META_FILE_NAME, MLMODEL_FILE_NAME))
-    name, number = meta.get("model_name"), meta.get("model_version")
-    return (str(name), str(number), "") if name and number else ("", "", str(mlmodel.get("model_id") or ""))
 
 
 def read_fields(path: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
@@ -57,11 +57,10 @@ class Comparison:
     def __str__(self) -> str:
         measured = self.evidence
         start = f"on {measured.images} images, {self.metric} of {measured.name} version {measured.version} is"
+        start += f" {self.candidate_value:.4f}"
         if self.champion is None:
-            return f"{start} {self.candidate_value:.4f}; there is no champion yet"
-        return (
-            f"{start} {self.candidate_value:.4f}, of the champion, version {self.champion}, {self.champion_value:.4f}"
-        )
+            return f"{start}; there is no champion yet"
+        return f"{start}, of the champion, version {self.champion}, {self.champion_value:.4f}"
 
 
 def pick_metric(metrics: Mapping[str, float], metric: str) -> float:
@@ -100,46 +99,31 @@ def promote_candidate(comparison: Comparison, max_drop: float) -> None:
                 f"not promoted: {comparison}. The drop of {comparison.drop:.4f} is more than --max-drop {max_drop:g}; "
                 f"@{evidence.alias} stays where it is."
             )
-        move_alias(
-            Move(
-                name=candidate.name,
-                alias=evidence.alias,
-                before=before,
-                after=evidence.version,
-                action=alias_history.PROMOTE,
-                model_sha256=evidence.model_sha256,
-                evidence=evidence.tag,
-            )
-        )
+        move = Move(candidate.name, evidence.alias, before, evidence.version, alias_history.PROMOTE)
+        move_alias(replace(move, model_sha256=evidence.model_sha256, evidence=evidence.tag))
     except PromotionRefusedError:
-        set_tags(candidate, {PROMOTION_TAG + "result": "refused"})
+        set_tag(candidate, PROMOTION_TAG + "result", "refused")
         raise
-    set_tags(candidate, {PROMOTION_TAG + "result": "promoted"})
+    set_tag(candidate, PROMOTION_TAG + "result", "promoted")
 
 
 def write_down(comparison: Comparison) -> None:
     """Tags the candidate with the comparison, for people and as evidence for a gate."""
-    set_tags(comparison.candidate, {PROMOTION_TAG + "result": "pending"})
-    set_tags(comparison.candidate, {comparison.evidence.tag: to_text(comparison.evidence)})
-    set_tags(comparison.candidate, list_promotion_tags(comparison))
-    set_tags(comparison.candidate, {PROMOTION_TAG + "alias": comparison.evidence.alias})  # the last: then all are there
-
-
-def list_promotion_tags(comparison: Comparison) -> dict[str, object]:
-    """The comparison as tags."""
-    has_champion = comparison.champion is not None
+    evidence, has_champion = comparison.evidence, comparison.champion is not None
+    set_tag(comparison.candidate, PROMOTION_TAG + "result", "pending")
+    set_tag(comparison.candidate, evidence.tag, to_text(evidence))
     facts = {
         "metric": comparison.metric,
         "value": comparison.candidate_value,
         "champion_version": comparison.champion if has_champion else "",
         "champion_value": comparison.champion_value if has_champion else "",
-        "images": comparison.evidence.images,
-        "dataset_digest": comparison.evidence.dataset_digest,
+        "images": evidence.images,
+        "dataset_digest": evidence.dataset_digest,
+        "alias": evidence.alias,  # the last: then all are there
     }
-    return {PROMOTION_TAG + name: value for name, value in facts.items()}
-
-
-def set_tags(version: ModelVersion, facts: Mapping[str, object]) -> None:
-    """Writes facts on a version, one after the other."""
     for name, value in facts.items():
-        MlflowClient().set_model_version_tag(version.name, version.version, name, str(value))
+        set_tag(comparison.candidate, PROMOTION_TAG + name, value)
+
+
+def set_tag(version: ModelVersion, name: str, value: object) -> None:
+    MlflowClient().set_model_version_tag(version.name, version.version, name, str(value))

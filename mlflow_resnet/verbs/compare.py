@@ -62,7 +62,7 @@ def compare(options: CompareOptions) -> RunComparison:
             [f"run {join_names(unknown)} is not on the tracking server; `mlflow runs list` shows ids"]
         )
     runs = [MlflowClient().get_run(each) for each in run_ids]
-    context = common_context(runs) if options.on == "auto" else options.on
+    context = find_common_context(runs) if options.on == "auto" else options.on
     check_same_images(runs, context)
     tables = [read_predictions(run, context) for run in runs]
     try:
@@ -70,10 +70,10 @@ def compare(options: CompareOptions) -> RunComparison:
     except (ValueError, TypeError, LookupError) as error:
         problem = f"the {context}/{PREDICTIONS} of the runs do not fit together ({one_line(error)})"
         raise InvalidOptionsError([f"{problem}; evaluate the models again"]) from None
-    return RunComparison(context, len(tables[0]), metrics_table(runs, context), pairings)
+    return RunComparison(context, len(tables[0]), tabulate_metrics(runs, context), pairings)
 
 
-def common_context(runs: Sequence[Run]) -> str:
+def find_common_context(runs: Sequence[Run]) -> str:
     """The first context whose images all runs have as an input."""
     common = [context for context in METRIC_PREFIXES if all(digest_in(run, context) for run in runs)]
     if not common:
@@ -123,40 +123,29 @@ def read_predictions(run: Run, context: str) -> pd.DataFrame:
             raise InvalidOptionsError([f"{problem}; evaluate its model again"]) from None
 
 
-def metrics_table(runs: Sequence[Run], context: str) -> pd.DataFrame:
-    """A row per run; a metric that one of them lacks is left out."""
-    rows = [{"run": run.info.run_id, "name": run.info.run_name} | pick_headline_metrics(run, context) for run in runs]
+def tabulate_metrics(runs: Sequence[Run], context: str) -> pd.DataFrame:
+    """A row per run with its headline metrics by their plain names; a metric that one of them lacks is left out."""
+    names = {name: prefix_metric(name, context) for name in HEADLINE}
+    names["log_loss"] = prefix_metric("calibration/log_loss", context)
+    rows = []
+    for run in runs:
+        metrics = {name: run.data.metrics[logged] for name, logged in names.items() if logged in run.data.metrics}
+        rows.append({"run": run.info.run_id, "name": run.info.run_name} | metrics)
     return pd.DataFrame(rows).dropna(axis="columns")
 
 
-def pick_headline_metrics(run: Run, context: str) -> dict[str, float]:
-    """The headline metrics of a part of the data, by their plain names."""
-    names = {name: prefix_metric(name, context) for name in HEADLINE}
-    names["log_loss"] = prefix_metric("calibration/log_loss", context)
-    return {name: run.data.metrics[logged] for name, logged in names.items() if logged in run.data.metrics}
-
-
 def summarize_compare(result: RunComparison, options: CompareOptions) -> str:
-    columns = result.table.drop(columns="run")
-    lines = [
-        f"{result.images} {result.context} images",
-        "",
-        *format_rows(columns),
-    ]
+    lines = [f"{result.images} {result.context} images", "", *format_rows(result.table.drop(columns="run"))]
     first, *others = zip(result.table["run"], result.table["name"], strict=True)
     for (run, name), pairing in zip(others, result.pairings, strict=True):
+        verdict = "may well be luck"
+        if pairing.p_value < 0.05:
+            verdict = "hardly luck" if pairing.difference > 0 else "hardly luck, and worse"
         lines += [
             "",
             f"{name} ({run}) and {first[1]} ({first[0]})",
             f"  right: both {pairing.both}, only the former {pairing.only_second}, "
             f"only the latter {pairing.only_first}, neither {pairing.neither}",
-            f"  accuracy {pairing.difference:+.4f}, McNemar's exact test p = {pairing.p_value:.4g}: "
-            f"{judge_pairing(pairing)}",
+            f"  accuracy {pairing.difference:+.4f}, McNemar's exact test p = {pairing.p_value:.4g}: {verdict}",
         ]
     return in_lines(lines)
-
-
-def judge_pairing(pairing: Pairing) -> str:
-    if pairing.p_value < 0.05:
-        return "hardly luck" if pairing.difference > 0 else "hardly luck, and worse"
-    return "may well be luck"

@@ -63,7 +63,7 @@ def promote(options: PromoteOptions) -> promotion.Comparison:
         dataset = scan_dataset(options.image_dir, options, "evaluation")
         measured = measure(options, candidate, dataset)
         against = measure_champion(options, candidate, champion, dataset) if champion else None
-        proof = sign_if_possible(derive_evidence(measured, against, dataset, options.alias))
+        proof = derive_evidence(measured, against, dataset, options.alias)
         is_guarded = aliases.is_guarded(MlflowClient(), model, options.alias)
         comparison = promotion.Comparison(candidate, options.metric, proof, is_guarded)
         if options.measure_only:
@@ -103,8 +103,20 @@ def measure_champion(
 def derive_evidence(
     measured: Measured, against: Measured | None, dataset: ImageDirectoryDataset, alias: str
 ) -> Evidence:
-    """Returns the evidence of a candidate and of the champion that it was compared with."""
-    return Evidence(
+    """Returns the evidence of a candidate and of the champion, signed if the environment has a key."""
+    champion = None
+    if against:
+        pairing = compare_hits(against.evaluation.hits, measured.evaluation.hits)
+        champion = MeasuredChampion(
+            version=int(against.version.version),
+            model_id=against.model_id,
+            model_sha256=against.model_sha256,
+            metrics=against.metrics,
+            only_champion_right=pairing.only_first,
+            only_candidate_right=pairing.only_second,
+            p_value=pairing.p_value,
+        )
+    proof = Evidence(
         name=measured.version.name,
         version=int(measured.version.version),
         model_id=measured.model_id,
@@ -116,33 +128,16 @@ def derive_evidence(
         measured_at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
         measured_by=aliases.find_local_user(),
         alias=alias,
-        champion=describe_champion(measured, against) if against else None,
+        champion=champion,
         signature="",
         format=evidence.EVIDENCE_FORMAT,
     )
-
-
-def describe_champion(measured: Measured, against: Measured) -> MeasuredChampion:
-    pairing = compare_hits(against.evaluation.hits, measured.evaluation.hits)
-    return MeasuredChampion(
-        version=int(against.version.version),
-        model_id=against.model_id,
-        model_sha256=against.model_sha256,
-        metrics=against.metrics,
-        only_champion_right=pairing.only_first,
-        only_candidate_right=pairing.only_second,
-        p_value=pairing.p_value,
-    )
-
-
-def sign_if_possible(proof: Evidence) -> Evidence:
-    """With the key of the environment, if there is one."""
     key = evidence.read_signing_key()
     return evidence.sign_evidence(proof, key) if key else proof
 
 
 def summarize_promote(result: promotion.Comparison, options: PromoteOptions) -> str:
-    version = f"models:/{result.candidate.name}/{result.candidate.version}"
+    version = versions.format_version_uri(result.candidate)
     if options.measure_only:
         signed = "signed" if result.evidence.signature else "not signed"
         return in_lines([str(result), f"{version} has the evidence ({signed}); @{options.alias} stays where it is"])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shlex
 
-from mlflow.entities.model_registry import ModelVersion
-
 from mlflow_resnet.errors import InvalidModelError, PromotionRefusedError, presentable
 from mlflow_resnet.model.stored import MODEL_SHA256
 from mlflow_resnet.options.rollback import RollbackOptions
@@ -28,15 +26,17 @@ def rollback(options: RollbackOptions) -> Move:
         now = aliases.version_with(model, options.alias)
         path = champions(entries(model.tags, options.alias))
         if now is None or now not in path:
-            raise explain_no_way_back(
-                options.name, options.alias, f"the history does not know {format_version(now)}, which has it"
-            )
+            raise explain_no_way_back(options, f"the history does not know {format_version(now)}, which has it")
         earlier = path[: len(path) - 1 - path[::-1].index(now)]
         if not earlier:
-            raise explain_no_way_back(
-                options.name, options.alias, f"there was no champion before {format_version(now)}"
-            )
-        version = require_ready(options.name, earlier[-1], options.alias)
+            raise explain_no_way_back(options, f"there was no champion before {format_version(now)}")
+        before = f"version {earlier[-1]}, the champion before,"
+        try:
+            version = versions.resolve(f"models:/{options.name}/{earlier[-1]}")
+        except InvalidModelError:
+            raise explain_no_way_back(options, f"{before} was deleted") from None
+        if version.status != "READY":
+            raise explain_no_way_back(options, f"{before} is {version.status}, not READY")
         logged = versions.find_logged_model(version)
         digest = logged.params.get(MODEL_SHA256, "") if logged else ""
         move = Move(options.name, options.alias, now, earlier[-1], ROLLBACK, digest)
@@ -44,22 +44,11 @@ def rollback(options: RollbackOptions) -> Move:
     return move
 
 
-def explain_no_way_back(name: str, alias: str, problem: str) -> PromotionRefusedError:
+def explain_no_way_back(options: RollbackOptions, problem: str) -> PromotionRefusedError:
     return PromotionRefusedError(
-        f"@{alias} of {name} stays where it is: {problem}. `mlflow-resnet history --name {shlex.quote(name)}` shows "
-        "what happened; promote a version instead."
+        f"@{options.alias} of {options.name} stays where it is: {problem}. "
+        f"`mlflow-resnet history --name {shlex.quote(options.name)}` shows what happened; promote a version instead."
     )
-
-
-def require_ready(name: str, version: int, alias: str) -> ModelVersion:
-    """The version, if it is there and can be loaded."""
-    try:
-        found = versions.resolve(f"models:/{name}/{version}")
-    except InvalidModelError:
-        raise explain_no_way_back(name, alias, f"version {version}, the champion before, was deleted") from None
-    if found.status != "READY":
-        raise explain_no_way_back(name, alias, f"version {version}, the champion before, is {found.status}, not READY")
-    return found
 
 
 def summarize_rollback(result: Move, options: RollbackOptions) -> str:

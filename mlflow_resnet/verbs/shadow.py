@@ -44,16 +44,6 @@ class AnswerPair:
     challenger_confidence: float
 
     @property
-    def row(self) -> tuple[str, str, float, str, float]:
-        return (
-            printable(self.source.name),
-            self.champion,
-            self.champion_confidence,
-            self.challenger,
-            self.challenger_confidence,
-        )
-
-    @property
     def surety(self) -> float:
         """The lower of both confidences."""
         return min(self.champion_confidence, self.challenger_confidence)
@@ -93,30 +83,33 @@ def shadow(options: ShadowOptions) -> Shadowed:
         for uri in (options.champion, options.challenger):
             check_model_servers(uri)
         champion, challenger = (open_predictor(uri, options) for uri in (options.champion, options.challenger))
-        check_same_classes(champion, challenger)
+        if different := sorted(set(champion.classes) ^ set(challenger.classes)):
+            problem = f"only one of champion and challenger has the classes {join_names(different)}"
+            raise InvalidOptionsError([f"{problem}; compare models of the same"])
         ignored = Counter[str]()
         tally = Tally()
         sources = directory_sources(options.image_dir, ignored, follow_links=options.follow_links)
-        with tqdm(desc="shadowing", unit="img", leave=False, disable=None) as bar:
-            for answer in answers(champion, challenger, sources, options.batch_size):
-                tally.add(answer)
-                bar.update()
+        pairs = answers(champion, challenger, sources, options.batch_size)
+        for answer in tqdm(pairs, desc="shadowing", unit="img", leave=False, disable=None):
+            tally.add(answer)
         if not tally.images:
             raise no_images(options.image_dir, Ignored(**ignored))
         with enter_run(f"shadow {options.challenger}", asdict(options)) as run:
             recorder = make_recorder(run)
             record.log_params(recorder, asdict(options))
-            result = tally.result(run.info.run_id)
-            record.log_metrics(recorder, list_shadow_metrics(result))
+            confidences = tally.sums[0] / tally.images, tally.sums[1] / tally.images
+            result = Shadowed(tally.images, tally.unreadable, tally.table, confidences, run.info.run_id)
+            metrics = {
+                "champion_confidence": confidences[0],
+                "challenger_confidence": confidences[1],
+                "agreement": result.agreement,
+                "images": result.images,
+                "unreadable": result.unreadable,
+                "disagreements": len(result.table),
+            }
+            record.log_metrics(recorder, {f"{FOLDER}/{name}": value for name, value in metrics.items()})
             record.log_files(recorder, lambda folder: tally.write(folder, champion), FOLDER, [CHANGES])
     return result
-
-
-def check_same_classes(champion: Predictor, challenger: Predictor) -> None:
-    if different := sorted(set(champion.classes) ^ set(challenger.classes)):
-        raise InvalidOptionsError(
-            [f"only one of champion and challenger has the classes {join_names(different)}; compare models of the same"]
-        )
 
 
 def answers(
@@ -162,11 +155,8 @@ class Tally:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        return pd.DataFrame([answer.row for answer in self.disagreements], columns=ANSWER_COLUMNS)
-
-    def result(self, run_id: str) -> Shadowed:
-        first, second = (total / self.images for total in self.sums)
-        return Shadowed(self.images, self.unreadable, self.table, (first, second), run_id)
+        rows = [{"image": printable(answer.source.name)} | vars(answer) for answer in self.disagreements]
+        return pd.DataFrame(rows, columns=ANSWER_COLUMNS)
 
     def write(self, folder: Path, predictor: Predictor) -> None:
         """The table, its counts by labels, and pictures of the answers that both are surest of."""
@@ -184,16 +174,6 @@ def draw_answer(answer: AnswerPair, predictor: Predictor) -> Image.Image:
         printable(answer.source.name).rpartition("/")[2],
     ]
     return tile(picture(predictor.preprocessing, answer.source), lines, WRONG)
-
-
-def list_shadow_metrics(result: Shadowed) -> dict[str, float]:
-    names = ("champion_confidence", "challenger_confidence")
-    return {f"shadow/{name}": value for name, value in zip(names, result.confidences, strict=True)} | {
-        "shadow/agreement": result.agreement,
-        "shadow/images": result.images,
-        "shadow/unreadable": result.unreadable,
-        "shadow/disagreements": len(result.table),
-    }
 
 
 def summarize_shadow(result: Shadowed, options: ShadowOptions) -> str:

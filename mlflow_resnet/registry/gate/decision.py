@@ -18,19 +18,12 @@ def judge(rules: Sequence[Rule], situation: Situation) -> list[tuple[Rule, Verdi
     found, unreadable = evidence_for(situation)
     back = is_rollback(situation)
     asking = [rule for rule in rules if not (back and rule.allows_rollback)]
-    best = min(found, key=lambda evidence: count_what_lacks(asking, situation, evidence), default=None)
-    return [
-        (
-            rule,
-            judge_rule(rule, situation, best, unreadable)
-            if rule in asking
-            else Verdict(tuple(find_load_gaps(situation))),
-        )
-        for rule in rules
-    ]
+    best = min(found, key=lambda evidence: count_gaps(asking, situation, evidence), default=None)
+    free = Verdict(tuple(find_load_gaps(situation)))
+    return [(rule, judge_rule(rule, situation, best, unreadable) if rule in asking else free) for rule in rules]
 
 
-def count_what_lacks(rules: Sequence[Rule], situation: Situation, evidence: Evidence) -> tuple[int, int]:
+def count_gaps(rules: Sequence[Rule], situation: Situation, evidence: Evidence) -> tuple[int, int]:
     """Counts the gaps of a measurement for rules that are enforced and for dry-run rules."""
     enforced = [len(find_evidence_gaps(rule, situation, evidence)) for rule in rules if rule.is_enforced]
     tried = [len(find_evidence_gaps(rule, situation, evidence)) for rule in rules if not rule.is_enforced]
@@ -62,9 +55,8 @@ def find_version_gaps(rule: Rule, situation: Situation) -> list[str]:
         elif wanted is not None and situation.tags[name] != wanted:
             missing.append(f"tag {name} is {situation.tags[name]!r}; expected {wanted!r}")
     if rule.require.flavor and rule.require.flavor not in situation.proven.flavors:
-        missing.append(
-            f"its flavors are {', '.join(situation.proven.flavors) or 'unknown'}; expected {rule.require.flavor}"
-        )
+        flavors = ", ".join(situation.proven.flavors) or "unknown"
+        missing.append(f"its flavors are {flavors}; expected {rule.require.flavor}")
     if rule.require.signature and not situation.proven.signature:
         missing.append("its model has no signature")
     return missing
@@ -75,14 +67,14 @@ def find_approval_gaps(rule: Rule, situation: Situation) -> list[str]:
     if not rule.approval:
         return []
     tag, by = rule.approval.tag, situation.tags.get(rule.approval.tag + BY, "")
-    if situation.tags.get(tag, "").casefold() != "true":
-        return [f"tag {tag} is {situation.tags.get(tag, 'missing')}; expected true, set by who approves"]
+    value = situation.tags.get(tag, "missing")
+    if value.casefold() != "true":
+        return [f"tag {tag} is {value}; expected true, set by who approves"]
     if not rule.approval.by_another_user:
         return []
     if not situation.user:
-        return [
-            "approval by another user is asked for, but the server has no users; start it with --app-name basic-auth"
-        ]
+        asked = "approval by another user is asked for, but the server has no users"
+        return [f"{asked}; start it with --app-name basic-auth"]
     if not by:
         return [f"who set tag {tag} is not known; set it again, on this server"]
     if by == situation.user:

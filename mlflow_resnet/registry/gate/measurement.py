@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
 from mlflow_resnet.evaluation.mcnemar import mcnemar
 from mlflow_resnet.registry.alias_history import format_version
@@ -18,7 +20,7 @@ from mlflow_resnet.registry.evidence import (
     has_valid_signature,
 )
 from mlflow_resnet.registry.gate.rule import NotWorse, Rule
-from mlflow_resnet.registry.gate.situation import Proven, Situation, moves_of_the_gate
+from mlflow_resnet.registry.gate.situation import Proven, Situation, list_gate_moves
 
 CLOCKS = timedelta(minutes=10)  # by which the clock of who measured may be ahead
 EVIDENCE_PREFIXES = ("", "test_", "val_")  # of a metric's name on the logged model, by the part of the data
@@ -44,11 +46,9 @@ def evidence_for(situation: Situation) -> tuple[list[Evidence], list[str]]:
 
 def find_evidence_gaps(rule: Rule, situation: Situation, evidence: Evidence) -> list[str]:
     """Returns the gaps of one measurement."""
-    missing = [
-        *find_identity_gaps(situation, evidence),
-        *find_origin_gaps(rule, situation, evidence),
-        *find_champion_gaps(rule, situation, evidence),
-    ]
+    missing = find_identity_gaps(situation, evidence)
+    missing += find_origin_gaps(rule, situation, evidence)
+    missing += find_champion_gaps(rule, situation, evidence)
     missing += find_changed_champion(situation, evidence) or find_lost_alias(situation, evidence)
     for name, bounds in rule.require.metrics.items():
         value = evidence.metrics.get(name)
@@ -65,18 +65,17 @@ def find_evidence_gaps(rule: Rule, situation: Situation, evidence: Evidence) -> 
 
 def find_identity_gaps(situation: Situation, evidence: Evidence) -> list[str]:
     """Checks that the evidence is of this version and these weights. A copied tag is of another one."""
-    known = {
-        "name": situation.name,
-        "version": situation.version,
-        "alias": situation.alias,
-        "model_id": situation.proven.model_id,
-        "model_sha256": situation.proven.model_sha256,
-    }
-    measured = {name: getattr(evidence, name) for name in known}
+    known = {name: getattr(situation, name) for name in ("name", "version", "alias")}
+    known |= {name: getattr(situation.proven, name) for name in ("model_id", "model_sha256")}
+    return list_differences(known, evidence, "of the evidence")
+
+
+def list_differences(known: Mapping[str, Any], measured: Evidence | MeasuredChampion, owner: str) -> list[str]:
+    """Returns how what was measured differs from what the server knows."""
     return [
-        f"{name} of the evidence is {measured[name]}; expected {known[name]}"
-        for name in known
-        if measured[name] != known[name]
+        f"{name} {owner} is {getattr(measured, name)}; expected {value}"
+        for name, value in known.items()
+        if getattr(measured, name) != value
     ]
 
 
@@ -88,7 +87,7 @@ def find_origin_gaps(rule: Rule, situation: Situation, evidence: Evidence) -> li
     if rule.require.dataset_digest and evidence.dataset_digest not in rule.require.dataset_digest:
         wanted = " or ".join(rule.require.dataset_digest)
         missing.append(f"it was measured on data with digest {evidence.dataset_digest}; expected {wanted}")
-    age = situation.now - parse_time(evidence.measured_at)
+    age = situation.now - datetime.fromisoformat(evidence.measured_at)
     if age < -CLOCKS:
         missing.append(f"it was measured at {evidence.measured_at}, which is yet to come")
     if rule.require.max_age_days is not None and age > timedelta(days=rule.require.max_age_days):
@@ -98,14 +97,8 @@ def find_origin_gaps(rule: Rule, situation: Situation, evidence: Evidence) -> li
     if rule.logged:
         names = [*rule.require.metrics, *([rule.not_worse.metric] if rule.not_worse else [])]
         for name in dict.fromkeys(names):
-            missing += find_unlogged_metric(
-                situation.proven, evidence, name, evidence.metrics.get(name, math.nan), "logged model"
-            )
+            missing += find_unlogged_metric(situation.proven, evidence, name, evidence.metrics, "logged model")
     return missing
-
-
-def parse_time(time: str) -> datetime:
-    return datetime.fromisoformat(time)
 
 
 def find_champion_gaps(rule: Rule, situation: Situation, evidence: Evidence) -> list[str]:
@@ -116,24 +109,19 @@ def find_champion_gaps(rule: Rule, situation: Situation, evidence: Evidence) -> 
     if not known.model_id:
         return [f"of the champion, {problem}" for problem in known.problems] if rule.not_worse else []
     facts = {"model_id": known.model_id, "model_sha256": known.model_sha256 or measured.model_sha256}
-    missing = [
-        f"{name} of the champion in the evidence is {getattr(measured, name)}; expected {facts[name]}"
-        for name in facts
-        if getattr(measured, name) != facts[name]
-    ]
+    missing = list_differences(facts, measured, "of the champion in the evidence")
     if rule.logged and rule.not_worse:
-        name = rule.not_worse.metric
-        missing += find_unlogged_metric(
-            known, evidence, name, measured.metrics.get(name, math.nan), "champion's logged model"
-        )
+        metrics = measured.metrics
+        missing += find_unlogged_metric(known, evidence, rule.not_worse.metric, metrics, "champion's logged model")
     return missing
 
 
-def find_unlogged_metric(known: Proven, evidence: Evidence, name: str, value: float, owner: str) -> list[str]:
+def find_unlogged_metric(
+    known: Proven, evidence: Evidence, name: str, metrics: Mapping[str, float], owner: str
+) -> list[str]:
     """Checks that a logged model has the metric with the same images and value."""
-    names = {
-        prefix + each for prefix in EVIDENCE_PREFIXES for each in ({name, "loss"} if name == "log_loss" else {name})
-    }
+    value, spellings = metrics.get(name, math.nan), [name, "loss"] if name == "log_loss" else [name]
+    names = {prefix + each for prefix in EVIDENCE_PREFIXES for each in spellings}
     same = [each for each in known.metrics if each.dataset_digest == evidence.dataset_digest and each.key in names]
     if any(math.isclose(each.value, value, rel_tol=1e-6, abs_tol=1e-6) for each in same):
         return []
@@ -143,10 +131,9 @@ def find_unlogged_metric(known: Proven, evidence: Evidence, name: str, value: fl
 
 def find_lost_alias(situation: Situation, evidence: Evidence) -> list[str]:
     """Checks that the version has not lost the alias since it was measured."""
-    losses = [
-        entry.time for entry in moves_of_the_gate(situation.past) if entry.before == situation.version != entry.after
-    ]
-    if not losses or parse_time(evidence.measured_at) >= parse_time(losses[-1]):
+    moves = list_gate_moves(situation.past)
+    losses = [entry.time for entry in moves if entry.before == situation.version != entry.after]
+    if not losses or datetime.fromisoformat(evidence.measured_at) >= datetime.fromisoformat(losses[-1]):
         return []
     return [f"it was measured at {evidence.measured_at}, before it lost @{situation.alias} at {losses[-1]}"]
 

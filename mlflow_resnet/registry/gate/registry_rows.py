@@ -39,10 +39,10 @@ class Rows(OneTransaction):
     def rows(self, table: Any, **wanted: Any) -> list[Any]:
         """The rows of the workspace that have these values, as the transaction sees them."""
         with self.ManagedSessionMaker() as session:
-            found = query_rows(self, session, table).filter_by(**wanted).populate_existing().all()
+            found = list(query_rows(self, session, table).filter_by(**wanted).populate_existing())
             if session is not self.open.get():
                 session.expunge_all()  # to be read after this session ends
-            return list(found)
+            return found
 
     def find_row(self, name: str) -> Any:
         """The registered model as the database writes its name; MlflowException if there is none."""
@@ -51,15 +51,13 @@ class Rows(OneTransaction):
 
     def has_files(self, name: str, version: int) -> bool:
         """Whether there is such a version, and it is no prompt's."""
-        found = self.rows(SqlModelVersion, name=name, version=version)
-        return any(has_files(row) for row in found)
+        return any(map(has_files, self.rows(SqlModelVersion, name=name, version=version)))
 
     def is_prompt(self, name: str) -> bool:
         """Whether a model calls itself a prompt and has no version with files."""
         tags = self.rows(SqlRegisteredModelTag, name=name, key=IS_PROMPT_TAG_KEY)
-        return any(tag.value == "true" for tag in tags) and not any(
-            map(has_files, self.rows(SqlModelVersion, name=name))
-        )
+        versions = self.rows(SqlModelVersion, name=name)
+        return any(tag.value == "true" for tag in tags) and not any(map(has_files, versions))
 
     def find_held(self, name: str, alias: str) -> tuple[str, int | None]:
         """Returns an alias as spelled in the database, and its version."""
@@ -79,20 +77,18 @@ class Rows(OneTransaction):
 
     def list_past(self, name: str, alias: str | None = None) -> list[alias_history.HistoryEntry]:
         """The moves of an alias, oldest first."""
-        return alias_history.entries({tag.key: tag.value for tag in self.rows(SqlRegisteredModelTag, name=name)}, alias)
+        return alias_history.entries({tag.key: tag.value for tag in self.tags_of_model(name)}, alias)
 
     def append(self, name: str, entry: alias_history.HistoryEntry) -> None:
         """Adds to the history, in the transaction of the move itself."""
         with self.transaction() as session:
-            model = self.find_row(name)
-            facts = {"workspace": model.workspace, "name": model.name, "key": entry.tag, "value": entry.to_text()}
-            session.add(SqlRegisteredModelTag(**facts))
+            model, text = self.find_row(name), entry.to_text()
+            session.add(SqlRegisteredModelTag(workspace=model.workspace, name=model.name, key=entry.tag, value=text))
             session.flush()
 
     def tags_of_versions(self, name: str) -> list[Any]:
         """Rows of the tags of all versions with files."""
-        rows = self.rows(SqlModelVersionTag, name=name)
-        return [row for row in rows if self.has_files(name, row.version)]
+        return [row for row in self.rows(SqlModelVersionTag, name=name) if self.has_files(name, row.version)]
 
     def tags_of_model(self, name: str) -> list[Any]:
         return self.rows(SqlRegisteredModelTag, name=name)

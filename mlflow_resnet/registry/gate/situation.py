@@ -70,13 +70,13 @@ class Verdict:
     is_overtaken: bool = False
 
 
-def moves_of_the_gate(past: Sequence[HistoryEntry]) -> list[HistoryEntry]:
-    """Returns the entries of the history that the gate wrote, not those of clients."""
+def list_gate_moves(past: Sequence[HistoryEntry]) -> list[HistoryEntry]:
+    """The entries of the history that the gate wrote, not those of clients."""
     return [entry for entry in past if entry.policy]
 
 
 def is_rollback(situation: Situation) -> bool:
     """Whether the version was champion before this one, by evidence, and nobody moved the alias past the gate."""
-    moves = moves_of_the_gate(situation.past)
+    moves = list_gate_moves(situation.past)
     met_rules = {entry.after for entry in moves if entry.action in (PROMOTE, ROLLBACK)}
     return champions(moves)[-2:] == [situation.version, situation.champion] and situation.version in met_rules
