@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlflow_resnet.options.base import (
-    ALIAS_TO_MOVE,
-    Options,
-    find_missing_alias,
-    model_name_problems,
-    option,
-)
+from mlflow_resnet.options.base import ALIAS_TO_MOVE, Options, find_missing_alias, model_name_problems, option
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,9 @@ waits, and moves it only if nobody else has claimed it meanwhile (Fischer's algo
 from __future__ import annotations
 
 import contextlib
+import re
 import time
+import unicodedata
 import uuid
 from collections.abc import Iterator
 
@@ -23,7 +25,6 @@ from mlflow_resnet.errors import PromotionRefusedError
 from mlflow_resnet.io.console import say
 from mlflow_resnet.registry import alias_history
 from mlflow_resnet.registry.alias_history import Move
-from mlflow_resnet.registry.patterns import matches_pattern
 
 GATE_TAG = "mlflow_resnet.gate"  # a gate store shows it on models that have rules: globs of their aliases
 CLAIM_TAG = "mlflow_resnet.claim."
@@ -138,3 +139,15 @@ def note(client: MlflowClient, model: RegisteredModel, move: Move) -> None:
 def find_local_user() -> str:
     """Returns the user's name on the server, or else on this system."""
     return DefaultRunContext().tags()[MLFLOW_USER]
+
+
+def fold_case(text: object) -> str:
+    """Without case and accents: MySQL takes names that differ only in these for the same."""
+    plain = "".join(each for each in unicodedata.normalize("NFKD", str(text)) if not unicodedata.combining(each))
+    return plain.casefold().strip()
+
+
+def matches_pattern(name: str, pattern: str) -> bool:
+    """Returns whether a name matches a pattern, in which `*` stands for any characters."""
+    letters = ".*".join(map(re.escape, fold_case(pattern).split("*")))
+    return re.fullmatch(letters, fold_case(name), re.DOTALL) is not None

@@ -159,17 +159,13 @@ def read_signing_key() -> str:
     return key if key.strip() else ""
 
 
-def compute_signature(evidence: Evidence, key: str) -> str:
-    """Hexadecimal HMAC-SHA256 of all fields but the signature."""
-    facts = evidence.model_dump(exclude={"signature"})
-    return hmac.new(key.encode(), format_canonical(facts).encode(), hashlib.sha256).hexdigest()
-
-
 def sign_evidence(evidence: Evidence, key: str) -> Evidence:
-    """Returns the same evidence with a signature by `key`."""
-    return evidence.model_copy(update={"signature": compute_signature(evidence, key)})
+    """Returns the same evidence with a signature by `key`: hexadecimal HMAC-SHA256 of all fields but the signature."""
+    facts = format_canonical(evidence.model_dump(exclude={"signature"}))
+    signature = hmac.new(key.encode(), facts.encode(), hashlib.sha256).hexdigest()
+    return evidence.model_copy(update={"signature": signature})
 
 
 def has_valid_signature(evidence: Evidence, key: str) -> bool:
     """Returns whether the signature is by this key, of exactly these facts."""
-    return hmac.compare_digest(evidence.signature.encode(), compute_signature(evidence, key).encode())
+    return hmac.compare_digest(evidence.signature.encode(), sign_evidence(evidence, key).signature.encode())

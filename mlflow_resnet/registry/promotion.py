@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from mlflow_resnet.errors import InvalidOptionsError, PromotionRefusedError, join_names
 from mlflow_resnet.options.metric_names import LOWER_IS_BETTER
-from mlflow_resnet.registry import alias_history
-from mlflow_resnet.registry.alias_history import Move
+from mlflow_resnet.registry.alias_history import PROMOTE, Move
 from mlflow_resnet.registry.aliases import move_alias
 from mlflow_resnet.registry.evidence import EVIDENCE_ROUNDING, Evidence, compute_drop, to_text
 
@@ -99,8 +98,8 @@ def promote_candidate(comparison: Comparison, max_drop: float) -> None:
                 f"not promoted: {comparison}. The drop of {comparison.drop:.4f} is more than --max-drop {max_drop:g}; "
                 f"@{evidence.alias} stays where it is."
             )
-        move = Move(candidate.name, evidence.alias, before, evidence.version, alias_history.PROMOTE)
-        move_alias(replace(move, model_sha256=evidence.model_sha256, evidence=evidence.tag))
+        digest, reason = evidence.model_sha256, evidence.tag
+        move_alias(Move(candidate.name, evidence.alias, before, evidence.version, PROMOTE, digest, reason))
     except PromotionRefusedError:
         set_tag(candidate, PROMOTION_TAG + "result", "refused")
         raise

@@ -62,8 +62,7 @@ def compare(options: CompareOptions) -> RunComparison:
             [f"run {join_names(unknown)} is not on the tracking server; `mlflow runs list` shows ids"]
         )
     runs = [MlflowClient().get_run(each) for each in run_ids]
-    context = find_common_context(runs) if options.on == "auto" else options.on
-    check_same_images(runs, context)
+    context = choose_context(runs, options.on)
     tables = [read_predictions(run, context) for run in runs]
     try:
         pairings = [compare_predictions(tables[0], other) for other in tables[1:]]
@@ -73,32 +72,34 @@ def compare(options: CompareOptions) -> RunComparison:
     return RunComparison(context, len(tables[0]), tabulate_metrics(runs, context), pairings)
 
 
-def find_common_context(runs: Sequence[Run]) -> str:
-    """The first context whose images all runs have as an input."""
-    common = [context for context in METRIC_PREFIXES if all(digest_in(run, context) for run in runs)]
-    if not common:
+def choose_context(runs: Sequence[Run], wanted: str) -> str:
+    """The context that was asked for, or the first whose images all runs have as an input.
+
+    Raises:
+        InvalidOptionsError: if the runs do not have the same images in it.
+    """
+    digests = {run.info.run_id: find_digests(run) for run in runs}
+    common = [context for context in METRIC_PREFIXES if all(found.get(context) for found in digests.values())]
+    if wanted == "auto" and not common:
         raise InvalidOptionsError(["the runs have no kind of images in common: validation, test or evaluation"])
-    return common[0]
-
-
-def digest_in(run: Run, context: str) -> str:
-    """The digest of the images that the run has as an input in this context; empty if there are none."""
-    found = (
-        each.dataset.digest
-        for each in (run.inputs.dataset_inputs if run.inputs else ())
-        if any(tag.key == DATASET_CONTEXT_TAG and tag.value == context for tag in each.tags)
-    )
-    return next(found, "")
-
-
-def check_same_images(runs: Sequence[Run], context: str) -> None:
-    digests = {run.info.run_id: digest_in(run, context) for run in runs}
-    if missing := [run_id for run_id, digest in digests.items() if not digest]:
+    context = common[0] if wanted == "auto" else wanted
+    if missing := [run_id for run_id, found in digests.items() if not found.get(context)]:
         raise InvalidOptionsError([f"run {join_names(missing)} has no {context} images; choose others with --on"])
-    if len(set(digests.values())) > 1:
-        told = join_names(f"{run_id}: {digest}" for run_id, digest in digests.items())
+    if len({found[context] for found in digests.values()}) > 1:
+        told = join_names(f"{run_id}: {found[context]}" for run_id, found in digests.items())
         problem = f"the {context} images of the runs are not the same (digests {told})"
         raise InvalidOptionsError([f"{problem}; evaluate the models on the same ones"])
+    return context
+
+
+def find_digests(run: Run) -> dict[str, str]:
+    """The digests of the images that the run has as inputs, by context; the first of each."""
+    found: dict[str, str] = {}
+    for each in run.inputs.dataset_inputs if run.inputs else ():
+        for tag in each.tags:
+            if tag.key == DATASET_CONTEXT_TAG:
+                found.setdefault(tag.value, each.dataset.digest)
+    return found
 
 
 def read_predictions(run: Run, context: str) -> pd.DataFrame:

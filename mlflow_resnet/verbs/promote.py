@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from datetime import datetime, timezone
+from typing import Any
 
+import numpy as np
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from mlflow_resnet.errors import ClassMismatchError
-from mlflow_resnet.evaluation.evaluation import Evaluation
 from mlflow_resnet.evaluation.evaluation import evaluate_directory as evaluate_images
 from mlflow_resnet.evaluation.pairing import compare_hits
 from mlflow_resnet.images.sources import check_directories
@@ -24,24 +24,7 @@ from mlflow_resnet.tracking.run import end_attached_run
 from mlflow_resnet.tracking.server import check_servers
 from mlflow_resnet.verbs.frame import describe_gate, open_predictor
 
-
-@dataclass(frozen=True)
-class Measured:
-    """A registered version and its predictions for a labeled directory.
-
-    Attributes:
-        model_id: of its logged model, as the server says; empty if it is none.
-        model_sha256: of what was loaded and measured, which is what was logged.
-    """
-
-    version: ModelVersion
-    model_id: str
-    model_sha256: str
-    evaluation: Evaluation
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        return {name: value for name, value in self.evaluation.metrics.items() if math.isfinite(value)}
+Measured = tuple[dict[str, Any], np.ndarray]  # what evidence says of a version, and which images it is right on
 
 
 def promote(options: PromoteOptions) -> promotion.Comparison:
@@ -63,7 +46,7 @@ def promote(options: PromoteOptions) -> promotion.Comparison:
         dataset = scan_dataset(options.image_dir, options, "evaluation")
         measured = measure(options, candidate, dataset)
         against = measure_champion(options, candidate, champion, dataset) if champion else None
-        proof = derive_evidence(measured, against, dataset, options.alias)
+        proof = derive_evidence(options, candidate.name, measured, against, dataset)
         is_guarded = aliases.is_guarded(MlflowClient(), model, options.alias)
         comparison = promotion.Comparison(candidate, options.metric, proof, is_guarded)
         if options.measure_only:
@@ -74,12 +57,18 @@ def promote(options: PromoteOptions) -> promotion.Comparison:
 
 
 def measure(options: PromoteOptions, version: ModelVersion, dataset: ImageDirectoryDataset) -> Measured:
-    """Evaluates a registered version on the images."""
+    """Evaluates a registered version on the images. The digest is of what was loaded, which is what was logged."""
     uri = versions.format_version_uri(version)
     predictor = open_predictor(uri, options)
     evaluation = evaluate_images(predictor, dataset.directory, options.batch_size, uri)
     promotion.pick_metric(evaluation.metrics, options.metric)
-    return Measured(version, predictor.model_id, predictor.model_sha256, evaluation)
+    facts = {
+        "version": int(version.version),
+        "model_id": predictor.model_id,
+        "model_sha256": predictor.model_sha256,
+        "metrics": {name: value for name, value in evaluation.metrics.items() if math.isfinite(value)},
+    }
+    return facts, evaluation.hits
 
 
 def measure_champion(
@@ -101,33 +90,28 @@ def measure_champion(
 
 
 def derive_evidence(
-    measured: Measured, against: Measured | None, dataset: ImageDirectoryDataset, alias: str
+    options: PromoteOptions, name: str, measured: Measured, against: Measured | None, dataset: ImageDirectoryDataset
 ) -> Evidence:
     """Returns the evidence of a candidate and of the champion, signed if the environment has a key."""
     champion = None
+    facts, hits = measured
     if against:
-        pairing = compare_hits(against.evaluation.hits, measured.evaluation.hits)
+        pairing = compare_hits(against[1], hits)
         champion = MeasuredChampion(
-            version=int(against.version.version),
-            model_id=against.model_id,
-            model_sha256=against.model_sha256,
-            metrics=against.metrics,
+            **against[0],
             only_champion_right=pairing.only_first,
             only_candidate_right=pairing.only_second,
             p_value=pairing.p_value,
         )
     proof = Evidence(
-        name=measured.version.name,
-        version=int(measured.version.version),
-        model_id=measured.model_id,
-        model_sha256=measured.model_sha256,
+        **facts,
+        name=name,
         dataset_name=dataset.name,
         dataset_digest=dataset.digest,
         images=len(dataset.directory),
-        metrics=measured.metrics,
         measured_at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
         measured_by=aliases.find_local_user(),
-        alias=alias,
+        alias=options.alias,
         champion=champion,
         signature="",
         format=evidence.EVIDENCE_FORMAT,

@@ -43,11 +43,6 @@ class AnswerPair:
     challenger: str
     challenger_confidence: float
 
-    @property
-    def surety(self) -> float:
-        """The lower of both confidences."""
-        return min(self.champion_confidence, self.challenger_confidence)
-
 
 @dataclass(frozen=True)
 class Shadowed:
@@ -150,8 +145,8 @@ class Tally:
 
     @cached_property
     def disagreements(self) -> list[AnswerPair]:
-        """Disagreements, the most confident first."""
-        return sorted(self.different, key=lambda answer: -answer.surety)
+        """Those that both models are surest of first."""
+        return sorted(self.different, key=lambda answer: -min(answer.champion_confidence, answer.challenger_confidence))
 
     @cached_property
     def table(self) -> pd.DataFrame:

@@ -12,9 +12,8 @@ from scipy.stats import binomtest
 from mlflow_resnet.evaluation.mcnemar import mcnemar
 from mlflow_resnet.registry import alias_history
 from mlflow_resnet.registry.evidence import sign_evidence
-from mlflow_resnet.registry.gate.decision import judge
+from mlflow_resnet.registry.gate.decision import Proven, Situation, is_rollback, judge
 from mlflow_resnet.registry.gate.rule import Rule
-from mlflow_resnet.registry.gate.situation import Proven, Situation, is_rollback
 
 CHAMPION, CANDIDATE = (Version("colors", number, f"m-{number}", f"{number}" * 64) for number in (1, 2))
 OTHER = Version("shapes", 2, "m-2", "2" * 64)

@@ -6,7 +6,6 @@ The fields are those of the file with the rules; docs/gate.md tells what each of
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Annotated, Any, Literal
 
 from mlflow.exceptions import MlflowException
@@ -15,8 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 from mlflow_resnet.errors import join_names
 from mlflow_resnet.mlflow_seams import validate_alias, validate_model_name
 from mlflow_resnet.options.metric_names import EVALUATION_METRICS, LOWER_IS_BETTER
-from mlflow_resnet.registry.aliases import GATE_TAG
-from mlflow_resnet.registry.patterns import fold_case, matches_pattern
+from mlflow_resnet.registry.aliases import GATE_TAG, fold_case, matches_pattern
 from mlflow_resnet.registry.validation import Number, Record, build_mistake, expect
 
 LIMITS = ("by", "relative", "significant")
@@ -30,18 +28,22 @@ def wrap_text(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-def require_pattern(text: str, validate: Callable[[str], None]) -> str:
+def require_pattern(validate: Callable[[str], None]) -> AfterValidator:
     """Refuses a pattern that cannot mean any name that MLflow takes."""
-    if meant := [letter for letter in MEANT if letter in text]:
-        raise build_mistake(
-            f"is {text!r}, and {' '.join(meant)} would stand for no more than itself; "
-            "write * for letters that may differ, and a rule for each name"
-        )
-    try:
-        validate(text.replace("*", "a"))
-    except MlflowException as error:
-        raise build_mistake(f"is {text!r}, which fits nothing: {error.message}") from None
-    return text
+
+    def require(text: str) -> str:
+        if meant := [letter for letter in MEANT if letter in text]:
+            raise build_mistake(
+                f"is {text!r}, and {' '.join(meant)} would stand for no more than itself; "
+                "write * for letters that may differ, and a rule for each name"
+            )
+        try:
+            validate(text.replace("*", "a"))
+        except MlflowException as error:
+            raise build_mistake(f"is {text!r}, which fits nothing: {error.message}") from None
+        return text
+
+    return AfterValidator(require)
 
 
 def require_measured(metric: str) -> str:
@@ -72,22 +74,9 @@ Bound = Annotated[Number, expect("a number")]
 Fraction = Annotated[Number, Field(ge=0, le=1), expect("a number from 0 to 1")]
 Days = Annotated[Number, Field(gt=0, le=36500), expect("a number above 0, at most 36500")]
 Digests = Annotated[
-    list[Text],
-    Field(min_length=1),
-    BeforeValidator(wrap_text),
-    expect("a digest, or a list of them, in quotes"),
+    list[Text], Field(min_length=1), BeforeValidator(wrap_text), expect("a digest, or a list of them, in quotes")
 ]
 MeasuredMetric = Annotated[Text, expect("the name of a metric"), AfterValidator(require_measured)]
-ModelPattern = Annotated[
-    Text,
-    expect("a name; * stands for any letters"),
-    AfterValidator(partial(require_pattern, validate=validate_model_name)),
-]
-AliasPattern = Annotated[
-    Text,
-    expect("an alias; * stands for any letters"),
-    AfterValidator(partial(require_pattern, validate=validate_alias)),
-]
 TagName = Annotated[Text, expect("text"), AfterValidator(require_writable)]
 TagValue = Annotated[Text | None, expect("text in quotes, or null for any value")]
 
@@ -172,8 +161,8 @@ class Requirements(Part):
 class Rule(Part):
     """Requirements for certain models' versions before an alias may point to them."""
 
-    models: ModelPattern
-    alias: AliasPattern
+    models: Annotated[Text, expect("a name; * stands for any letters"), require_pattern(validate_model_name)]
+    alias: Annotated[Text, expect("an alias; * stands for any letters"), require_pattern(validate_alias)]
     mode: Annotated[Literal["enforce", "dry-run"], expect("enforce or dry-run")] = "enforce"
     require: Requirements = Requirements()
     not_worse: NotWorse | None = None
@@ -190,10 +179,6 @@ class Rule(Part):
     @property
     def allows_rollback(self) -> bool:
         return self.rollback == "previous"
-
-    @property
-    def allows_removal(self) -> bool:
-        return self.remove == "allowed"
 
     def covers(self, name: str) -> bool:
         return matches_pattern(name, self.models)

@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.model_registry.abstract_store import AbstractStore
 
 from mlflow_resnet.mlflow_seams import USER_OF_REQUEST, get_servers_tracking_store, locate_artifact
-from mlflow_resnet.registry.gate.situation import Proven
+from mlflow_resnet.registry.gate.decision import Proven
 from mlflow_resnet.registry.versions import VERSION_URI, follow_copies, parse_model_id
 
 DIGEST_PARAM = "model_sha256"  # a param that mlflow_resnet logs with every model

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+import logging
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, NoReturn
 
 from mlflow.entities.model_registry import ModelVersion, ModelVersionTag, RegisteredModel, RegisteredModelTag
+from mlflow.exceptions import MlflowException
+from mlflow.prompt.constants import IS_PROMPT_TAG_KEY
 from mlflow.prompt.registry_utils import has_prompt_tag
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, RESOURCE_CONFLICT
 from mlflow.store.model_registry.sqlalchemy_workspace_store import WorkspaceAwareSqlAlchemyStore
 
 from mlflow_resnet.mlflow_seams import get_all_tags
 from mlflow_resnet.registry import alias_history
 from mlflow_resnet.registry.alias_history import Move
-from mlflow_resnet.registry.aliases import GATE_TAG
+from mlflow_resnet.registry.aliases import GATE_TAG, fold_case
 from mlflow_resnet.registry.evidence import EVIDENCE_TAG, read_signing_key
-from mlflow_resnet.registry.gate import guards
-from mlflow_resnet.registry.gate.decision import judge
+from mlflow_resnet.registry.gate.decision import Situation, Verdict, is_rollback, judge
+from mlflow_resnet.registry.gate.locked_store import LockedStore, is_of_files
 from mlflow_resnet.registry.gate.policy import Policy, PolicyFile
-from mlflow_resnet.registry.gate.registry_rows import Rows, is_of_files
 from mlflow_resnet.registry.gate.rule import BY, Rule
 from mlflow_resnet.registry.gate.server_facts import Description, describe_model, find_request_user, prove_version, who
-from mlflow_resnet.registry.gate.situation import Situation, Verdict, is_rollback
-from mlflow_resnet.registry.patterns import fold_case
+
+_logger = logging.getLogger(__name__)
 
 
-class GateStore(Rows):
+class GateStore(LockedStore):
     """A registry whose aliases move only as the rules allow, and whose versions and models keep what the rules saw."""
 
     def __init__(self, db_uri: str, read_db_uri: str | None, policy: PolicyFile, tracking_uri: str | None) -> None:
@@ -41,7 +45,10 @@ class GateStore(Rows):
     # aliases: who may move them, and what is written down about it
 
     def set_registered_model_alias(self, name: str, alias: str, version: Any) -> None:
-        description = self.describe_version(name, alias, version)
+        asking = (rule.require for rule in self.policy.find_alias_rules(name, alias))
+        description = None
+        if any(require.flavor or require.signature for require in asking):  # fetched here, and not under the lock
+            description = describe_model(self, name, version, self.tracking_uri)
         with self.transaction():
             policy = self.policy
             rules = policy.find_alias_rules(name, alias)
@@ -51,16 +58,10 @@ class GateStore(Rows):
             if situation.champion == situation.version:
                 return None  # told again, after an answer that was lost
             verdicts = judge(rules, situation)
-            guards.forbid_unproven(situation, verdicts)
+            forbid_unproven(situation, verdicts)
             super().set_registered_model_alias(name, alias, version)
             self.note_move(policy, situation, verdicts)
         return None
-
-    def describe_version(self, name: str, alias: str, version: Any) -> Description | None:
-        """The MLmodel file, if a rule asks for it. It may take long to fetch, so it is not fetched under the lock."""
-        if not any(rule.require.flavor or rule.require.signature for rule in self.policy.find_alias_rules(name, alias)):
-            return None
-        return describe_model(self, name, version, self.tracking_uri)
 
     def is_for_prompts(self, name: str, version: Any) -> bool:
         """Whether the version is a prompt's, and so is the model."""
@@ -92,17 +93,12 @@ class GateStore(Rows):
         used = [verdict.evidence for _, verdict in verdicts if verdict.evidence and action == alias_history.PROMOTE]
         digest, reason = situation.proven.model_sha256, used[0] if used else None
         name, alias, version = situation.name, situation.alias, situation.version
-        self.note(policy, Move(name, alias, situation.champion, version, action, digest, reason))
-        if sentence := guards.describe_gaps(situation, [each for rule, each in verdicts if not rule.is_enforced]):
-            guards.log_dry_run(sentence)
+        move = Move(name, alias, situation.champion, version, action, digest, reason)
+        self.append(move, who(), policy.digest)
+        if sentence := describe_gaps(situation, [each for rule, each in verdicts if not rule.is_enforced]):
+            log_dry_run(sentence)
             text = f"{situation.now.isoformat(timespec='seconds')} would be refused: {sentence}"
             super().set_model_version_tag(name, version, ModelVersionTag(f"{GATE_TAG}.dry_run.{alias}", text))
-
-    def note(self, policy: Policy, move: Move) -> None:
-        """Appends to the history."""
-        past = self.list_past(move.name, move.alias)
-        entry = alias_history.next_entry(past[-1] if past else None, move, who(), policy.digest)
-        self.append(move.name, entry)
 
     def delete_registered_model_alias(self, name: str, alias: str) -> None:
         with self.transaction():
@@ -110,8 +106,8 @@ class GateStore(Rows):
             rules = policy.find_alias_rules(name, alias)
             alias, before = self.find_held(name, alias) if rules else (alias, None)
             if before is not None:
-                guards.forbid_removal(rules, f"@{alias} of {name} may not be removed")
-                self.note(policy, Move(name, alias, before, None, alias_history.REMOVE))
+                forbid_removal(rules, f"@{alias} of {name} may not be removed")
+                self.append(Move(name, alias, before, None, alias_history.REMOVE), who(), policy.digest)
             super().delete_registered_model_alias(name, alias)
 
     # versions: what may be written on them, and when they may go
@@ -127,7 +123,7 @@ class GateStore(Rows):
     ) -> ModelVersion:
         """An approval is of one version: a copy does not have it. Only name and source decide, so nothing is read."""
         rules = self.policy.find_model_rules(name) if is_of_files(source) else []
-        tags = [tag for tag in tags or () if not guards.is_own(tag.key, rules, with_approval=True)]
+        tags = [tag for tag in tags or () if not is_own(tag.key, rules, with_approval=True)]
         return super().create_model_version(name, source, run_id, tags, *args, **kwargs)
 
     def transition_model_version_stage(
@@ -135,7 +131,7 @@ class GateStore(Rows):
     ) -> ModelVersion:
         with self.transaction():
             rules = self.rules_on(self.policy, name, version)
-            guards.forbid(rules, f"stages of {name} may not be changed, because its aliases are guarded")
+            forbid(rules, f"stages of {name} may not be changed, because its aliases are guarded")
             return super().transition_model_version_stage(name, version, stage, archive_existing_versions)
 
     def delete_model_version(self, name: str, version: Any) -> None:
@@ -144,8 +140,9 @@ class GateStore(Rows):
             for held in self.list_held(policy, name):
                 if held.version == int(self.get_model_version(name, version).version):
                     sentence = f"version {held.version} of {name} may not be deleted: it is @{held.alias}"
-                    guards.forbid_removal(held.rules, sentence)
-                    self.note(policy, Move(name, held.alias, held.version, None, alias_history.REMOVE))
+                    forbid_removal(held.rules, sentence)
+                    move = Move(name, held.alias, held.version, None, alias_history.REMOVE)
+                    self.append(move, who(), policy.digest)
             super().delete_model_version(name, version)
 
     def set_model_version_tag(self, name: str, version: Any, tag: ModelVersionTag) -> None:
@@ -170,11 +167,11 @@ class GateStore(Rows):
         with self.transaction():
             policy = self.policy
             rules = self.rules_on(policy, name, version)
-            if guards.is_own(key, rules):
-                guards.refuse(f"tag {key} is the gate's own; it may not be changed")
+            if is_own(key, rules):
+                refuse(f"tag {key} is the gate's own; it may not be changed")
             if rules and fold_case(key).startswith(EVIDENCE_TAG):
                 self.forbid_change(policy, name, version, key, value)
-            yield guards.is_approval(key, rules)
+            yield is_approval(key, rules)
 
     def forbid_change(self, policy: Policy, name: str, version: Any, key: str, value: str | None) -> None:
         """Refuses to change a tag with evidence that speaks for a champion."""
@@ -183,21 +180,21 @@ class GateStore(Rows):
             speaks = held.version == int(current.version) and fold_case(key).endswith(f".{fold_case(held.alias)}")
             if speaks and current.tags.get(key) != value:
                 sentence = f"tag {key} may not be changed: it is why version {held.version} is @{held.alias}"
-                guards.forbid(held.rules, sentence)
+                forbid(held.rules, sentence)
 
     # models: their names, their tags, their end
 
     def create_registered_model(self, name: str, tags: Any = None, *args: Any, **kwargs: Any) -> Any:
         for tag in tags or ():
-            guards.forbid_own_tag(tag.key)
+            forbid_own_tag(tag.key)
         return super().create_registered_model(name, tags, *args, **kwargs)
 
     def set_registered_model_tag(self, name: str, tag: RegisteredModelTag) -> None:
         with self.transaction():
             policy = self.policy
-            if not (guards.is_history(tag.key) and self.is_kept_by_clients(policy, name, tag)):
-                guards.forbid_own_tag(tag.key)
-            guards.forbid_prompt_tag(policy.find_model_rules(name), tag.key)
+            if not (is_history(tag.key) and self.is_kept_by_clients(policy, name, tag)):
+                forbid_own_tag(tag.key)
+            forbid_prompt_tag(policy.find_model_rules(name), tag.key)
             super().set_registered_model_tag(name, tag)
 
     def is_kept_by_clients(self, policy: Policy, name: str, tag: RegisteredModelTag) -> bool:
@@ -210,26 +207,26 @@ class GateStore(Rows):
 
     def delete_registered_model_tag(self, name: str, key: str) -> None:
         with self.transaction():
-            if guards.is_history(key):
-                guards.forbid_own_tag(key)
-            guards.forbid_prompt_tag(self.policy.find_model_rules(name), key)
+            if is_history(key):
+                forbid_own_tag(key)
+            forbid_prompt_tag(self.policy.find_model_rules(name), key)
             super().delete_registered_model_tag(name, key)
 
     def rename_registered_model(self, name: str, new_name: str) -> Any:
         with self.transaction():
             policy = self.policy
             for held in self.list_held(policy, name, new_name):
-                guards.forbid(held.rules, f"{name} may not be renamed to {new_name} while it has @{held.alias}")
+                forbid(held.rules, f"{name} may not be renamed to {new_name} while it has @{held.alias}")
             if rules := policy.find_model_rules(new_name):  # then only the gate may have written what it believes
                 rows = self.tags_of_versions(name)
-                approvals = [row for row in rows if guards.is_own(row.key, rules, with_approval=True)]
+                approvals = [row for row in rows if is_own(row.key, rules, with_approval=True)]
                 self.drop(approvals + [tag for tag in self.tags_of_model(name) if not is_kept(policy, new_name, tag)])
             return self.mark_guarded(super().rename_registered_model(name, new_name))
 
     def delete_registered_model(self, name: str) -> None:
         with self.transaction():
             for held in self.list_held(self.policy, name):
-                guards.forbid(held.rules, f"{name} may not be deleted while it has @{held.alias}")
+                forbid(held.rules, f"{name} may not be deleted while it has @{held.alias}")
             super().delete_registered_model(name)
 
     # what clients are shown
@@ -249,7 +246,7 @@ class GateStore(Rows):
     def mark_guarded(self, model: RegisteredModel) -> RegisteredModel:
         """Replaces a model's tags about the gate by one with the guarded aliases, in the answer only."""
         tags = get_all_tags(model)
-        for key in [key for key in tags if guards.is_gates(key)]:
+        for key in [key for key in tags if is_gates(key)]:
             del tags[key]
         rules = self.policy.find_model_rules(model.name)
         if rules and not (has_prompt_tag(tags) and self.is_prompt(model.name)):
@@ -271,10 +268,88 @@ def choose_action(situation: Situation, verdicts: Sequence[tuple[Rule, Verdict]]
 
 def is_kept(policy: Policy, new_name: str, tag: Any) -> bool:
     """Returns whether a model's tag may stay under a new name: not where only the gate may write it."""
-    if guards.is_gates(tag.key):
+    if is_gates(tag.key):
         return False
-    if not guards.is_history(tag.key):
+    if not is_history(tag.key):
         return True
     alias = alias_history.alias_in(tag.key)
     is_gates_entry = any(entry.policy for entry in alias_history.entries({tag.key: tag.value}))
     return alias is not None and (is_gates_entry or not policy.find_alias_rules(new_name, alias))
+
+
+# what each write must not do, and the sentences that refuse it
+
+
+def refuse(sentence: str, code: int = PERMISSION_DENIED) -> NoReturn:
+    raise MlflowException(f"The gate refused: {sentence}.", error_code=code)
+
+
+def log_dry_run(sentence: str) -> None:
+    _logger.warning("dry run, would be refused: %s", sentence)
+
+
+def forbid(rules: Sequence[Rule], sentence: str) -> None:
+    """Refuses what none of these rules allows; if all of them are only tried, the log tells it and it may be done."""
+    if any(rule.is_enforced for rule in rules):
+        refuse(sentence)
+    if rules:
+        log_dry_run(sentence)
+
+
+def forbid_removal(rules: Sequence[Rule], sentence: str) -> None:
+    forbid([rule for rule in rules if rule.remove != "allowed"], sentence)
+
+
+def forbid_unproven(situation: Situation, verdicts: Sequence[tuple[Rule, Verdict]]) -> None:
+    """Refuses a move for all that is missing for the rules that are enforced.
+
+    The code is 409 if all that is wrong is that another move came first, else 403.
+    """
+    refusing = [verdict for rule, verdict in verdicts if rule.is_enforced and verdict.missing]
+    if refusing:
+        uri, alias = shlex.quote(f"models:/{situation.name}/{situation.version}"), f" --alias {situation.alias}"
+        command = f"mlflow-resnet promote --model-uri {uri} --image-dir <the data set>"
+        command += alias * (situation.alias != "champion")
+        is_overtaken = all(verdict.is_overtaken for verdict in refusing)
+        code = RESOURCE_CONFLICT if is_overtaken else PERMISSION_DENIED
+        refuse(f"{describe_gaps(situation, refusing)}. Run: {command}", code)
+
+
+def describe_gaps(situation: Situation, verdicts: Sequence[Verdict]) -> str:
+    """Tells all that the move misses, each once; empty if nothing is missing."""
+    missing = dict.fromkeys(each for verdict in verdicts for each in verdict.missing)
+    move = f"version {situation.version} of {situation.name} may not become @{situation.alias}"
+    return f"{move}: {'; '.join(missing)}" if missing else ""
+
+
+def is_approval(key: str, rules: Sequence[Rule]) -> bool:
+    return any(rule.approval and fold_case(key) == fold_case(rule.approval.tag) for rule in rules)
+
+
+def is_own(key: str, rules: Sequence[Rule], with_approval: bool = False) -> bool:
+    """Returns whether only the gate writes this tag of a version; optionally approvals too."""
+    is_by = fold_case(key).endswith(BY) and is_approval(fold_case(key).removesuffix(BY), rules)
+    return is_gates(key) or is_by or (with_approval and is_approval(key, rules))
+
+
+def is_gates(key: str) -> bool:
+    """Returns whether a tag's name is one that only the gate writes."""
+    return fold_case(key).startswith(GATE_TAG)
+
+
+def is_history(key: str) -> bool:
+    return fold_case(key).startswith(alias_history.HISTORY_TAG)
+
+
+def forbid_own_tag(key: str) -> None:
+    """Refuses a tag of a registered model that only the gate writes."""
+    if is_history(key):
+        refuse(f"tag {key} is a part of the history, which only the gate writes")
+    if is_gates(key):
+        refuse(f"tag {key} is the gate's own; it may not be set")
+
+
+def forbid_prompt_tag(rules: Sequence[Rule], key: str) -> None:
+    """Refuses the tag of prompts: a model that called itself one would have no rules."""
+    if fold_case(key) == IS_PROMPT_TAG_KEY:
+        forbid(rules, f"tag {key} may not be changed, because aliases of this name are guarded")
