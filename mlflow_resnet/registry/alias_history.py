@@ -119,8 +119,7 @@ def entries(tags: Mapping[str, str], alias: str | None = None) -> list[HistoryEn
 
 def newest(tags: Mapping[str, str], alias: str) -> HistoryEntry | None:
     """The last entry of an alias."""
-    known = entries(tags, alias)
-    return known[-1] if known else None
+    return next(reversed(entries(tags, alias)), None)
 
 
 def champions(known: Iterable[HistoryEntry]) -> list[int]:

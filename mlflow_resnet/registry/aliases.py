@@ -92,9 +92,8 @@ def set_unproven(version: ModelVersion, alias: str) -> bool:
 
     A gate refuses it, which is told and no error: the version is there, and can be promoted.
     """
-    move = Move(version.name, alias, None, int(version.version), alias_history.PROMOTE)
     try:
-        set_guarded(MlflowClient(), move)
+        set_guarded(MlflowClient(), Move(version.name, alias, None, int(version.version), alias_history.PROMOTE))
     except PromotionRefusedError as error:
         say(f"version {version.version} of {version.name} is registered, but @{alias} was {error.message}")
         return False

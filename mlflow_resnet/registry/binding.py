@@ -65,9 +65,8 @@ def bind(model_uri: str) -> Binding:
     if os.path.isdir(model_uri) or scheme not in ("models", "runs"):
         return Binding(model_uri, is_known=False)
     if netloc:
-        raise InvalidModelError(
-            model_uri, f"names the registry {netloc}; set MLFLOW_REGISTRY_URI to it, and leave it out here."
-        )
+        problem = f"names the registry {netloc}; set MLFLOW_REGISTRY_URI to it, and leave it out here."
+        raise InvalidModelError(model_uri, problem)
     try:
         if scheme == "runs":
             return bind_run(model_uri)

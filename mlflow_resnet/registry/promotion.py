@@ -69,9 +69,8 @@ def pick_metric(metrics: Mapping[str, float], metric: str) -> float:
         InvalidOptionsError: if it does not exist for this number of classes (top-5 needs more than five).
     """
     if metric not in metrics:
-        raise InvalidOptionsError(
-            [f"metric is {metric!r}, which these classes do not have; choose {join_names(metrics)}"]
-        )
+        known = join_names(metrics)
+        raise InvalidOptionsError([f"metric is {metric!r}, which these classes do not have; choose {known}"])
     return metrics[metric]
 
 

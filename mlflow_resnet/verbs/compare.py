@@ -58,9 +58,8 @@ def compare(options: CompareOptions) -> RunComparison:
     if len(run_ids) < 2 or len(set(run_ids)) < len(run_ids):
         raise InvalidOptionsError([f"runs are {join_names(run_ids)}; give two or more, each once"])
     if unknown := [each for each in run_ids if not has_run(each)]:
-        raise InvalidOptionsError(
-            [f"run {join_names(unknown)} is not on the tracking server; `mlflow runs list` shows ids"]
-        )
+        problem = f"run {join_names(unknown)} is not on the tracking server"
+        raise InvalidOptionsError([f"{problem}; `mlflow runs list` shows ids"])
     runs = [MlflowClient().get_run(each) for each in run_ids]
     context = choose_context(runs, options.on)
     tables = [read_predictions(run, context) for run in runs]
@@ -108,20 +107,18 @@ def read_predictions(run: Run, context: str) -> pd.DataFrame:
     Raises:
         InvalidOptionsError: if it logged no predictions.
     """
-    run_id = run.info.run_id
+    run_id, name = run.info.run_id, f"{context}/{PREDICTIONS}"
     with tempfile.TemporaryDirectory(prefix="mlflow-resnet-") as folder:
         try:
-            path = download_artifacts(run_id=run_id, artifact_path=f"{context}/{PREDICTIONS}", dst_path=folder)
+            path = download_artifacts(run_id=run_id, artifact_path=name, dst_path=folder)
         except (MlflowException, OSError):
-            raise InvalidOptionsError(
-                [f"run {run_id} has no {context}/{PREDICTIONS}; evaluate its model again"]
-            ) from None
+            raise InvalidOptionsError([f"run {run_id} has no {name}; evaluate its model again"]) from None
         try:
             check_parquet(path, PREDICTIONS_LIMITS)
             return pd.read_parquet(path, columns=[IMAGE, TRUTH, SCORED_LABELS])
         except (InvalidTableError, pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
-            problem = f"run {run_id} has a {context}/{PREDICTIONS} that is damaged ({one_line(error)})"
-            raise InvalidOptionsError([f"{problem}; evaluate its model again"]) from None
+            problem = f"run {run_id} has a {name} that is damaged ({one_line(error)}); evaluate its model again"
+            raise InvalidOptionsError([problem]) from None
 
 
 def tabulate_metrics(runs: Sequence[Run], context: str) -> pd.DataFrame:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any
 
 from mlflow.entities.model_registry.model_version_stages import STAGE_DELETED_INTERNAL
@@ -43,15 +42,6 @@ LOCKS = {  # by dialect; the first statements of a transaction
     # All rows and the gaps between them, so that none can be added either.
     "mysql": (f"SELECT name FROM {SqlRegisteredModel.__tablename__} FOR UPDATE",),
 }
-
-
-@dataclass(frozen=True)
-class Held:
-    """A guarded alias that points to a version with files, and the rules about it."""
-
-    alias: str
-    version: int
-    rules: list[Rule]
 
 
 class LockedStore(SqlAlchemyStore):
@@ -138,16 +128,16 @@ class LockedStore(SqlAlchemyStore):
             return alias, None
         return found[0].alias, found[0].version if self.has_files(name, found[0].version) else None
 
-    def list_held(self, policy: Policy, name: str, *names: str) -> list[Held]:
-        """The guarded aliases of a model, by its name or any of the others that it may get."""
+    def list_held(self, policy: Policy, name: str, *names: str) -> list[tuple[str, int, list[Rule]]]:
+        """The guarded aliases of a model, by this name or others that it may get: alias, version with files, rules."""
         found = []
         for row in self.rows(SqlRegisteredModelAlias, name=name):
             rules = [rule for rule in policy.rules if any(rule.guards(each, row.alias) for each in (name, *names))]
             if rules and self.has_files(name, row.version):
-                found.append(Held(row.alias, row.version, rules))
+                found.append((row.alias, row.version, rules))
         return found
 
-    def list_past(self, name: str, alias: str | None = None) -> list[alias_history.HistoryEntry]:
+    def list_past(self, name: str, alias: str) -> list[alias_history.HistoryEntry]:
         """The moves of an alias, oldest first."""
         return alias_history.entries({tag.key: tag.value for tag in self.tags_of_model(name)}, alias)
 
@@ -166,12 +156,6 @@ class LockedStore(SqlAlchemyStore):
 
     def tags_of_model(self, name: str) -> list[Any]:
         return self.rows(SqlRegisteredModelTag, name=name)
-
-    def drop(self, rows: list[Any]) -> None:
-        with self.transaction() as session:
-            for row in rows:
-                session.delete(row)
-            session.flush()
 
 
 def has_files(row: Any) -> bool:

@@ -46,9 +46,8 @@ class GateStore(LockedStore):
 
     def set_registered_model_alias(self, name: str, alias: str, version: Any) -> None:
         asking = (rule.require for rule in self.policy.find_alias_rules(name, alias))
-        description = None
-        if any(require.flavor or require.signature for require in asking):  # fetched here, and not under the lock
-            description = describe_model(self, name, version, self.tracking_uri)
+        is_asked = any(require.flavor or require.signature for require in asking)  # fetched before the lock: it is slow
+        description = describe_model(self, name, version, self.tracking_uri) if is_asked else None
         with self.transaction():
             policy = self.policy
             rules = policy.find_alias_rules(name, alias)
@@ -89,7 +88,10 @@ class GateStore(LockedStore):
 
     def note_move(self, policy: Policy, situation: Situation, verdicts: Sequence[tuple[Rule, Verdict]]) -> None:
         """Writes the history's entry, and tags the version with what dry-run rules would have refused."""
-        action = choose_action(situation, verdicts)
+        back = is_rollback(situation) and any(rule.allows_rollback for rule, _ in verdicts)
+        action = alias_history.ROLLBACK if back else alias_history.PROMOTE
+        if any(verdict.missing for _, verdict in verdicts) and not any(rule.is_enforced for rule, _ in verdicts):
+            action = alias_history.FORCE  # it missed rules, all of which are only tried
         used = [verdict.evidence for _, verdict in verdicts if verdict.evidence and action == alias_history.PROMOTE]
         digest, reason = situation.proven.model_sha256, used[0] if used else None
         name, alias, version = situation.name, situation.alias, situation.version
@@ -137,12 +139,10 @@ class GateStore(LockedStore):
     def delete_model_version(self, name: str, version: Any) -> None:
         with self.transaction():
             policy = self.policy
-            for held in self.list_held(policy, name):
-                if held.version == int(self.get_model_version(name, version).version):
-                    sentence = f"version {held.version} of {name} may not be deleted: it is @{held.alias}"
-                    forbid_removal(held.rules, sentence)
-                    move = Move(name, held.alias, held.version, None, alias_history.REMOVE)
-                    self.append(move, who(), policy.digest)
+            for alias, champion, rules in self.list_held(policy, name):
+                if champion == int(self.get_model_version(name, version).version):
+                    forbid_removal(rules, f"version {champion} of {name} may not be deleted: it is @{alias}")
+                    self.append(Move(name, alias, champion, None, alias_history.REMOVE), who(), policy.digest)
             super().delete_model_version(name, version)
 
     def set_model_version_tag(self, name: str, version: Any, tag: ModelVersionTag) -> None:
@@ -176,11 +176,10 @@ class GateStore(LockedStore):
     def forbid_change(self, policy: Policy, name: str, version: Any, key: str, value: str | None) -> None:
         """Refuses to change a tag with evidence that speaks for a champion."""
         current = self.get_model_version(name, version)
-        for held in self.list_held(policy, name):
-            speaks = held.version == int(current.version) and fold_case(key).endswith(f".{fold_case(held.alias)}")
+        for alias, champion, rules in self.list_held(policy, name):
+            speaks = champion == int(current.version) and fold_case(key).endswith(f".{fold_case(alias)}")
             if speaks and current.tags.get(key) != value:
-                sentence = f"tag {key} may not be changed: it is why version {held.version} is @{held.alias}"
-                forbid(held.rules, sentence)
+                forbid(rules, f"tag {key} may not be changed: it is why version {champion} is @{alias}")
 
     # models: their names, their tags, their end
 
@@ -213,20 +212,22 @@ class GateStore(LockedStore):
             super().delete_registered_model_tag(name, key)
 
     def rename_registered_model(self, name: str, new_name: str) -> Any:
-        with self.transaction():
+        with self.transaction() as session:
             policy = self.policy
-            for held in self.list_held(policy, name, new_name):
-                forbid(held.rules, f"{name} may not be renamed to {new_name} while it has @{held.alias}")
+            for alias, _, rules in self.list_held(policy, name, new_name):
+                forbid(rules, f"{name} may not be renamed to {new_name} while it has @{alias}")
             if rules := policy.find_model_rules(new_name):  # then only the gate may have written what it believes
-                rows = self.tags_of_versions(name)
-                approvals = [row for row in rows if is_own(row.key, rules, with_approval=True)]
-                self.drop(approvals + [tag for tag in self.tags_of_model(name) if not is_kept(policy, new_name, tag)])
+                rows = [row for row in self.tags_of_versions(name) if is_own(row.key, rules, with_approval=True)]
+                rows += [row for row in self.tags_of_model(name) if not is_kept(policy, new_name, row)]
+                for row in rows:
+                    session.delete(row)
+                session.flush()
             return self.mark_guarded(super().rename_registered_model(name, new_name))
 
     def delete_registered_model(self, name: str) -> None:
         with self.transaction():
-            for held in self.list_held(self.policy, name):
-                forbid(held.rules, f"{name} may not be deleted while it has @{held.alias}")
+            for alias, _, rules in self.list_held(self.policy, name):
+                forbid(rules, f"{name} may not be deleted while it has @{alias}")
             super().delete_registered_model(name)
 
     # what clients are shown
@@ -256,14 +257,6 @@ class GateStore(LockedStore):
 
 class WorkspaceGateStore(GateStore, WorkspaceAwareSqlAlchemyStore):
     """A registry with workspaces, in each of which the rules hold."""
-
-
-def choose_action(situation: Situation, verdicts: Sequence[tuple[Rule, Verdict]]) -> str:
-    """A move that missed rules, all of which are only tried, is forced."""
-    if not any(rule.is_enforced for rule, _ in verdicts) and any(verdict.missing for _, verdict in verdicts):
-        return alias_history.FORCE
-    back = is_rollback(situation) and any(rule.allows_rollback for rule, _ in verdicts)
-    return alias_history.ROLLBACK if back else alias_history.PROMOTE
 
 
 def is_kept(policy: Policy, new_name: str, tag: Any) -> bool:
