@@ -43,6 +43,11 @@ class IndexRow:
     height: int
     sha256: str
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells an image of a source from the others: source and label."""
+        return self.source, self.label
+
 
 SCHEMA = pa.schema(
     [
@@ -55,8 +60,6 @@ SCHEMA = pa.schema(
         ("sha256", pa.string()),
     ]
 )
-
-
 INDEX_LIMITS = replace(PARQUET_LIMITS, rows=10_000_000, decoded_bytes=8 * 2**30)
 _KINDS = {name: str if pa.types.is_string(kind) else int for name, kind in zip(SCHEMA.names, SCHEMA.types, strict=True)}
 

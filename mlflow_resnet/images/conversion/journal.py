@@ -18,11 +18,6 @@ from mlflow_resnet.io.untrusted import parse_json
 JOURNAL_NAME = ".journal.jsonl"
 MAX_JOURNAL_LINE_CHARACTERS = 2**20
 LEFT = "left"
-RowKey = tuple[str, str]  # source and label
-
-
-def get_row_key(row: IndexRow) -> RowKey:
-    return row.source, row.label
 
 
 class Journal:
@@ -34,14 +29,14 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / JOURNAL_NAME
-        self.rows: dict[RowKey, IndexRow] = {}
+        self.rows: dict[tuple[str, str], IndexRow] = {}
         self.left: set[str] = set()
         for row, has_left in read_journal(self.path):
             if has_left:
-                self.rows.pop(get_row_key(row), None)
+                self.rows.pop(row.key, None)
                 self.left.add(row.name)
             else:
-                self.rows[get_row_key(row)] = row
+                self.rows[row.key] = row
 
     def __enter__(self) -> Journal:
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed in __exit__
@@ -51,24 +46,19 @@ class Journal:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._file.close()
 
-    def find_name(self, source: str, label: str) -> str:
-        """Returns the name that the image has already; empty if it is new."""
-        row = self.rows.get((source, label))
-        return row.name if row else ""
-
     def recall(self, rows: Iterable[IndexRow]) -> None:
         """Adds the rows of an earlier, completed call."""
         for row in rows:
             if row.name not in self.left:
-                self.rows.setdefault(get_row_key(row), row)
+                self.rows.setdefault(row.key, row)
 
     def add(self, row: IndexRow) -> None:
-        self.rows[get_row_key(row)] = row
+        self.rows[row.key] = row
         self._write(asdict(row))
 
     def leave(self, row: IndexRow) -> None:
         """Forgets an image that does not belong any more, which `left` remembers until it is removed."""
-        self.rows.pop(get_row_key(row), None)
+        self.rows.pop(row.key, None)
         self.left.add(row.name)
         self._write({LEFT: asdict(row)})
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidTableError, join_names
 from mlflow_resnet.images.cells import (
@@ -18,7 +19,6 @@ from mlflow_resnet.images.cells import (
     get_record_content,
     unwrap_cell,
 )
-from mlflow_resnet.images.conversion.hugging_face import find_features, read_class_names, read_features
 from mlflow_resnet.images.parquet_rows import (
     TableRow,
     check_image_column,
@@ -33,6 +33,8 @@ from mlflow_resnet.io.file_names import quote_name
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.text.rows import describe_encoding, open_text, read_bounded_lines, read_bounded_rows
 from mlflow_resnet.io.text.spreadsheets import is_ours, strip_quote
+from mlflow_resnet.io.untrusted import parse_fields
+from mlflow_resnet.options.convert import ConvertOptions
 
 ReadColumns = Callable[[Path], list[str]]
 ReadRows = Callable[[Path, Collection[str]], Iterator[TableRow]]
@@ -43,14 +45,6 @@ LABEL_COLUMNS = ("label", "class", "category", "labels", "class_name", "category
 MAX_TABLE_COLUMNS = 1000
 MORE = "cells beyond the header"  # not the name of a column, which has no such
 WHOLE = re.compile(r"-?\d+\.0+")
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Names of the columns; empty: the first of the usual names that there is, and no label if there is none."""
-
-    image: str = ""
-    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,7 +93,7 @@ class Listed:
     content: bytes | None = None
 
 
-def open_table(path: Path, columns: Columns) -> Table:
+def open_table(path: Path, options: ConvertOptions) -> Table:
     """Finds out which columns have the images and the labels.
 
     Raises:
@@ -107,33 +101,49 @@ def open_table(path: Path, columns: Columns) -> Table:
     """
     if path.suffix.lower() == ".parquet":
         with table_errors(path):
-            return open_parquet(path, columns)
+            return open_parquet(path, options)
     names = read_table_columns(path)
     if not names:
         raise InvalidDatasetError(path, "a table without rows")
-    table = choose_columns(path, columns, names)
+    table = choose_columns(path, options, names)
     return replace(table, has_points=has_points(table)) if table.label and path.suffix.lower() == ".csv" else table
 
 
-def open_parquet(path: Path, columns: Columns) -> Table:
+def open_parquet(path: Path, options: ConvertOptions) -> Table:
     schema = read_parquet_schema(path)
-    features = read_features(schema.metadata)
-    images, labels = find_image_columns(schema), find_features(features, "ClassLabel")
-    table = choose_columns(path, columns, schema.names, images, labels if len(labels) == 1 else ())
+    features = read_features(schema.metadata or {})
+    labels = [name for name, feature in features.items() if feature.get("_type") == "ClassLabel"]
+    more_labels = labels if len(labels) == 1 else ()
+    table = choose_columns(path, options, schema.names, find_image_columns(schema), more_labels)
     has_images = check_image_column(path, schema, table.image, "Name another with --image-column.")
     if table.label and not holds_text(schema.field(table.label).type):
         problem = f"column {table.label!r} is of type {schema.field(table.label).type}, which is no label"
         raise InvalidDatasetError(path, f"{problem}. Name another with --label-column.")
-    classes = read_class_names(features, table.label)
-    return replace(table, has_images=has_images, classes=classes)
+    names = features.get(table.label, {}).get("names")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        names = []
+    return replace(table, has_images=has_images, classes=tuple(map(str.strip, names)))
+
+
+def read_features(metadata: Mapping[bytes, bytes]) -> dict[str, dict[str, Any]]:
+    """What Hugging Face writes about columns, such as {"label": {"names": ["cat"], "_type": "ClassLabel"}}."""
+    try:
+        features = parse_fields(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+        return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def choose_columns(
-    path: Path, columns: Columns, names: Sequence[str], more_images: Sequence[str] = (), more_labels: Sequence[str] = ()
+    path: Path,
+    options: ConvertOptions,
+    names: Sequence[str],
+    more_images: Iterable[str] = (),
+    more_labels: Iterable[str] = (),
 ) -> Table:
     """Args: more_images, more_labels: other names that the columns may have, after the usual ones."""
-    image = choose_column(path, "image", columns.image, (*IMAGE_COLUMNS, *more_images), names)
-    label = choose_column(path, "label", columns.label, (*LABEL_COLUMNS, *more_labels), names, needed=False)
+    image = choose_column(path, "image", options.image_column, (*IMAGE_COLUMNS, *more_images), names)
+    label = choose_column(path, "label", options.label_column, (*LABEL_COLUMNS, *more_labels), names, needed=False)
     return Table(path, image, label, tuple(name for name in names if name not in (image, label)))
 
 
@@ -274,10 +284,6 @@ def read_csv_rows(path: Path, wanted: Collection[str]) -> Iterator[TableRow]:
             yield cells | {MORE: any(map(str.strip, row[len(header) :]))}
 
 
-def read_parquet_columns(path: Path) -> list[str]:
-    return read_parquet_schema(path).names
-
-
 def read_jsonl_columns(path: Path) -> list[str]:
     """Returns the keys of all lines; a line need not have all of them."""
     names: dict[str, None] = {}
@@ -304,6 +310,6 @@ def read_jsonl_rows(path: Path, wanted: Collection[str]) -> Iterator[TableRow]:
 
 TABLE_READERS: dict[str, tuple[ReadColumns, ReadRows]] = {
     ".csv": (read_csv_columns, read_csv_rows),
-    ".parquet": (read_parquet_columns, read_parquet_rows),
+    ".parquet": (lambda path: read_parquet_schema(path).names, read_parquet_rows),
     ".jsonl": (read_jsonl_columns, read_jsonl_rows),
 }
