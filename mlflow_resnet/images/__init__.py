@@ -9,7 +9,7 @@
 - `conversion`: folders, archives, S3, tables and annotations to an image directory
 - `index`: the table of its images that a conversion writes
 - `splitting`: one labeled directory to two or three
-- `look_alikes`: which pictures are nearly the same
+- `pairs`: which images are equal or nearly so
 - `scan`: reads every image once: which are bad, and what identifies the data
 - `audit`: whether the images can be trusted
 - `cache`: images decoded and resized once; in memory, or on disk by `packed`, or not kept at all

@@ -12,7 +12,7 @@ import numpy as np
 
 from mlflow_resnet.errors import InvalidDatasetError, NotLabeledDatasetError, encodable
 from mlflow_resnet.images.decoding.decode import IMAGE_EXTENSIONS
-from mlflow_resnet.images.index import IndexRow, read_references
+from mlflow_resnet.images.index import read_references
 from mlflow_resnet.images.layout import Layout
 from mlflow_resnet.images.rules import Ignored, file_kind
 from mlflow_resnet.images.sorting import sort_names
@@ -79,8 +79,11 @@ def list_labeled(root: str | os.PathLike[str], follow_links: bool = False) -> La
         NotLabeledDatasetError: if there are images but no class folders.
         InvalidDatasetError: if there are no images, the folders are no classes, or `root` cannot be listed.
     """
-    if rows := read_references(root):
-        return list_references(root, rows)
+    if rows := read_references(root):  # the images are elsewhere
+        inside = sorted((row for row in rows if row.label), key=lambda row: walk_order(row.name))
+        ignored = Counter(beside_classes=len(rows) - len(inside))
+        found = build_labeled_directory(root, [row.name for row in inside], [row.source for row in inside], ignored)
+        return replace(found, references=True)
     walk = Walk(root, follow_links=follow_links)
     classes: list[str] = []
     walk.ignored["beside_classes"] = sum(1 for _ in walk.images_in("", classes))
@@ -94,14 +97,6 @@ def list_labeled(root: str | os.PathLike[str], follow_links: bool = False) -> La
             walk.ignored["own"] = own + 1
     found = build_labeled_directory(root, names, [os.path.join(root, name) for name in names], walk.ignored, classes)
     return replace(found, references=follow_links)
-
-
-def list_references(root: str | os.PathLike[str], rows: Sequence[IndexRow]) -> LabeledDirectory:
-    """The images that an index names and that are elsewhere."""
-    inside = sorted((row for row in rows if row.label), key=lambda row: walk_order(row.name))
-    ignored = Counter(beside_classes=len(rows) - len(inside))
-    found = build_labeled_directory(root, [row.name for row in inside], [row.source for row in inside], ignored)
-    return replace(found, references=True)
 
 
 def build_labeled_directory(
@@ -175,10 +170,12 @@ class Walk:
         pending, visited = [folder], set()
         while pending:
             folder = pending.pop()
-            identity = _identity(os.path.join(self.root, folder))
-            if identity in visited:
+            path = os.path.join(self.root, folder)
+            with _walk_errors(path):
+                facts = os.stat(path)
+            if (facts.st_dev, facts.st_ino) in visited:
                 continue
-            visited.add(identity)
+            visited.add((facts.st_dev, facts.st_ino))
             folders: list[str] = []
             yield from self.images_in(folder, folders)
             pending.extend(sorted(folders, reverse=True))
@@ -192,22 +189,18 @@ class Walk:
             yield from sort_names(self._images_in(folder, folders))
 
     def _images_in(self, folder: str, folders: list[str]) -> Iterator[str]:
-        for kind, name in self._entries(folder):
-            if kind == "image":
-                yield name
-            elif kind == "folder":
-                folders.append(name)
-            else:
-                self.ignored[kind] += 1
-
-    def _entries(self, folder: str) -> Iterator[tuple[str, str]]:
-        """Yields kind and relative name of everything directly in `folder`."""
-        path = os.path.join(self.root, folder)
-        with _walk_errors(path), os.scandir(path) as entries:
+        with os.scandir(os.path.join(self.root, folder)) as entries:
             for entry in entries:
-                if folder or entry.name not in BOOKKEEPING:
-                    name = f"{folder}/{entry.name}" if folder else entry.name
-                    yield self._kind(entry, name), name
+                if not folder and entry.name in BOOKKEEPING:
+                    continue
+                name = f"{folder}/{entry.name}" if folder else entry.name
+                kind = self._kind(entry, name)
+                if kind == "image":
+                    yield name
+                elif kind == "folder":
+                    folders.append(name)
+                else:
+                    self.ignored[kind] += 1
 
     def _kind(self, entry: os.DirEntry[str], name: str) -> str:
         if is_hidden(entry.name):
@@ -233,12 +226,6 @@ class Walk:
 
 def _contains(folder: str, path: str) -> bool:
     return path == folder or path.startswith(os.path.join(folder, ""))
-
-
-def _identity(folder: str) -> tuple[int, int]:
-    with _walk_errors(folder):
-        facts = os.stat(folder)
-    return facts.st_dev, facts.st_ino
 
 
 @contextmanager

@@ -6,7 +6,9 @@ import os
 from dataclasses import dataclass
 
 from mlflow_resnet.images.decoding.decode import IMAGE_EXTENSIONS
-from mlflow_resnet.images.decoding.kinds import is_unread
+from mlflow_resnet.images.decoding.kinds import UNREAD_EXTENSIONS
+from mlflow_resnet.io.file_names import is_hidden
+from mlflow_resnet.io.own_folders import is_artifact
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,14 @@ def file_kind(name: str) -> str:
     """Returns "image", or the field of `Ignored` that counts files of this name."""
     if is_image(name):
         return "image"
-    return "unread" if is_unread(name) else "not_images"
+    return "unread" if os.path.splitext(name)[1].lower() in UNREAD_EXTENSIONS else "not_images"
+
+
+def path_kind(name: str) -> str:
+    """Returns "image", or the field of `Ignored` that counts a file with this name, below folders or not."""
+    if any(map(is_hidden, name.split("/"))):
+        return "hidden"
+    return "own" if is_artifact(name) else file_kind(name)
 
 
 def is_image(name: str) -> bool:

@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from itertools import islice
-from typing import IO
 
 NAMES_AT_ONCE = 100_000
 
@@ -27,18 +26,11 @@ def sort_names(names: Iterable[str], at_once: int = NAMES_AT_ONCE) -> Iterator[s
     with ExitStack() as stack:
         files = []
         while part:
-            files.append(stack.enter_context(tempfile.TemporaryFile("w+")))
-            write_lines(files[-1], part)
+            file = stack.enter_context(tempfile.TemporaryFile("w+"))
+            # JSON, because a name may have line breaks and bytes that are not UTF-8
+            file.writelines(json.dumps(name) + "\n" for name in part)
+            file.seek(0)
+            files.append(map(json.loads, file))
             part = sorted(islice(names, at_once))
         del part
-        yield from heapq.merge(*map(read_lines, files))
-
-
-def write_lines(file: IO[str], names: Iterable[str]) -> None:
-    """One line of JSON each, because a name may have line breaks and bytes that are not UTF-8."""
-    file.writelines(json.dumps(name) + "\n" for name in names)
-
-
-def read_lines(file: IO[str]) -> Iterator[str]:
-    file.seek(0)
-    return map(json.loads, file)
+        yield from heapq.merge(*files)

@@ -15,10 +15,9 @@ from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError, ObjectU
 from mlflow_resnet.images.decoding.decode import MAX_IMAGE_BYTES, read_bytes
 from mlflow_resnet.images.directories import LabeledDirectory, Walk, build_labeled_directory, list_labeled, walk_order
 from mlflow_resnet.images.index import read_references
-from mlflow_resnet.images.rules import file_kind
+from mlflow_resnet.images.rules import file_kind, path_kind
 from mlflow_resnet.io.cache_folder import private_cache
-from mlflow_resnet.io.file_names import is_hidden, leads_out
-from mlflow_resnet.io.own_folders import is_artifact
+from mlflow_resnet.io.file_names import leads_out
 from mlflow_resnet.io.parallel import map_ordered
 from mlflow_resnet.io.s3.access import MEANINGS, connect_s3
 from mlflow_resnet.io.s3.listing import StoredObject, check_names, objects
@@ -234,11 +233,8 @@ def require_any(uri: str, found: Iterator[StoredObject]) -> Iterator[StoredObjec
 def filter_images(found: Iterable[StoredObject], ignored: Counter[str]) -> Iterator[StoredObject]:
     """The images, by our rules for files; `ignored` counts the others by the fields of `Ignored`."""
     for each in found:
-        if any(map(is_hidden, each.name.split("/"))) and not leads_out(each.name):
-            ignored["hidden"] += 1
-        elif is_artifact(each.name):
-            ignored["own"] += 1
-        elif (kind := file_kind(each.name)) != "image":
-            ignored[kind] += 1
-        else:
+        kind = file_kind(each.name) if leads_out(each.name) else path_kind(each.name)
+        if kind == "image":
             yield each
+        else:
+            ignored[kind] += 1

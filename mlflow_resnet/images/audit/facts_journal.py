@@ -28,21 +28,18 @@ class FactsJournal:
     def __enter__(self) -> FactsJournal:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
-            self._read()
+            with open(self.path, encoding="utf-8", errors="replace") as file:
+                for line in file:
+                    try:
+                        (path, size, time), facts = parse_json(line)
+                        self.known[path, size, time] = build_record(ImageFacts, facts)
+                    except (ValueError, TypeError):  # a killed process did not finish it, or it is of another version
+                        continue
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed in __exit__
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._file.close()
-
-    def _read(self) -> None:
-        with open(self.path, encoding="utf-8", errors="replace") as file:
-            for line in file:
-                try:
-                    (path, size, time), facts = parse_json(line)
-                    self.known[path, size, time] = build_record(ImageFacts, facts)
-                except (ValueError, TypeError):  # a line that a killed process did not finish, or of another version
-                    continue
 
     def find_once(self, find: Callable[[str], ImageFacts], path: str, looks: bool) -> ImageFacts:
         """Returns `find(path)`, or the facts in the journal if the file is unchanged and they are complete."""

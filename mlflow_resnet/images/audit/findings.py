@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from mlflow_resnet.errors import join_names, printable
 from mlflow_resnet.images.audit.image_facts import ImageFacts
 from mlflow_resnet.images.layout import TRAIN
-from mlflow_resnet.images.look_alikes import look_alike_pairs
-from mlflow_resnet.images.splitting.connected import find_components
+from mlflow_resnet.images.pairs import find_components, look_alike_pairs
 from mlflow_resnet.options.audit import FINDINGS
 
 TINY_CLASS = 10  # images

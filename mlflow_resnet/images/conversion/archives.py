@@ -17,9 +17,7 @@ from typing import IO, BinaryIO, cast
 
 from mlflow_resnet.errors import InvalidDatasetError, printable
 from mlflow_resnet.images.decoding.decode import MAX_IMAGE_BYTES
-from mlflow_resnet.images.rules import file_kind
-from mlflow_resnet.io.file_names import is_hidden
-from mlflow_resnet.io.own_folders import is_artifact
+from mlflow_resnet.images.rules import path_kind
 from mlflow_resnet.io.reasons import one_line
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2")
@@ -44,14 +42,10 @@ def archive_members(source: ArchiveSource, ignored: Counter[str]) -> Iterator[tu
     with _damage_told(source):
         for raw_name, open_member in members(source, ignored):
             name = _relative(source, raw_name)
-            if any(map(is_hidden, name.split("/"))):
-                ignored["hidden"] += 1
-            elif is_artifact(name):
-                ignored["own"] += 1
-            elif (kind := file_kind(name)) != "image":
-                ignored[kind] += 1
-            else:
+            if (kind := path_kind(name)) == "image":
                 yield name, partial(_read, source, open_member)
+            else:
+                ignored[kind] += 1
 
 
 def _zip_members(source: ArchiveSource, ignored: Counter[str]) -> Members:

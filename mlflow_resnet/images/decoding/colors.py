@@ -27,7 +27,9 @@ def load_pixels(image: ImageFile.ImageFile) -> Image.Image:
     tile = image.tile[0] if image.tile else None  # WebP has none
     image.load()
     if tile and image.format == "GIF" and tile.extents != (0, 0, *image.size):
-        return _paste_frame(image, tile.extents)
+        canvas = Image.new("RGB", image.size, "white")  # nothing is around the frame, and not the background color
+        canvas.paste(rgb(image.crop(tile.extents)), tile.extents)
+        return canvas
     if tile and image.format == "PNG" and tile.args in _TRANSPARENT and "transparency" in image.info:
         image.info["transparency"] = _TRANSPARENT[tile.args](image.info["transparency"])
     return image
@@ -40,14 +42,6 @@ def rgb(image: Image.Image) -> Image.Image:
     elif image.has_transparency_data:
         image = _on_white(image)
     return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _paste_frame(image: Image.Image, box: tuple[int, int, int, int] | None) -> Image.Image:
-    """A GIF whose frame covers a part of it: nothing is around the frame, and not the background color."""
-    canvas = Image.new("RGB", image.size, "white")
-    frame = image.crop(box)
-    canvas.paste(rgb(frame), box)
-    return canvas
 
 
 def _on_white(image: Image.Image) -> Image.Image:

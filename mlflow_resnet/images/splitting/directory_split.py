@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlflow_resnet.errors import (
@@ -19,18 +20,70 @@ from mlflow_resnet.errors import (
 )
 from mlflow_resnet.images.decoding.decode import decode, read_bytes
 from mlflow_resnet.images.directories import LabeledDirectory
+from mlflow_resnet.images.pairs import equal_pairs, find_components
 from mlflow_resnet.images.sources import fetch_labeled_directory
-from mlflow_resnet.images.splitting.connected import equal_pairs, find_components
-from mlflow_resnet.images.splitting.grouped import split_groups
 from mlflow_resnet.images.splitting.groups import assign_groups
-from mlflow_resnet.images.splitting.sizes import Sizes
-from mlflow_resnet.images.splitting.stratified import check_counts, split_indices
+from mlflow_resnet.images.splitting.stratified import check_counts, split_groups, split_indices
 from mlflow_resnet.io.atomic import check_apart, new_directory, output_errors
 from mlflow_resnet.io.destinations import destinations
 from mlflow_resnet.io.file_names import path_below
-from mlflow_resnet.io.parallel import default_threads
 from mlflow_resnet.io.reasons import os_reason
 from mlflow_resnet.options.split import SplitOptions
+
+SHARES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)  # of validation, and of test, that are tried for groups
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Number of images of each part. Counts that are not 0 take the place of fractions; validation gets the rest.
+
+    Attributes:
+        in_training: whether `train` holds images out, whose option is `--val-fraction`.
+    """
+
+    fraction: float = 0.9
+    test_fraction: float = 0.0
+    train_count: int = 0
+    val_count: int = 0
+    test_count: int = 0
+    in_training: bool = False
+
+    def find_fitting_options(self, images: int, classes: int, parts: int) -> str:
+        """The options with which each part can hold every class; empty if there are none."""
+        if self.train_count or self.val_count or self.test_count:
+            test = f" --test-count {classes}" if parts == 3 else ""
+            train = images - (parts - 1) * classes
+            return f"--train-count {train} --val-count {classes}{test}" if train >= classes else ""
+        for scale in (100, 1000, 10_000):
+            share = math.ceil(classes * scale / images) / scale
+            if int((1 - (parts - 1) * share) * images + 1e-9) >= classes:
+                return self.options(share, parts)
+        return ""
+
+    def find_working_options(self, parts: int, works: Callable[[Sizes], bool]) -> str:
+        """The options of the first of a few sizes that work; empty if none does."""
+        for share in SHARES:
+            first = 1 - (parts - 1) * share
+            if first > 0 and works(Sizes(first, share if parts == 3 else 0, in_training=self.in_training)):
+                return self.options(share, parts)
+        return ""
+
+    def options(self, share: float, parts: int) -> str:
+        """Returns options that give `share` of the images to validation, and as many to test."""
+        if self.in_training:
+            return f"--val-fraction {share:g}"
+        return f"--fraction {1 - (parts - 1) * share:g}" + (f" --test-fraction {share:g}" if parts == 3 else "")
+
+    def count_test(self, images: int, parts: int) -> int:
+        """Returns how many of the images are to test on, of which only three parts have one."""
+        if parts < 3:
+            return 0
+        if not self.test_count and not 0 < self.test_fraction < 1:
+            raise InvalidOptionsError([f"test_fraction {self.test_fraction:g} is not between 0 and 1"])
+        if not self.test_count and not self.val_count and self.fraction + self.test_fraction >= 1:
+            given = f"fraction {self.fraction:g} and test_fraction {self.test_fraction:g}"
+            raise InvalidOptionsError([f"{given} leave nothing to validate on"])
+        return self.test_count or int(self.test_fraction * images + 1e-9)
 
 
 def split_directory(options: SplitOptions) -> list[LabeledDirectory]:
@@ -43,19 +96,15 @@ def split_directory(options: SplitOptions) -> list[LabeledDirectory]:
     sizes = Sizes(options.fraction, options.test_fraction, options.train_count, options.val_count, options.test_count)
     with destinations(*outputs) as places, ExitStack() as stack:
         directory = fetch_labeled_directory(options.image_dir, follow_links=options.follow_links)
-        groups = assign_groups(
-            directory,
-            group_regex=options.group_regex,
-            group_table=options.group_table,
-            group_column=options.group_column,
-            duplicates=options.duplicates,
-            threads=options.num_workers or default_threads(),
-        )
+        groups = assign_groups(directory, options)
         drawn_parts = draw_parts(directory, groups, sizes, len(outputs), options.random_seed)
         parts = [directory.subset(indices) for indices in drawn_parts]
         for part, place in zip(parts, places, strict=True):
             copy_images(part, stack.enter_context(new_directory(place)))
-    return [relocate_directory(part, output) for part, output in zip(parts, outputs, strict=True)]
+    for number, output in enumerate(outputs):
+        paths = tuple(os.path.join(output, name) for name in parts[number].names)  # in S3, these are URIs
+        parts[number] = replace(parts[number], source=output, paths=paths, objects=(), references=False)
+    return parts
 
 
 def split_labeled(
@@ -75,18 +124,16 @@ def draw_parts(
     directory: LabeledDirectory, groups: Sequence[int], sizes: Sizes, parts: int, seed: int
 ) -> list[list[int]]:
     """The indices of each part: training, validation and, of three, test."""
-    images = len(directory)
-    if len(set(groups)) == images:
-        test = test_total(images, sizes) if parts == 3 else 0
-        return draw_single_images(directory, sizes, test, parts, seed)
-    found = split_groups(directory.labels, groups, count_group_totals(images, sizes, parts), seed)
+    if len(set(groups)) == len(directory):
+        return draw_single_images(directory, sizes, parts, seed)
+
+    def draw_groups(wanted: Sizes) -> list[list[int]]:
+        totals = count_group_totals(len(directory), wanted, parts)
+        return split_groups(directory.labels, groups, totals, seed)
+
+    found = draw_groups(sizes)
     if problem := parts_problem(directory, found):
-
-        def works(other: Sizes) -> bool:
-            drawn_so = split_groups(directory.labels, groups, count_group_totals(images, other, parts), seed)
-            return not parts_problem(directory, drawn_so)
-
-        given = sizes.find_working_options(parts, works)
+        given = sizes.find_working_options(parts, lambda other: not parts_problem(directory, draw_groups(other)))
         advice = f"Give {given}" if given else "Add images" if sizes.in_training else "Add images, or group less"
         whole = f"its images are in {len(set(groups))} groups that stay whole"
         raise InvalidDatasetError(directory.source, f"{whole}, and {problem}. {advice}.")
@@ -95,7 +142,7 @@ def draw_parts(
 
 def count_group_totals(images: int, sizes: Sizes, parts: int) -> list[int]:
     """Images wanted in each part, of images in groups."""
-    test = test_total(images, sizes) if parts == 3 else 0
+    test = sizes.count_test(images, parts)
     train = sizes.train_count or (
         images - test - sizes.val_count if sizes.val_count else int(sizes.fraction * images + 1e-9)
     )
@@ -106,8 +153,9 @@ def count_group_totals(images: int, sizes: Sizes, parts: int) -> list[int]:
     return [train, val, test][:parts]
 
 
-def draw_single_images(directory: LabeledDirectory, sizes: Sizes, test: int, parts: int, seed: int) -> list[list[int]]:
+def draw_single_images(directory: LabeledDirectory, sizes: Sizes, parts: int, seed: int) -> list[list[int]]:
     """Draws the parts of images that are in no groups."""
+    test = sizes.count_test(len(directory), parts)
     check_counts(directory, parts, ", or give --val-dir" if sizes.in_training else "")
     advice = sizes.find_fitting_options(len(directory), len(set(directory.labels)), parts)
     images, held_out = list(range(len(directory))), list[int]()
@@ -121,28 +169,12 @@ def draw_single_images(directory: LabeledDirectory, sizes: Sizes, test: int, par
     return [*found, held_out][:parts]
 
 
-def test_total(images: int, sizes: Sizes) -> int:
-    """Images to test on."""
-    if not sizes.test_count and not 0 < sizes.test_fraction < 1:
-        raise InvalidOptionsError([f"test_fraction {sizes.test_fraction:g} is not between 0 and 1"])
-    if not sizes.test_count and not sizes.val_count and sizes.fraction + sizes.test_fraction >= 1:
-        problem = f"fraction {sizes.fraction:g} and test_fraction {sizes.test_fraction:g} leave nothing to validate on"
-        raise InvalidOptionsError([problem])
-    return sizes.test_count or int(sizes.test_fraction * images + 1e-9)
-
-
 def parts_problem(directory: LabeledDirectory, parts: Sequence[Sequence[int]]) -> str:
     """Returns why whole groups cannot fill the parts; empty if they can."""
     wanted = {label for label, count in directory.counts().items() if count}
     if missing := wanted - {directory.labels[index] for index in parts[0]}:
         return f"class {join_names(map(repr, sorted(missing)))} would not be trained on"
     return "" if all(parts) else "a part is empty"
-
-
-def relocate_directory(directory: LabeledDirectory, output: str) -> LabeledDirectory:
-    """Returns the directory with paths of its copies in `output`. If that is in S3, the paths are URIs."""
-    paths = tuple(os.path.join(output, name) for name in directory.names)
-    return replace(directory, source=output, paths=paths, objects=(), references=False)
 
 
 def copy_images(directory: LabeledDirectory, output: Path) -> None:

@@ -1,10 +1,12 @@
-"""Stratified random split: the same share of each class in every part."""
+"""Random splits with the same share of each class in every part: of single images, and of groups that stay whole."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
 from collections.abc import Sequence
+
+import numpy as np
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError, join_names
 from mlflow_resnet.images.directories import LabeledDirectory
@@ -27,7 +29,7 @@ def split_indices(
     firsts = _shares(sizes, first_total, {label: size - 1 for label, size in sizes.items()})
     seconds = _shares(sizes, second_total, {label: size - firsts[label] for label, size in sizes.items()})
     parts: tuple[list[int], list[int]] = ([], [])
-    for index in _shuffle(len(labels), seed):
+    for index in shuffle_indices(len(labels), seed):
         for part, places in zip(parts, (firsts, seconds), strict=True):
             if places[labels[index]]:
                 places[labels[index]] -= 1
@@ -36,7 +38,31 @@ def split_indices(
     return sorted(parts[0]), sorted(parts[1])
 
 
-def _shuffle(count: int, seed: int) -> list[int]:
+def split_groups(labels: Sequence[str], groups: Sequence[int], totals: Sequence[int], seed: int) -> list[list[int]]:
+    """Sorted indices of disjoint parts of about `totals` images, with the classes about in proportion.
+
+    The largest groups are dealt first, each to the part that lacks most of the group's classes; the seed decides among
+    groups of one size. Sizes and proportions are met as well as whole groups allow.
+
+    Args:
+        labels: class of each image.
+        groups: number of each image's group.
+        totals: images wanted in each part; together as many as there are images.
+    """
+    _, label_numbers = np.unique(np.asarray(labels), return_inverse=True)
+    names, members = np.unique(np.asarray(groups), return_inverse=True)
+    counts = np.zeros((len(names), label_numbers.max() + 1))  # images of each class in each group
+    np.add.at(counts, (members, label_numbers), 1)
+    lacking = np.outer(np.asarray(totals) / len(labels), counts.sum(axis=0))  # images of each class in each part
+    part_of = np.zeros(len(names), dtype=int)
+    sizes = counts.sum(axis=1)
+    for group in sorted(shuffle_indices(len(names), seed), key=lambda group: -sizes[group]):
+        part_of[group] = np.argmax(lacking @ counts[group])
+        lacking[part_of[group]] -= counts[group]
+    return [np.flatnonzero(part_of[members] == part).tolist() for part in range(len(totals))]
+
+
+def shuffle_indices(count: int, seed: int) -> list[int]:
     generator = random.Random(seed)
     keys = [generator.random() for _ in range(count)]
     return sorted(range(count), key=keys.__getitem__)

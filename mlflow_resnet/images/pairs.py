@@ -1,36 +1,46 @@
-"""Pictures that look alike: whose perceptual hashes differ in a few bits."""
+"""Pairs of images that are equal or look alike, and the groups that they connect."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 RADIUS = 4  # bits of 64: re-encoded and resized copies differ in 0 to 4
 BANDS = RADIUS + 1  # two hashes within the radius agree in at least one of this many bands
 LARGE = 256  # images that share a band, above which only neighbors in order are compared
 
 
+def equal_pairs(values: Sequence[object]) -> list[tuple[int, int]]:
+    """Pairs of indices that connect all equal values."""
+    first: dict[object, int] = {}
+    return [(first.setdefault(value, index), index) for index, value in enumerate(values)]
+
+
+def find_components(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
+    """The number of each item's group, where both items of a pair are in one group."""
+    ends = np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
+    graph = coo_array((np.ones(len(ends), dtype=bool), (ends[:, 0], ends[:, 1])), shape=(count, count))
+    return connected_components(graph, directed=False)[1].tolist()
+
+
 def look_alike_pairs(looks: Sequence[int | None]) -> list[tuple[int, int]]:
-    """Pairs of indices of hashes that differ in at most RADIUS bits; `looks[i]` None is like nothing.
+    """Pairs of indices of perceptual hashes that differ in at most RADIUS bits; `looks[i]` None is like nothing.
 
     Of many equal hashes only neighbors are paired, which connects them all.
     """
     known = np.array([index for index, look in enumerate(looks) if look is not None], dtype=np.int64)
     hashes = np.array([look for look in looks if look is not None], dtype=np.uint64)
     pairs: set[tuple[int, int]] = set()
-    for band in split_bands(hashes):
+    edges = np.linspace(0, 64, BANDS + 1).astype(int)
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        band = hashes >> np.uint64(low) & np.uint64(2 ** int(high - low) - 1)
         order = np.lexsort((hashes, band))
         for bucket in np.split(order, np.flatnonzero(np.diff(band[order])) + 1):
             pairs.update(pairs_in(bucket, hashes))
     return [(int(known[first]), int(known[second])) for first, second in sorted(pairs)]
-
-
-def split_bands(hashes: np.ndarray) -> Iterator[np.ndarray]:
-    """The bits of each hash in BANDS pieces."""
-    edges = np.linspace(0, 64, BANDS + 1).astype(int)
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
-        yield hashes >> np.uint64(low) & np.uint64(2 ** int(high - low) - 1)
 
 
 def pairs_in(bucket: np.ndarray, hashes: np.ndarray) -> Iterator[tuple[int, int]]:
