@@ -83,25 +83,19 @@ def _open_packed(path: Path, count: int) -> PackedImages | None:
 
 def _pack(path: Path, images: Images, expected_bytes: Callable[[], int]) -> None:
     with new_file(path) as partial:
-        _check_room(path, expected_bytes())
+        expected, free = expected_bytes(), shutil.disk_usage(path.parent).free
+        if expected > free:
+            need = f"it takes about {size_in_words(expected)}, and {size_in_words(free)} are free"
+            raise OutputError(path, f"cannot be written ({need})")
         with open(partial, "wb") as file, closing(images()) as rest:
             with pa.ipc.new_file(file, _SCHEMA) as writer:
                 while batch := list(islice(rest, IMAGES_PER_BATCH)):
-                    writer.write_batch(_record_batch(batch))
+                    heights, widths = ([image.shape[axis] for image in batch] for axis in (0, 1))
+                    writer.write_batch(
+                        pa.record_batch([heights, widths, [image.tobytes() for image in batch]], schema=_SCHEMA)
+                    )
             file.flush()
             os.fsync(file.fileno())  # else a power cut could leave the final name on a file with holes
-
-
-def _check_room(path: Path, expected_bytes: int) -> None:
-    free = shutil.disk_usage(path.parent).free
-    if expected_bytes > free:
-        need = f"it takes about {size_in_words(expected_bytes)}, and {size_in_words(free)} are free"
-        raise OutputError(path, f"cannot be written ({need})")
-
-
-def _record_batch(images: list[np.ndarray]) -> pa.RecordBatch:
-    heights, widths = ([image.shape[axis] for image in images] for axis in (0, 1))
-    return pa.record_batch([heights, widths, [image.tobytes() for image in images]], schema=_SCHEMA)
 
 
 def _remove_leftovers(folder: Path) -> None:

@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Lock
 
 import numpy as np
@@ -28,6 +27,7 @@ RAM_SHARE = 0.8  # that "ram" takes at most
 SAMPLE_SIZE = 32  # images prepared to estimate the size of all
 
 
+@dataclass(frozen=True, eq=False)
 class PreparedImages:
     """`images[i]` is image i as uint8 of shape (H_i, W_i, 3). Any number of threads may read at once.
 
@@ -40,17 +40,16 @@ class PreparedImages:
         memory_bytes: what they will take in this process's memory once all were read; 0 unless they are kept there.
     """
 
-    def __init__(self, load: Callable[[int], np.ndarray], count: int, description: str, memory_bytes: int = 0) -> None:
-        self._load = load
-        self._count = count
-        self.description = description
-        self.memory_bytes = memory_bytes
+    load: Callable[[int], np.ndarray]
+    count: int
+    description: str
+    memory_bytes: int = 0
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def __getitem__(self, index: int) -> np.ndarray:
-        return self._load(index)
+        return self.load(index)
 
 
 def prepare_images(
@@ -64,7 +63,7 @@ def prepare_images(
     cache_dir: str | os.PathLike[str] = "",
     processes: int = 1,
     reserved_bytes: int = 0,
-    on_image: Callable[[], None] | None = None,
+    on_image: Callable[[], object] = lambda: None,
 ) -> PreparedImages:
     """The images of `directory`, each as `prepare` makes it of the file's content.
 
@@ -91,7 +90,13 @@ def prepare_images(
         return PreparedImages(source.load, len(directory), "prepared anew at every read")
     if mode == "disk":
         path = private_cache(cache_dir) / f"{_key(directory, hashes, settings)}.arrow"
-        return _on_disk(source, path, threads, on_image)
+        packed = pack_images(
+            path,
+            len(directory),
+            lambda: source.load_all(threads, on_image),
+            lambda: source.estimate_total(source.sample(threads)),
+        )
+        return PreparedImages(packed.load, len(packed), f"kept on disk ({size_in_words(packed.nbytes)} in {path})")
     if mode in ("auto", "ram"):
         return _in_memory(source, mode, threads, processes, reserved_bytes)
     raise InvalidOptionsError([f"cache is {mode!r}; choose one of {', '.join(MODES)}"])
@@ -118,11 +123,10 @@ class _Source:
         image.flags.writeable = False
         return image
 
-    def load_all(self, threads: int, on_image: Callable[[], None] | None) -> Generator[np.ndarray, None, None]:
+    def load_all(self, threads: int, on_image: Callable[[], object]) -> Generator[np.ndarray, None, None]:
         for image in map_ordered(self.load, range(len(self.directory)), threads):
             yield image
-            if on_image:
-                on_image()
+            on_image()
 
     def sample(self, threads: int) -> dict[int, np.ndarray]:
         """Index -> image of a few images, evenly spread over all."""
@@ -167,17 +171,6 @@ def _in_memory(source: _Source, mode: str, threads: int, processes: int, reserve
         return PreparedImages(source.load, count, f"prepared anew at every read ({advice})")
     problem = f"cache is ram, but the prepared images take {sizes}, over the limit of {RAM_SHARE:.0%}"
     raise InvalidOptionsError([f"{problem}; pass --cache disk or --cache none"])
-
-
-def _on_disk(source: _Source, path: Path, threads: int, on_image: Callable[[], None] | None) -> PreparedImages:
-    packed = pack_images(
-        path,
-        len(source.directory),
-        lambda: source.load_all(threads, on_image),
-        lambda: source.estimate_total(source.sample(threads)),
-    )
-    size = size_in_words(packed.nbytes)
-    return PreparedImages(packed.load, len(packed), f"kept on disk ({size} in {path})")
 
 
 def _key(directory: LabeledDirectory, hashes: Mapping[str, str], settings: Mapping[str, object]) -> str:

@@ -97,7 +97,10 @@ def classify_copies(group: Group) -> Iterator[tuple[str, Group]]:
 
 def near_copies(same: Sequence[Group]) -> Iterator[tuple[str, Group]]:
     """Groups of pictures that look alike, but have not the same pixels. `same` are those that have."""
-    looks = [group[0].facts.look if has_a_look(group[0].facts) else None for group in same]
+    looks = []
+    for first, *_ in same:
+        means_anything = is_legible(first.facts) and first.facts.contrast >= BLANK_CONTRAST
+        looks.append(first.facts.look if means_anything else None)
     numbers = find_components(len(same), look_alike_pairs(looks))
     members: dict[int, list[Group]] = defaultdict(list)
     for number, group in zip(numbers, same, strict=True):
@@ -109,9 +112,8 @@ def near_copies(same: Sequence[Group]) -> Iterator[tuple[str, Group]]:
             yield ("near_leak" if len(parts) > 1 else "near_duplicate"), first_of_each
 
 
-def has_a_look(facts: ImageFacts) -> bool:
-    """Returns whether the perceptual hash means anything: not for a tiny or empty picture."""
-    return min(facts.width, facts.height) >= LEGIBLE and facts.contrast >= BLANK_CONTRAST
+def is_legible(facts: ImageFacts) -> bool:
+    return min(facts.width, facts.height) >= LEGIBLE
 
 
 def small_classes(train: Sequence[AuditedImage]) -> Iterator[tuple[str, Group]]:
@@ -131,7 +133,7 @@ def classify_picture(facts: ImageFacts) -> Iterator[str]:
         yield "dark"
     elif facts.brightness > BRIGHT:
         yield "bright"
-    elif facts.sharpness < BLURRY and min(facts.width, facts.height) >= LEGIBLE:
+    elif facts.sharpness < BLURRY and is_legible(facts):
         yield "blurry"
     if max(facts.width, facts.height) > ODD_ASPECT * min(facts.width, facts.height):
         yield "odd_aspect"

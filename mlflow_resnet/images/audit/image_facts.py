@@ -40,34 +40,26 @@ class ImageFacts:
 
 
 def inspect_file(path: str, looks: bool = False) -> ImageFacts:
-    """Reads and decodes an image in full.
-
-    Args:
-        looks: find out the perceptual hash too.
-    """
+    """Reads and decodes an image in full. With `looks`, finds out the perceptual hash too."""
     try:
         content = read_bytes(path)
         with open_picture(content) as picture:
-            return inspect_picture(picture, content, looks)
+            # each edge is divided by the whole number that leaves the shorter one at least SHARPNESS_EDGE pixels
+            gray = picture.convert("L").reduce(max(1, min(picture.size) // SHARPNESS_EDGE))
+            levels = ImageStat.Stat(gray)
+            return ImageFacts(
+                sha256=hashlib.sha256(content).hexdigest(),
+                bytes=len(content),
+                width=picture.width,
+                height=picture.height,
+                pixels=hash_pixels(picture),
+                look=hash_look(picture) if looks else None,
+                brightness=levels.mean[0],
+                contrast=levels.stddev[0],
+                sharpness=measure_sharpness(np.asarray(gray)),
+            )
     except InvalidImageError as error:
         return ImageFacts(error.message)
-
-
-def inspect_picture(picture: Image.Image, content: bytes, looks: bool) -> ImageFacts:
-    """Returns the facts about a picture and the file's `content` that it was decoded from."""
-    gray = shrink_picture(picture.convert("L"))
-    levels = ImageStat.Stat(gray)
-    return ImageFacts(
-        sha256=hashlib.sha256(content).hexdigest(),
-        bytes=len(content),
-        width=picture.width,
-        height=picture.height,
-        pixels=hash_pixels(picture),
-        look=hash_look(picture) if looks else None,
-        brightness=levels.mean[0],
-        contrast=levels.stddev[0],
-        sharpness=measure_sharpness(np.asarray(gray)),
-    )
 
 
 def hash_pixels(picture: Image.Image) -> str:
@@ -90,11 +82,6 @@ def check_imagehash(verb: str) -> None:
         import imagehash  # noqa: F401
     except ModuleNotFoundError:
         raise MissingPackageError(verb, "imagehash>=4.3") from None
-
-
-def shrink_picture(picture: Image.Image) -> Image.Image:
-    """The picture, each edge divided by the whole number that leaves the shorter one at least SHARPNESS_EDGE pixels."""
-    return picture.reduce(max(1, min(picture.size) // SHARPNESS_EDGE))
 
 
 def measure_sharpness(gray: np.ndarray) -> float:
