@@ -73,10 +73,7 @@ def decode_base64_cell(text: str) -> bytes | None:
 def find_column(columns: Iterable[str], wanted: Iterable[str]) -> str:
     """The column that has the first of the `wanted` names that there is, also in another case or with blanks around it.
 
-    Empty if there is none.
-
-    Raises:
-        InvalidTableError: if several have that name.
+    Empty if there is none. Raises InvalidTableError if several have that name.
     """
     columns = list(columns)
     for name in wanted:

@@ -75,11 +75,9 @@ def write_index(folder: Path, rows: Iterable[IndexRow], facts: Mapping[str, str]
 def read_index(folder: str | os.PathLike[str]) -> tuple[list[IndexRow], dict[str, str]]:
     """The rows and the facts of the index in `folder`; nothing if there is none.
 
-    The file is untrusted. Its names are looked at here, and nowhere else: all lie below the directory, in folders
-    named after their labels, each once.
-
-    Raises:
-        InvalidDatasetError: if it cannot be read, costs too much to read, or has a row that is refused.
+    The file is untrusted. Its names are looked at here, and nowhere else: all lie below the directory, in folders named
+    after their labels, each once. Raises InvalidDatasetError if it cannot be read, costs too much to read, or has a row
+    that is refused.
     """
     path = Path(folder, INDEX_NAME)
     if not path.is_file():

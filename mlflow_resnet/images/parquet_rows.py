@@ -39,8 +39,7 @@ def read_parquet_schema(path: Path) -> pa.Schema:
 def read_parquet_rows(path: Path, columns: Collection[str], limits: ParquetLimits = TABLE_LIMITS) -> Iterator[TableRow]:
     """The values of `columns` in each row; of columns that the table lacks there are none.
 
-    Raises:
-        InvalidTableError: if it cannot be read, or is over the limits.
+    Raises InvalidTableError if it cannot be read, or is over the limits.
     """
     repeated = inspect_parquet(path, limits, columns)[1]
     try:
@@ -56,8 +55,7 @@ def read_parquet_rows(path: Path, columns: Collection[str], limits: ParquetLimit
 def read_image_rows(path: Path, columns: Collection[str]) -> Iterator[TableRow]:
     """Yields rows of a table that holds images, one in memory at a time.
 
-    Raises:
-        InvalidTableError: if it cannot be read, or is over the limits for images.
+    Raises InvalidTableError if it cannot be read, or is over the limits for images.
     """
     check_parquet(path, IMAGE_LIMITS, columns)
     try:
@@ -78,8 +76,7 @@ def find_image_columns(schema: pa.Schema) -> list[str]:
 def check_image_column(path: Path, schema: pa.Schema, name: str, advice: str = "") -> bool:
     """Returns whether a column holds the images themselves, and not their paths.
 
-    Raises:
-        InvalidDatasetError: about the table at `path` if it holds neither.
+    Raises InvalidDatasetError about the table at `path` if it holds neither.
     """
     kind = schema.field(name).type
     if holds_images(kind):

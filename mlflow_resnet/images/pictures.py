@@ -23,8 +23,7 @@ def encode_png(pixels: np.ndarray) -> bytes:
 def write_png(folder: Path, name: str, content: bytes, taken: set[str]) -> str:
     """Writes a PNG below `folder` and returns its name: `name` but for the suffix, with a number if that is taken.
 
-    Raises:
-        OutputError: if it cannot be written.
+    Raises OutputError if it cannot be written.
     """
     file = make_unique(f"{name.rpartition('.')[0]}.png", taken)
     path = path_below(folder, file)

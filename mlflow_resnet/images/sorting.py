@@ -15,8 +15,7 @@ NAMES_AT_ONCE = 100_000
 def sort_names(names: Iterable[str], at_once: int = NAMES_AT_ONCE) -> Iterator[str]:
     """`names` in order. No more than `at_once` are in memory; if there are more, sorted files of them are merged.
 
-    Raises:
-        OSError: if a temporary file cannot be written.
+    Raises OSError if a temporary file cannot be written.
     """
     names = iter(names)
     part = sorted(islice(names, at_once))

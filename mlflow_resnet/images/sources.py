@@ -143,8 +143,7 @@ class StoredImage:
 def list_stored_images(uri: str, ignored: Counter[str]) -> Iterator[StoredImage]:
     """The images in S3 at `uri`, in the order of their keys, as they are listed.
 
-    Raises:
-        InvalidDatasetError: if `uri` cannot be listed, or holds nothing.
+    Raises InvalidDatasetError if `uri` cannot be listed, or holds nothing.
     """
     client, location = connect_s3(uri), parse_location(uri)
     for found in filter_images(require_any(uri, objects(client, location)), ignored):
@@ -206,8 +205,7 @@ def fetch_labeled_directory(
 def local_file(uri: str) -> Path:
     """Returns the local path of the file `uri`, which is copied to the cache if it is in S3.
 
-    Raises:
-        InvalidDatasetError: if there can be no such place, if there is no object `uri`, or it cannot be copied.
+    Raises InvalidDatasetError if there can be no such place, if there is no object `uri`, or it cannot be copied.
     """
     uri = local_path(uri)
     if problem := place_problem(uri):

@@ -20,8 +20,7 @@ BYTES_PER_SIGN = {b"{": 232, b"[": 72, b",": 40, b'"': 30}  # what Python takes 
 def list_coco(path: Path) -> Iterator[Listed]:
     """The file_name of each image and the name of its category, in the order of the file.
 
-    Raises:
-        InvalidDatasetError: if this is no file of COCO annotations.
+    Raises InvalidDatasetError if this is no file of COCO annotations.
     """
     try:
         content = json.loads(read_affordable(path))
@@ -62,8 +61,7 @@ def read_by_id(content: Any, part: str, field: str) -> dict[Any, str]:
 def read_affordable(path: Path) -> bytes:
     """Reads a JSON file if memory suffices for it parsed: up to 30 bytes for each byte.
 
-    Raises:
-        InvalidTableError: if there is not.
+    Raises InvalidTableError if there is not.
     """
     room, needed = available_memory() // 2, path.stat().st_size
     if needed <= room:

@@ -83,8 +83,7 @@ class Source:
 def open_source(options: ConvertOptions) -> Source:
     """Detects the kind of a source and opens it. Folders that only wrap class folders are dropped.
 
-    Raises:
-        InvalidDatasetError: if it is of no known kind, or damaged.
+    Raises InvalidDatasetError if it is of no known kind, or damaged.
     """
     source = options.source
     if not is_remote(source) and not os.path.lexists(source):

@@ -70,8 +70,7 @@ class Journal:
 def read_journal(path: Path) -> Iterator[tuple[IndexRow, bool]]:
     """The rows in a journal and whether they have left. Lines that are not ours, or were not finished, are passed over.
 
-    Raises:
-        OutputError: if it is no plain file.
+    Raises OutputError if it is no plain file.
     """
     if not os.path.lexists(path):
         return

@@ -96,8 +96,7 @@ class Listed:
 def open_table(path: Path, options: ConvertOptions) -> Table:
     """Finds out which columns have the images and the labels.
 
-    Raises:
-        InvalidDatasetError: if the table cannot be read, or lacks the columns.
+    Raises InvalidDatasetError if the table cannot be read, or lacks the columns.
     """
     if path.suffix.lower() == ".parquet":
         with table_errors(path):
@@ -152,8 +151,7 @@ def choose_column(
 ) -> str:
     """The name of a column: the `wanted` one, or the first of the usual ones.
 
-    Raises:
-        InvalidDatasetError: if there is none, or several have that name.
+    Raises InvalidDatasetError if there is none, or several have that name.
     """
     try:
         found = find_column(names, (wanted,) if wanted else usual)
@@ -178,8 +176,7 @@ def has_points(table: Table) -> bool:
 def list_table(table: Table) -> Iterator[Listed]:
     """Each row's image and label; the label is empty if the table has no such column.
 
-    Raises:
-        InvalidDatasetError: if the table cannot be read, or has no rows.
+    Raises InvalidDatasetError if the table cannot be read, or has no rows.
     """
     number = 0
     wanted = {table.image, table.label} - {""}
@@ -255,8 +252,7 @@ def read_table_columns(path: Path) -> list[str]:
 def read_rows(path: Path, wanted: Collection[str]) -> Iterator[TableRow]:
     """The cells of the `wanted` columns in each row; of other columns there may be nothing.
 
-    Raises:
-        InvalidDatasetError: if the table cannot be read, or costs too much to read.
+    Raises InvalidDatasetError if the table cannot be read, or costs too much to read.
     """
     with table_errors(path):
         yield from find_readers(path)[1](path, wanted)

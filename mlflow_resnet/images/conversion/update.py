@@ -202,8 +202,7 @@ def complete_folder(
     """Writes the index and a table of the images that were left out, and why; none if there are none. Removes the
     journal. Returns how the folders lie.
 
-    Raises:
-        InvalidDatasetError: if they are parts of a data set, which an index of references cannot tell apart.
+    Raises InvalidDatasetError if they are parts of a data set, which an index of references cannot tell apart.
     """
     layout = Layout(row.name for row in rows)
     if (parts := layout.parts()) and facts[TRANSFER] == REFERENCE:

@@ -55,8 +55,7 @@ def marks_by_name(directory: LabeledDirectory, regex: str) -> list[str]:
 def marks_by_table(directory: LabeledDirectory, table: str, column: str) -> list[str | None]:
     """The cell of each image's row. A row is an image's if its path ends as the image's name does.
 
-    Raises:
-        InvalidDatasetError: if the table cannot be used, or an image has no group, or several.
+    Raises InvalidDatasetError if the table cannot be used, or an image has no group, or several.
     """
     path = Path(table)
     columns = read_table_columns(path)
