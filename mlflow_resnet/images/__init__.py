@@ -4,7 +4,7 @@
 - `sources`: an image's bytes, wherever they are
 - `rules`: what belongs to a data set, by its name
 - `layout`: what folders are: classes, parts of a data set, wrappers
-- `directories`: lists labeled and unlabeled directories; `sorting`: in an order that is kept
+- `directories`: lists labeled and unlabeled directories
 - `cells`, `parquet_rows`: tables of images as people write them
 - `conversion`: folders, archives, S3, tables and annotations to an image directory
 - `index`: the table of its images that a conversion writes

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import heapq
+import json
 import os
+import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
@@ -15,12 +19,13 @@ from mlflow_resnet.images.decoding.decode import IMAGE_EXTENSIONS
 from mlflow_resnet.images.index import read_references
 from mlflow_resnet.images.layout import Layout
 from mlflow_resnet.images.rules import Ignored, file_kind
-from mlflow_resnet.images.sorting import sort_names
 from mlflow_resnet.io.file_names import is_hidden
 from mlflow_resnet.io.own_folders import BOOKKEEPING, STORES, is_artifact, is_own_folder
 from mlflow_resnet.io.reasons import os_reason
 from mlflow_resnet.io.s3.listing import StoredObject
 from mlflow_resnet.io.text.places import place_problem
+
+NAMES_AT_ONCE = 100_000  # in memory, of one folder
 
 
 @dataclass(frozen=True)
@@ -234,6 +239,29 @@ def _walk_errors(folder: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise InvalidDatasetError(folder, f"cannot be listed ({os_reason(error)})") from error
+
+
+def sort_names(names: Iterable[str], at_once: int = NAMES_AT_ONCE) -> Iterator[str]:
+    """`names` in order. No more than `at_once` are in memory; if there are more, sorted files of them are merged.
+
+    Raises OSError if a temporary file cannot be written.
+    """
+    names = iter(names)
+    part = sorted(islice(names, at_once))
+    if len(part) < at_once:
+        yield from part
+        return
+    with ExitStack() as stack:
+        files = []
+        while part:
+            file = stack.enter_context(tempfile.TemporaryFile("w+"))
+            # JSON, because a name may have line breaks and bytes that are not UTF-8
+            file.writelines(json.dumps(name) + "\n" for name in part)
+            file.seek(0)
+            files.append(map(json.loads, file))
+            part = sorted(islice(names, at_once))
+        del part
+        yield from heapq.merge(*files)
 
 
 def spread_evenly(count: int, most: int) -> np.ndarray:

@@ -50,12 +50,8 @@ def pairs_in(bucket: np.ndarray, hashes: np.ndarray) -> Iterator[tuple[int, int]
     else:
         rows, columns = np.triu_indices(len(bucket), k=1)
         firsts, seconds = bucket[rows], bucket[columns]
-    near = bits_set(hashes[firsts] ^ hashes[seconds]) <= RADIUS
+    differences = (hashes[firsts] ^ hashes[seconds]).view(np.uint8).reshape(-1, 8)
+    near = np.unpackbits(differences, axis=1).sum(axis=1) <= RADIUS
     firsts, seconds = firsts[near], seconds[near]
     for first, second in zip(firsts.tolist(), seconds.tolist(), strict=True):
         yield (first, second) if first < second else (second, first)
-
-
-def bits_set(values: np.ndarray) -> np.ndarray:
-    """Counts the bits of each uint64 that are 1."""
-    return np.unpackbits(values.view(np.uint8).reshape(len(values), 8), axis=1).sum(axis=1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from mlflow_resnet.images.decoding.decode import IMAGE_EXTENSIONS
 from mlflow_resnet.images.decoding.kinds import UNREAD_EXTENSIONS
@@ -11,37 +12,30 @@ from mlflow_resnet.io.file_names import is_hidden
 from mlflow_resnet.io.own_folders import is_artifact
 
 
+def reason(words: str) -> Any:
+    return field(default=0, metadata={"words": words})
+
+
 @dataclass(frozen=True)
 class Ignored:
     """Numbers of entries that a listing left out, by reason. A folder counts once, whatever it holds.
 
-    Attributes:
-        unread: pictures, by their extension, in a format that is not read.
-        own: what mlflow_resnet or MLflow wrote, see `own_folders`.
+    What is unread are pictures, by their extension; for what is our own see `own_folders`.
     """
 
-    hidden: int = 0
-    not_images: int = 0
-    unread: int = 0
-    outside_links: int = 0
-    broken_links: int = 0
-    archived_links: int = 0
-    beside_classes: int = 0
-    own: int = 0
+    hidden: int = reason("hidden")
+    not_images: int = reason("without an image's extension")
+    unread: int = reason("in a format that is not read, such as HEIC (save them as JPEG or PNG)")
+    outside_links: int = reason("behind links that lead outside (--follow-links follows them)")
+    broken_links: int = reason("behind links that lead nowhere or in a circle")
+    archived_links: int = reason("links in the archive, which are not followed (unpack it, and give the folder)")
+    beside_classes: int = reason("beside the class folders")
+    own: int = reason("written by mlflow_resnet or MLflow")
 
     def __str__(self) -> str:
         """A clause for a message, empty if nothing was left out."""
-        facts = {
-            "hidden": self.hidden,
-            "without an image's extension": self.not_images,
-            "in a format that is not read, such as HEIC (save them as JPEG or PNG)": self.unread,
-            "behind links that lead outside (--follow-links follows them)": self.outside_links,
-            "behind links that lead nowhere or in a circle": self.broken_links,
-            "links in the archive, which are not followed (unpack it, and give the folder)": self.archived_links,
-            "beside the class folders": self.beside_classes,
-            "written by mlflow_resnet or MLflow": self.own,
-        }
-        clauses = [f"{count} {what}" for what, count in facts.items() if count]
+        counts = {each.metadata["words"]: getattr(self, each.name) for each in fields(self)}
+        clauses = [f"{count} {words}" for words, count in counts.items() if count]
         return "ignored " + ", ".join(clauses) if clauses else ""
 
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 from mlflow_resnet.errors import BadImagesError, InvalidDatasetError, join_names, printable
-from mlflow_resnet.images.audit.facts_journal import FactsJournal
-from mlflow_resnet.images.audit.image_facts import ImageFacts, check_imagehash, inspect_file
+from mlflow_resnet.images.audit.image_facts import FactsJournal, ImageFacts, check_imagehash, inspect_file
 from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.io.parallel import map_ordered
 

@@ -19,7 +19,7 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 from mlflow_resnet.errors import InvalidImageError, InvalidOptionsError, join_names
-from mlflow_resnet.images.conversion.entries import Entry, list_folder_entries, list_stored_entries
+from mlflow_resnet.images.conversion.entries import Entry, list_place_entries
 from mlflow_resnet.images.decoding.decode import decode
 from mlflow_resnet.images.directories import no_images
 from mlflow_resnet.images.pictures import encode_png, write_png
@@ -90,10 +90,7 @@ def transform(options: TransformOptions) -> Transformed:
         if not is_remote(options.image_dir) and not is_remote(options.output_dir):
             check_outside(options.image_dir, options.output_dir)
         ignored, unreadable, taken = Counter[str](), dict[str, str](), set[str]()
-        if is_remote(options.image_dir):
-            entries = list_stored_entries(options.image_dir, ignored)
-        else:
-            entries = list_folder_entries(options.image_dir, ignored, options.follow_links)
+        entries = list_place_entries(options.image_dir, ignored, options.follow_links)
         with (
             tqdm(desc="transforming", unit="img", leave=False, disable=None) as bar,
             destination(options.output_dir) as place,

@@ -92,13 +92,11 @@ def open_source(options: ConvertOptions) -> Source:
         return open_listing(options)
     if source.lower().endswith(ARCHIVE_SUFFIXES):
         listing: Listing = partial(list_archive_entries, source)
-    elif is_remote(source):
-        listing = partial(list_stored_entries, source)
     elif os.path.isfile(source):
         kinds = ", ".join((*ARCHIVE_SUFFIXES, *TABLE_SUFFIXES, ANNOTATIONS_SUFFIX))
         raise InvalidDatasetError(source, f"not a directory, nor a file of a known kind ({kinds})")
     else:
-        listing = partial(list_folder_entries, source, follow_links=options.follow_links)
+        listing = partial(list_place_entries, source, follow_links=options.follow_links)
     wrapper = Layout(entry.name for entry in listing(Counter())).unwrap()
     return Source(partial(unwrap_entries, listing, wrapper))
 
@@ -118,15 +116,15 @@ def check_entry(entry: Entry) -> Entry:
     return replace(entry, name=name, problem=f"its name {problem}" if problem else entry.problem)
 
 
-def list_folder_entries(source: str, ignored: Counter[str], follow_links: bool = False) -> Iterator[Entry]:
+def list_place_entries(source: str, ignored: Counter[str], follow_links: bool = False) -> Iterator[Entry]:
+    """The images below a folder, or a prefix in S3."""
+    if is_remote(source):
+        for found in list_stored_images(source, ignored):
+            yield Entry(found.object.name, found.uri, found.read, size=found.object.size)
+        return
     for name in Walk(source, ignored, follow_links).images(""):
         path = os.path.abspath(os.path.join(source, name))
         yield Entry(name, encodable(path), partial(read_bytes, path), path)
-
-
-def list_stored_entries(source: str, ignored: Counter[str]) -> Iterator[Entry]:
-    for found in list_stored_images(source, ignored):
-        yield Entry(found.object.name, found.uri, found.read, size=found.object.size)
 
 
 def list_archive_entries(source: str, ignored: Counter[str]) -> Iterator[Entry]:

@@ -105,7 +105,11 @@ def open_table(path: Path, options: ConvertOptions) -> Table:
     if not names:
         raise InvalidDatasetError(path, "a table without rows")
     table = choose_columns(path, options, names)
-    return replace(table, has_points=has_points(table)) if table.label and path.suffix.lower() == ".csv" else table
+    if not table.label or path.suffix.lower() != ".csv":
+        return table
+    labels = filter(None, (format_cell(row.get(table.label)) for row in read_rows(path, (table.label,))))
+    has_points = WHOLE.fullmatch(next(labels, "")) is not None and all(map(WHOLE.fullmatch, labels))
+    return replace(table, has_points=has_points)
 
 
 def open_parquet(path: Path, options: ConvertOptions) -> Table:
@@ -166,26 +170,15 @@ def choose_column(
     return found
 
 
-def has_points(table: Table) -> bool:
-    """Returns whether all labels look like 1.0."""
-    cells = (format_cell(row.get(table.label)) for row in read_rows(table.path, (table.label,)))
-    labels = filter(None, cells)
-    return WHOLE.fullmatch(next(labels, "")) is not None and all(map(WHOLE.fullmatch, labels))
-
-
 def list_table(table: Table) -> Iterator[Listed]:
     """Each row's image and label; the label is empty if the table has no such column.
 
     Raises InvalidDatasetError if the table cannot be read, or has no rows.
     """
-    number = 0
-    wanted = {table.image, table.label} - {""}
-    if table.has_images:
-        with table_errors(table.path):
-            for number, row in enumerate(read_image_rows(table.path, wanted), 1):
-                yield list_row(table, row, number)
-    else:
-        for number, row in enumerate(read_rows(table.path, wanted), 1):
+    number, wanted = 0, {table.image, table.label} - {""}
+    read = read_image_rows if table.has_images else find_readers(table.path)[1]
+    with table_errors(table.path):
+        for number, row in enumerate(read(table.path, wanted), 1):
             yield list_row(table, row, number)
     if not number:
         raise InvalidDatasetError(table.path, "a table without rows")

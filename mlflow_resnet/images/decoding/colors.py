@@ -40,17 +40,12 @@ def rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         image = _gray(image)
     elif image.has_transparency_data:
-        image = _on_white(image)
+        if image.mode == "La":  # the one mode with alpha that Pillow does not convert to RGBA
+            image = image.convert("LA")
+        picture = image.convert("RGBA")
+        image = Image.new("RGB", picture.size, "white")
+        image.paste(picture, mask=picture.getchannel("A"))
     return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    if image.mode == "La":  # the one mode with alpha that Pillow does not convert to RGBA
-        image = image.convert("LA")
-    picture = image.convert("RGBA")
-    canvas = Image.new("RGB", picture.size, "white")
-    canvas.paste(picture, mask=picture.getchannel("A"))
-    return canvas
 
 
 def _gray(image: Image.Image) -> Image.Image:
