@@ -12,6 +12,6 @@
 - `pairs`: which images are equal or nearly so
 - `scan`: reads every image once: which are bad, and what identifies the data
 - `audit`: whether the images can be trusted
-- `cache`: images decoded and resized once; in memory, or on disk by `packed`, or not kept at all
+- `cache`: images decoded and resized once; in memory, or on disk, or not kept at all
 - `digits`: the demo data set
 """

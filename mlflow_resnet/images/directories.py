@@ -114,9 +114,7 @@ def build_labeled_directory(
 ) -> LabeledDirectory:
     """Names such as `class/image.jpg` as a labeled directory.
 
-    Args:
-        ignored: by the fields of `Ignored`.
-        classes: all of them, if there may be some without images.
+    `ignored` is by the fields of `Ignored`; `classes` are all of them, if there may be some without images.
 
     Raises:
         NotLabeledDatasetError: if no image is in a class folder, but there are images.

@@ -77,15 +77,10 @@ def directory_sources(
     """Every image below a directory or prefix, called by its path or URI; `ignored` counts what else is there.
 
     They come in an order that their places alone decide, whatever else is there: by name, files before folders, or in
-    S3 by key. Those in S3 are fetched a few ahead, while the listing goes on, and are never on disk.
+    S3 by key. Those in S3 are fetched a few ahead, while the listing goes on, and are never on disk. Only those come
+    whose places are `wanted` and follow `after`, which need not exist any more; `follow_links`: see `Walk`.
 
-    Args:
-        after: only those whose places come after this one, which need not exist any more.
-        wanted: only those at whose places this is true.
-        follow_links: see `Walk`.
-
-    Raises:
-        InvalidDatasetError: if `uri` cannot be listed, or holds nothing.
+    Raises InvalidDatasetError if `uri` cannot be listed, or holds nothing.
     """
     if is_remote(uri):
         images = dropwhile(lambda image: image.object.name <= after, list_stored_images(uri, ignored))
@@ -183,12 +178,8 @@ def fetch_labeled_directory(
 ) -> LabeledDirectory:
     """The class folders at `uri`, a path or a prefix in S3, whose images are copied to the cache.
 
-    Args:
-        on_object: called after each image that is in the cache.
-        follow_links: see `Walk`.
-
-    Raises:
-        InvalidDatasetError: if there are none, or they cannot be listed or copied.
+    `on_object` is called after each image that is in the cache; `follow_links`: see `Walk`.
+    Raises InvalidDatasetError if there are none, or they cannot be listed or copied.
     """
     if not is_remote(uri):
         return list_labeled(uri, follow_links)

@@ -2,29 +2,102 @@
 
 Each picture is in one class. The copy of an image whose label was corrected moves, so that it is not lost if the image
 itself cannot be read any more. An image that a table does not name any more leaves. One whose file is gone stays: there
-may be no other copy.
+may be no other copy. A journal, with a line per image, tells the next call what an interrupted one has done.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
-from mlflow_resnet.errors import InvalidOptionsError, OutputError, join_names
+from mlflow_resnet.errors import InvalidOptionsError, InvalidTableError, OutputError, join_names
 from mlflow_resnet.images.conversion.entries import Entry, name_below
-from mlflow_resnet.images.conversion.journal import Journal
 from mlflow_resnet.images.decoding.decode import usual_suffix
-from mlflow_resnet.images.index import REFERENCE, IndexRow, read_index
+from mlflow_resnet.images.index import REFERENCE, IndexRow, parse_row, read_index
 from mlflow_resnet.images.rules import is_image
 from mlflow_resnet.io.file_names import path_below
 from mlflow_resnet.io.reasons import os_reason
+from mlflow_resnet.io.untrusted import parse_json
 
 SHOWN_CHANGES = 5  # names in a sentence
+JOURNAL_NAME = ".journal.jsonl"
+MAX_JOURNAL_LINE_CHARACTERS = 2**20
+LEFT = "left"
+
+
+class Journal:
+    """Rows by source and label. A row is written after its image is, so what is in the journal is there.
+
+    Attributes:
+        left: names of images that do not belong any more, and are removed after it says so.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / JOURNAL_NAME
+        self.rows: dict[tuple[str, str], IndexRow] = {}
+        self.left: set[str] = set()
+        for row, has_left in read_journal(self.path):
+            if has_left:
+                self.rows.pop(row.key, None)
+                self.left.add(row.name)
+            else:
+                self.rows[row.key] = row
+
+    def __enter__(self) -> Journal:
+        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed in __exit__
+        self._file.write("\n")  # behind a line that was not finished
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+
+    def recall(self, rows: Iterable[IndexRow]) -> None:
+        """Adds the rows of an earlier, completed call."""
+        for row in rows:
+            if row.name not in self.left:
+                self.rows.setdefault(row.key, row)
+
+    def add(self, row: IndexRow) -> None:
+        self.rows[row.key] = row
+        self._write(asdict(row))
+
+    def leave(self, row: IndexRow) -> None:
+        """Forgets an image that does not belong any more, which `left` remembers until it is removed."""
+        self.rows.pop(row.key, None)
+        self.left.add(row.name)
+        self._write({LEFT: asdict(row)})
+
+    def _write(self, facts: dict[str, Any]) -> None:
+        self._file.write(json.dumps(facts) + "\n")
+        self._file.flush()
+
+
+def read_journal(path: Path) -> Iterator[tuple[IndexRow, bool]]:
+    """The rows in a journal and whether they have left. Lines that are not ours, or were not finished, are passed over.
+
+    Raises OutputError if it is no plain file.
+    """
+    if not os.path.lexists(path):
+        return
+    if path.is_symlink() or not path.is_file():
+        raise OutputError(path, "is damaged (no plain file). Remove it")
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in iter(partial(file.readline, MAX_JOURNAL_LINE_CHARACTERS), ""):
+            try:
+                facts = parse_json(line)
+                has_left = isinstance(facts, dict) and facts.keys() == {LEFT}
+                yield parse_row(facts[LEFT] if has_left else facts), has_left
+            except (ValueError, InvalidTableError):
+                continue
 
 
 class Survey:
@@ -82,9 +155,7 @@ class Update:
     def move_images(self, now: Survey, is_listing: bool) -> None:
         """Moves images whose label changed and removes those that left the source.
 
-        Args:
-            is_listing: the source says what belongs, so what it lacks leaves. Otherwise `remove_gone` decides in the
-                end.
+        Those that a listing lacks do not belong any more. For other sources `remove_gone` decides in the end.
         """
         changed = [row for row in self.journal.rows.values() if not now.has(row)]
         goes = is_listing or self.transfer == REFERENCE

@@ -13,9 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError, encodable, join_names
-from mlflow_resnet.images.conversion.changes import Survey, Update, describe_update
+from mlflow_resnet.images.conversion.changes import JOURNAL_NAME, Journal, Survey, Update, describe_update
 from mlflow_resnet.images.conversion.entries import Entry, Source, is_listing, label_problem, open_source
-from mlflow_resnet.images.conversion.journal import JOURNAL_NAME, Journal
 from mlflow_resnet.images.decoding.decode import MAX_IMAGE_BYTES, decode
 from mlflow_resnet.images.directories import no_images
 from mlflow_resnet.images.index import REFERENCE, SOURCE, TRANSFER, IndexRow, read_index, write_index
