@@ -114,9 +114,8 @@ def parse_row(facts: Any) -> IndexRow:
     if problem := name_problem(row.name):
         raise InvalidTableError(f"the name {quote_name(row.name)} {problem}")
     if row.label != (row.name.partition("/")[0] if "/" in row.name else ""):
-        raise InvalidTableError(
-            f"{quote_name(row.name)} is not in a folder named after its label {quote_name(row.label)}"
-        )
+        problem = f"{quote_name(row.name)} is not in a folder named after its label {quote_name(row.label)}"
+        raise InvalidTableError(problem)
     return row
 
 

@@ -39,12 +39,9 @@ def scan(
     looks: bool = False,
     journal: FactsJournal | None = None,
 ) -> Scan:
-    """Reads and decodes every image in full.
+    """Reads and decodes every image in full. With `looks`, finds out perceptual hashes too.
 
-    Args:
-        on_image: called after each, in the caller's thread.
-        looks: find out perceptual hashes too.
-        journal: facts that are known already; it learns the new ones.
+    `on_image` is called after each, in the caller's thread. The `journal` has facts already, and learns the new ones.
     """
     if looks:
         check_imagehash("looking for similar pictures")

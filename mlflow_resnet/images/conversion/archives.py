@@ -39,7 +39,7 @@ def archive_members(source: ArchiveSource, ignored: Counter[str]) -> Iterator[tu
     Raises InvalidDatasetError for a damaged archive, one over the limits above, or one with names that lead out of it.
     """
     members = _zip_members if os.fspath(source).lower().endswith(".zip") else _tar_members
-    with _damage_told(source):
+    with _explain_damage(source):
         for raw_name, open_member in members(source, ignored):
             name = _relative(source, raw_name)
             if (kind := path_kind(name)) == "image":
@@ -70,10 +70,9 @@ def _check_apart(source: ArchiveSource, members: Sequence[zipfile.ZipInfo]) -> N
 
 
 def _tar_members(source: ArchiveSource, ignored: Counter[str]) -> Members:
-    total = 0
-    with open_unpacked(source) as file, open_tar(Metered(file, MAX_IMAGE_BYTES + 2**20)) as archive:
-        count = 0
-        while (member := _next_member(archive)) is not None:
+    count = total = 0
+    with open_unpacked(source) as unpacked, open_tar(file := Metered(unpacked, MAX_IMAGE_BYTES + 2**20)) as archive:
+        while (member := _next_member(archive, file)) is not None:
             count += 1
             total += member.size
             _check_limits(source, count, total)  # before tarfile unpacks this member to find the next
@@ -81,7 +80,9 @@ def _tar_members(source: ArchiveSource, ignored: Counter[str]) -> Members:
                 yield member.name, partial(archive.extractfile, member)
             elif not member.isdir():
                 ignored["archived_links" if member.issym() or member.islnk() else "not_images"] += 1
-        _check_end(archive)
+        file.seek(archive.offset)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # it was cut between two members
+            raise tarfile.ReadError("unexpected end of data")
 
 
 def open_tar(file: Metered) -> tarfile.TarFile:
@@ -89,10 +90,9 @@ def open_tar(file: Metered) -> tarfile.TarFile:
         return tarfile.open(fileobj=file, mode="r:")
 
 
-def _next_member(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
+def _next_member(archive: tarfile.TarFile, file: Metered) -> tarfile.TarInfo | None:
     """The next member, after whatever extends its header: long names, attributes, maps of sparse files."""
-    assert isinstance(archive.fileobj, Metered)
-    with archive.fileobj.limit_reads(MAX_HEADER_BYTES):
+    with file.limit_reads(MAX_HEADER_BYTES):
         member = archive.next()
     if len(archive.pax_headers) > MAX_GLOBAL_HEADERS:
         raise tarfile.ReadError("too many global headers")
@@ -166,14 +166,6 @@ class Directory(Metered):
         return content
 
 
-def _check_end(archive: tarfile.TarFile) -> None:
-    """An archive cut between two members iterates without an error, but lacks the closing block of zeros."""
-    assert archive.fileobj is not None
-    archive.fileobj.seek(archive.offset)
-    if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError("unexpected end of data")
-
-
 def _check_limits(source: ArchiveSource, count: int, total_bytes: int) -> None:
     if count > MAX_MEMBERS:
         raise InvalidDatasetError(source, f"over the limit of {MAX_MEMBERS} files; unpack it and give the directory")
@@ -192,7 +184,7 @@ def _relative(source: ArchiveSource, raw_name: str) -> str:
 
 
 def _read(source: ArchiveSource, open_member: Callable[[], IO[bytes] | None]) -> bytes:
-    with _damage_told(source):
+    with _explain_damage(source):
         file = open_member()
         assert file is not None  # None is for folders and devices
         with file:
@@ -200,7 +192,7 @@ def _read(source: ArchiveSource, open_member: Callable[[], IO[bytes] | None]) ->
 
 
 @contextmanager
-def _damage_told(source: ArchiveSource) -> Iterator[None]:
+def _explain_damage(source: ArchiveSource) -> Iterator[None]:
     """zipfile and tarfile raise errors of their own, of zlib, OSError, EOFError, RuntimeError (encrypted) and more."""
     try:
         yield

@@ -37,8 +37,7 @@ LEFT = "left"
 class Journal:
     """Rows by source and label. A row is written after its image is, so what is in the journal is there.
 
-    Attributes:
-        left: names of images that do not belong any more, and are removed after it says so.
+    `left` are names of images that do not belong any more, and are removed after it says so.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -59,12 +58,6 @@ class Journal:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._file.close()
-
-    def recall(self, rows: Iterable[IndexRow]) -> None:
-        """Adds the rows of an earlier, completed call."""
-        for row in rows:
-            if row.name not in self.left:
-                self.rows.setdefault(row.key, row)
 
     def add(self, row: IndexRow) -> None:
         self.rows[row.key] = row
@@ -148,7 +141,9 @@ class Update:
     def __init__(self, folder: Path, journal: Journal, output_dir: str | os.PathLike[str], transfer: str) -> None:
         self.folder, self.journal, self.transfer = folder, journal, transfer
         earlier = read_index(folder)[0]
-        journal.recall(earlier)
+        for row in earlier:
+            if row.name not in journal.left:
+                journal.rows.setdefault(row.key, row)
         self.before = {row.key: row for row in earlier} | journal.rows
         self.taken = list_files(output_dir) - {row.name.casefold() for row in earlier}
 

@@ -63,26 +63,15 @@ def is_listing(source: str) -> bool:
     return source.lower().endswith((*TABLE_SUFFIXES, ANNOTATIONS_SUFFIX))
 
 
+# Lists the images any number of times, in folders named after their classes, and counts what else is there, by the
+# fields of `Ignored`.
 Listing = Callable[[Counter[str]], Iterator[Entry]]
 
 
-@dataclass(frozen=True)
-class Source:
-    """A source of a conversion, opened once and listed any number of times.
+def open_source(options: ConvertOptions) -> tuple[Listing, tuple[str, ...]]:
+    """Detects the kind of a source. Returns what lists it, and sentences about how it was understood.
 
-    Attributes:
-        entries: lists the images, in folders named after their classes; counts in its argument what else is there, by
-            the fields of `Ignored`.
-        notes: sentences about how the source was understood.
-    """
-
-    entries: Listing
-    notes: tuple[str, ...] = ()
-
-
-def open_source(options: ConvertOptions) -> Source:
-    """Detects the kind of a source and opens it. Folders that only wrap class folders are dropped.
-
+    Folders that only wrap class folders are dropped.
     Raises InvalidDatasetError if it is of no known kind, or damaged.
     """
     source = options.source
@@ -98,7 +87,7 @@ def open_source(options: ConvertOptions) -> Source:
     else:
         listing = partial(list_place_entries, source, follow_links=options.follow_links)
     wrapper = Layout(entry.name for entry in listing(Counter())).unwrap()
-    return Source(partial(unwrap_entries, listing, wrapper))
+    return partial(unwrap_entries, listing, wrapper), ()
 
 
 def unwrap_entries(listing: Listing, wrapper: str, ignored: Counter[str]) -> Iterator[Entry]:
@@ -147,14 +136,14 @@ def errors_about(source: str, path: Path) -> Iterator[None]:
         raise InvalidDatasetError(source, error.problem) from error
 
 
-def open_listing(options: ConvertOptions) -> Source:
+def open_listing(options: ConvertOptions) -> tuple[Listing, tuple[str, ...]]:
     """A table or annotations, whose relative paths begin from its folder if no other is given."""
     source, root = options.source, options.image_root or os.path.dirname(options.source)
     with errors_about(source, path := local_file(source)):
         if source.lower().endswith(ANNOTATIONS_SUFFIX):
-            return Source(partial(list_table_entries, source, path, root, partial(list_coco, path)))
+            return partial(list_table_entries, source, path, root, partial(list_coco, path)), ()
         table = open_table(path, options)
-    return Source(partial(list_table_entries, source, path, root, partial(list_table, table)), tuple(table.notes()))
+    return partial(list_table_entries, source, path, root, partial(list_table, table)), tuple(table.notes())
 
 
 def list_table_entries(

@@ -14,7 +14,7 @@ import pandas as pd
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError, encodable, join_names
 from mlflow_resnet.images.conversion.changes import JOURNAL_NAME, Journal, Survey, Update, describe_update
-from mlflow_resnet.images.conversion.entries import Entry, Source, is_listing, label_problem, open_source
+from mlflow_resnet.images.conversion.entries import Entry, Listing, is_listing, label_problem, open_source
 from mlflow_resnet.images.decoding.decode import MAX_IMAGE_BYTES, decode
 from mlflow_resnet.images.directories import no_images
 from mlflow_resnet.images.index import REFERENCE, SOURCE, TRANSFER, IndexRow, read_index, write_index
@@ -65,9 +65,8 @@ def convert_source(
         output_dir: where to write; sentences call it `options.output_dir`.
         on_image: called for each image, in this thread.
 
-    Raises:
-        InvalidDatasetError: if the source cannot be read or holds no readable image.
-        OutputError: if `output_dir` cannot be written, or holds something else.
+    Raises InvalidDatasetError if the source cannot be read or holds no readable image, OutputError if `output_dir`
+    cannot be written or holds something else.
     """
     if os.path.isdir(options.source):
         check_outside(options.source, output_dir)
@@ -78,12 +77,15 @@ def convert_source(
         resumable_directory(output_dir, key, lambda path: read_index(path)[1] == facts) as folder,
         Journal(folder) as journal,
     ):
-        source, since, lists = open_source(options), find_last_call_time(folder), is_listing(options.source)
+        listing, notes = open_source(options)
+        since = find_last_call_time(folder)
         update = Update(folder, journal, output_dir, options.transfer)
-        survey = Survey(list_entries(source, options.transfer, Counter()) if update.before or lists else ())
-        update.move_images(survey, lists)
-        entries = map(survey.check, list_entries(source, options.transfer, ignored))
-        new, threads = find_new_entries(entries, journal, since), options.num_workers or default_threads()
+        is_needed = update.before or is_listing(options.source)
+        survey = Survey(list_entries(listing, options.transfer, Counter()) if is_needed else ())
+        update.move_images(survey, is_listing(options.source))
+        entries = map(survey.check, list_entries(listing, options.transfer, ignored))
+        new = find_new_entries(entries, journal, since)
+        threads = options.num_workers or default_threads()
         for entry, content, row in map_ordered(examine, new, threads, weigh=lambda entry: entry.size):
             if isinstance(row, IndexRow):
                 update.add_image(entry, content, row)
@@ -103,19 +105,19 @@ def convert_source(
         classes=classes,
         unreadable=left_out,
         ignored=Ignored(**ignored),
-        notes=(*source.notes, *describe_update(moved, left, kept, survey.repeated, classes)),
+        notes=(*notes, *describe_update(moved, left, kept, survey.repeated, classes)),
         parts=tuple(layout.parts()),
         advice=advise(layout, options.output_dir),
     )
 
 
-def list_entries(source: Source, transfer: str, ignored: Counter[str]) -> Iterator[Entry]:
+def list_entries(listing: Listing, transfer: str, ignored: Counter[str]) -> Iterator[Entry]:
     """Yields the entries of a source, each with a unique pair of `source` and label unless it is a repetition.
 
     Of files whose names are escaped alike, each has another `source`. One that an index cannot refer to is unusable.
     """
     paths: dict[tuple[str, str], str] = {}
-    for entry in source.entries(ignored):
+    for entry in listing(ignored):
         while "\\x" in entry.source and paths.setdefault((entry.source, entry.label), entry.path) != entry.path:
             entry = replace(entry, source=f"{entry.source}#")
         if transfer == REFERENCE and entry.path and not is_utf8(entry.path):
@@ -150,14 +152,11 @@ def has_changed(entry: Entry, row: IndexRow, since: float) -> bool:
 
     A hard link changes the time at which its file was moved, so that of a file with several does not count.
     """
-    if not entry.path:
-        return False
-    try:
+    with suppress(OSError):  # it has none
         status = os.stat(entry.path)
-    except OSError:
-        return False
-    last = status.st_mtime if status.st_nlink > 1 else max(status.st_mtime, status.st_ctime)
-    return status.st_size != row.bytes or last > since
+        last = status.st_mtime if status.st_nlink > 1 else max(status.st_mtime, status.st_ctime)
+        return status.st_size != row.bytes or last > since
+    return False
 
 
 def fetch_entry(entry: Entry) -> Entry:
@@ -165,8 +164,8 @@ def fetch_entry(entry: Entry) -> Entry:
     if entry.in_archive and not entry.problem:
         content = entry.read()
         return replace(entry, read=lambda: content, size=len(content))
-    with suppress(OSError):
-        return replace(entry, size=os.stat(entry.path).st_size) if entry.path else entry
+    with suppress(OSError):  # it is no file on this machine
+        return replace(entry, size=os.stat(entry.path).st_size)
     return entry
 
 

@@ -37,8 +37,7 @@ SHARES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)  # of validation, and
 class Sizes:
     """Number of images of each part. Counts that are not 0 take the place of fractions; validation gets the rest.
 
-    Attributes:
-        in_training: whether `train` holds images out, whose option is `--val-fraction`.
+    `in_training` says whether `train` holds images out, whose option is `--val-fraction`.
     """
 
     fraction: float = 0.9
@@ -112,8 +111,7 @@ def split_labeled(
 ) -> list[LabeledDirectory]:
     """The directory in two parts, the first with `fraction` of the images; both keep all classes. Copies nothing.
 
-    Args:
-        contents: name -> what identifies the image's content; images with the same stay on one side.
+    `contents`: name -> what identifies the image's content; images with the same stay on one side.
     """
     marks = [(contents or {}).get(name, name) for name in directory.names]
     groups, sizes = find_components(len(directory), equal_pairs(marks)), Sizes(fraction, in_training=True)

@@ -25,9 +25,9 @@ def split_indices(
     sizes = dict(sorted(Counter(labels).items()))
     if min(sizes.values(), default=0) < 2:
         raise ValueError("a class has fewer than two images")
-    first_total, second_total = _totals(len(labels), len(sizes), first, second, advice)
-    firsts = _shares(sizes, first_total, {label: size - 1 for label, size in sizes.items()})
-    seconds = _shares(sizes, second_total, {label: size - firsts[label] for label, size in sizes.items()})
+    first, second = _totals(len(labels), len(sizes), first, second, advice)
+    firsts = _shares(sizes, first, {label: size - 1 for label, size in sizes.items()})
+    seconds = _shares(sizes, second, {label: size - firsts[label] for label, size in sizes.items()})
     parts: tuple[list[int], list[int]] = ([], [])
     for index in shuffle_indices(len(labels), seed):
         for part, places in zip(parts, (firsts, seconds), strict=True):
@@ -44,10 +44,8 @@ def split_groups(labels: Sequence[str], groups: Sequence[int], totals: Sequence[
     The largest groups are dealt first, each to the part that lacks most of the group's classes; the seed decides among
     groups of one size. Sizes and proportions are met as well as whole groups allow.
 
-    Args:
-        labels: class of each image.
-        groups: number of each image's group.
-        totals: images wanted in each part; together as many as there are images.
+    `labels` and `groups` are the class of each image and the number of its group; `totals` are together as many as
+    there are images.
     """
     _, label_numbers = np.unique(np.asarray(labels), return_inverse=True)
     names, members = np.unique(np.asarray(groups), return_inverse=True)
