@@ -92,16 +92,13 @@ def prepare_images(
         mode: "none" prepares at every read. "ram" prepares at the first read and keeps the array. "disk" prepares all
             now, into one file that later runs and other processes share, and that nobody removes. "auto" is "ram" if
             half of the available memory is enough, else "none": disks are not filled unasked.
-        threads: how many prepare images in this call.
         cache_dir: where "disk" keeps its files; "" is $MLFLOW_RESNET_CACHE, else the user's cache directory.
         processes: how many on this machine make this same call; each keeps arrays of its own in "ram".
         reserved_bytes: memory this process is yet to take, such as the `memory_bytes` of other images.
         on_image: called for each image that is put on disk, in this thread.
 
-    Raises:
-        InvalidOptionsError: if "ram" would take more than 80 % of the available memory, or there is no such mode.
-        OutputError: if "disk" cannot write its file.
-        BadImagesError: if an image is gone, or no longer what was scanned.
+    Raises InvalidOptionsError if "ram" would take more than 80 % of the available memory, or there is no such mode,
+    OutputError if "disk" cannot write its file, BadImagesError if an image is gone, or no longer what was scanned.
     """
     source = _Source(directory, hashes, prepare)
     if mode == "none":
@@ -232,7 +229,11 @@ def pack_images(path: Path, count: int, images: Images, expected_bytes: Callable
     """
     if (packed := _open_packed(path, count)) is not None:
         return packed
-    _remove_leftovers(path.parent)
+    for lock in path.parent.glob("*.lock"):  # files of killed processes; an active writer holds its lock
+        other = lock.with_suffix(".arrow")
+        with _lock(other, wait=False) as held, suppress(OSError):
+            for leftover in leftovers(other) if held else ():
+                leftover.unlink()
     with _lock(path, wait=True):
         if (packed := _open_packed(path, count)) is not None:  # written by the process that had the lock
             return packed
@@ -266,15 +267,6 @@ def _pack(path: Path, images: Images, expected_bytes: Callable[[], int]) -> None
                     )
             file.flush()
             os.fsync(file.fileno())  # else a power cut could leave the final name on a file with holes
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Removes unfinished files of killed processes. An active writer holds the lock."""
-    for lock in folder.glob("*.lock"):
-        path = lock.with_suffix(".arrow")
-        with _lock(path, wait=False) as held, suppress(OSError):
-            for leftover in leftovers(path) if held else ():
-                leftover.unlink()
 
 
 @contextmanager

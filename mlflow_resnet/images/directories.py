@@ -206,25 +206,21 @@ class Walk:
                     self.ignored[kind] += 1
 
     def _kind(self, entry: os.DirEntry[str], name: str) -> str:
+        """Returns "image", "folder", or the field of `Ignored` that counts the entry."""
         if is_hidden(entry.name):
             return "hidden"
-        if entry.is_symlink() and (problem := self._problem_of_link(entry.path)):
-            return problem
+        if entry.is_symlink():
+            target, around = os.path.realpath(entry.path), os.path.realpath(os.path.dirname(entry.path))
+            # one in a class to the root, or to another folder around it, would give it the images of all classes
+            if not os.path.exists(entry.path) or _contains(target, around):
+                return "broken_links"
+            if not self.follow_links and not _contains(self.real_root, target):
+                return "outside_links"
         if entry.is_dir():
             return "own" if is_own_folder(name, entry.path) else "folder"
         if is_artifact(name):
             return "own"
         return file_kind(entry.name) if entry.is_file() else "not_images"
-
-    def _problem_of_link(self, link: str) -> str:
-        """Returns why a link is not followed, as a field of `Ignored`; empty if it is.
-
-        A link in one class to the root, or to another folder around it, would give it the images of all classes.
-        """
-        target, around = os.path.realpath(link), os.path.realpath(os.path.dirname(link))
-        if not os.path.exists(link) or _contains(target, around):
-            return "broken_links"
-        return "" if self.follow_links or _contains(self.real_root, target) else "outside_links"
 
 
 def _contains(folder: str, path: str) -> bool:

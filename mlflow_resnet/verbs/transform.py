@@ -55,11 +55,7 @@ RANDOM = (
     "TrivialAugmentWide",
 )
 # What the designer's module is set to before anybody touches it.
-DESIGNER: Steps = [
-    ("Resize", {"size": 256}),
-    ("CenterCrop", {"size": 224}),
-    ("RandomHorizontalFlip", {"p": 0.5}),
-]
+DESIGNER: Steps = [("Resize", {"size": 256}), ("CenterCrop", {"size": 224}), ("RandomHorizontalFlip", {"p": 0.5})]
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,12 @@ def find_by_kind(images: Sequence[AuditedImage]) -> Iterator[tuple[str, Group]]:
     readable = [image for image in images if not image.facts.problem]
     same = group_by(readable, lambda image: image.facts.pixels)
     for group in same:
-        yield from classify_copies(group)
+        if len({image.part for image in group}) > 1:
+            yield "leak", group
+        if len({image.label for image in group}) > 1:
+            yield "conflict", group
+        if len(group) > 1 and len({(image.part, image.label) for image in group}) == 1:
+            yield "duplicate", group
     yield from near_copies(same)
     yield from small_classes([image for image in readable if image.part == TRAIN])
     yield from ((kind, (image,)) for image in readable for kind in classify_picture(image.facts))
@@ -83,16 +88,6 @@ def group_by(images: Iterable[AuditedImage], key: Callable[[AuditedImage], Hasha
     for image in images:
         groups[key(image)].append(image)
     return [tuple(group) for group in groups.values()]
-
-
-def classify_copies(group: Group) -> Iterator[tuple[str, Group]]:
-    """Yields the findings about a group of pictures with the same pixels."""
-    if len({image.part for image in group}) > 1:
-        yield "leak", group
-    if len({image.label for image in group}) > 1:
-        yield "conflict", group
-    if len(group) > 1 and len({(image.part, image.label) for image in group}) == 1:
-        yield "duplicate", group
 
 
 def near_copies(same: Sequence[Group]) -> Iterator[tuple[str, Group]]:

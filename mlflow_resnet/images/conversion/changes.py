@@ -38,18 +38,30 @@ class Journal:
     """Rows by source and label. A row is written after its image is, so what is in the journal is there.
 
     `left` are names of images that do not belong any more, and are removed after it says so.
+    Raises OutputError if there is something else than a plain file in its place.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / JOURNAL_NAME
         self.rows: dict[tuple[str, str], IndexRow] = {}
         self.left: set[str] = set()
-        for row, has_left in read_journal(self.path):
-            if has_left:
-                self.rows.pop(row.key, None)
-                self.left.add(row.name)
-            else:
-                self.rows[row.key] = row
+        if not os.path.lexists(self.path):
+            return
+        if self.path.is_symlink() or not self.path.is_file():
+            raise OutputError(self.path, "is damaged (no plain file). Remove it")
+        with open(self.path, encoding="utf-8", errors="replace") as file:
+            for line in iter(partial(file.readline, MAX_JOURNAL_LINE_CHARACTERS), ""):
+                try:
+                    facts = parse_json(line)
+                    has_left = isinstance(facts, dict) and facts.keys() == {LEFT}
+                    row = parse_row(facts[LEFT] if has_left else facts)
+                except (ValueError, InvalidTableError):  # not ours, or not finished
+                    continue
+                if has_left:
+                    self.rows.pop(row.key, None)
+                    self.left.add(row.name)
+                else:
+                    self.rows[row.key] = row
 
     def __enter__(self) -> Journal:
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed in __exit__
@@ -72,25 +84,6 @@ class Journal:
     def _write(self, facts: dict[str, Any]) -> None:
         self._file.write(json.dumps(facts) + "\n")
         self._file.flush()
-
-
-def read_journal(path: Path) -> Iterator[tuple[IndexRow, bool]]:
-    """The rows in a journal and whether they have left. Lines that are not ours, or were not finished, are passed over.
-
-    Raises OutputError if it is no plain file.
-    """
-    if not os.path.lexists(path):
-        return
-    if path.is_symlink() or not path.is_file():
-        raise OutputError(path, "is damaged (no plain file). Remove it")
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for line in iter(partial(file.readline, MAX_JOURNAL_LINE_CHARACTERS), ""):
-            try:
-                facts = parse_json(line)
-                has_left = isinstance(facts, dict) and facts.keys() == {LEFT}
-                yield parse_row(facts[LEFT] if has_left else facts), has_left
-            except (ValueError, InvalidTableError):
-                continue
 
 
 class Survey:
