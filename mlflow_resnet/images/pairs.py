@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -39,19 +39,13 @@ def look_alike_pairs(looks: Sequence[int | None]) -> list[tuple[int, int]]:
         band = hashes >> np.uint64(low) & np.uint64(2 ** int(high - low) - 1)
         order = np.lexsort((hashes, band))
         for bucket in np.split(order, np.flatnonzero(np.diff(band[order])) + 1):
-            pairs.update(pairs_in(bucket, hashes))
+            if len(bucket) > LARGE:
+                firsts, seconds = bucket[:-1], bucket[1:]
+            else:
+                rows, columns = np.triu_indices(len(bucket), k=1)
+                firsts, seconds = bucket[rows], bucket[columns]
+            differences = (hashes[firsts] ^ hashes[seconds]).view(np.uint8).reshape(-1, 8)
+            near = np.unpackbits(differences, axis=1).sum(axis=1) <= RADIUS
+            found = zip(firsts[near].tolist(), seconds[near].tolist(), strict=True)
+            pairs.update((min(ends), max(ends)) for ends in found)
     return [(int(known[first]), int(known[second])) for first, second in sorted(pairs)]
-
-
-def pairs_in(bucket: np.ndarray, hashes: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Yields pairs within the radius among the hashes at `bucket`, in the order of the hashes."""
-    if len(bucket) > LARGE:
-        firsts, seconds = bucket[:-1], bucket[1:]
-    else:
-        rows, columns = np.triu_indices(len(bucket), k=1)
-        firsts, seconds = bucket[rows], bucket[columns]
-    differences = (hashes[firsts] ^ hashes[seconds]).view(np.uint8).reshape(-1, 8)
-    near = np.unpackbits(differences, axis=1).sum(axis=1) <= RADIUS
-    firsts, seconds = firsts[near], seconds[near]
-    for first, second in zip(firsts.tolist(), seconds.tolist(), strict=True):
-        yield (first, second) if first < second else (second, first)

@@ -25,11 +25,21 @@ def split_indices(
     sizes = dict(sorted(Counter(labels).items()))
     if min(sizes.values(), default=0) < 2:
         raise ValueError("a class has fewer than two images")
-    first, second = _totals(len(labels), len(sizes), first, second, advice)
+    images, classes = len(labels), len(sizes)
+    if isinstance(first, float):
+        if not 0 < first < 1:
+            raise InvalidOptionsError([f"fraction {first:g} is not between 0 and 1"])
+        first = int(first * images + 1e-9)  # 0.29 * 100 is 28.999999999999996
+    second = images - first if second is None else second
+    if first + second > images:
+        raise InvalidOptionsError([f"{first} + {second} images were asked for, but there are {images}"])
+    if min(first, second) < classes:
+        problem = f"parts of {first} and {second} images cannot both hold all {classes} classes"
+        raise InvalidOptionsError([f"{problem}; give each at least {classes}{f', with {advice}' if advice else ''}"])
     firsts = _shares(sizes, first, {label: size - 1 for label, size in sizes.items()})
     seconds = _shares(sizes, second, {label: size - firsts[label] for label, size in sizes.items()})
     parts: tuple[list[int], list[int]] = ([], [])
-    for index in shuffle_indices(len(labels), seed):
+    for index in shuffle_indices(images, seed):
         for part, places in zip(parts, (firsts, seconds), strict=True):
             if places[labels[index]]:
                 places[labels[index]] -= 1
@@ -77,21 +87,6 @@ def check_counts(directory: LabeledDirectory, parts: int, advice: str = "") -> N
         needed = "two" if parts == 2 else str(parts)
         problem = f"{counted} in class {join_names(map(repr, few))}, but a split needs {needed} of each class"
         raise InvalidDatasetError(directory.source, f"{problem}. Add images, or remove the class{advice}.")
-
-
-def _totals(images: int, classes: int, first: float | int, second: int | None, advice: str) -> tuple[int, int]:
-    """Returns the number of images of each part."""
-    if isinstance(first, float):
-        if not 0 < first < 1:
-            raise InvalidOptionsError([f"fraction {first:g} is not between 0 and 1"])
-        first = int(first * images + 1e-9)  # 0.29 * 100 is 28.999999999999996
-    second = images - first if second is None else second
-    if first + second > images:
-        raise InvalidOptionsError([f"{first} + {second} images were asked for, but there are {images}"])
-    if min(first, second) < classes:
-        problem = f"parts of {first} and {second} images cannot both hold all {classes} classes"
-        raise InvalidOptionsError([f"{problem}; give each at least {classes}{f', with {advice}' if advice else ''}"])
-    return first, second
 
 
 def _shares(sizes: dict[str, int], total: int, most: dict[str, int]) -> dict[str, int]:
