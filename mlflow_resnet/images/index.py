@@ -49,16 +49,9 @@ class IndexRow:
         return self.source, self.label
 
 
+TEXT, INT32, INT64 = pa.string(), pa.int32(), pa.int64()
 SCHEMA = pa.schema(
-    [
-        ("name", pa.string()),
-        ("label", pa.string()),
-        ("source", pa.string()),
-        ("bytes", pa.int64()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("sha256", pa.string()),
-    ]
+    {"name": TEXT, "label": TEXT, "source": TEXT, "bytes": INT64, "width": INT32, "height": INT32, "sha256": TEXT}
 )
 INDEX_LIMITS = replace(PARQUET_LIMITS, rows=10_000_000, decoded_bytes=8 * 2**30)
 _KINDS = {name: str if pa.types.is_string(kind) else int for name, kind in zip(SCHEMA.names, SCHEMA.types, strict=True)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -112,11 +112,11 @@ def is_legible(facts: ImageFacts) -> bool:
 
 
 def small_classes(train: Sequence[AuditedImage]) -> Iterator[tuple[str, Group]]:
-    counts = Counter(image.label for image in train)
-    for group in group_by(train, lambda image: image.label):
+    classes = group_by(train, lambda image: image.label)
+    for group in classes:
         if len(group) < TINY_CLASS:
             yield "tiny_class", group
-        elif len(group) * IMBALANCE < max(counts.values()):
+        elif len(group) * IMBALANCE < max(map(len, classes)):
             yield "imbalance", group
 
 

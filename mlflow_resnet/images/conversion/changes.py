@@ -138,7 +138,11 @@ class Update:
             if row.name not in journal.left:
                 journal.rows.setdefault(row.key, row)
         self.before = {row.key: row for row in earlier} | journal.rows
-        self.taken = list_files(output_dir) - {row.name.casefold() for row in earlier}
+        self.taken = set[str]()
+        for inside, _, files in os.walk(output_dir):
+            below = os.path.relpath(inside, output_dir).replace(os.sep, "/")
+            self.taken |= {(file if below == "." else f"{below}/{file}").casefold() for file in files}
+        self.taken -= {row.name.casefold() for row in earlier}
 
     def move_images(self, now: Survey, is_listing: bool) -> None:
         """Moves images whose label changed and removes those that left the source.
@@ -262,15 +266,6 @@ def describe_update(
         if len(names) > 1:
             together = " and ".join(map(repr, names))
             yield f"classes {together} differ only in case or blanks; if they are one, write them alike"
-
-
-def list_files(directory: str | os.PathLike[str]) -> set[str]:
-    """Returns the lower-case names of all files below a directory."""
-    found = set()
-    for folder, _, files in os.walk(directory):
-        below = os.path.relpath(folder, directory).replace(os.sep, "/")
-        found |= {(file if below == "." else f"{below}/{file}").casefold() for file in files}
-    return found
 
 
 def make_unique(name: str, taken: set[str]) -> str:
