@@ -169,8 +169,9 @@ class Update:
         One that is not in its place any more is left to the source, unless somebody moved it to its new class by hand.
         """
         name = name_below(label, row.name.partition("/")[2] if row.label else row.name)
-        old, new = path_below(self.folder, row.name), path_below(self.folder, name)
-        if self.transfer != REFERENCE and not old.is_file():
+        new = path_below(self.folder, name)
+        old = None if self.transfer == REFERENCE else path_below(self.folder, row.name)
+        if old and not old.is_file():
             if not new.is_file() or new.stat().st_size != row.bytes:
                 self.journal.leave(row)
                 return
@@ -178,7 +179,7 @@ class Update:
             if not new.exists():  # where case does not count, it may be the image itself
                 self.taken.discard(row.name.casefold())
             name = make_unique(name, self.taken)
-            if self.transfer != REFERENCE:
+            if old:
                 put_image(path_below(self.folder, name), old)  # `old` is removed once the journal has the second name
         self.journal.add(replace(row, name=name, label=label))
         self.journal.leave(row)

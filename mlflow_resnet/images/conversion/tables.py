@@ -36,7 +36,6 @@ from mlflow_resnet.io.text.spreadsheets import is_ours, strip_quote
 from mlflow_resnet.io.untrusted import parse_fields
 from mlflow_resnet.options.convert import ConvertOptions
 
-ReadColumns = Callable[[Path], list[str]]
 ReadRows = Callable[[Path, Collection[str]], Iterator[TableRow]]
 
 TABLE_SUFFIXES = (".csv", ".parquet", ".jsonl")
@@ -176,7 +175,7 @@ def list_table(table: Table) -> Iterator[Listed]:
     Raises InvalidDatasetError if the table cannot be read, or has no rows.
     """
     number, wanted = 0, {table.image, table.label} - {""}
-    read = read_image_rows if table.has_images else find_readers(table.path)[1]
+    read = read_image_rows if table.has_images else find_reader(table.path)
     with table_errors(table.path):
         for number, row in enumerate(read(table.path, wanted), 1):
             yield list_row(table, row, number)
@@ -239,7 +238,18 @@ def table_errors(path: Path) -> Iterator[None]:
 def read_table_columns(path: Path) -> list[str]:
     """The names of a table's columns. Raises as `read_rows` does."""
     with table_errors(path):
-        return find_readers(path)[0](path)
+        reader = find_reader(path)
+        if reader is read_parquet_rows:
+            return read_parquet_schema(path).names
+        if reader is read_csv_rows:
+            with open_text(path, newline="") as file:
+                return next(filter(None, read_bounded_rows(file)), [])
+        names: dict[str, None] = {}
+        for row in read_jsonl_rows(path, ()):  # a line need not have all keys
+            names |= dict.fromkeys(row)
+            if len(names) > MAX_TABLE_COLUMNS:
+                raise InvalidTableError(f"over the limit of {MAX_TABLE_COLUMNS} columns")
+        return list(names)
 
 
 def read_rows(path: Path, wanted: Collection[str]) -> Iterator[TableRow]:
@@ -248,19 +258,14 @@ def read_rows(path: Path, wanted: Collection[str]) -> Iterator[TableRow]:
     Raises InvalidDatasetError if the table cannot be read, or costs too much to read.
     """
     with table_errors(path):
-        yield from find_readers(path)[1](path, wanted)
+        yield from find_reader(path)(path, wanted)
 
 
-def find_readers(path: Path) -> tuple[ReadColumns, ReadRows]:
-    kind = TABLE_READERS.get(path.suffix.lower())
-    if kind is None:
+def find_reader(path: Path) -> ReadRows:
+    reader = TABLE_READERS.get(path.suffix.lower())
+    if reader is None:
         raise InvalidDatasetError(path, f"no table of a known kind ({', '.join(TABLE_READERS)})")
-    return kind
-
-
-def read_csv_columns(path: Path) -> list[str]:
-    with open_text(path, newline="") as file:
-        return next(filter(None, read_bounded_rows(file)), [])
+    return reader
 
 
 def read_csv_rows(path: Path, wanted: Collection[str]) -> Iterator[TableRow]:
@@ -271,16 +276,6 @@ def read_csv_rows(path: Path, wanted: Collection[str]) -> Iterator[TableRow]:
         for row in rows:
             cells: TableRow = dict(zip(header, map(as_meant, row), strict=False))
             yield cells | {MORE: any(map(str.strip, row[len(header) :]))}
-
-
-def read_jsonl_columns(path: Path) -> list[str]:
-    """Returns the keys of all lines; a line need not have all of them."""
-    names: dict[str, None] = {}
-    for row in read_jsonl_rows(path, ()):
-        names |= dict.fromkeys(row)
-        if len(names) > MAX_TABLE_COLUMNS:
-            raise InvalidTableError(f"over the limit of {MAX_TABLE_COLUMNS} columns")
-    return list(names)
 
 
 def read_jsonl_rows(path: Path, wanted: Collection[str]) -> Iterator[TableRow]:
@@ -297,8 +292,4 @@ def read_jsonl_rows(path: Path, wanted: Collection[str]) -> Iterator[TableRow]:
             yield row
 
 
-TABLE_READERS: dict[str, tuple[ReadColumns, ReadRows]] = {
-    ".csv": (read_csv_columns, read_csv_rows),
-    ".parquet": (lambda path: read_parquet_schema(path).names, read_parquet_rows),
-    ".jsonl": (read_jsonl_columns, read_jsonl_rows),
-}
+TABLE_READERS: dict[str, ReadRows] = {".csv": read_csv_rows, ".parquet": read_parquet_rows, ".jsonl": read_jsonl_rows}
