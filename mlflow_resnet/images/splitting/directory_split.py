@@ -37,7 +37,8 @@ SHARES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)  # of validation, and
 class Sizes:
     """Number of images of each part. Counts that are not 0 take the place of fractions; validation gets the rest.
 
-    `in_training` says whether `train` holds images out, whose option is `--val-fraction`.
+    `parts` are training, validation and, of 3, test. `in_training` says whether `train` holds images out, whose option
+    is `--val-fraction`.
     """
 
     fraction: float = 0.9
@@ -45,37 +46,39 @@ class Sizes:
     train_count: int = 0
     val_count: int = 0
     test_count: int = 0
+    parts: int = 2
     in_training: bool = False
 
-    def find_fitting_options(self, images: int, classes: int, parts: int) -> str:
+    def find_fitting_options(self, images: int, classes: int) -> str:
         """The options with which each part can hold every class; empty if there are none."""
         if self.train_count or self.val_count or self.test_count:
-            test = f" --test-count {classes}" if parts == 3 else ""
-            train = images - (parts - 1) * classes
+            test = f" --test-count {classes}" if self.parts == 3 else ""
+            train = images - (self.parts - 1) * classes
             return f"--train-count {train} --val-count {classes}{test}" if train >= classes else ""
         for scale in (100, 1000, 10_000):
             share = math.ceil(classes * scale / images) / scale
-            if int((1 - (parts - 1) * share) * images + 1e-9) >= classes:
-                return self.options(share, parts)
+            if int((1 - (self.parts - 1) * share) * images + 1e-9) >= classes:
+                return self.options(share)
         return ""
 
-    def find_working_options(self, parts: int, works: Callable[[Sizes], bool]) -> str:
+    def find_working_options(self, works: Callable[[Sizes], bool]) -> str:
         """The options of the first of a few sizes that work; empty if none does."""
         for share in SHARES:
-            first = 1 - (parts - 1) * share
-            if first > 0 and works(Sizes(first, share if parts == 3 else 0, in_training=self.in_training)):
-                return self.options(share, parts)
+            first, test = 1 - (self.parts - 1) * share, share if self.parts == 3 else 0
+            if first > 0 and works(Sizes(first, test, parts=self.parts, in_training=self.in_training)):
+                return self.options(share)
         return ""
 
-    def options(self, share: float, parts: int) -> str:
+    def options(self, share: float) -> str:
         """Returns options that give `share` of the images to validation, and as many to test."""
         if self.in_training:
             return f"--val-fraction {share:g}"
-        return f"--fraction {1 - (parts - 1) * share:g}" + (f" --test-fraction {share:g}" if parts == 3 else "")
+        test = f" --test-fraction {share:g}" if self.parts == 3 else ""
+        return f"--fraction {1 - (self.parts - 1) * share:g}{test}"
 
-    def count_test(self, images: int, parts: int) -> int:
+    def count_test(self, images: int) -> int:
         """Returns how many of the images are to test on, of which only three parts have one."""
-        if parts < 3:
+        if self.parts < 3:
             return 0
         if not self.test_count and not 0 < self.test_fraction < 1:
             raise InvalidOptionsError([f"test_fraction {self.test_fraction:g} is not between 0 and 1"])
@@ -92,12 +95,12 @@ def split_directory(options: SplitOptions) -> list[LabeledDirectory]:
     """
     outputs = [output for output in (options.train_dir, options.val_dir, options.test_dir) if output]
     check_apart(options.image_dir, outputs)
-    sizes = Sizes(options.fraction, options.test_fraction, options.train_count, options.val_count, options.test_count)
+    counts = (options.train_count, options.val_count, options.test_count)
+    sizes = Sizes(options.fraction, options.test_fraction, *counts, parts=len(outputs))
     with destinations(*outputs) as places, ExitStack() as stack:
         directory = fetch_labeled_directory(options.image_dir, follow_links=options.follow_links)
         groups = assign_groups(directory, options)
-        drawn_parts = draw_parts(directory, groups, sizes, len(outputs), options.random_seed)
-        parts = [directory.subset(indices) for indices in drawn_parts]
+        parts = [directory.subset(each) for each in draw_parts(directory, groups, sizes, options.random_seed)]
         for part, place in zip(parts, places, strict=True):
             copy_images(part, stack.enter_context(new_directory(place)))
     for number, output in enumerate(outputs):
@@ -115,32 +118,30 @@ def split_labeled(
     """
     marks = [(contents or {}).get(name, name) for name in directory.names]
     groups, sizes = find_components(len(directory), equal_pairs(marks)), Sizes(fraction, in_training=True)
-    return [directory.subset(indices) for indices in draw_parts(directory, groups, sizes, 2, seed)]
+    return [directory.subset(indices) for indices in draw_parts(directory, groups, sizes, seed)]
 
 
-def draw_parts(
-    directory: LabeledDirectory, groups: Sequence[int], sizes: Sizes, parts: int, seed: int
-) -> list[list[int]]:
+def draw_parts(directory: LabeledDirectory, groups: Sequence[int], sizes: Sizes, seed: int) -> list[list[int]]:
     """The indices of each part: training, validation and, of three, test."""
     if len(set(groups)) == len(directory):
-        return draw_single_images(directory, sizes, parts, seed)
+        return draw_single_images(directory, sizes, seed)
 
     def draw_groups(wanted: Sizes) -> list[list[int]]:
-        totals = count_group_totals(len(directory), wanted, parts)
+        totals = count_group_totals(len(directory), wanted)
         return split_groups(directory.labels, groups, totals, seed)
 
     found = draw_groups(sizes)
     if problem := parts_problem(directory, found):
-        given = sizes.find_working_options(parts, lambda other: not parts_problem(directory, draw_groups(other)))
+        given = sizes.find_working_options(lambda other: not parts_problem(directory, draw_groups(other)))
         advice = f"Give {given}" if given else "Add images" if sizes.in_training else "Add images, or group less"
         whole = f"its images are in {len(set(groups))} groups that stay whole"
         raise InvalidDatasetError(directory.source, f"{whole}, and {problem}. {advice}.")
     return found
 
 
-def count_group_totals(images: int, sizes: Sizes, parts: int) -> list[int]:
+def count_group_totals(images: int, sizes: Sizes) -> list[int]:
     """Images wanted in each part, of images in groups."""
-    test = sizes.count_test(images, parts)
+    test = sizes.count_test(images)
     train = sizes.train_count or (
         images - test - sizes.val_count if sizes.val_count else int(sizes.fraction * images + 1e-9)
     )
@@ -148,23 +149,23 @@ def count_group_totals(images: int, sizes: Sizes, parts: int) -> list[int]:
     if train + val + test != images or min(train, val) < 1:
         problem = f"groups stay whole, so the parts of {train}, {val} and {test} must be all {images} images"
         raise InvalidOptionsError([f"{problem}: leave --train-count or --val-count out, or change --fraction"])
-    return [train, val, test][:parts]
+    return [train, val, test][: sizes.parts]
 
 
-def draw_single_images(directory: LabeledDirectory, sizes: Sizes, parts: int, seed: int) -> list[list[int]]:
+def draw_single_images(directory: LabeledDirectory, sizes: Sizes, seed: int) -> list[list[int]]:
     """Draws the parts of images that are in no groups."""
-    test = sizes.count_test(len(directory), parts)
-    check_counts(directory, parts, ", or give --val-dir" if sizes.in_training else "")
-    advice = sizes.find_fitting_options(len(directory), len(set(directory.labels)), parts)
+    test = sizes.count_test(len(directory))
+    check_counts(directory, sizes.parts, ", or give --val-dir" if sizes.in_training else "")
+    advice = sizes.find_fitting_options(len(directory), len(set(directory.labels)))
     images, held_out = list(range(len(directory))), list[int]()
-    if parts == 3:
+    if sizes.parts == 3:
         images, held_out = split_indices(directory.labels, len(directory) - test, test, seed, advice)
-    of_train = int(sizes.fraction * len(directory) + 1e-9) if parts == 3 else sizes.fraction
+    of_train = int(sizes.fraction * len(directory) + 1e-9) if sizes.parts == 3 else sizes.fraction
     first = sizes.train_count or (len(images) - sizes.val_count if sizes.val_count else of_train)
     labels = [directory.labels[index] for index in images]
     train, val = split_indices(labels, first, sizes.val_count or None, seed, advice)
     found = [[images[index] for index in train], [images[index] for index in val]]
-    return [*found, held_out][:parts]
+    return [*found, held_out][: sizes.parts]
 
 
 def parts_problem(directory: LabeledDirectory, parts: Sequence[Sequence[int]]) -> str:
