@@ -12,7 +12,7 @@ from mlflow_resnet.io.file_names import is_hidden
 from mlflow_resnet.io.own_folders import is_artifact
 
 
-def reason(words: str) -> Any:
+def count_as(words: str) -> Any:
     return field(default=0, metadata={"words": words})
 
 
@@ -23,14 +23,14 @@ class Ignored:
     What is unread are pictures, by their extension; for what is our own see `own_folders`.
     """
 
-    hidden: int = reason("hidden")
-    not_images: int = reason("without an image's extension")
-    unread: int = reason("in a format that is not read, such as HEIC (save them as JPEG or PNG)")
-    outside_links: int = reason("behind links that lead outside (--follow-links follows them)")
-    broken_links: int = reason("behind links that lead nowhere or in a circle")
-    archived_links: int = reason("links in the archive, which are not followed (unpack it, and give the folder)")
-    beside_classes: int = reason("beside the class folders")
-    own: int = reason("written by mlflow_resnet or MLflow")
+    hidden: int = count_as("hidden")
+    not_images: int = count_as("without an image's extension")
+    unread: int = count_as("in a format that is not read, such as HEIC (save them as JPEG or PNG)")
+    outside_links: int = count_as("behind links that lead outside (--follow-links follows them)")
+    broken_links: int = count_as("behind links that lead nowhere or in a circle")
+    archived_links: int = count_as("links in the archive, which are not followed (unpack it, and give the folder)")
+    beside_classes: int = count_as("beside the class folders")
+    own: int = count_as("written by mlflow_resnet or MLflow")
 
     def __str__(self) -> str:
         """A clause for a message, empty if nothing was left out."""
