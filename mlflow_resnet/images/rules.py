@@ -20,7 +20,7 @@ def count_as(words: str) -> Any:
 class Ignored:
     """Numbers of entries that a listing left out, by reason. A folder counts once, whatever it holds.
 
-    What is unread are pictures, by their extension; for what is our own see `own_folders`.
+    `unread` are pictures, by their extension; for `own` see `own_folders`.
     """
 
     hidden: int = count_as("hidden")
