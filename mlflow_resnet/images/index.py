@@ -93,8 +93,6 @@ def read_references(folder: str | os.PathLike[str]) -> list[IndexRow]:
 
     Raises as `read_index` does.
     """
-    if not Path(folder, INDEX_NAME).is_file():
-        return []
     rows, facts = read_index(folder)
     return rows if facts.get(TRANSFER) == REFERENCE else []
 

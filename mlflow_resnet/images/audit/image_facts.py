@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Lock
-from types import TracebackType
 
 import numpy as np
 from PIL import Image, ImageStat
@@ -127,7 +126,7 @@ class FactsJournal:
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed in __exit__
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self._file.close()
 
     def find_once(self, find: Callable[[str], ImageFacts], path: str, looks: bool) -> ImageFacts:

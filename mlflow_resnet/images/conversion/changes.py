@@ -16,7 +16,6 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from mlflow_resnet.errors import InvalidOptionsError, InvalidTableError, OutputError, join_names
@@ -68,7 +67,7 @@ class Journal:
         self._file.write("\n")  # behind a line that was not finished
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self._file.close()
 
     def add(self, row: IndexRow) -> None:
