@@ -228,3 +228,11 @@ def how_it_ends(comparison: Any) -> str:
     except PromotionRefusedError as error:
         return error.message
     return "promoted"
+
+
+def convert_source(source: Any, output_dir: Any, on_image: Callable[[], object] = lambda: None, **settings: Any) -> Any:
+    """The result of `convert` with the options `settings`, without a run and a progress bar."""
+    from mlflow_resnet.images.conversion import update
+    from mlflow_resnet.options.convert import ConvertOptions
+
+    return update.convert_source(ConvertOptions(source=source, output_dir=output_dir, **settings), output_dir, on_image)

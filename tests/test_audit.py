@@ -212,7 +212,7 @@ def test_training_audits_first_unless_told_otherwise(workdir, folders, capsys):
 
 
 def test_facts_survive_a_killed_audit(tmp_path, folders):
-    from mlflow_resnet.images.audit.facts_journal import FactsJournal
+    from mlflow_resnet.images.audit.image_facts import FactsJournal
 
     path = str(folders / "train/cat/1.png")
     with FactsJournal(tmp_path, "x") as journal:

@@ -16,9 +16,9 @@ from helpers import run_main, write_picture
 
 from mlflow_resnet.errors import CheckpointError, InvalidModelError, MlflowResnetError, OutputError
 from mlflow_resnet.flavor import load_model, load_predictor, save_model
-from mlflow_resnet.images.arrow_images import pack_images
-from mlflow_resnet.images.audit.facts_journal import FactsJournal
-from mlflow_resnet.images.conversion.journal import JOURNAL_NAME, Journal
+from mlflow_resnet.images.audit.image_facts import FactsJournal
+from mlflow_resnet.images.cache import pack_images
+from mlflow_resnet.images.conversion.changes import JOURNAL_NAME, Journal
 from mlflow_resnet.images.index import IndexRow
 from mlflow_resnet.io.notes import NOTE_KINDS, Notes
 from mlflow_resnet.io.untrusted import MOST_JSON

@@ -8,10 +8,9 @@ import tarfile
 import mlflow
 import pyarrow.parquet as pq
 import pytest
-from helpers import TINY, flags, run_cli, run_main, write_class_folders, write_picture
+from helpers import TINY, convert_source, flags, run_cli, run_main, write_class_folders, write_picture
 from mlflow import MlflowClient
 
-from mlflow_resnet.images.conversion.update import convert_source
 from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.images.index import read_index
 from mlflow_resnet.images.parquet_rows import read_parquet_rows

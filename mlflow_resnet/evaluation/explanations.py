@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mlflow_resnet.errors import MissingPackageError
-from mlflow_resnet.images.decoding.encode import encode_png
+from mlflow_resnet.images.pictures import encode_png
 from mlflow_resnet.images.sources import ImageSource
 from mlflow_resnet.io.parallel import batch_items
 from mlflow_resnet.model.network import split_after

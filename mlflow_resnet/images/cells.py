@@ -73,10 +73,7 @@ def decode_base64_cell(text: str) -> bytes | None:
 def find_column(columns: Iterable[str], wanted: Iterable[str]) -> str:
     """The column that has the first of the `wanted` names that there is, also in another case or with blanks around it.
 
-    Empty if there is none.
-
-    Raises:
-        InvalidTableError: if several have that name.
+    Empty if there is none. Raises InvalidTableError if several have that name.
     """
     columns = list(columns)
     for name in wanted:
@@ -116,12 +113,7 @@ def choose_place(places: list[str]) -> str:
         with suppress(OSError):
             if not stat.S_ISDIR(os.lstat(place).st_mode):
                 return place
-    return find_image(local) or places[-1]
-
-
-def find_image(paths: list[str]) -> str:
-    """The one image whose path is one of `paths` but for its extension; empty if there is none, or several."""
     extensions = [*IMAGE_EXTENSIONS, *map(str.upper, IMAGE_EXTENSIONS)]
-    bare = [path for path in paths if os.path.basename(path) and not is_image(path)]
-    found = {path + extension for path in bare for extension in extensions if os.path.lexists(path + extension)}
-    return found.pop() if len(found) == 1 else ""
+    bare = [place for place in local if os.path.basename(place) and not is_image(place)]
+    found = {place + extension for place in bare for extension in extensions if os.path.lexists(place + extension)}
+    return found.pop() if len(found) == 1 else places[-1]

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import heapq
+import json
 import os
+import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
 from mlflow_resnet.errors import InvalidDatasetError, NotLabeledDatasetError, encodable
 from mlflow_resnet.images.decoding.decode import IMAGE_EXTENSIONS
-from mlflow_resnet.images.index import IndexRow, read_references
+from mlflow_resnet.images.index import read_references
 from mlflow_resnet.images.layout import Layout
 from mlflow_resnet.images.rules import Ignored, file_kind
-from mlflow_resnet.images.sorting import sort_names
 from mlflow_resnet.io.file_names import is_hidden
 from mlflow_resnet.io.own_folders import BOOKKEEPING, STORES, is_artifact, is_own_folder
 from mlflow_resnet.io.reasons import os_reason
 from mlflow_resnet.io.s3.listing import StoredObject
 from mlflow_resnet.io.text.places import place_problem
+
+NAMES_AT_ONCE = 100_000  # in memory, of one folder
 
 
 @dataclass(frozen=True)
@@ -79,8 +84,11 @@ def list_labeled(root: str | os.PathLike[str], follow_links: bool = False) -> La
         NotLabeledDatasetError: if there are images but no class folders.
         InvalidDatasetError: if there are no images, the folders are no classes, or `root` cannot be listed.
     """
-    if rows := read_references(root):
-        return list_references(root, rows)
+    if rows := read_references(root):  # the images are elsewhere
+        inside = sorted((row for row in rows if row.label), key=lambda row: walk_order(row.name))
+        ignored = Counter(beside_classes=len(rows) - len(inside))
+        found = build_labeled_directory(root, [row.name for row in inside], [row.source for row in inside], ignored)
+        return replace(found, references=True)
     walk = Walk(root, follow_links=follow_links)
     classes: list[str] = []
     walk.ignored["beside_classes"] = sum(1 for _ in walk.images_in("", classes))
@@ -96,14 +104,6 @@ def list_labeled(root: str | os.PathLike[str], follow_links: bool = False) -> La
     return replace(found, references=follow_links)
 
 
-def list_references(root: str | os.PathLike[str], rows: Sequence[IndexRow]) -> LabeledDirectory:
-    """The images that an index names and that are elsewhere."""
-    inside = sorted((row for row in rows if row.label), key=lambda row: walk_order(row.name))
-    ignored = Counter(beside_classes=len(rows) - len(inside))
-    found = build_labeled_directory(root, [row.name for row in inside], [row.source for row in inside], ignored)
-    return replace(found, references=True)
-
-
 def build_labeled_directory(
     source: str | os.PathLike[str],
     names: Sequence[str],
@@ -114,9 +114,7 @@ def build_labeled_directory(
 ) -> LabeledDirectory:
     """Names such as `class/image.jpg` as a labeled directory.
 
-    Args:
-        ignored: by the fields of `Ignored`.
-        classes: all of them, if there may be some without images.
+    `ignored` is by the fields of `Ignored`; `classes` are all of them, if there may be some without images.
 
     Raises:
         NotLabeledDatasetError: if no image is in a class folder, but there are images.
@@ -175,10 +173,12 @@ class Walk:
         pending, visited = [folder], set()
         while pending:
             folder = pending.pop()
-            identity = _identity(os.path.join(self.root, folder))
-            if identity in visited:
+            path = os.path.join(self.root, folder)
+            with _walk_errors(path):
+                facts = os.stat(path)
+            if (facts.st_dev, facts.st_ino) in visited:
                 continue
-            visited.add(identity)
+            visited.add((facts.st_dev, facts.st_ino))
             folders: list[str] = []
             yield from self.images_in(folder, folders)
             pending.extend(sorted(folders, reverse=True))
@@ -192,53 +192,39 @@ class Walk:
             yield from sort_names(self._images_in(folder, folders))
 
     def _images_in(self, folder: str, folders: list[str]) -> Iterator[str]:
-        for kind, name in self._entries(folder):
-            if kind == "image":
-                yield name
-            elif kind == "folder":
-                folders.append(name)
-            else:
-                self.ignored[kind] += 1
-
-    def _entries(self, folder: str) -> Iterator[tuple[str, str]]:
-        """Yields kind and relative name of everything directly in `folder`."""
-        path = os.path.join(self.root, folder)
-        with _walk_errors(path), os.scandir(path) as entries:
+        with os.scandir(os.path.join(self.root, folder)) as entries:
             for entry in entries:
-                if folder or entry.name not in BOOKKEEPING:
-                    name = f"{folder}/{entry.name}" if folder else entry.name
-                    yield self._kind(entry, name), name
+                if not folder and entry.name in BOOKKEEPING:
+                    continue
+                name = f"{folder}/{entry.name}" if folder else entry.name
+                kind = self._kind(entry, name)
+                if kind == "image":
+                    yield name
+                elif kind == "folder":
+                    folders.append(name)
+                else:
+                    self.ignored[kind] += 1
 
     def _kind(self, entry: os.DirEntry[str], name: str) -> str:
+        """Returns "image", "folder", or the field of `Ignored` that counts the entry."""
         if is_hidden(entry.name):
             return "hidden"
-        if entry.is_symlink() and (problem := self._problem_of_link(entry.path)):
-            return problem
+        if entry.is_symlink():
+            target, around = os.path.realpath(entry.path), os.path.realpath(os.path.dirname(entry.path))
+            # one in a class to the root, or to another folder around it, would give it the images of all classes
+            if not os.path.exists(entry.path) or _contains(target, around):
+                return "broken_links"
+            if not self.follow_links and not _contains(self.real_root, target):
+                return "outside_links"
         if entry.is_dir():
             return "own" if is_own_folder(name, entry.path) else "folder"
         if is_artifact(name):
             return "own"
         return file_kind(entry.name) if entry.is_file() else "not_images"
 
-    def _problem_of_link(self, link: str) -> str:
-        """Returns why a link is not followed, as a field of `Ignored`; empty if it is.
-
-        A link in one class to the root, or to another folder around it, would give it the images of all classes.
-        """
-        target, around = os.path.realpath(link), os.path.realpath(os.path.dirname(link))
-        if not os.path.exists(link) or _contains(target, around):
-            return "broken_links"
-        return "" if self.follow_links or _contains(self.real_root, target) else "outside_links"
-
 
 def _contains(folder: str, path: str) -> bool:
     return path == folder or path.startswith(os.path.join(folder, ""))
-
-
-def _identity(folder: str) -> tuple[int, int]:
-    with _walk_errors(folder):
-        facts = os.stat(folder)
-    return facts.st_dev, facts.st_ino
 
 
 @contextmanager
@@ -247,6 +233,29 @@ def _walk_errors(folder: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise InvalidDatasetError(folder, f"cannot be listed ({os_reason(error)})") from error
+
+
+def sort_names(names: Iterable[str], at_once: int = NAMES_AT_ONCE) -> Iterator[str]:
+    """`names` in order. No more than `at_once` are in memory; if there are more, sorted files of them are merged.
+
+    Raises OSError if a temporary file cannot be written.
+    """
+    names = iter(names)
+    part = sorted(islice(names, at_once))
+    if len(part) < at_once:
+        yield from part
+        return
+    with ExitStack() as stack:
+        files = []
+        while part:
+            file = stack.enter_context(tempfile.TemporaryFile("w+"))
+            # JSON, because a name may have line breaks and bytes that are not UTF-8
+            file.writelines(json.dumps(name) + "\n" for name in part)
+            file.seek(0)
+            files.append(map(json.loads, file))
+            part = sorted(islice(names, at_once))
+        del part
+        yield from heapq.merge(*files)
 
 
 def spread_evenly(count: int, most: int) -> np.ndarray:

@@ -43,20 +43,16 @@ class IndexRow:
     height: int
     sha256: str
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells an image of a source from the others: source and label."""
+        return self.source, self.label
 
+
+TEXT, INT32, INT64 = pa.string(), pa.int32(), pa.int64()
 SCHEMA = pa.schema(
-    [
-        ("name", pa.string()),
-        ("label", pa.string()),
-        ("source", pa.string()),
-        ("bytes", pa.int64()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("sha256", pa.string()),
-    ]
+    {"name": TEXT, "label": TEXT, "source": TEXT, "bytes": INT64, "width": INT32, "height": INT32, "sha256": TEXT}
 )
-
-
 INDEX_LIMITS = replace(PARQUET_LIMITS, rows=10_000_000, decoded_bytes=8 * 2**30)
 _KINDS = {name: str if pa.types.is_string(kind) else int for name, kind in zip(SCHEMA.names, SCHEMA.types, strict=True)}
 
@@ -72,11 +68,9 @@ def write_index(folder: Path, rows: Iterable[IndexRow], facts: Mapping[str, str]
 def read_index(folder: str | os.PathLike[str]) -> tuple[list[IndexRow], dict[str, str]]:
     """The rows and the facts of the index in `folder`; nothing if there is none.
 
-    The file is untrusted. Its names are looked at here, and nowhere else: all lie below the directory, in folders
-    named after their labels, each once.
-
-    Raises:
-        InvalidDatasetError: if it cannot be read, costs too much to read, or has a row that is refused.
+    The file is untrusted. Its names are looked at here, and nowhere else: all lie below the directory, in folders named
+    after their labels, each once. Raises InvalidDatasetError if it cannot be read, costs too much to read, or has a row
+    that is refused.
     """
     path = Path(folder, INDEX_NAME)
     if not path.is_file():
@@ -99,8 +93,6 @@ def read_references(folder: str | os.PathLike[str]) -> list[IndexRow]:
 
     Raises as `read_index` does.
     """
-    if not Path(folder, INDEX_NAME).is_file():
-        return []
     rows, facts = read_index(folder)
     return rows if facts.get(TRANSFER) == REFERENCE else []
 
@@ -113,9 +105,8 @@ def parse_row(facts: Any) -> IndexRow:
     if problem := name_problem(row.name):
         raise InvalidTableError(f"the name {quote_name(row.name)} {problem}")
     if row.label != (row.name.partition("/")[0] if "/" in row.name else ""):
-        raise InvalidTableError(
-            f"{quote_name(row.name)} is not in a folder named after its label {quote_name(row.label)}"
-        )
+        problem = f"{quote_name(row.name)} is not in a folder named after its label {quote_name(row.label)}"
+        raise InvalidTableError(problem)
     return row
 
 

@@ -83,9 +83,8 @@ class Layout:
             if is_copy or (len(top) > 1 and self.holds_parts(each) and not all(map(self.holds_parts, top))):
                 classes_in = quote_names(sorted(inner))
                 what = f"its folder {quote_names([each])} holds a data set of its own, of {classes_in}, and no class"
-                return (
-                    f"{what}. Move it out of {printable(source)}, or give {printable(join_source(source, each))} alone"
-                )
+                alone = printable(join_source(source, each))
+                return f"{what}. Move it out of {printable(source)}, or give {alone} alone"
         return ""
 
     def holds_parts(self, folder: str) -> bool:
@@ -93,11 +92,7 @@ class Layout:
 
     def options(self, source: str, parts: dict[str, str]) -> str:
         """The options that parts of a data set are given with: the largest folder of each that has class folders."""
-        usable = {
-            part: each
-            for each, part in sorted(parts.items(), key=lambda item: self.total[item[0]])
-            if self.labels(each)
-        }
+        usable = {parts[each]: each for each in sorted(parts, key=self.total.__getitem__) if self.labels(each)}
         if not usable:
             return "They hold no class folders: put each class's images in a folder named after the class"
         places = {part: shlex.quote(join_source(source, self.unwrap(each))) for part, each in usable.items()}
@@ -115,15 +110,12 @@ class Layout:
             names = quote_names(sorted(self.labels(base)))
             return f"all are in one folder; if {names} in it are the classes, give {where}"
         top = self.folders[""]
-        shared = (
-            set.intersection(*({last_part(inner) for inner in self.folders[each]} for each in top)) if top else set()
-        )
-        alike = len(shared) > 1 and not any(self.images[each] for each in top)
-        if len(top) < 2 or not alike:
+        shared = set.intersection(*(set(map(last_part, self.folders[each])) for each in top)) if top else set()
+        if len(top) < 2 or len(shared) < 2 or any(self.images[each] for each in top):
             return ""
-        if all(map(find_part, shared)):
-            return f"every class holds folders {quote_names(sorted(shared))}, which are taken together"
         names = quote_names(sorted(shared))
+        if all(map(find_part, shared)):
+            return f"every class holds folders {names}, which are taken together"
         return f"{quote_names(top)} all hold the folders {names}; if those are the classes, put them together"
 
 

@@ -39,15 +39,16 @@ def read_parquet_schema(path: Path) -> pa.Schema:
 def read_parquet_rows(path: Path, columns: Collection[str], limits: ParquetLimits = TABLE_LIMITS) -> Iterator[TableRow]:
     """The values of `columns` in each row; of columns that the table lacks there are none.
 
-    Raises:
-        InvalidTableError: if it cannot be read, or is over the limits.
+    Raises InvalidTableError if it cannot be read, or is over the limits.
     """
     repeated = inspect_parquet(path, limits, columns)[1]
     try:
         with open(path, "rb") as opened, pq.ParquetFile(opened, read_dictionary=repeated) as file:
             names = [name for name in file.schema_arrow.names if name in columns]
             for batch in file.iter_batches(ROWS_AT_ONCE, columns=names, use_threads=False):
-                for cells in zip(*map(_list_column_cells, batch.columns), strict=True):
+                if any(max(count_repeated_bytes(each), each.nbytes) > MAX_BATCH_BYTES for each in batch.columns):
+                    raise InvalidTableError(f"its values take more than {MAX_VALUE_BYTES // 2**10} KiB each")
+                for cells in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                     yield dict(zip(batch.schema.names, cells, strict=True))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InvalidTableError(f"damaged ({one_line(error)})") from None
@@ -56,8 +57,7 @@ def read_parquet_rows(path: Path, columns: Collection[str], limits: ParquetLimit
 def read_image_rows(path: Path, columns: Collection[str]) -> Iterator[TableRow]:
     """Yields rows of a table that holds images, one in memory at a time.
 
-    Raises:
-        InvalidTableError: if it cannot be read, or is over the limits for images.
+    Raises InvalidTableError if it cannot be read, or is over the limits for images.
     """
     check_parquet(path, IMAGE_LIMITS, columns)
     try:
@@ -78,8 +78,7 @@ def find_image_columns(schema: pa.Schema) -> list[str]:
 def check_image_column(path: Path, schema: pa.Schema, name: str, advice: str = "") -> bool:
     """Returns whether a column holds the images themselves, and not their paths.
 
-    Raises:
-        InvalidDatasetError: about the table at `path` if it holds neither.
+    Raises InvalidDatasetError about the table at `path` if it holds neither.
     """
     kind = schema.field(name).type
     if holds_images(kind):
@@ -114,9 +113,3 @@ def _is_bytes(kind: pa.DataType) -> bool:
         kind = kind.value_type
     tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
     return any(is_of_type(kind) for is_of_type in tests)
-
-
-def _list_column_cells(column: pa.Array) -> list[Any]:
-    if max(count_repeated_bytes(column), column.nbytes) > MAX_BATCH_BYTES:
-        raise InvalidTableError(f"its values take more than {MAX_VALUE_BYTES // 2**10} KiB each")
-    return column.to_pylist()

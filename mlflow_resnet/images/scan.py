@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 from mlflow_resnet.errors import BadImagesError, InvalidDatasetError, join_names, printable
-from mlflow_resnet.images.audit.facts_journal import FactsJournal
-from mlflow_resnet.images.audit.image_facts import ImageFacts, check_imagehash, inspect_file
+from mlflow_resnet.images.audit.image_facts import FactsJournal, ImageFacts, check_imagehash, inspect_file
 from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.io.parallel import map_ordered
 
@@ -40,12 +39,9 @@ def scan(
     looks: bool = False,
     journal: FactsJournal | None = None,
 ) -> Scan:
-    """Reads and decodes every image in full.
+    """Reads and decodes every image in full. With `looks`, finds out perceptual hashes too.
 
-    Args:
-        on_image: called after each, in the caller's thread.
-        looks: find out perceptual hashes too.
-        journal: facts that are known already; it learns the new ones.
+    `on_image` is called after each, in the caller's thread. The `journal` has facts already, and learns the new ones.
     """
     if looks:
         check_imagehash("looking for similar pictures")

@@ -15,10 +15,9 @@ from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError, ObjectU
 from mlflow_resnet.images.decoding.decode import MAX_IMAGE_BYTES, read_bytes
 from mlflow_resnet.images.directories import LabeledDirectory, Walk, build_labeled_directory, list_labeled, walk_order
 from mlflow_resnet.images.index import read_references
-from mlflow_resnet.images.rules import file_kind
+from mlflow_resnet.images.rules import file_kind, path_kind
 from mlflow_resnet.io.cache_folder import private_cache
-from mlflow_resnet.io.file_names import is_hidden, leads_out
-from mlflow_resnet.io.own_folders import is_artifact
+from mlflow_resnet.io.file_names import leads_out
 from mlflow_resnet.io.parallel import map_ordered
 from mlflow_resnet.io.s3.access import MEANINGS, connect_s3
 from mlflow_resnet.io.s3.listing import StoredObject, check_names, objects
@@ -78,15 +77,10 @@ def directory_sources(
     """Every image below a directory or prefix, called by its path or URI; `ignored` counts what else is there.
 
     They come in an order that their places alone decide, whatever else is there: by name, files before folders, or in
-    S3 by key. Those in S3 are fetched a few ahead, while the listing goes on, and are never on disk.
+    S3 by key. Those in S3 are fetched a few ahead, while the listing goes on, and are never on disk. Only those come
+    whose places are `wanted` and follow `after`, which need not exist any more; `follow_links`: see `Walk`.
 
-    Args:
-        after: only those whose places come after this one, which need not exist any more.
-        wanted: only those at whose places this is true.
-        follow_links: see `Walk`.
-
-    Raises:
-        InvalidDatasetError: if `uri` cannot be listed, or holds nothing.
+    Raises InvalidDatasetError if `uri` cannot be listed, or holds nothing.
     """
     if is_remote(uri):
         images = dropwhile(lambda image: image.object.name <= after, list_stored_images(uri, ignored))
@@ -144,8 +138,7 @@ class StoredImage:
 def list_stored_images(uri: str, ignored: Counter[str]) -> Iterator[StoredImage]:
     """The images in S3 at `uri`, in the order of their keys, as they are listed.
 
-    Raises:
-        InvalidDatasetError: if `uri` cannot be listed, or holds nothing.
+    Raises InvalidDatasetError if `uri` cannot be listed, or holds nothing.
     """
     client, location = connect_s3(uri), parse_location(uri)
     for found in filter_images(require_any(uri, objects(client, location)), ignored):
@@ -185,12 +178,8 @@ def fetch_labeled_directory(
 ) -> LabeledDirectory:
     """The class folders at `uri`, a path or a prefix in S3, whose images are copied to the cache.
 
-    Args:
-        on_object: called after each image that is in the cache.
-        follow_links: see `Walk`.
-
-    Raises:
-        InvalidDatasetError: if there are none, or they cannot be listed or copied.
+    `on_object` is called after each image that is in the cache; `follow_links`: see `Walk`.
+    Raises InvalidDatasetError if there are none, or they cannot be listed or copied.
     """
     if not is_remote(uri):
         return list_labeled(uri, follow_links)
@@ -207,8 +196,7 @@ def fetch_labeled_directory(
 def local_file(uri: str) -> Path:
     """Returns the local path of the file `uri`, which is copied to the cache if it is in S3.
 
-    Raises:
-        InvalidDatasetError: if there can be no such place, if there is no object `uri`, or it cannot be copied.
+    Raises InvalidDatasetError if there can be no such place, if there is no object `uri`, or it cannot be copied.
     """
     uri = local_path(uri)
     if problem := place_problem(uri):
@@ -234,11 +222,8 @@ def require_any(uri: str, found: Iterator[StoredObject]) -> Iterator[StoredObjec
 def filter_images(found: Iterable[StoredObject], ignored: Counter[str]) -> Iterator[StoredObject]:
     """The images, by our rules for files; `ignored` counts the others by the fields of `Ignored`."""
     for each in found:
-        if any(map(is_hidden, each.name.split("/"))) and not leads_out(each.name):
-            ignored["hidden"] += 1
-        elif is_artifact(each.name):
-            ignored["own"] += 1
-        elif (kind := file_kind(each.name)) != "image":
-            ignored[kind] += 1
-        else:
+        kind = file_kind(each.name) if leads_out(each.name) else path_kind(each.name)
+        if kind == "image":
             yield each
+        else:
+            ignored[kind] += 1

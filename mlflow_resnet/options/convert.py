@@ -14,8 +14,6 @@ from mlflow_resnet.options.base import (
     option,
 )
 
-TRANSFERS = ("copy", "hardlink", "reference")
-
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertOptions(Options):
@@ -43,7 +41,7 @@ class ConvertOptions(Options):
     transfer: str = option(
         "copy the images, hardlink them, or reference: write only an index, and read them where they are",
         "copy",
-        choices=TRANSFERS,
+        choices=("copy", "hardlink", "reference"),
     )
     csv_formulas: str = csv_formulas_option()
     follow_links: bool = follow_links_option()

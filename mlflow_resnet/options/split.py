@@ -15,8 +15,6 @@ from mlflow_resnet.options.base import (
     option,
 )
 
-DUPLICATES = ("ignore", "exact", "near")
-
 
 @dataclass(frozen=True, kw_only=True)
 class SplitOptions(Options):
@@ -48,7 +46,7 @@ class SplitOptions(Options):
     duplicates: str = option(
         "keep together pictures with the same pixels (exact), or that look alike too (near)",
         "exact",
-        choices=DUPLICATES,
+        choices=("ignore", "exact", "near"),
     )
     follow_links: bool = follow_links_option()
     num_workers: int = num_workers_option()

@@ -8,9 +8,8 @@ from tqdm import tqdm
 
 from mlflow_resnet._version import __version__
 from mlflow_resnet.errors import AuditFailedError
-from mlflow_resnet.images.audit.facts_journal import FactsJournal
 from mlflow_resnet.images.audit.findings import AuditedImage, Finding, findings
-from mlflow_resnet.images.audit.image_facts import check_imagehash
+from mlflow_resnet.images.audit.image_facts import FactsJournal, check_imagehash
 from mlflow_resnet.images.layout import TRAIN, VAL
 from mlflow_resnet.images.scan import scan
 from mlflow_resnet.images.sources import check_directories, fetch_labeled_directory

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 from tqdm import tqdm
 
-from mlflow_resnet.images.conversion.update import Converted
-from mlflow_resnet.images.conversion.update import convert_source as convert_images
+from mlflow_resnet.images.conversion.update import Converted, convert_source
 from mlflow_resnet.io.destinations import destination
 from mlflow_resnet.io.own_folders import LEFT_OUT_NAME
 from mlflow_resnet.io.text.characters import in_lines
@@ -29,19 +28,7 @@ def convert(options: ConvertOptions) -> Converted:
         destination(options.output_dir, key=repr(replace(options, num_workers=0))) as place,
         tqdm(desc="converting", unit="img", leave=False, disable=None) as bar,
     ):
-        return convert_images(
-            options.source,
-            place,
-            image_root=options.image_root,
-            image_column=options.image_column,
-            label_column=options.label_column,
-            transfer=options.transfer,
-            threads=options.num_workers,
-            csv_formulas=options.csv_formulas,
-            follow_links=options.follow_links,
-            called=options.output_dir,
-            on_image=bar.update,
-        )
+        return convert_source(options, place, bar.update)
 
 
 def summarize_convert(result: Converted, options: ConvertOptions) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
@@ -19,11 +19,10 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 from mlflow_resnet.errors import InvalidImageError, InvalidOptionsError, join_names
-from mlflow_resnet.images.conversion.entries import Entry, list_folder_entries, list_stored_entries
+from mlflow_resnet.images.conversion.entries import Entry, list_place_entries
 from mlflow_resnet.images.decoding.decode import decode
-from mlflow_resnet.images.decoding.encode import encode_png
 from mlflow_resnet.images.directories import no_images
-from mlflow_resnet.images.pictures import write_png
+from mlflow_resnet.images.pictures import encode_png, write_png
 from mlflow_resnet.images.rules import Ignored
 from mlflow_resnet.images.sources import check_directories
 from mlflow_resnet.io.atomic import check_outside, new_directory
@@ -56,11 +55,7 @@ RANDOM = (
     "TrivialAugmentWide",
 )
 # What the designer's module is set to before anybody touches it.
-DESIGNER: Steps = [
-    ("Resize", {"size": 256}),
-    ("CenterCrop", {"size": 224}),
-    ("RandomHorizontalFlip", {"p": 0.5}),
-]
+DESIGNER: Steps = [("Resize", {"size": 256}), ("CenterCrop", {"size": 224}), ("RandomHorizontalFlip", {"p": 0.5})]
 
 
 @dataclass(frozen=True)
@@ -91,10 +86,7 @@ def transform(options: TransformOptions) -> Transformed:
         if not is_remote(options.image_dir) and not is_remote(options.output_dir):
             check_outside(options.image_dir, options.output_dir)
         ignored, unreadable, taken = Counter[str](), dict[str, str](), set[str]()
-        if is_remote(options.image_dir):
-            entries = list_stored_entries(options.image_dir, ignored)
-        else:
-            entries = list_folder_entries(options.image_dir, ignored, options.follow_links)
+        entries = list_place_entries(options.image_dir, ignored, options.follow_links)
         with (
             tqdm(desc="transforming", unit="img", leave=False, disable=None) as bar,
             destination(options.output_dir) as place,
@@ -149,23 +141,18 @@ def compose_steps(steps: Sequence[tuple[str, dict[str, Any]]]) -> v2.Transform:
     Raises:
         InvalidOptionsError: about every step that there is not, or whose arguments it does not take.
     """
-    transforms = list(build_steps(steps))
-    problems = [each for each in transforms if isinstance(each, str)]
+    transforms, problems = [], []
+    for name, arguments in steps:
+        if name not in FIXED_STEPS + RANDOM:
+            problems.append(f"transformation {name!r} is unknown; choose of {join_names(FIXED_STEPS + RANDOM)}")
+            continue
+        try:
+            transforms.append(build_transform(name, arguments))
+        except (TypeError, ValueError) as error:
+            problems.append(f"transformation {name} does not take {arguments} ({one_line(error)})")
     if problems:
         raise InvalidOptionsError(problems)
     return v2.Compose(transforms) if transforms else v2.Identity()
-
-
-def build_steps(steps: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[v2.Transform | str]:
-    """Yields each step as a transform, or the problem with it."""
-    for name, arguments in steps:
-        if name not in FIXED_STEPS + RANDOM:
-            yield f"transformation {name!r} is unknown; choose of {join_names(FIXED_STEPS + RANDOM)}"
-            continue
-        try:
-            yield build_transform(name, arguments)
-        except (TypeError, ValueError) as error:
-            yield f"transformation {name} does not take {arguments} ({one_line(error)})"
 
 
 def summarize_transform(result: Transformed, options: TransformOptions) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import run_main, start_cli, upload
+from helpers import convert_source, run_main, start_cli, upload
 from made_images import encoded, photo
 from PIL import Image
 from proxy import faulty
@@ -23,7 +23,6 @@ from proxy import faulty
 from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError, OutputError, StoreUnreachableError
 from mlflow_resnet.images.conversion import archives
 from mlflow_resnet.images.conversion import update as converting
-from mlflow_resnet.images.conversion.update import convert_source
 from mlflow_resnet.images.decoding import decode
 from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.images.index import read_index

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import run_main, upload
+from helpers import convert_source, run_main, upload
 from made_images import encoded, photo
 
 from mlflow_resnet.images.conversion import update as converting
-from mlflow_resnet.images.conversion.update import Converted, convert_source
+from mlflow_resnet.images.conversion.update import Converted
 from mlflow_resnet.images.decoding.decode import decode
 from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.images.index import read_index

@@ -12,8 +12,8 @@ from PIL import Image
 
 from mlflow_resnet.errors import InvalidImageError
 from mlflow_resnet.images.decoding import decode as decoding
+from mlflow_resnet.images.decoding.appearance import Region
 from mlflow_resnet.images.decoding.decode import decode, looks_like_image, read_bytes, read_region
-from mlflow_resnet.images.decoding.orientation import Region
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

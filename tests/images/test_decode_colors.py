@@ -9,9 +9,8 @@ from made_images import chunk, encoded, png, tiff
 from PIL import Image
 
 from mlflow_resnet.errors import InvalidImageError
-from mlflow_resnet.images.decoding.colors import rgb
+from mlflow_resnet.images.decoding.appearance import Region, rgb
 from mlflow_resnet.images.decoding.decode import decode, read_region
-from mlflow_resnet.images.decoding.orientation import Region
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

@@ -16,10 +16,10 @@ from PIL import Image
 from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError, MissingPackageError
 from mlflow_resnet.images.audit.image_facts import hash_pixels
 from mlflow_resnet.images.directories import LabeledDirectory, list_labeled
-from mlflow_resnet.images.look_alikes import RADIUS, look_alike_pairs
+from mlflow_resnet.images.pairs import RADIUS, look_alike_pairs
 from mlflow_resnet.images.splitting.directory_split import split_directory, split_labeled
-from mlflow_resnet.images.splitting.grouped import split_groups
 from mlflow_resnet.images.splitting.groups import assign_groups
+from mlflow_resnet.images.splitting.stratified import split_groups
 from mlflow_resnet.options import SplitOptions
 
 
@@ -129,7 +129,8 @@ def test_groups_0_and_1_and_their_floats(scans: Path, tmp_path: Path) -> None:
     groups = [0, 0.0, False, 1, 1.0, "1"] + ["2"] * (len(directory) - 6)
     lines = [json.dumps({"image": name, "group": group}) for name, group in zip(directory.names, groups, strict=True)]
     (tmp_path / "t.jsonl").write_text("\n".join(lines))
-    found = assign_groups(directory, group_table=str(tmp_path / "t.jsonl"), group_column="group")
+    given = {"group_table": tmp_path / "t.jsonl", "group_column": "group", "duplicates": "ignore"}
+    found = assign_groups(directory, SplitOptions(image_dir=scans, train_dir="train", val_dir="val", **given))
     assert found[0] == found[1] != found[2] != found[3]
     assert found[3] == found[4] == found[5] != found[6]
 

@@ -237,6 +237,7 @@ from pathlib import Path
 import mlflow_resnet.cli, pandas, pyarrow.parquet, tarfile, zipfile, bz2, gzip
 from mlflow_resnet.errors import MlflowResnetError
 from mlflow_resnet.images.conversion.update import convert_source
+from mlflow_resnet.options.convert import ConvertOptions
 
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + {ROOM},) * 2)
@@ -245,7 +246,8 @@ for path in sorted(Path("sources").iterdir()):
     print(path.name, file=sys.stderr, flush=True)
     signal.alarm(60)
     try:
-        found[path.name] = str(convert_source(path, Path("out", path.name), threads=2).images)
+        options = ConvertOptions(source=path, output_dir=Path("out", path.name), num_workers=2)
+        found[path.name] = str(convert_source(options, options.output_dir).images)
     except MlflowResnetError as error:
         found[path.name] = error.message
     signal.alarm(0)

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
-from helpers import run_main
+from helpers import convert_source, run_main
 
 from mlflow_resnet.errors import InvalidDatasetError
-from mlflow_resnet.images.conversion.update import convert_source
 from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.images.layout import Layout, find_part, name_data_set
 

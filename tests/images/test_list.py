@@ -14,9 +14,8 @@ from tiers import needs
 
 from mlflow_resnet.errors import InvalidDatasetError, NotLabeledDatasetError
 from mlflow_resnet.images.decoding.decode import read_bytes
-from mlflow_resnet.images.directories import Walk, list_labeled
+from mlflow_resnet.images.directories import Walk, list_labeled, sort_names
 from mlflow_resnet.images.rules import Ignored
-from mlflow_resnet.images.sorting import sort_names
 from mlflow_resnet.images.sources import directory_sources, places
 
 Write = Callable[..., Path]

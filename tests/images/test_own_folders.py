@@ -9,9 +9,8 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from helpers import COLORS, TINY, run_main, write_class_folders
+from helpers import COLORS, TINY, convert_source, run_main, write_class_folders
 
-from mlflow_resnet.images.conversion.update import convert_source
 from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.images.rules import Ignored
 from mlflow_resnet.images.sources import fetch_labeled_directory, places

@@ -15,13 +15,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import run_main
+from helpers import convert_source, run_main
 from made_images import encoded, photo
 from PIL import Image
 
 from mlflow_resnet.errors import InvalidDatasetError
 from mlflow_resnet.images.cells import find_column, format_cell, spell_path
-from mlflow_resnet.images.conversion.update import convert_source
 from mlflow_resnet.images.index import read_index
 
 ROWS = [(f"photos/{number}.png", "cat" if number % 2 else "dog") for number in range(6)]
@@ -233,7 +232,7 @@ def test_large_images_in_a_table_are_in_memory_one_by_one(folder: Path) -> None:
     content = [encoded(Image.fromarray(draw.integers(0, 255, (150, 150, 3), np.uint8)), "PNG") for _ in range(60)]
     pq.write_table(pa.table({"image": pa.array(content, pa.binary()), "label": ["a"] * 60}), "t.parquet")
     tracemalloc.start()
-    assert convert_source("t.parquet", "out", threads=1).images == 60
+    assert convert_source("t.parquet", "out", num_workers=1).images == 60
     assert tracemalloc.get_traced_memory()[1] < sum(map(len, content)) / 4
     tracemalloc.stop()
 

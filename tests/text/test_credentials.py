@@ -7,10 +7,9 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from helpers import run_main
+from helpers import convert_source, run_main
 
 from mlflow_resnet.errors import InvalidModelError, MlflowResnetError, ServerUnreachableError
-from mlflow_resnet.images.conversion.update import convert_source
 from mlflow_resnet.images.index import read_index
 from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.io.reasons import one_line

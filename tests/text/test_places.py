@@ -4,11 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
-from helpers import write_picture
+from helpers import convert_source, write_picture
 
 from mlflow_resnet import flavor
 from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError, InvalidOptionsError, OutputError
-from mlflow_resnet.images.conversion.update import convert_source
 from mlflow_resnet.images.sources import check_directories, local_file
 from mlflow_resnet.io.atomic import new_directory, new_file
 from mlflow_resnet.io.cache_folder import private_cache
@@ -161,12 +160,12 @@ def test_a_data_set_of_a_file_uri(photo):
     assert local_file(photo[1]) == photo[0]  # as weights are found
 
 
-@pytest.mark.parametrize(
-    "read", [from_image_directory, check_directories, local_file, lambda uri: convert_source(uri, "out")]
-)
+@pytest.mark.parametrize("read", [from_image_directory, check_directories, local_file])
 def test_data_of_another_scheme_does_not_just_not_exist(read):
     with pytest.raises(InvalidDatasetError, match="gs://bucket/x: has the scheme gs:, which is not supported"):
         read("gs://bucket/x")
+    with pytest.raises(InvalidOptionsError, match="source 'gs://bucket/x' has the scheme gs:, which is not supported"):
+        convert_source("gs://bucket/x", "out")
 
 
 def test_folders_that_are_on_this_machine(tmp_path, monkeypatch):

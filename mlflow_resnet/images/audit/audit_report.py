@@ -7,6 +7,7 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,39 +24,32 @@ GROUPS_SHOWN, IMAGES_SHOWN = 12, 6  # of each finding, of each group
 
 
 def write_audit_report(folder: Path, images: Sequence[AuditedImage], found: Sequence[Finding]) -> None:
-    """Writes report.html and images.parquet, a row per image with its facts and the kinds of its findings."""
+    """Writes report.html and images.parquet, a row per image with its facts and the kinds of its findings,
+    with commas between."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.html").write_text(render_page(images, found), encoding="utf-8")
-    pq.write_table(build_facts_table(images, found), folder / "images.parquet")
-
-
-def build_facts_table(images: Sequence[AuditedImage], found: Sequence[Finding]) -> pa.Table:
-    """Columns part, name, label, findings (kinds with commas between), and the fields of ImageFacts."""
     kinds: dict[tuple[str, str], list[str]] = {}
     for finding in found:
-        for group in finding.groups:
-            for image in group:
-                kinds.setdefault((image.part, image.name), []).append(finding.kind)
-    return pa.Table.from_pylist(
-        [
-            {"part": image.part, "name": encodable(image.name), "label": encodable(image.label)}
-            | {"findings": ",".join(kinds.get((image.part, image.name), ()))}
-            | asdict(image.facts)
-            | {"look": "" if image.facts.look is None else f"{image.facts.look:016x}"}
-            for image in images
-        ]
-    )
+        for image in chain.from_iterable(finding.groups):
+            kinds.setdefault((image.part, image.name), []).append(finding.kind)
+    rows = [
+        {"part": image.part, "name": encodable(image.name), "label": encodable(image.label)}
+        | {"findings": ",".join(kinds.get((image.part, image.name), ()))}
+        | asdict(image.facts)
+        | {"look": "" if image.facts.look is None else f"{image.facts.look:016x}"}
+        for image in images
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "images.parquet")
 
 
 def render_page(images: Sequence[AuditedImage], found: Sequence[Finding]) -> str:
     """The first groups of each kind of finding, with thumbnails of their first images."""
-    classes = Counter((image.part, image.label) for image in images)
     return render_template(
         "images/audit/report.html.jinja",
         images=images,
         found=found,
         kinds=FINDINGS,
-        classes=sorted(classes.items()),
+        classes=sorted(Counter((image.part, image.label) for image in images).items()),
         groups_shown=GROUPS_SHOWN,
         images_shown=IMAGES_SHOWN,
         draw_thumbnail=draw_thumbnail,

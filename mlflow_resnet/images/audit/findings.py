@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mlflow_resnet.errors import join_names, printable
 from mlflow_resnet.images.audit.image_facts import ImageFacts
 from mlflow_resnet.images.layout import TRAIN
-from mlflow_resnet.images.look_alikes import look_alike_pairs
-from mlflow_resnet.images.splitting.connected import find_components
+from mlflow_resnet.images.pairs import find_components, look_alike_pairs
 from mlflow_resnet.options.audit import FINDINGS
 
 TINY_CLASS = 10  # images
@@ -73,7 +72,12 @@ def find_by_kind(images: Sequence[AuditedImage]) -> Iterator[tuple[str, Group]]:
     readable = [image for image in images if not image.facts.problem]
     same = group_by(readable, lambda image: image.facts.pixels)
     for group in same:
-        yield from classify_copies(group)
+        if len({image.part for image in group}) > 1:
+            yield "leak", group
+        if len({image.label for image in group}) > 1:
+            yield "conflict", group
+        if len(group) > 1 and len({(image.part, image.label) for image in group}) == 1:
+            yield "duplicate", group
     yield from near_copies(same)
     yield from small_classes([image for image in readable if image.part == TRAIN])
     yield from ((kind, (image,)) for image in readable for kind in classify_picture(image.facts))
@@ -86,19 +90,12 @@ def group_by(images: Iterable[AuditedImage], key: Callable[[AuditedImage], Hasha
     return [tuple(group) for group in groups.values()]
 
 
-def classify_copies(group: Group) -> Iterator[tuple[str, Group]]:
-    """Yields the findings about a group of pictures with the same pixels."""
-    if len({image.part for image in group}) > 1:
-        yield "leak", group
-    if len({image.label for image in group}) > 1:
-        yield "conflict", group
-    if len(group) > 1 and len({(image.part, image.label) for image in group}) == 1:
-        yield "duplicate", group
-
-
 def near_copies(same: Sequence[Group]) -> Iterator[tuple[str, Group]]:
     """Groups of pictures that look alike, but have not the same pixels. `same` are those that have."""
-    looks = [group[0].facts.look if has_a_look(group[0].facts) else None for group in same]
+    looks = []
+    for first, *_ in same:
+        means_anything = is_legible(first.facts) and first.facts.contrast >= BLANK_CONTRAST
+        looks.append(first.facts.look if means_anything else None)
     numbers = find_components(len(same), look_alike_pairs(looks))
     members: dict[int, list[Group]] = defaultdict(list)
     for number, group in zip(numbers, same, strict=True):
@@ -110,17 +107,16 @@ def near_copies(same: Sequence[Group]) -> Iterator[tuple[str, Group]]:
             yield ("near_leak" if len(parts) > 1 else "near_duplicate"), first_of_each
 
 
-def has_a_look(facts: ImageFacts) -> bool:
-    """Returns whether the perceptual hash means anything: not for a tiny or empty picture."""
-    return min(facts.width, facts.height) >= LEGIBLE and facts.contrast >= BLANK_CONTRAST
+def is_legible(facts: ImageFacts) -> bool:
+    return min(facts.width, facts.height) >= LEGIBLE
 
 
 def small_classes(train: Sequence[AuditedImage]) -> Iterator[tuple[str, Group]]:
-    counts = Counter(image.label for image in train)
-    for group in group_by(train, lambda image: image.label):
+    classes = group_by(train, lambda image: image.label)
+    for group in classes:
         if len(group) < TINY_CLASS:
             yield "tiny_class", group
-        elif len(group) * IMBALANCE < max(counts.values()):
+        elif len(group) * IMBALANCE < max(map(len, classes)):
             yield "imbalance", group
 
 
@@ -132,7 +128,7 @@ def classify_picture(facts: ImageFacts) -> Iterator[str]:
         yield "dark"
     elif facts.brightness > BRIGHT:
         yield "bright"
-    elif facts.sharpness < BLURRY and min(facts.width, facts.height) >= LEGIBLE:
+    elif facts.sharpness < BLURRY and is_legible(facts):
         yield "blurry"
     if max(facts.width, facts.height) > ODD_ASPECT * min(facts.width, facts.height):
         yield "odd_aspect"

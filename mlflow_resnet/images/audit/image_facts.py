@@ -1,15 +1,21 @@
-"""Facts about one image: whether it can be read, its pixels, its look."""
+"""Facts about one image: whether it can be read, its pixels, its look; and the journal that keeps them."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from PIL import Image, ImageStat
 
 from mlflow_resnet.errors import InvalidImageError, MissingPackageError
 from mlflow_resnet.images.decoding.decode import open_picture, read_bytes
+from mlflow_resnet.io.untrusted import build_record, parse_json
 
 SHARPNESS_EDGE = 256  # pixels of the shorter edge at which sharpness is measured, or a little more
 
@@ -40,34 +46,26 @@ class ImageFacts:
 
 
 def inspect_file(path: str, looks: bool = False) -> ImageFacts:
-    """Reads and decodes an image in full.
-
-    Args:
-        looks: find out the perceptual hash too.
-    """
+    """Reads and decodes an image in full. With `looks`, finds out the perceptual hash too."""
     try:
         content = read_bytes(path)
         with open_picture(content) as picture:
-            return inspect_picture(picture, content, looks)
+            # each edge is divided by the whole number that leaves the shorter one at least SHARPNESS_EDGE pixels
+            gray = picture.convert("L").reduce(max(1, min(picture.size) // SHARPNESS_EDGE))
+            levels = ImageStat.Stat(gray)
+            return ImageFacts(
+                sha256=hashlib.sha256(content).hexdigest(),
+                bytes=len(content),
+                width=picture.width,
+                height=picture.height,
+                pixels=hash_pixels(picture),
+                look=hash_look(picture) if looks else None,
+                brightness=levels.mean[0],
+                contrast=levels.stddev[0],
+                sharpness=measure_sharpness(np.asarray(gray)),
+            )
     except InvalidImageError as error:
         return ImageFacts(error.message)
-
-
-def inspect_picture(picture: Image.Image, content: bytes, looks: bool) -> ImageFacts:
-    """Returns the facts about a picture and the file's `content` that it was decoded from."""
-    gray = shrink_picture(picture.convert("L"))
-    levels = ImageStat.Stat(gray)
-    return ImageFacts(
-        sha256=hashlib.sha256(content).hexdigest(),
-        bytes=len(content),
-        width=picture.width,
-        height=picture.height,
-        pixels=hash_pixels(picture),
-        look=hash_look(picture) if looks else None,
-        brightness=levels.mean[0],
-        contrast=levels.stddev[0],
-        sharpness=measure_sharpness(np.asarray(gray)),
-    )
 
 
 def hash_pixels(picture: Image.Image) -> str:
@@ -92,11 +90,6 @@ def check_imagehash(verb: str) -> None:
         raise MissingPackageError(verb, "imagehash>=4.3") from None
 
 
-def shrink_picture(picture: Image.Image) -> Image.Image:
-    """The picture, each edge divided by the whole number that leaves the shorter one at least SHARPNESS_EDGE pixels."""
-    return picture.reduce(max(1, min(picture.size) // SHARPNESS_EDGE))
-
-
 def measure_sharpness(gray: np.ndarray) -> float:
     """The variance of the Laplacian: small where no edge is sharp. 0 for a picture without inner pixels."""
     if min(gray.shape) < 3:
@@ -107,3 +100,46 @@ def measure_sharpness(gray: np.ndarray) -> float:
         edges += neighbor
     values = edges.astype(np.float32).ravel()
     return float(values @ values / values.size - values.mean() ** 2)  # the mean is near 0
+
+
+class FactsJournal:
+    """Facts by file (path, bytes, time of its last change in nanoseconds) from one audit to the next.
+
+    They are written as they are found, so that an interrupted audit can be resumed.
+    """
+
+    def __init__(self, folder: Path, source: str) -> None:
+        self.path = folder / "audit" / f"{hashlib.sha256(os.fsencode(os.path.abspath(source))).hexdigest()[:16]}.jsonl"
+        self.known: dict[tuple[str, int, int], ImageFacts] = {}
+        self._lock = Lock()
+
+    def __enter__(self) -> FactsJournal:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            with open(self.path, encoding="utf-8", errors="replace") as file:
+                for line in file:
+                    try:
+                        (path, size, time), facts = parse_json(line)
+                        self.known[path, size, time] = build_record(ImageFacts, facts)
+                    except (ValueError, TypeError):  # a killed process did not finish it, or it is of another version
+                        continue
+        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed in __exit__
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def find_once(self, find: Callable[[str], ImageFacts], path: str, looks: bool) -> ImageFacts:
+        """Returns `find(path)`, or the facts in the journal if the file is unchanged and they are complete."""
+        try:
+            status = os.stat(path)
+        except OSError:
+            return find(path)
+        key = path, status.st_size, status.st_mtime_ns
+        facts = self.known.get(key)
+        if facts is None or (looks and facts.look is None and not facts.problem):
+            facts = find(path)
+            with self._lock:
+                self.known[key] = facts
+                self._file.write(json.dumps([key, asdict(facts)]) + "\n")
+        return facts if looks else replace(facts, look=None)

@@ -5,7 +5,5 @@ entries   what a source holds, one entry per image: folders, archives, s3://, ta
 archives  .zip and .tar, read without extracting
 tables    CSV, Parquet and JSON lines with an image, or its path, and a label per row
 coco      COCO annotations with one label per image
-hugging_face  what `datasets` writes about the columns of a Parquet file
-changes   what an earlier call wrote and the source has otherwise now
-journal   what an unfinished conversion has done
+changes   what an earlier call wrote, also an unfinished one, and the source has otherwise now
 """

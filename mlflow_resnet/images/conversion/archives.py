@@ -5,7 +5,6 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
-import os
 import stat
 import tarfile
 import zipfile
@@ -13,13 +12,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from mlflow_resnet.errors import InvalidDatasetError, printable
 from mlflow_resnet.images.decoding.decode import MAX_IMAGE_BYTES
-from mlflow_resnet.images.rules import file_kind
-from mlflow_resnet.io.file_names import is_hidden
-from mlflow_resnet.io.own_folders import is_artifact
+from mlflow_resnet.images.rules import path_kind
 from mlflow_resnet.io.reasons import one_line
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2")
@@ -30,31 +28,26 @@ MAX_HEADER_BYTES = 2**20  # of one member of a tar, with all that extends it
 MAX_GLOBAL_HEADERS = 100
 ZIP_HEADER_BYTES, ZIP_ENTRY = 30, b"PK\1\2"
 
-ArchiveSource = str | os.PathLike[str]
 Members = Iterator[tuple[str, Callable[[], IO[bytes] | None]]]
 
 
-def archive_members(source: ArchiveSource, ignored: Counter[str]) -> Iterator[tuple[str, Callable[[], bytes]]]:
+def archive_members(source: Path, ignored: Counter[str]) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """Yields (relative name, function that reads it) of each image; `ignored` counts the rest.
 
     What reads an image must be called before the next one is asked for. It cuts after `MAX_IMAGE_BYTES` + 1 bytes.
     Raises InvalidDatasetError for a damaged archive, one over the limits above, or one with names that lead out of it.
     """
-    members = _zip_members if os.fspath(source).lower().endswith(".zip") else _tar_members
-    with _damage_told(source):
+    members = _zip_members if source.name.lower().endswith(".zip") else _tar_members
+    with _explain_damage(source):
         for raw_name, open_member in members(source, ignored):
             name = _relative(source, raw_name)
-            if any(map(is_hidden, name.split("/"))):
-                ignored["hidden"] += 1
-            elif is_artifact(name):
-                ignored["own"] += 1
-            elif (kind := file_kind(name)) != "image":
-                ignored[kind] += 1
-            else:
+            if (kind := path_kind(name)) == "image":
                 yield name, partial(_read, source, open_member)
+            else:
+                ignored[kind] += 1
 
 
-def _zip_members(source: ArchiveSource, ignored: Counter[str]) -> Members:
+def _zip_members(source: Path, ignored: Counter[str]) -> Members:
     with open(source, "rb") as file, zipfile.ZipFile(Directory(file, MAX_DIRECTORY_BYTES)) as archive:
         members = archive.infolist()
         _check_limits(source, len(members), sum(member.file_size for member in members))
@@ -66,7 +59,7 @@ def _zip_members(source: ArchiveSource, ignored: Counter[str]) -> Members:
                 yield member.filename, partial(archive.open, member)
 
 
-def _check_apart(source: ArchiveSource, members: Sequence[zipfile.ZipInfo]) -> None:
+def _check_apart(source: Path, members: Sequence[zipfile.ZipInfo]) -> None:
     """Members that share bytes let a small file hold any number of them."""
     end = 0
     for member in sorted(members, key=lambda each: each.header_offset):
@@ -75,11 +68,10 @@ def _check_apart(source: ArchiveSource, members: Sequence[zipfile.ZipInfo]) -> N
         end = member.header_offset + ZIP_HEADER_BYTES + member.compress_size
 
 
-def _tar_members(source: ArchiveSource, ignored: Counter[str]) -> Members:
-    total = 0
-    with open_unpacked(source) as file, open_tar(Metered(file, MAX_IMAGE_BYTES + 2**20)) as archive:
-        count = 0
-        while (member := _next_member(archive)) is not None:
+def _tar_members(source: Path, ignored: Counter[str]) -> Members:
+    count = total = 0
+    with open_unpacked(source) as unpacked, open_tar(file := Metered(unpacked, MAX_IMAGE_BYTES + 2**20)) as archive:
+        while (member := _next_member(archive, file)) is not None:
             count += 1
             total += member.size
             _check_limits(source, count, total)  # before tarfile unpacks this member to find the next
@@ -87,7 +79,9 @@ def _tar_members(source: ArchiveSource, ignored: Counter[str]) -> Members:
                 yield member.name, partial(archive.extractfile, member)
             elif not member.isdir():
                 ignored["archived_links" if member.issym() or member.islnk() else "not_images"] += 1
-        _check_end(archive)
+        file.seek(archive.offset)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # it was cut between two members
+            raise tarfile.ReadError("unexpected end of data")
 
 
 def open_tar(file: Metered) -> tarfile.TarFile:
@@ -95,10 +89,9 @@ def open_tar(file: Metered) -> tarfile.TarFile:
         return tarfile.open(fileobj=file, mode="r:")
 
 
-def _next_member(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
+def _next_member(archive: tarfile.TarFile, file: Metered) -> tarfile.TarInfo | None:
     """The next member, after whatever extends its header: long names, attributes, maps of sparse files."""
-    assert isinstance(archive.fileobj, Metered)
-    with archive.fileobj.limit_reads(MAX_HEADER_BYTES):
+    with file.limit_reads(MAX_HEADER_BYTES):
         member = archive.next()
     if len(archive.pax_headers) > MAX_GLOBAL_HEADERS:
         raise tarfile.ReadError("too many global headers")
@@ -109,7 +102,7 @@ def _next_member(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
 
 
 @contextmanager
-def open_unpacked(source: ArchiveSource) -> Iterator[BinaryIO]:
+def open_unpacked(source: Path) -> Iterator[BinaryIO]:
     """The content of a tar that may be compressed, as its first bytes say."""
     with open(source, "rb") as file:
         begin = file.read(3)
@@ -172,15 +165,7 @@ class Directory(Metered):
         return content
 
 
-def _check_end(archive: tarfile.TarFile) -> None:
-    """An archive cut between two members iterates without an error, but lacks the closing block of zeros."""
-    assert archive.fileobj is not None
-    archive.fileobj.seek(archive.offset)
-    if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError("unexpected end of data")
-
-
-def _check_limits(source: ArchiveSource, count: int, total_bytes: int) -> None:
+def _check_limits(source: Path, count: int, total_bytes: int) -> None:
     if count > MAX_MEMBERS:
         raise InvalidDatasetError(source, f"over the limit of {MAX_MEMBERS} files; unpack it and give the directory")
     if total_bytes > MAX_ARCHIVE_BYTES:
@@ -188,7 +173,7 @@ def _check_limits(source: ArchiveSource, count: int, total_bytes: int) -> None:
         raise InvalidDatasetError(source, f"unpacks to more than {limit}; unpack it and give the directory")
 
 
-def _relative(source: ArchiveSource, raw_name: str) -> str:
+def _relative(source: Path, raw_name: str) -> str:
     """The name with "/" between its parts. One that leads out of the archive is refused, and the archive with it."""
     name = raw_name.replace("\\", "/")
     parts = [part for part in name.split("/") if part not in ("", ".")]
@@ -197,8 +182,8 @@ def _relative(source: ArchiveSource, raw_name: str) -> str:
     return "/".join(parts)
 
 
-def _read(source: ArchiveSource, open_member: Callable[[], IO[bytes] | None]) -> bytes:
-    with _damage_told(source):
+def _read(source: Path, open_member: Callable[[], IO[bytes] | None]) -> bytes:
+    with _explain_damage(source):
         file = open_member()
         assert file is not None  # None is for folders and devices
         with file:
@@ -206,7 +191,7 @@ def _read(source: ArchiveSource, open_member: Callable[[], IO[bytes] | None]) ->
 
 
 @contextmanager
-def _damage_told(source: ArchiveSource) -> Iterator[None]:
+def _explain_damage(source: Path) -> Iterator[None]:
     """zipfile and tarfile raise errors of their own, of zlib, OSError, EOFError, RuntimeError (encrypted) and more."""
     try:
         yield

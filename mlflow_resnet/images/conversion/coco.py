@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,7 @@ BYTES_PER_SIGN = {b"{": 232, b"[": 72, b",": 40, b'"': 30}  # what Python takes 
 def list_coco(path: Path) -> Iterator[Listed]:
     """The file_name of each image and the name of its category, in the order of the file.
 
-    Raises:
-        InvalidDatasetError: if this is no file of COCO annotations.
+    Raises InvalidDatasetError if this is no file of COCO annotations.
     """
     try:
         content = json.loads(read_affordable(path))
@@ -30,8 +29,10 @@ def list_coco(path: Path) -> Iterator[Listed]:
         labels: dict[Any, set[str]] = {key: set() for key in images}
         for annotation in content["annotations"]:
             image, category = annotation["image_id"], annotation["category_id"]
-            check_id(images, image, "images")
-            check_id(categories, category, "categories")
+            for part, known, key in (("images", images, image), ("categories", categories, category)):
+                if key not in known:
+                    problem = f"an annotation is about id {quote_name(key)}, which none of its {part} has"
+                    raise InvalidTableError(problem)
             labels[image].add(categories[category])
     except InvalidTableError as error:
         raise InvalidDatasetError(path, error.message) from None
@@ -57,25 +58,16 @@ def read_by_id(content: Any, part: str, field: str) -> dict[Any, str]:
     return found
 
 
-def check_id(known: Mapping[Any, str], key: Any, part: str) -> None:
-    if key not in known:
-        raise InvalidTableError(f"an annotation is about id {quote_name(key)}, which none of its {part} has")
-
-
 def read_affordable(path: Path) -> bytes:
     """Reads a JSON file if memory suffices for it parsed: up to 30 bytes for each byte.
 
-    Raises:
-        InvalidTableError: if there is not.
+    Raises InvalidTableError if there is not.
     """
-    room = available_memory() // 2
-    check_room(path.stat().st_size, room)
-    content = path.read_bytes()
-    check_room(sum(size * content.count(sign) for sign, size in BYTES_PER_SIGN.items()) + 2 * len(content), room)
-    return content
-
-
-def check_room(needed: int, room: int) -> None:
+    room, needed = available_memory() // 2, path.stat().st_size
+    if needed <= room:
+        content = path.read_bytes()
+        needed = sum(size * content.count(sign) for sign, size in BYTES_PER_SIGN.items()) + 2 * len(content)
     if needed > room:
         problem = f"it takes {size_in_words(needed)} of memory to read, of {size_in_words(room)} that there are for it"
         raise InvalidTableError(f"{problem}; leave out what is not needed, such as segmentations")
+    return content

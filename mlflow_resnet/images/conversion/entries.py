@@ -15,14 +15,15 @@ from mlflow_resnet.errors import InvalidDatasetError, encodable, presentable
 from mlflow_resnet.images.cells import choose_place, spell_path
 from mlflow_resnet.images.conversion.archives import ARCHIVE_SUFFIXES, archive_members
 from mlflow_resnet.images.conversion.coco import list_coco
-from mlflow_resnet.images.conversion.tables import TABLE_SUFFIXES, Columns, Listed, list_table, open_table
+from mlflow_resnet.images.conversion.tables import TABLE_SUFFIXES, Listed, list_table, open_table
 from mlflow_resnet.images.decoding.decode import MAX_IMAGE_BYTES, read_bytes
 from mlflow_resnet.images.directories import Walk
 from mlflow_resnet.images.layout import Layout
 from mlflow_resnet.images.sources import TOO_LARGE, list_stored_images, local_file, read_object
 from mlflow_resnet.io.file_names import name_problem, quote_name, text_problem
 from mlflow_resnet.io.text.credentials import without_credentials
-from mlflow_resnet.io.text.places import S3, is_remote, local_path, place_problem
+from mlflow_resnet.io.text.places import S3, is_remote, local_path
+from mlflow_resnet.options.convert import ConvertOptions
 
 AZURE_SCHEMES = ("azureml://", "AmlDatastore://")
 ANNOTATIONS_SUFFIX = ".json"
@@ -62,54 +63,39 @@ def is_listing(source: str) -> bool:
     return source.lower().endswith((*TABLE_SUFFIXES, ANNOTATIONS_SUFFIX))
 
 
-@dataclass(frozen=True)
-class Source:
-    """A source of a conversion, opened once and listed any number of times.
+# Lists the images any number of times, in folders named after their classes, and counts what else is there, by the
+# fields of `Ignored`.
+Listing = Callable[[Counter[str]], Iterator[Entry]]
 
-    Attributes:
-        entries: lists the images, in folders named after their classes; counts in its argument what else is there, by
-            the fields of `Ignored`.
-        notes: sentences about how the source was understood.
+
+def open_source(options: ConvertOptions) -> tuple[Listing, tuple[str, ...]]:
+    """Detects the kind of a source. Returns what lists it, and sentences about how it was understood.
+
+    Folders that only wrap class folders are dropped.
+    Raises InvalidDatasetError if it is of no known kind, or damaged.
     """
-
-    entries: Callable[[Counter[str]], Iterator[Entry]]
-    notes: tuple[str, ...] = ()
-
-
-def open_source(source: str, columns: Columns, image_root: str, follow_links: bool = False) -> Source:
-    """Detects the kind of `source` and opens it. Folders that only wrap class folders are dropped.
-
-    Args:
-        source: a folder, `s3://` prefix, archive, table, or file of COCO annotations; the latter three may be in S3.
-        columns: of a table; empty names are found out.
-        image_root: what relative paths in a table or in annotations begin from; empty: the folder of that file.
-        follow_links: in a folder, see `Walk`.
-
-    Raises:
-        InvalidDatasetError: if the source is none of these, or is damaged.
-    """
+    source = options.source
     if not is_remote(source) and not os.path.lexists(source):
-        raise InvalidDatasetError(source, place_problem(source) or "does not exist")
+        raise InvalidDatasetError(source, "does not exist")
     if is_listing(source) and not os.path.isdir(source):
-        return open_listing(source, columns, image_root or os.path.dirname(source))
+        return open_listing(options)
     if source.lower().endswith(ARCHIVE_SUFFIXES):
-        listing: Callable[[Counter[str]], Iterator[Entry]] = partial(list_archive_entries, source)
-    elif is_remote(source):
-        listing = partial(list_stored_entries, source)
+        listing: Listing = partial(list_archive_entries, source)
     elif os.path.isfile(source):
         kinds = ", ".join((*ARCHIVE_SUFFIXES, *TABLE_SUFFIXES, ANNOTATIONS_SUFFIX))
         raise InvalidDatasetError(source, f"not a directory, nor a file of a known kind ({kinds})")
     else:
-        listing = partial(list_folder_entries, source, follow_links=follow_links)
+        listing = partial(list_place_entries, source, follow_links=options.follow_links)
     wrapper = Layout(entry.name for entry in listing(Counter())).unwrap()
-    return Source(partial(unwrap_entries, listing, wrapper))
+    return partial(unwrap_entries, listing, wrapper), ()
 
 
-def unwrap_entries(
-    listing: Callable[[Counter[str]], Iterator[Entry]], wrapper: str, ignored: Counter[str]
-) -> Iterator[Entry]:
+def unwrap_entries(listing: Listing, wrapper: str, ignored: Counter[str]) -> Iterator[Entry]:
+    """The entries without the folders that wrap the class folders. A stray image beside these loses its folders."""
     for entry in listing(ignored):
-        yield check_entry(replace(entry, name=name_without(wrapper, entry.name)))
+        is_stray = wrapper and not entry.name.startswith(f"{wrapper}/")
+        name = entry.name.rpartition("/")[2] if is_stray else entry.name.removeprefix(f"{wrapper}/")
+        yield check_entry(replace(entry, name=name))
 
 
 def check_entry(entry: Entry) -> Entry:
@@ -119,15 +105,15 @@ def check_entry(entry: Entry) -> Entry:
     return replace(entry, name=name, problem=f"its name {problem}" if problem else entry.problem)
 
 
-def list_folder_entries(source: str, ignored: Counter[str], follow_links: bool = False) -> Iterator[Entry]:
+def list_place_entries(source: str, ignored: Counter[str], follow_links: bool = False) -> Iterator[Entry]:
+    """The images below a folder, or a prefix in S3."""
+    if is_remote(source):
+        for found in list_stored_images(source, ignored):
+            yield Entry(found.object.name, found.uri, found.read, size=found.object.size)
+        return
     for name in Walk(source, ignored, follow_links).images(""):
         path = os.path.abspath(os.path.join(source, name))
         yield Entry(name, encodable(path), partial(read_bytes, path), path)
-
-
-def list_stored_entries(source: str, ignored: Counter[str]) -> Iterator[Entry]:
-    for found in list_stored_images(source, ignored):
-        yield Entry(found.object.name, found.uri, found.read, size=found.object.size)
 
 
 def list_archive_entries(source: str, ignored: Counter[str]) -> Iterator[Entry]:
@@ -150,13 +136,14 @@ def errors_about(source: str, path: Path) -> Iterator[None]:
         raise InvalidDatasetError(source, error.problem) from error
 
 
-def open_listing(source: str, columns: Columns, root: str) -> Source:
-    """A table or annotations, whose relative paths begin from `root`."""
+def open_listing(options: ConvertOptions) -> tuple[Listing, tuple[str, ...]]:
+    """A table or annotations, whose relative paths begin from its folder if no other is given."""
+    source, root = options.source, options.image_root or os.path.dirname(options.source)
     with errors_about(source, path := local_file(source)):
         if source.lower().endswith(ANNOTATIONS_SUFFIX):
-            return Source(partial(list_table_entries, source, path, root, partial(list_coco, path)))
-        table = open_table(path, columns)
-    return Source(partial(list_table_entries, source, path, root, partial(list_table, table)), tuple(table.notes()))
+            return partial(list_table_entries, source, path, root, partial(list_coco, path)), ()
+        table = open_table(path, options)
+    return partial(list_table_entries, source, path, root, partial(list_table, table)), tuple(table.notes())
 
 
 def list_table_entries(
@@ -172,7 +159,7 @@ def resolve_listed(listed: Listed, root: str) -> Entry:
     if problem := listed.problem or label_problem(listed.label) or path_problem(listed.path):
         called = quote_name(listed.path) if text_problem(listed.path) else without_credentials(encodable(listed.path))
         return unusable_entry(listed, called if listed.path.strip() else listed.row, problem)
-    where = find_file(root, listed.path)
+    where = choose_place([resolve_below(root, spelling) for spelling in spell_path(listed.path)])
     name = name_below(listed.label, os.path.basename(where.rstrip("/")) or "image")
     if is_remote(where):
         return check_entry(Entry(name, without_credentials(where), partial(read_object, where)))
@@ -205,11 +192,6 @@ def name_below(label: str, file: str) -> str:
     return f"{label}/{file}" if label else file
 
 
-def find_file(root: str, path: str) -> str:
-    """Returns the local path or URI of the image that is named `path`."""
-    return choose_place([resolve_below(root, spelling) for spelling in spell_path(path)])
-
-
 def resolve_below(root: str, path: str) -> str:
     """`path` as a local path or a URI: as it is if it is complete, else below `root`.
 
@@ -238,10 +220,3 @@ def label_problem(label: str) -> str:
     problem = "is blank" if not label.strip() else name_problem(label)
     problem = "has a / or \\" if "/" in label or "\\" in label else problem
     return f"label {quote_name(label)} cannot be the name of a folder: it {problem}" if problem else ""
-
-
-def name_without(wrapper: str, name: str) -> str:
-    """`name` without the folders that wrap the class folders. A stray image beside these loses its folders."""
-    if not wrapper or name.startswith(f"{wrapper}/"):
-        return name.removeprefix(f"{wrapper}/")
-    return name.rpartition("/")[2]

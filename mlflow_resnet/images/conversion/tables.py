@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidTableError, join_names
 from mlflow_resnet.images.cells import (
@@ -18,7 +19,6 @@ from mlflow_resnet.images.cells import (
     get_record_content,
     unwrap_cell,
 )
-from mlflow_resnet.images.conversion.hugging_face import find_features, read_class_names, read_features
 from mlflow_resnet.images.parquet_rows import (
     TableRow,
     check_image_column,
@@ -33,8 +33,9 @@ from mlflow_resnet.io.file_names import quote_name
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.text.rows import describe_encoding, open_text, read_bounded_lines, read_bounded_rows
 from mlflow_resnet.io.text.spreadsheets import is_ours, strip_quote
+from mlflow_resnet.io.untrusted import parse_fields
+from mlflow_resnet.options.convert import ConvertOptions
 
-ReadColumns = Callable[[Path], list[str]]
 ReadRows = Callable[[Path, Collection[str]], Iterator[TableRow]]
 
 TABLE_SUFFIXES = (".csv", ".parquet", ".jsonl")
@@ -43,14 +44,6 @@ LABEL_COLUMNS = ("label", "class", "category", "labels", "class_name", "category
 MAX_TABLE_COLUMNS = 1000
 MORE = "cells beyond the header"  # not the name of a column, which has no such
 WHOLE = re.compile(r"-?\d+\.0+")
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Names of the columns; empty: the first of the usual names that there is, and no label if there is none."""
-
-    image: str = ""
-    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,41 +92,60 @@ class Listed:
     content: bytes | None = None
 
 
-def open_table(path: Path, columns: Columns) -> Table:
+def open_table(path: Path, options: ConvertOptions) -> Table:
     """Finds out which columns have the images and the labels.
 
-    Raises:
-        InvalidDatasetError: if the table cannot be read, or lacks the columns.
+    Raises InvalidDatasetError if the table cannot be read, or lacks the columns.
     """
     if path.suffix.lower() == ".parquet":
         with table_errors(path):
-            return open_parquet(path, columns)
+            return open_parquet(path, options)
     names = read_table_columns(path)
     if not names:
         raise InvalidDatasetError(path, "a table without rows")
-    table = choose_columns(path, columns, names)
-    return replace(table, has_points=has_points(table)) if table.label and path.suffix.lower() == ".csv" else table
+    table = choose_columns(path, options, names)
+    if not table.label or path.suffix.lower() != ".csv":
+        return table
+    labels = filter(None, (format_cell(row.get(table.label)) for row in read_rows(path, (table.label,))))
+    has_points = WHOLE.fullmatch(next(labels, "")) is not None and all(map(WHOLE.fullmatch, labels))
+    return replace(table, has_points=has_points)
 
 
-def open_parquet(path: Path, columns: Columns) -> Table:
+def open_parquet(path: Path, options: ConvertOptions) -> Table:
     schema = read_parquet_schema(path)
-    features = read_features(schema.metadata)
-    images, labels = find_image_columns(schema), find_features(features, "ClassLabel")
-    table = choose_columns(path, columns, schema.names, images, labels if len(labels) == 1 else ())
+    features = read_features(schema.metadata or {})
+    labels = [name for name, feature in features.items() if feature.get("_type") == "ClassLabel"]
+    more_labels = labels if len(labels) == 1 else ()
+    table = choose_columns(path, options, schema.names, find_image_columns(schema), more_labels)
     has_images = check_image_column(path, schema, table.image, "Name another with --image-column.")
     if table.label and not holds_text(schema.field(table.label).type):
         problem = f"column {table.label!r} is of type {schema.field(table.label).type}, which is no label"
         raise InvalidDatasetError(path, f"{problem}. Name another with --label-column.")
-    classes = read_class_names(features, table.label)
-    return replace(table, has_images=has_images, classes=classes)
+    names = features.get(table.label, {}).get("names")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        names = []
+    return replace(table, has_images=has_images, classes=tuple(map(str.strip, names)))
+
+
+def read_features(metadata: Mapping[bytes, bytes]) -> dict[str, dict[str, Any]]:
+    """What Hugging Face writes about columns, such as {"label": {"names": ["cat"], "_type": "ClassLabel"}}."""
+    try:
+        features = parse_fields(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+        return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def choose_columns(
-    path: Path, columns: Columns, names: Sequence[str], more_images: Sequence[str] = (), more_labels: Sequence[str] = ()
+    path: Path,
+    options: ConvertOptions,
+    names: Sequence[str],
+    more_images: Iterable[str] = (),
+    more_labels: Iterable[str] = (),
 ) -> Table:
     """Args: more_images, more_labels: other names that the columns may have, after the usual ones."""
-    image = choose_column(path, "image", columns.image, (*IMAGE_COLUMNS, *more_images), names)
-    label = choose_column(path, "label", columns.label, (*LABEL_COLUMNS, *more_labels), names, needed=False)
+    image = choose_column(path, "image", options.image_column, (*IMAGE_COLUMNS, *more_images), names)
+    label = choose_column(path, "label", options.label_column, (*LABEL_COLUMNS, *more_labels), names, needed=False)
     return Table(path, image, label, tuple(name for name in names if name not in (image, label)))
 
 
@@ -142,8 +154,7 @@ def choose_column(
 ) -> str:
     """The name of a column: the `wanted` one, or the first of the usual ones.
 
-    Raises:
-        InvalidDatasetError: if there is none, or several have that name.
+    Raises InvalidDatasetError if there is none, or several have that name.
     """
     try:
         found = find_column(names, (wanted,) if wanted else usual)
@@ -158,27 +169,15 @@ def choose_column(
     return found
 
 
-def has_points(table: Table) -> bool:
-    """Returns whether all labels look like 1.0."""
-    cells = (format_cell(row.get(table.label)) for row in read_rows(table.path, (table.label,)))
-    labels = filter(None, cells)
-    return WHOLE.fullmatch(next(labels, "")) is not None and all(map(WHOLE.fullmatch, labels))
-
-
 def list_table(table: Table) -> Iterator[Listed]:
     """Each row's image and label; the label is empty if the table has no such column.
 
-    Raises:
-        InvalidDatasetError: if the table cannot be read, or has no rows.
+    Raises InvalidDatasetError if the table cannot be read, or has no rows.
     """
-    number = 0
-    wanted = {table.image, table.label} - {""}
-    if table.has_images:
-        with table_errors(table.path):
-            for number, row in enumerate(read_image_rows(table.path, wanted), 1):
-                yield list_row(table, row, number)
-    else:
-        for number, row in enumerate(read_rows(table.path, wanted), 1):
+    number, wanted = 0, {table.image, table.label} - {""}
+    read = read_image_rows if table.has_images else find_reader(table.path)
+    with table_errors(table.path):
+        for number, row in enumerate(read(table.path, wanted), 1):
             yield list_row(table, row, number)
     if not number:
         raise InvalidDatasetError(table.path, "a table without rows")
@@ -239,29 +238,34 @@ def table_errors(path: Path) -> Iterator[None]:
 def read_table_columns(path: Path) -> list[str]:
     """The names of a table's columns. Raises as `read_rows` does."""
     with table_errors(path):
-        return find_readers(path)[0](path)
+        reader = find_reader(path)
+        if reader is read_parquet_rows:
+            return read_parquet_schema(path).names
+        if reader is read_csv_rows:
+            with open_text(path, newline="") as file:
+                return next(filter(None, read_bounded_rows(file)), [])
+        names: dict[str, None] = {}
+        for row in read_jsonl_rows(path, ()):  # a line need not have all keys
+            names |= dict.fromkeys(row)
+            if len(names) > MAX_TABLE_COLUMNS:
+                raise InvalidTableError(f"over the limit of {MAX_TABLE_COLUMNS} columns")
+        return list(names)
 
 
 def read_rows(path: Path, wanted: Collection[str]) -> Iterator[TableRow]:
     """The cells of the `wanted` columns in each row; of other columns there may be nothing.
 
-    Raises:
-        InvalidDatasetError: if the table cannot be read, or costs too much to read.
+    Raises InvalidDatasetError if the table cannot be read, or costs too much to read.
     """
     with table_errors(path):
-        yield from find_readers(path)[1](path, wanted)
+        yield from find_reader(path)(path, wanted)
 
 
-def find_readers(path: Path) -> tuple[ReadColumns, ReadRows]:
-    kind = TABLE_READERS.get(path.suffix.lower())
-    if kind is None:
+def find_reader(path: Path) -> ReadRows:
+    reader = TABLE_READERS.get(path.suffix.lower())
+    if reader is None:
         raise InvalidDatasetError(path, f"no table of a known kind ({', '.join(TABLE_READERS)})")
-    return kind
-
-
-def read_csv_columns(path: Path) -> list[str]:
-    with open_text(path, newline="") as file:
-        return next(filter(None, read_bounded_rows(file)), [])
+    return reader
 
 
 def read_csv_rows(path: Path, wanted: Collection[str]) -> Iterator[TableRow]:
@@ -272,20 +276,6 @@ def read_csv_rows(path: Path, wanted: Collection[str]) -> Iterator[TableRow]:
         for row in rows:
             cells: TableRow = dict(zip(header, map(as_meant, row), strict=False))
             yield cells | {MORE: any(map(str.strip, row[len(header) :]))}
-
-
-def read_parquet_columns(path: Path) -> list[str]:
-    return read_parquet_schema(path).names
-
-
-def read_jsonl_columns(path: Path) -> list[str]:
-    """Returns the keys of all lines; a line need not have all of them."""
-    names: dict[str, None] = {}
-    for row in read_jsonl_rows(path, ()):
-        names |= dict.fromkeys(row)
-        if len(names) > MAX_TABLE_COLUMNS:
-            raise InvalidTableError(f"over the limit of {MAX_TABLE_COLUMNS} columns")
-    return list(names)
 
 
 def read_jsonl_rows(path: Path, wanted: Collection[str]) -> Iterator[TableRow]:
@@ -302,8 +292,4 @@ def read_jsonl_rows(path: Path, wanted: Collection[str]) -> Iterator[TableRow]:
             yield row
 
 
-TABLE_READERS: dict[str, tuple[ReadColumns, ReadRows]] = {
-    ".csv": (read_csv_columns, read_csv_rows),
-    ".parquet": (read_parquet_columns, read_parquet_rows),
-    ".jsonl": (read_jsonl_columns, read_jsonl_rows),
-}
+TABLE_READERS: dict[str, ReadRows] = {".csv": read_csv_rows, ".parquet": read_parquet_rows, ".jsonl": read_jsonl_rows}

@@ -39,9 +39,10 @@ def check_structure(kind: str, content: bytes) -> None:
 
 def check_work(image: ImageFile.ImageFile, content: bytes, max_pixels: int) -> None:
     """Raises InvalidImageError if decoding an opened image, of a size within the limits, would cost too much."""
-    pixels = image.width * image.height
     if image.format in ("JPEG", "MPO"):
-        _check_scans(content, pixels)
+        limit = min(MAX_SCANS, MAX_SCANNED_PIXELS // max(image.width * image.height, 1))
+        if not _has_one_scan(content) and content.count(_SCAN) > limit and _scans_of_picture(content) > limit:
+            raise InvalidImageError(f"more than {limit} scans for one picture; save it anew")
     elif image.format == "BMP" and any(tile[0] == "bmp_rle" for tile in image.tile) and len(content) > MAX_SLOW_BYTES:
         raise InvalidImageError(f"over {MAX_SLOW_BYTES // 2**20} MiB of this kind of BMP; save it as PNG")
     elif image.format == "TIFF":
@@ -57,12 +58,6 @@ def _check_tiles(image: ImageFile.ImageFile, content: bytes, max_pixels: int) ->
     scans = content.count(_SCAN) if tags.get(259) in _JPEG_IN_TIFF else 0
     if scans * width * height > MAX_SCANNED_PIXELS:
         raise InvalidImageError(f"{scans} scans of JPEG in a TIFF; save it as PNG")
-
-
-def _check_scans(content: bytes, pixels: int) -> None:
-    limit = min(MAX_SCANS, MAX_SCANNED_PIXELS // max(pixels, 1))
-    if not _has_one_scan(content) and content.count(_SCAN) > limit and _scans_of_picture(content) > limit:
-        raise InvalidImageError(f"more than {limit} scans for one picture; save it anew")
 
 
 def _has_one_scan(content: bytes) -> bool:
@@ -170,13 +165,9 @@ def _check_gif(content: bytes) -> None:
     raise InvalidImageError(f"over the limit of {MAX_SEGMENTS} blocks before the picture")
 
 
-def _check_tiff(content: bytes) -> None:
-    check_tags(content, len(content))
-
-
 _CHECKS: dict[str, Callable[[bytes], None]] = {
     "JPEG": _check_jpeg,
     "PNG": _check_png,
     "GIF": _check_gif,
-    "TIFF": _check_tiff,
+    "TIFF": lambda content: check_tags(content, len(content)),
 }

@@ -29,10 +29,17 @@ from PIL import (
 )
 
 from mlflow_resnet.errors import InvalidImageError
-from mlflow_resnet.images.decoding.colors import load_pixels, rgb
+from mlflow_resnet.images.decoding.appearance import (
+    Region,
+    as_stored,
+    load_pixels,
+    read_orientation,
+    rgb,
+    swap_size,
+    turn_upright,
+)
 from mlflow_resnet.images.decoding.cost import check_structure, check_work
 from mlflow_resnet.images.decoding.kinds import describe_content
-from mlflow_resnet.images.decoding.orientation import Region, as_stored, read_orientation, swap_size, turn_upright
 from mlflow_resnet.io.memory import available_memory
 from mlflow_resnet.io.reasons import one_line, os_reason
 from mlflow_resnet.io.room import Room
@@ -178,29 +185,19 @@ def _parse_headers(content: bytes) -> ImageFile.ImageFile:
         what = f" but {kind}" if (kind := describe_content(content)) else ""
         raise InvalidImageError(f"not an image of a supported format ({', '.join(IMAGE_FORMATS)}){what}")
     if name == "PPM":
-        content = _without_comments(content)
+        # Pillow removes the comments of a text PPM one by one, in quadratic time: 64 MiB of them would take hours
+        content = re.sub(rb"#[^\r\n]*", b"", content) if content[1:2] in b"123" else content
     check_structure(name, content)
     image = _READERS[name][1](io.BytesIO(content))
-    _check_size(image)
-    check_work(image, content, MAX_IMAGE_PIXELS)
-    return image
-
-
-def _without_comments(content: bytes) -> bytes:
-    """Pillow removes the comments of a text PPM one by one, in quadratic time: 64 MiB of them would take hours."""
-    return re.sub(rb"#[^\r\n]*", b"", content) if content[1:2] in b"123" else content
-
-
-def _check_size(image: ImageFile.ImageFile) -> None:
     width, height = image.size
     slow = any(tile[0] in ("ppm", "ppm_plain", "bmp_rle") for tile in image.tile)
     limit = MAX_SLOW_PIXELS if slow else MAX_IMAGE_PIXELS
     if width * height > limit:
-        megapixels = math.ceil(width * height / 10**6)
+        size = f"{width}x{height} is {math.ceil(width * height / 10**6)} megapixels"
         kind = f" for this kind of {image.format}; save it as PNG" if slow else ""
-        raise InvalidImageError(
-            f"{width}x{height} is {megapixels} megapixels, over the limit of {limit // 10**6}{kind}"
-        )
+        raise InvalidImageError(f"{size}, over the limit of {limit // 10**6}{kind}")
+    check_work(image, content, MAX_IMAGE_PIXELS)
+    return image
 
 
 @_one_line_errors()

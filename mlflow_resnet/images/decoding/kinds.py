@@ -6,7 +6,6 @@ decoders find out when they have decoded it. The other formats say what they cos
 
 from __future__ import annotations
 
-import os
 import re
 
 SAVE_ANEW = "; save it as JPEG or PNG"
@@ -52,8 +51,3 @@ def describe_content(content: bytes) -> str:
     if found := re.search(_JPEG, content[1:64]):
         return f"a JPEG that begins {found.start() + 1} bytes late; save it anew"
     return next((what for begins, what in _ALL if begins.match(beginning)), "")
-
-
-def is_unread(name: str) -> bool:
-    """Returns whether the extension is that of a picture format that is not accepted."""
-    return os.path.splitext(name)[1].lower() in UNREAD_EXTENSIONS

@@ -1,10 +1,12 @@
-"""Stratified random split: the same share of each class in every part."""
+"""Random splits with the same share of each class in every part: of single images, and of groups that stay whole."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
 from collections.abc import Sequence
+
+import numpy as np
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError, join_names
 from mlflow_resnet.images.directories import LabeledDirectory
@@ -23,11 +25,21 @@ def split_indices(
     sizes = dict(sorted(Counter(labels).items()))
     if min(sizes.values(), default=0) < 2:
         raise ValueError("a class has fewer than two images")
-    first_total, second_total = _totals(len(labels), len(sizes), first, second, advice)
-    firsts = _shares(sizes, first_total, {label: size - 1 for label, size in sizes.items()})
-    seconds = _shares(sizes, second_total, {label: size - firsts[label] for label, size in sizes.items()})
+    images, classes = len(labels), len(sizes)
+    if isinstance(first, float):
+        if not 0 < first < 1:
+            raise InvalidOptionsError([f"fraction {first:g} is not between 0 and 1"])
+        first = int(first * images + 1e-9)  # 0.29 * 100 is 28.999999999999996
+    second = images - first if second is None else second
+    if first + second > images:
+        raise InvalidOptionsError([f"{first} + {second} images were asked for, but there are {images}"])
+    if min(first, second) < classes:
+        problem = f"parts of {first} and {second} images cannot both hold all {classes} classes"
+        raise InvalidOptionsError([f"{problem}; give each at least {classes}{f', with {advice}' if advice else ''}"])
+    firsts = _shares(sizes, first, {label: size - 1 for label, size in sizes.items()})
+    seconds = _shares(sizes, second, {label: size - firsts[label] for label, size in sizes.items()})
     parts: tuple[list[int], list[int]] = ([], [])
-    for index in _shuffle(len(labels), seed):
+    for index in shuffle_indices(images, seed):
         for part, places in zip(parts, (firsts, seconds), strict=True):
             if places[labels[index]]:
                 places[labels[index]] -= 1
@@ -36,7 +48,29 @@ def split_indices(
     return sorted(parts[0]), sorted(parts[1])
 
 
-def _shuffle(count: int, seed: int) -> list[int]:
+def split_groups(labels: Sequence[str], groups: Sequence[int], totals: Sequence[int], seed: int) -> list[list[int]]:
+    """Sorted indices of disjoint parts of about `totals` images, with the classes about in proportion.
+
+    The largest groups are dealt first, each to the part that lacks most of the group's classes; the seed decides among
+    groups of one size. Sizes and proportions are met as well as whole groups allow.
+
+    `labels` and `groups` are the class of each image and the number of its group; `totals` are together as many as
+    there are images.
+    """
+    _, label_numbers = np.unique(np.asarray(labels), return_inverse=True)
+    names, members = np.unique(np.asarray(groups), return_inverse=True)
+    counts = np.zeros((len(names), label_numbers.max() + 1))  # images of each class in each group
+    np.add.at(counts, (members, label_numbers), 1)
+    lacking = np.outer(np.asarray(totals) / len(labels), counts.sum(axis=0))  # images of each class in each part
+    part_of = np.zeros(len(names), dtype=int)
+    sizes = counts.sum(axis=1)
+    for group in sorted(shuffle_indices(len(names), seed), key=lambda group: -sizes[group]):
+        part_of[group] = np.argmax(lacking @ counts[group])
+        lacking[part_of[group]] -= counts[group]
+    return [np.flatnonzero(part_of[members] == part).tolist() for part in range(len(totals))]
+
+
+def shuffle_indices(count: int, seed: int) -> list[int]:
     generator = random.Random(seed)
     keys = [generator.random() for _ in range(count)]
     return sorted(range(count), key=keys.__getitem__)
@@ -53,21 +87,6 @@ def check_counts(directory: LabeledDirectory, parts: int, advice: str = "") -> N
         needed = "two" if parts == 2 else str(parts)
         problem = f"{counted} in class {join_names(map(repr, few))}, but a split needs {needed} of each class"
         raise InvalidDatasetError(directory.source, f"{problem}. Add images, or remove the class{advice}.")
-
-
-def _totals(images: int, classes: int, first: float | int, second: int | None, advice: str) -> tuple[int, int]:
-    """Returns the number of images of each part."""
-    if isinstance(first, float):
-        if not 0 < first < 1:
-            raise InvalidOptionsError([f"fraction {first:g} is not between 0 and 1"])
-        first = int(first * images + 1e-9)  # 0.29 * 100 is 28.999999999999996
-    second = images - first if second is None else second
-    if first + second > images:
-        raise InvalidOptionsError([f"{first} + {second} images were asked for, but there are {images}"])
-    if min(first, second) < classes:
-        problem = f"parts of {first} and {second} images cannot both hold all {classes} classes"
-        raise InvalidOptionsError([f"{problem}; give each at least {classes}{f', with {advice}' if advice else ''}"])
-    return first, second
 
 
 def _shares(sizes: dict[str, int], total: int, most: dict[str, int]) -> dict[str, int]:
