@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from enum import Enum
+from operator import ge, gt, le, lt
 from typing import Any, ClassVar, Literal
 
 from mlflow_resnet.io.text.characters import is_utf8, join_names, presentable
@@ -18,19 +19,15 @@ HERE: Literal["here"] = "here"  # of a place: on this machine
 HERE_OR_IN_S3: Literal["here or in S3"] = "here or in S3"
 Place = Literal["", "here", "here or in S3"]
 LINE_LENGTH = 100  # characters of a command that MLflow's pages show without scrolling
-RESERVED_ALIASES = ("latest",)  # MLflow also reserves v<number>
+COMPARISONS = {"at_least": ge, "above": gt, "below": lt, "at_most": le}
 
-DEVICE = "auto, cpu, cuda, cuda:N or mps"
 SCORING_PRECISION = "auto: bf16 where the hardware has it and it passed its check in training, else fp32"
 BACKEND = "what predicts; auto: what the model is configured for, which is torch unless it was exported"
 PRECISIONS = ("auto", "bf16", "fp32")
-NUM_WORKERS = "threads that decode images; 0: one per core"
 TTA = "flip: average the probabilities of each image and its mirror image; empty: the image alone"
 TTAS = ("", "flip")
 RESOLUTION = "crop_size to look at images with, in pixels, resize_size in proportion; 0: as trained"
 SMALLEST_RESOLUTION, LARGEST_RESOLUTION = 32, 1024
-ON_BAD_IMAGE = "error: list unreadable images and stop; skip: leave them out"
-FOLLOW_LINKS = "follow links that lead out of the directory, as DVC, git-annex and Hugging Face's cache have them"
 IMAGE_DIR_LABELED = "directory of class folders, local or s3://"
 ALIAS_TO_MOVE = "alias to move"
 
@@ -79,16 +76,20 @@ def batch_size_option() -> Any:
     return option("images per forward pass", 32, at_least=1)
 
 
-def device_option() -> Any:
-    return option(DEVICE, "auto")
+def device_option(**role: Any) -> Any:
+    return option("auto, cpu, cuda, cuda:N or mps", "auto", **role)
 
 
-def follow_links_option() -> Any:
-    return option(FOLLOW_LINKS, False)
+def follow_links_option(**role: Any) -> Any:
+    return option(
+        "follow links that lead out of the directory, as DVC, git-annex and Hugging Face's cache have them",
+        False,
+        **role,
+    )
 
 
-def num_workers_option() -> Any:
-    return option(NUM_WORKERS, 0, at_least=0)
+def num_workers_option(**role: Any) -> Any:
+    return option("threads that decode images; 0: one per core", 0, at_least=0, **role)
 
 
 def csv_formulas_option() -> Any:
@@ -99,8 +100,9 @@ def csv_formulas_option() -> Any:
     )
 
 
-def on_bad_image_option() -> Any:
-    return option(ON_BAD_IMAGE, "error", choices=("error", "skip"))
+def on_bad_image_option(**role: Any) -> Any:
+    help_text = "error: list unreadable images and stop; skip: leave them out"
+    return option(help_text, "error", choices=("error", "skip"), **role)
 
 
 def find_value_problems(name: str, value: Any, metadata: Any) -> Iterator[str]:
@@ -110,16 +112,10 @@ def find_value_problems(name: str, value: Any, metadata: Any) -> Iterator[str]:
         yield f"{name} is {presentable(repr(value)):.60}; choose one of {join_names(choices)}"
     if metadata["place"] and (problem := place_problem(value, in_s3=metadata["place"] == HERE_OR_IN_S3)):
         yield f"{name} {presentable(repr(value)):.300} {problem}"
-    if value == AUTO:
-        return
-    if metadata["at_least"] is not None and not value >= metadata["at_least"]:
-        yield f"{name} is {value}; it must be at least {metadata['at_least']}"
-    if metadata["above"] is not None and not value > metadata["above"]:
-        yield f"{name} is {value}; it must be above {metadata['above']}"
-    if metadata["below"] is not None and not value < metadata["below"]:
-        yield f"{name} is {value}; it must be below {metadata['below']}"
-    if metadata["at_most"] is not None and not value <= metadata["at_most"]:
-        yield f"{name} is {value}; it must be at most {metadata['at_most']}"
+    for limit, is_within in COMPARISONS.items():
+        bound = metadata[limit]
+        if value != AUTO and bound is not None and not is_within(value, bound):
+            yield f"{name} is {value}; it must be {limit.replace('_', ' ')} {bound}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +150,7 @@ class Options:
     def problems(self) -> list[str]:
         """What is wrong with the fields, one sentence each."""
         found = [p for f in fields(self) for p in find_value_problems(f.name, getattr(self, f.name), f.metadata)]
-        return found + self.combinations()
+        return [*found, *self.combinations()]
 
     def command(self) -> str:
         """The command with these options, without those that have their defaults; each on a line if they are many.
@@ -163,12 +159,13 @@ class Options:
         """
         given = [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default]
         flags = [shlex.join([f"--{name.replace('_', '-')}", presentable(value)]) for name, value in given]
-        line = " ".join([f"mlflow-resnet {self.verb}", *flags])
-        return line if len(line) <= LINE_LENGTH else " \\\n    ".join([f"mlflow-resnet {self.verb}", *flags])
+        parts = [f"mlflow-resnet {self.verb}", *flags]
+        line = " ".join(parts)
+        return line if len(line) <= LINE_LENGTH else " \\\n    ".join(parts)
 
-    def combinations(self) -> list[str]:
+    def combinations(self) -> Iterable[str]:
         """Returns problems of combinations of fields."""
-        return []
+        return ()
 
 
 def alias_problems(alias: str, registered_model_name: str) -> list[str]:
@@ -176,7 +173,7 @@ def alias_problems(alias: str, registered_model_name: str) -> list[str]:
     if not alias:
         return []
     problems = []
-    if alias.lower() in RESERVED_ALIASES or (alias[0] in "vV" and alias[1:].isdigit()):
+    if alias.lower() == "latest" or (alias[0] in "vV" and alias[1:].isdigit()):
         problems.append(f"alias is {alias!r}, which MLflow reserves; choose another, such as champion")
     elif not alias.replace("-", "").replace("_", "").isalnum():
         problems.append(f"alias is {alias!r}; use letters, digits, _ and - only")

@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlflow_resnet.options.base import (
-    HERE,
-    MAX_SEED,
-    Options,
-    alias_problems,
-    model_name_problems,
-    option,
-)
+from mlflow_resnet.options.base import HERE, MAX_SEED, Options, alias_problems, model_name_problems, option
 
 
 @dataclass(frozen=True, kw_only=True)
