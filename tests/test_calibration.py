@@ -19,7 +19,8 @@ from mlflow_resnet.evaluation import abstention, calibration
 from mlflow_resnet.evaluation.evaluation import Evaluation
 from mlflow_resnet.evaluation.figures import confidence_figure
 from mlflow_resnet.evaluation.intervals import confidence_intervals
-from mlflow_resnet.evaluation.predictions import PROBABILITY, worth_a_look
+from mlflow_resnet.evaluation.report import worth_a_look
+from mlflow_resnet.model.prediction import PROBABILITY
 from mlflow_resnet.options import EvaluateOptions, TrainOptions
 from mlflow_resnet.verbs.evaluate import evaluate
 from mlflow_resnet.verbs.train import train

@@ -36,28 +36,20 @@ class OrAuto(click.ParamType):
         return value if value == AUTO else self.kind.convert(value, param, ctx)
 
 
-class InvalidValues(click.ClickException):
-    """Options that can be parsed, but cannot work."""
-
-    exit_code = 2
-
-
 class Verb(click.Command):
     """The command of one verb, with its options in sections."""
 
     def __init__(self, kind: type[Options], **settings: Any) -> None:
         super().__init__(**settings)
-        self.sections: dict[str, str] = {}
-        section = OTHER_OPTIONS
-        for each in fields(kind):
-            section = each.metadata["section"] or section
-            self.sections[each.name] = section
+        self.sections = {each.name: each.metadata["section"] for each in fields(kind)}  # each begins at its option
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows: dict[str, list[tuple[str, str]]] = {}
+        section = OTHER_OPTIONS
         for parameter in self.get_params(ctx):
+            section = self.sections.get(parameter.name or "", OTHER_OPTIONS) or section
             if row := parameter.get_help_record(ctx):
-                rows.setdefault(self.sections.get(parameter.name or "", OTHER_OPTIONS), []).append(row)
+                rows.setdefault(section, []).append(row)
         for section, records in rows.items():
             with formatter.section(section):
                 formatter.write_dl(records)
@@ -109,7 +101,7 @@ def build_command(verb: str) -> click.Command:
 def run_verb(verb: str, kind: type[Options], values: Mapping[str, Any]) -> None:
     """Call the function of a verb and print the summary of its result, in the first of several processes."""
     if problems := kind.find_problems(values):
-        raise InvalidValues("; ".join(problems))
+        raise click.ClickException("; ".join(problems))
     options = kind(**values)
     module = import_module(f"mlflow_resnet.verbs.{verb}")
     result = getattr(module, verb)(options)

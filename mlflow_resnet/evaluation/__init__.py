@@ -6,9 +6,8 @@ metrics       numbers from targets and probabilities, scikit-learn's
 intervals     how far they could be off
 calibration   the temperature, and how far confidence is from accuracy
 abstention    what is won by not answering where confidence is low
-predictions   every image with truth and prediction, and those worth a look
 figures       pictures of all that
 explanations  which parts of a picture speak for a class
 galleries     pictures of images with their predictions
-report        all of it as files
+report        all of it as files, with every image's prediction and those worth a look
 """

@@ -76,11 +76,3 @@ def brier_score(targets: np.ndarray, probabilities: np.ndarray) -> float:
     distances = probabilities.astype(np.float64)
     distances[np.arange(len(targets)), targets] -= 1
     return float(np.mean((distances**2).sum(axis=1)))
-
-
-def calibration_metrics(targets: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """`ece` and `brier`."""
-    return {
-        "ece": expected_calibration_error(targets, probabilities),
-        "brier": brier_score(targets, probabilities),
-    }

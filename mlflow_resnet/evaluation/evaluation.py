@@ -38,13 +38,9 @@ class Evaluation:
         return metrics.headline_metrics(self.targets, self.probabilities)
 
     @cached_property
-    def averages(self) -> dict[str, float]:
-        return metrics.average_metrics(self.targets, self.probabilities)
-
-    @property
     def metrics(self) -> dict[str, float]:
         """Metrics that are cheap enough to be logged in every epoch."""
-        return self.headline | self.averages
+        return self.headline | metrics.average_metrics(self.targets, self.probabilities)
 
     @cached_property
     def per_class(self) -> pd.DataFrame:
@@ -62,12 +58,12 @@ class Evaluation:
     @cached_property
     def calibration(self) -> dict[str, float]:
         """`ece`, `brier` and `log_loss`, and the same before temperature scaling."""
-        scores = {
-            name: calibration.calibration_metrics(each.targets, each.probabilities)
-            | {"log_loss": each.headline["log_loss"]}
-            for name, each in (("", self), ("_before", self.as_trained))
-        }
-        return {name + suffix: value for suffix, found in scores.items() for name, value in found.items()}
+        found = {}
+        for suffix, each in (("", self), ("_before", self.as_trained)):
+            found[f"ece{suffix}"] = calibration.expected_calibration_error(each.targets, each.probabilities)
+            found[f"brier{suffix}"] = calibration.brier_score(each.targets, each.probabilities)
+            found[f"log_loss{suffix}"] = each.headline["log_loss"]
+        return found
 
     @cached_property
     def risk_coverage(self) -> pd.DataFrame:
@@ -136,8 +132,7 @@ def find_targets(directory: LabeledDirectory, classes: tuple[str, ...], owner: s
         ClassMismatchError: if the directory has a class folder that `classes` lacks.
     """
     index = {name: i for i, name in enumerate(classes)}
-    extra = [name for name in directory.class_names if name not in index]
-    if extra:
+    if extra := [name for name in directory.class_names if name not in index]:
         raise ClassMismatchError(directory.source, extra, classes, owner)
     targets = {label: index[encodable(label)] for label in directory.classes}
     return np.array([targets[label] for label in directory.labels], dtype=np.int64)

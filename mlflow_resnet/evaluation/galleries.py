@@ -33,12 +33,8 @@ def gallery(evaluation: Evaluation, indices: Iterable[int], names: Sequence[str]
         names: those of all its images.
         pictures: of the chosen ones, uint8 of shape (number of indices, H, W, 3).
     """
-    return mosaic(
-        [
-            tile(picture, *caption(evaluation, index, names[index]))
-            for index, picture in zip(indices, pictures, strict=True)
-        ]
-    )
+    chosen = zip(indices, pictures, strict=True)
+    return mosaic([tile(picture, *caption(evaluation, index, names[index])) for index, picture in chosen])
 
 
 def mosaic(tiles: Sequence[Image.Image]) -> Image.Image:
@@ -69,13 +65,10 @@ def tile(picture: np.ndarray, lines: Sequence[str], color: str) -> Image.Image:
     draw = ImageDraw.Draw(new)
     for number, line in enumerate(lines):
         ink = "black" if number == len(lines) - 1 else color
-        draw.text((TILE_MARGIN, EDGE + TILE_MARGIN + 4 + number * LINE), shorten_line(drawable(line)), ink, font())
+        # Drawing fails at line breaks and other characters that have no look.
+        text = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line)
+        draw.text((TILE_MARGIN, EDGE + TILE_MARGIN + 4 + number * LINE), shorten_line(text), ink, font())
     return new
-
-
-def drawable(text: str) -> str:
-    """The text without line breaks and other characters that have no look, at which drawing it would fail."""
-    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
 
 
 def shorten_line(line: str) -> str:

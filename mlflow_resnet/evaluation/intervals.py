@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 from scipy.stats import binomtest
@@ -28,7 +28,8 @@ def confidence_intervals(targets: np.ndarray, probabilities: np.ndarray) -> dict
     predicted = probabilities.argmax(axis=1)
     result = {"top1_accuracy": wilson(predicted == targets)}
     if number_of_classes > TOP_K:
-        result["top5_accuracy"] = wilson(in_top(targets, probabilities))
+        best = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP_K]
+        result["top5_accuracy"] = wilson((best == targets[:, None]).any(axis=1))
     losses = -np.log(np.maximum(normalize_rows(probabilities)[np.arange(len(targets)), targets], np.finfo(float).tiny))
 
     def statistics(chosen: np.ndarray) -> tuple[float, float, float]:
@@ -41,28 +42,18 @@ def confidence_intervals(targets: np.ndarray, probabilities: np.ndarray) -> dict
         recall = hits[support > 0] / support[support > 0]
         return losses[chosen].mean(), f1.mean(), recall.mean()
 
-    names = ("log_loss", "macro_f1", "balanced_accuracy")
-    return result | dict(zip(names, bootstrap(statistics, len(targets)), strict=True))
-
-
-def bootstrap(statistics: Callable[[np.ndarray], tuple[float, ...]], images: int) -> list[Interval]:
-    """Percentile intervals of several statistics of the same resamples; scipy's takes one statistic at a time."""
-    random = np.random.default_rng(0)
+    random, images = np.random.default_rng(0), len(targets)
+    # Several statistics of the same resamples; scipy's bootstrap takes one statistic at a time.
     values = np.array([statistics(random.integers(0, images, images)) for _ in range(RESAMPLES)])
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return list(zip(low.tolist(), high.tolist(), strict=True))
+    ends = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    names = ("log_loss", "macro_f1", "balanced_accuracy")
+    return result | {name: (float(low), float(high)) for name, low, high in zip(names, *ends, strict=True)}
 
 
 def wilson(hits: np.ndarray) -> Interval:
     """The interval of a proportion (Wilson 1927)."""
     found = binomtest(int(hits.sum()), len(hits)).proportion_ci(LEVEL, method="wilson")
     return float(found.low), float(found.high)
-
-
-def in_top(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Whether each target is among the TOP_K most probable classes."""
-    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP_K]
-    return (best == targets[:, None]).any(axis=1)
 
 
 def format_interval(interval: Iterable[float | None]) -> str:

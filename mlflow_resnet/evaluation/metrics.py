@@ -58,18 +58,15 @@ def average_metrics(targets: np.ndarray, probabilities: np.ndarray) -> dict[str,
     return {name: float(value) for name, value in result.items()}
 
 
-def areas_under_roc(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve of each class against the rest, of shape (C,); NaN if one side is empty."""
-    areas = np.full(probabilities.shape[1], np.nan)
-    for label in np.unique(targets):
-        if (targets == label).all():
-            continue
-        areas[label] = metrics.roc_auc_score(targets == label, probabilities[:, label])
-    return areas
-
-
 def per_class_table(targets: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]) -> pd.DataFrame:
-    """One row per class: class, precision, recall, f1, auc (against the rest), support (its number of images)."""
+    """One row per class: class, precision, recall, f1, auc (against the rest), support (its number of images).
+
+    `auc` is NaN for a class without images, and for one that has all of them.
+    """
+    areas = np.full(len(classes), np.nan)
+    present = np.unique(targets)
+    for label in present if len(present) > 1 else ():
+        areas[label] = metrics.roc_auc_score(targets == label, probabilities[:, label])
     precision, recall, f1, support = metrics.precision_recall_fscore_support(
         targets, probabilities.argmax(axis=1), labels=np.arange(len(classes)), zero_division=0
     )
@@ -79,7 +76,7 @@ def per_class_table(targets: np.ndarray, probabilities: np.ndarray, classes: tup
             "precision": precision,
             "recall": recall,
             "f1": f1,
-            "auc": areas_under_roc(targets, probabilities),
+            "auc": areas,
             "support": support,
         }
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -44,13 +43,14 @@ def open_study(options: SweepOptions, space: Space, digests: dict[str, str], pro
         optuna.logging.set_verbosity(optuna.logging.ERROR)  # the terminal and the runs tell of the trials
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # of the heartbeat
     known_by = identify_study(options, space, digests)
+    digest = hashlib.sha256(json.dumps(known_by, sort_keys=True).encode()).hexdigest()[:8]
     median = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=probe_epochs + 1)
     try:
         study = optuna.create_study(
             storage=optuna.storages.RDBStorage(
                 options.storage, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=TRIAL_GRACE_SECONDS
             ),
-            study_name=options.study_name or f"{options.architecture}-{digest_study(known_by)}",
+            study_name=options.study_name or f"{options.architecture}-{digest}",
             direction="minimize" if options.best_metric in LOWER_IS_BETTER else "maximize",
             pruner=median if options.pruning else optuna.pruners.NopPruner(),
             load_if_exists=True,
@@ -88,31 +88,18 @@ def identify_study(options: SweepOptions, space: Space, digests: dict[str, str])
     return json.loads(json.dumps(all_without_credentials(known_by)))
 
 
-def digest_study(known_by: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(known_by, sort_keys=True).encode()).hexdigest()[:8]
-
-
 def list_ended(study: Study) -> list[FrozenTrial]:
     """Trials that came to an end: completed, pruned, or failed with an error. Interrupted ones are tried again."""
-    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-    trials = study.get_trials(deepcopy=False, states=states)
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
     return [trial for trial in trials if trial.state != TrialState.FAIL or "error" in trial.user_attrs]
 
 
 def best_trial(study: Study) -> FrozenTrial | None:
     """The completed trial with the best value, None if there is none."""
-    completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return study.best_trial if completed else None
+    return study.best_trial if study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) else None
 
 
 def others_running(study: Study) -> list[int]:
     """Numbers of the trials that other processes are at."""
     optuna.storages.fail_stale_trials(study)
     return [trial.number for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
-
-
-def list_interrupted(study: Study) -> Iterable[FrozenTrial]:
-    """Trials that a signal or a crash ended."""
-    optuna.storages.fail_stale_trials(study)
-    failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-    return (trial for trial in failed if "error" not in trial.user_attrs)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, NoReturn
 
 import mlflow
+import optuna
 from mlflow import MlflowClient
 from mlflow.entities import Run, RunStatus
 from optuna import Study, Trial, TrialPruned
@@ -31,7 +32,7 @@ from mlflow_resnet.tracking.run import child_run, has_run
 from mlflow_resnet.training.budget import Budget
 from mlflow_resnet.training.course import EpochResult
 from mlflow_resnet.tuning.search_space import Space
-from mlflow_resnet.tuning.study import list_ended, list_interrupted
+from mlflow_resnet.tuning.study import list_ended
 
 ENDED_TAG = "mlflow_resnet.ended"
 
@@ -80,7 +81,8 @@ class Sweep:
     def run_trial(self, trial: Trial) -> float:
         """One trial in a child run. It ends KILLED if it was pruned, as MLflow's own storage for Optuna has it."""
         values = {name: values.suggest(trial, name) for name, values in self.space.items()}
-        say(f"trial {trial.number}: {format_values(values)}")
+        shown = [f"{name} {f'{v:.3g}' if isinstance(v, float) else v}" for name, v in values.items()]
+        say(f"trial {trial.number}: {', '.join(shown)}")
         with child_run(f"trial {trial.number}", killed_by=(TrialPruned, TimeIsOver)) as run:
             trial.set_user_attr("run_id", run.info.run_id)
             try:
@@ -98,7 +100,11 @@ class Sweep:
         return best.metrics[self.options.best_metric]
 
     def train(self, trial: Trial, options: TrainOptions, run: Run) -> EpochResult:
-        """Trains as `train` does, but keeps no model. Returns the best epoch."""
+        """Trains as `train` does, but keeps no model. Returns the best epoch.
+
+        Raises:
+            TrialPruned, TimeIsOver: if it is not worth while, or there is no time, to go on.
+        """
         training = build_training(self.train_set, self.val_set, None, options)
         recorder = make_recorder(run)
         log_beginning(options, training, recorder)
@@ -109,17 +115,13 @@ class Sweep:
                 best = result
                 mlflow.log_metric(f"best_{metric}", result.metrics[metric], step=result.epoch)
             trial.report(result.metrics[metric], result.epoch)
-            if result.epoch < training.recipe.epochs:
-                self.check(trial, f"after epoch {result.epoch}")
+            has_more = result.epoch < training.recipe.epochs
+            if has_more and self.options.pruning and trial.should_prune():
+                raise TrialPruned(f"pruned after epoch {result.epoch}")
+            if has_more and self.budget.seconds_left() <= 0:
+                raise TimeIsOver(f"out of time after epoch {result.epoch}")
         record.log_report(recorder, best.evaluation, self.val_set, Predictor(training.classifier), "validation")
         return best
-
-    def check(self, trial: Trial, when: str) -> None:
-        """Raises TrialPruned or TimeIsOver if it is not worth while, or there is no time, to go on."""
-        if self.options.pruning and trial.should_prune():
-            raise TrialPruned(f"pruned {when}")
-        if self.budget.seconds_left() <= 0:
-            raise TimeIsOver(f"out of time {when}")
 
     def after_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Reports a trial, logs it in the parent run, and stops the study after the last."""
@@ -156,14 +158,9 @@ def fail_trial(trial: Trial, reason: str) -> NoReturn:
 def end_interrupted_runs(study: Study) -> None:
     """Ends the child runs that a killed process left RUNNING."""
     client = MlflowClient()
-    run_ids = {trial.user_attrs.get("run_id", "") for trial in list_interrupted(study)}
+    optuna.storages.fail_stale_trials(study)
+    failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+    run_ids = {trial.user_attrs.get("run_id", "") for trial in failed if "error" not in trial.user_attrs}
     for run_id in filter(has_run, run_ids):
         if client.get_run(run_id).info.status == RunStatus.to_string(RunStatus.RUNNING):
             client.set_terminated(run_id, RunStatus.to_string(RunStatus.KILLED))
-
-
-def format_values(values: Mapping[str, Any]) -> str:
-    """Values as a person would write them: `learning_rate 0.0123, optimizer sgd`."""
-    return ", ".join(
-        f"{name} {f'{value:.3g}' if isinstance(value, float) else value}" for name, value in values.items()
-    )

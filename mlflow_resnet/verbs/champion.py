@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from mlflow.entities.model_registry import ModelVersion
@@ -21,7 +22,7 @@ class Champion:
 
     Attributes:
         since: the entry of the history that made it champion; None if it was made so by other means.
-        evidence: why, if that is known.
+        evidence: why, if that is known and can be read.
         is_guarded: whether a gate in the server decides who becomes champion.
     """
 
@@ -43,16 +44,11 @@ def champion(options: ChampionOptions) -> Champion:
     model = versions.fetch_registered_model(options.name)
     last = newest(model.tags, options.alias)
     since = last if last and last.after == int(version.version) else None
-    return Champion(version, options.alias, since, proof_in(version, since), aliases.has_gate(model, options.alias))
-
-
-def proof_in(version: ModelVersion, since: HistoryEntry | None) -> Evidence | None:
-    """The evidence that a version was made champion with, if it can be read."""
     text = version.tags.get(since.evidence, "") if since and since.evidence else ""
-    try:
-        return evidence.from_older_text(text) if text else None
-    except evidence.EvidenceError:
-        return None
+    proof = None
+    with suppress(evidence.EvidenceError):
+        proof = evidence.from_older_text(text) if text else None
+    return Champion(version, options.alias, since, proof, aliases.has_gate(model, options.alias))
 
 
 def summarize_champion(result: Champion, options: ChampionOptions) -> str:

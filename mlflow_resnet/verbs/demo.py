@@ -20,7 +20,6 @@ from mlflow_resnet.verbs.frame import describe_training
 from mlflow_resnet.verbs.score import score
 from mlflow_resnet.verbs.train import train
 
-TRAIN_FRACTION = 0.8
 DEMO_MARKER = ".mlflow-resnet-demo"  # says that the folder is ours to replace
 
 
@@ -36,30 +35,23 @@ class DemoResult:
 def demo(options: DemoOptions) -> DemoResult:
     """Writes, splits, trains on, registers and scores 1,797 digits. Running it again replaces the folder."""
     folder = Path(options.output_dir)
-    write_images(folder, options.random_seed)
-    trained = train(choose_demo_options(options))
-    held_out = ScoreOptions(
-        model_uri=trained.model_uri, image_dir=str(folder / "val"), output=str(folder / "scored.csv")
-    )
-    return DemoResult(folder, trained, score(held_out))
-
-
-def write_images(folder: Path, random_seed: int) -> None:
-    """The image directory and its two parts: `images`, `train`, `val`."""
     with new_directory(folder, overwrite=(folder / DEMO_MARKER).exists()) as new:
         (new / DEMO_MARKER).touch()
         write_digits(new / "images")
-        images, train_dir, val_dir = (str(new / part) for part in ("images", "train", "val"))
         split_directory(
             SplitOptions(
-                image_dir=images,
-                train_dir=train_dir,
-                val_dir=val_dir,
-                fraction=TRAIN_FRACTION,
-                random_seed=random_seed,
+                image_dir=str(new / "images"),
+                train_dir=str(new / "train"),
+                val_dir=str(new / "val"),
+                fraction=0.8,
+                random_seed=options.random_seed,
                 duplicates="ignore",
             )
         )
+    trained = train(choose_demo_options(options))
+    val_dir, output = str(folder / "val"), str(folder / "scored.csv")
+    scored = score(ScoreOptions(model_uri=trained.model_uri, image_dir=val_dir, output=output))
+    return DemoResult(folder, trained, scored)
 
 
 def choose_demo_options(options: DemoOptions) -> TrainOptions:

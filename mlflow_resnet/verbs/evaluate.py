@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from mlflow_resnet.evaluation.evaluation import Evaluation
-from mlflow_resnet.evaluation.evaluation import evaluate_directory as evaluate_images
+from mlflow_resnet.evaluation.evaluation import Evaluation, evaluate_directory
 from mlflow_resnet.evaluation.intervals import format_interval
 from mlflow_resnet.images.sources import check_directories
 from mlflow_resnet.io.text.characters import format_rows, in_lines
@@ -30,7 +29,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         predictor = open_predictor(options.model_uri, options, options.precision, options.backend)
         predictor = predictor.at_test_time(options.tta, options.resolution)
         dataset = scan_dataset(options.image_dir, options, "evaluation")
-        evaluation = evaluate_images(predictor, dataset.directory, options.batch_size)
+        evaluation = evaluate_directory(predictor, dataset.directory, options.batch_size)
         with enter_run(f"evaluate {options.model_uri}", asdict(options)) as run:
             recorder = make_recorder(run)
             recorder.ids.note(model_id=predictor.model_id or None)
