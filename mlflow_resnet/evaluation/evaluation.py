@@ -16,6 +16,9 @@ from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.images.sources import file_source
 from mlflow_resnet.model.prediction import Predictor
 
+# How metrics of a part of the data begin, by the context of the data; the most honest first.
+METRIC_PREFIXES = {"test": "test_", "evaluation": "", "validation": "val_"}
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -50,10 +53,6 @@ class Evaluation:
     def intervals(self) -> dict[str, Interval]:
         """95 % intervals of the headline numbers."""
         return confidence_intervals(self.targets, self.probabilities)
-
-    @cached_property
-    def confusion(self) -> np.ndarray:
-        return metrics.count_confusions(self.targets, self.probabilities)
 
     @cached_property
     def calibration(self) -> dict[str, float]:
@@ -108,10 +107,6 @@ class Evaluation:
         return calibration.fit_temperature(self.targets, self.as_trained.probabilities)
 
 
-# How metrics of a part of the data begin, by the context of the data; the most honest first.
-METRIC_PREFIXES = {"test": "test_", "evaluation": "", "validation": "val_"}
-
-
 def prefix_metrics(values: Mapping[str, float], context: str) -> dict[str, float]:
     """Returns metrics under the names of a part of the data, such as `val_log_loss`."""
     return {prefix_metric(metric, context): value for metric, value in values.items()}
@@ -119,10 +114,9 @@ def prefix_metrics(values: Mapping[str, float], context: str) -> dict[str, float
 
 def prefix_metric(metric: str, context: str) -> str:
     """Returns a metric's name for a part of the data: `val_loss`, `interval/val_x`; as it is for "evaluation"."""
-    if not (prefix := METRIC_PREFIXES[context]):
-        return metric
     group, slash, name = metric.rpartition("/")
-    return f"{group}{slash}{prefix}{'loss' if metric == 'log_loss' else name}"
+    prefix = METRIC_PREFIXES[context]
+    return f"{group}{slash}{prefix}{'loss' if prefix and metric == 'log_loss' else name}"
 
 
 def find_targets(directory: LabeledDirectory, classes: tuple[str, ...], owner: str) -> np.ndarray:
@@ -151,8 +145,7 @@ def evaluate_directory(
         BadImagesError: if an image cannot be read; leave such images out before.
     """
     targets = find_targets(directory, predictor.classes, called)
-    probabilities = np.empty((len(targets), len(predictor.classes)), dtype=np.float32)
-    bad = {}
+    probabilities, bad = np.empty((len(targets), len(predictor.classes)), dtype=np.float32), {}
     for i, prediction in enumerate(predictor.predict(map(file_source, directory.paths), batch_size)):
         if prediction.probabilities is None:
             bad[prediction.name] = prediction.error

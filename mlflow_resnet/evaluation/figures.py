@@ -38,16 +38,7 @@ def confusion_matrix_figure(counts: np.ndarray, classes: Sequence[str]) -> Figur
     image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, label="fraction of the true class", shrink=0.8)
     axes.set(xlabel="predicted", ylabel="true")
-    label_axes(axes, classes, points=0.7 * size * POINTS_PER_INCH / len(classes))
-    if len(classes) <= MAX_ANNOTATED_CLASSES:
-        for row, column in np.argwhere(counts > 0):
-            color = "white" if fractions[row, column] > 0.5 else "black"
-            axes.text(column, row, counts[row, column], ha="center", va="center", color=color)
-    return figure
-
-
-def label_axes(axes: Axes, classes: Sequence[str], points: float) -> None:
-    """Args: points: the room for the name of each class."""
+    points = 0.7 * size * POINTS_PER_INCH / len(classes)  # the room for the name of each class
     font_size = min(max(points, MIN_FONT_SIZE), MAX_FONT_SIZE)
     some = range(0, len(classes), ceil(font_size / points))
     texts = [printable(classes[index]) for index in some]
@@ -55,6 +46,11 @@ def label_axes(axes: Axes, classes: Sequence[str], points: float) -> None:
     rotation = 0 if max(map(len, names)) <= 3 and len(classes) <= MAX_ANNOTATED_CLASSES else 90
     axes.set_xticks(some, names, rotation=rotation, fontsize=font_size, parse_math=False)
     axes.set_yticks(some, names, fontsize=font_size, parse_math=False)
+    if len(classes) <= MAX_ANNOTATED_CLASSES:
+        for row, column in np.argwhere(counts > 0):
+            color = "white" if fractions[row, column] > 0.5 else "black"
+            axes.text(column, row, counts[row, column], ha="center", va="center", color=color)
+    return figure
 
 
 def confidence_figure(evaluation: Evaluation) -> Figure:

@@ -15,7 +15,7 @@ from mlflow_resnet.evaluation.evaluation import Evaluation
 from mlflow_resnet.evaluation.explanations import has_captum, overlays
 from mlflow_resnet.evaluation.figures import confidence_figure, confusion_matrix_figure
 from mlflow_resnet.evaluation.galleries import gallery
-from mlflow_resnet.evaluation.metrics import most_confused
+from mlflow_resnet.evaluation.metrics import count_confusions, most_confused
 from mlflow_resnet.evaluation.pairing import TRUTH
 from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.images.sources import ImageSource, file_source
@@ -36,10 +36,11 @@ def write_evaluation_report(
     """
     predictions_table(evaluation, directory.names).to_parquet(folder / PREDICTIONS, index=False)
     thresholds = abstention.thresholds_table(evaluation.targets, evaluation.probabilities)
-    tables = (evaluation.per_class, most_confused(evaluation.confusion, evaluation.classes), thresholds)
+    counts = count_confusions(evaluation.targets, evaluation.probabilities)
+    tables = (evaluation.per_class, most_confused(counts, evaluation.classes), thresholds)
     for name, table in zip(REPORT_TABLES, tables, strict=True):
         table.to_json(folder / name, orient="split", index=False)
-    confusion_matrix_figure(evaluation.confusion, evaluation.classes).savefig(folder / "confusion_matrix.png")
+    confusion_matrix_figure(counts, evaluation.classes).savefig(folder / "confusion_matrix.png")
     confidence_figure(evaluation).savefig(folder / "confidence.png")
     for name, indices in worth_a_look(evaluation).items():
         pictures = np.stack(

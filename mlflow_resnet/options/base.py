@@ -46,25 +46,21 @@ class Affects(Enum):
 def option(
     help: str,  # noqa: A002 - click's word for it
     default: Any = MISSING,
+    affects: Affects = Affects.WEIGHTS,
     *,
     section: str = "",
-    affects: Affects = Affects.WEIGHTS,
     choices: tuple[str, ...] = (),
-    at_least: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    at_most: float | None = None,
     is_argument: bool = False,
     place: Place = "",
+    **limits: float,
 ) -> Any:
-    """Returns a dataclass field with help text and limits. `auto` is not checked.
+    """Returns a dataclass field with help text and limits, those of `COMPARISONS`. `auto` is not checked.
 
     On the command line an argument is known by its position, and has no name. The text of a `place` names a file or
     folder, which may be there. `section` begins a section of `--help`, which the fields after it belong to.
     """
-    limits = {"at_least": at_least, "above": above, "below": below, "at_most": at_most}
     role = {"section": section, "affects": affects, "is_argument": is_argument, "place": place}
-    return field(default=default, metadata={"help": help, "choices": choices} | role | limits)
+    return field(default=default, metadata={"help": help, "choices": choices, "limits": limits} | role)
 
 
 def names_affecting(options: type[Options], *kinds: Affects) -> tuple[str, ...]:
@@ -112,9 +108,8 @@ def find_value_problems(name: str, value: Any, metadata: Any) -> Iterator[str]:
         yield f"{name} is {presentable(repr(value)):.60}; choose one of {join_names(choices)}"
     if metadata["place"] and (problem := place_problem(value, in_s3=metadata["place"] == HERE_OR_IN_S3)):
         yield f"{name} {presentable(repr(value)):.300} {problem}"
-    for limit, is_within in COMPARISONS.items():
-        bound = metadata[limit]
-        if value != AUTO and bound is not None and not is_within(value, bound):
+    for limit, bound in metadata["limits"].items():
+        if value != AUTO and not COMPARISONS[limit](value, bound):
             yield f"{name} is {value}; it must be {limit.replace('_', ' ')} {bound}"
 
 

@@ -65,22 +65,22 @@ class TrainOptions(Options):
     val_dir: str = option(
         "directory of class folders to validate on; empty: split off val_fraction",
         "",
+        Affects.IMAGES,
         place=HERE_OR_IN_S3,
-        affects=Affects.IMAGES,
     )
     test_dir: str = option(
         "directory of class folders that the finished model is measured on; empty: none",
         "",
+        Affects.IMAGES,
         place=HERE_OR_IN_S3,
-        affects=Affects.IMAGES,
     )
     val_fraction: float = option(
-        "fraction of train_dir held out, if val_dir is empty", 0.2, above=0, below=1, affects=CONDITIONS
+        "fraction of train_dir held out, if val_dir is empty", 0.2, CONDITIONS, above=0, below=1
     )
     on_bad_image: str = on_bad_image_option(affects=CONDITIONS)
     follow_links: bool = follow_links_option(affects=CONDITIONS)
     audit: bool = option(
-        "look for leaks, conflicting labels and bad pictures first, and log what was found", True, affects=NOTHING
+        "look for leaks, conflicting labels and bad pictures first, and log what was found", True, NOTHING
     )
 
     architecture: str = option("network", "resnext101_32x8d", choices=ARCHITECTURES, section="Network")
@@ -108,15 +108,11 @@ class TrainOptions(Options):
     epochs: int | Auto = option("passes over the training images", AUTO, at_least=1)
     probe_epochs: int | Auto = option("of these, epochs on the head alone (probe_then_finetune)", AUTO, at_least=0)
     max_minutes: float = option(
-        "end the training within this time, its schedule adapted; 0: no limit", 0.0, at_least=0, affects=CONDITIONS
+        "end the training within this time, its schedule adapted; 0: no limit", 0.0, CONDITIONS, at_least=0
     )
     batch_size: int | Auto = option("images per update of the weights, over all processes", AUTO, at_least=2)
-    accumulation_steps: int = option(
-        "parts that a batch is computed in, to save memory", 1, at_least=1, affects=CONDITIONS
-    )
-    random_seed: int = option(
-        "seed of split, head, order and augmentation", 1, at_least=0, below=MAX_SEED, affects=CONDITIONS
-    )
+    accumulation_steps: int = option("parts that a batch is computed in, to save memory", 1, CONDITIONS, at_least=1)
+    random_seed: int = option("seed of split, head, order and augmentation", 1, CONDITIONS, at_least=0, below=MAX_SEED)
 
     optimizer: str = option("optimizer", AUTO, choices=("auto", "sgd", "adamw"), section="Optimizer")
     learning_rate: float | Auto = option("highest learning rate", AUTO, above=0)
@@ -142,14 +138,14 @@ class TrainOptions(Options):
     best_metric: str = option(
         "metric that chooses the best epoch",
         "val_top1_accuracy",
+        CONDITIONS,
         choices=EPOCH_METRICS,
         section="Best epoch",
-        affects=CONDITIONS,
     )
     patience: int | Auto = option(
-        "stop after this many epochs without a new best; 0: never", AUTO, at_least=0, affects=CONDITIONS
+        "stop after this many epochs without a new best; 0: never", AUTO, CONDITIONS, at_least=0
     )
-    patience_delay: int = option("epochs before patience begins to count", 0, at_least=0, affects=CONDITIONS)
+    patience_delay: int = option("epochs before patience begins to count", 0, CONDITIONS, at_least=0)
 
     resize_size: int = option(
         "pixels of the shorter edge before the crop", 256, at_least=1, section="Preprocessing, for training and scoring"
@@ -180,19 +176,15 @@ class TrainOptions(Options):
     mixing_until: float = option("fraction of the training after which both stop", 0.9, at_least=0, at_most=1)
 
     device: str = device_option(section="Speed", affects=Affects.MACHINE)
-    precision: str = option(
-        "auto: bf16 where the hardware has it, else fp32", "auto", choices=PRECISIONS, affects=CONDITIONS
-    )
-    compile: bool = option(
-        "torch.compile the network: a minute first, then faster on GPUs", False, affects=Affects.MACHINE
-    )
+    precision: str = option("auto: bf16 where the hardware has it, else fp32", "auto", CONDITIONS, choices=PRECISIONS)
+    compile: bool = option("torch.compile the network: a minute first, then faster on GPUs", False, Affects.MACHINE)
     cache: str = option(
         "keep decoded images: in memory if they fit (auto), in memory (ram), in a file that runs share (disk), none",
         "auto",
+        NOTHING,
         choices=("auto", "ram", "disk", "none"),
-        affects=NOTHING,
     )
-    cache_dir: str = option("folder of that file; empty: the user's cache folder", "", place=HERE, affects=NOTHING)
+    cache_dir: str = option("folder of that file; empty: the user's cache folder", "", NOTHING, place=HERE)
     feature_views: int = option(
         "augmented views of each image that a linear probe keeps the features of; 0: 1 without augmentation, else 4",
         0,
@@ -200,59 +192,57 @@ class TrainOptions(Options):
     )
     num_workers: int = num_workers_option(affects=NOTHING)
     processes: int = option(
-        "processes that train together on this machine, such as one per GPU", 1, at_least=1, affects=CONDITIONS
+        "processes that train together on this machine, such as one per GPU", 1, CONDITIONS, at_least=1
     )
     sync_batch_norm: bool = option(
-        "batch norms see the batch of all processes, which need GPUs for it", False, affects=CONDITIONS
+        "batch norms see the batch of all processes, which need GPUs for it", False, CONDITIONS
     )
-    print_frequency: int = option("iterations between progress lines", 10, at_least=1, affects=NOTHING)
+    print_frequency: int = option("iterations between progress lines", 10, NOTHING, at_least=1)
 
     checkpoint_dir: str = option(
         "folder for the checkpoints of this training; empty: one below checkpoints/",
         "",
+        NOTHING,
         place=HERE,
         section="Going on after an interruption",
-        affects=NOTHING,
     )
     checkpoint_minutes: float = option(
         "write a checkpoint this often, and after epochs where that takes little time; 0: none",
         5.0,
+        NOTHING,
         at_least=0,
-        affects=NOTHING,
     )
     checkpoint_mirror: str = option(
         "where checkpoints are copied to, so that another machine can go on: artifacts (of the run), s3://bucket/prefix",
         "",
-        affects=NOTHING,
+        NOTHING,
     )
     resume: str = option(
         "auto: go on from a checkpoint of the same training; force: also if data or options changed; never: begin anew",
         "auto",
+        NOTHING,
         choices=("auto", "force", "never"),
-        affects=NOTHING,
     )
     offline: bool = option(
-        "keep what is logged in the checkpoint folder; deliver it with mlflow-resnet sync FOLDER",
-        False,
-        affects=NOTHING,
+        "keep what is logged in the checkpoint folder; deliver it with mlflow-resnet sync FOLDER", False, NOTHING
     )
     on_divergence: str = option(
         "stop: end the training; rewind: up to twice, go back to the last checkpoint with a tenth of the learning rate",
         "stop",
+        Affects.OUTCOME,
         choices=("stop", "rewind"),
-        affects=Affects.OUTCOME,
     )
 
     epoch_models: bool = option(
         "log the weights of every epoch as a model too, epoch-N; offline they all wait on the disk",
         False,
+        NOTHING,
         section="Models",
-        affects=NOTHING,
     )
     registered_model_name: str = option(
-        "register the model under this name; empty: do not register", "", affects=Affects.OUTCOME
+        "register the model under this name; empty: do not register", "", Affects.OUTCOME
     )
-    alias: str = option("set this alias on the registered version; empty: none", "", affects=Affects.OUTCOME)
+    alias: str = option("set this alias on the registered version; empty: none", "", Affects.OUTCOME)
 
     def combinations(self) -> Iterator[str]:
         yield from alias_problems(self.alias, self.registered_model_name)

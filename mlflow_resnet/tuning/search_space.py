@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from itertools import islice, product
 from typing import Any, get_args, get_type_hints
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.options.base import AUTO, Affects, names_affecting
@@ -105,8 +107,7 @@ def read_space(path: str, options: TrainOptions) -> Space:
     problems, space = [], {}
     for name, entry in content.items():
         try:
-            check_name(str(name), options)
-            space[str(name)] = parse_values(str(name), entry)
+            space[str(name)] = parse_entry(str(name), entry, options)
         except ValueError as error:
             problems.append(f"search_space: {error}")
     if problems:
@@ -114,8 +115,8 @@ def read_space(path: str, options: TrainOptions) -> Space:
     return space
 
 
-def check_name(name: str, options: TrainOptions) -> None:
-    """Raises ValueError for an option that cannot be swept."""
+def parse_entry(name: str, entry: Any, options: TrainOptions) -> Choice | Range:
+    """The values of one option. Raises ValueError for one that cannot be swept, or not like that."""
     if name not in TRAIN_DEFAULTS:
         close = difflib.get_close_matches(name, TRAIN_DEFAULTS, 1)
         raise ValueError(f"{name} is no option of train" + (f"; did you mean {close[0]}?" if close else ""))
@@ -123,10 +124,6 @@ def check_name(name: str, options: TrainOptions) -> None:
         raise ValueError(f"{name} must be the same in every trial; give it as an option of the sweep")
     if (given := getattr(options, name)) != TRAIN_DEFAULTS[name]:
         raise ValueError(f"{name} is also given as an option, {given!r}; leave one of them out")
-
-
-def parse_values(name: str, entry: Any) -> Choice | Range:
-    """The values of one entry. Raises ValueError, which says what is wrong."""
     hint = OPTION_TYPES[name]
     kind, takes_auto = (hint, False) if isinstance(hint, type) else (get_args(hint)[0], True)
     if isinstance(entry, list) and entry:
@@ -153,15 +150,9 @@ def parse_range(name: str, entry: dict[str, Any], kind: type) -> Range:
 
 def convert_value(name: str, value: Any, kind: type) -> Any:
     """`value` as the option's type. YAML takes 1e-4, without a dot, for text."""
-    try:
-        if kind is float and not isinstance(value, bool):
-            return float(value)
-        if kind is int and not isinstance(value, bool) and int(value) == float(value):
-            return int(value)
-    except (TypeError, ValueError):
-        pass
-    if kind in (bool, str) and isinstance(value, kind):
-        return value
+    if isinstance(value, bool) == (kind is bool):
+        with suppress(ValidationError):
+            return TypeAdapter(kind).validate_python(value)
     raise ValueError(f"{name} has the value {value!r}; it must be {NOUNS[kind]}")
 
 

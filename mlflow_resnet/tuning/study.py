@@ -42,7 +42,9 @@ def open_study(options: SweepOptions, space: Space, digests: dict[str, str], pro
     if is_own_process():
         optuna.logging.set_verbosity(optuna.logging.ERROR)  # the terminal and the runs tell of the trials
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # of the heartbeat
-    known_by = identify_study(options, space, digests)
+    swept = {name: asdict(values) for name, values in space.items()}
+    known_by = {name: getattr(options, name) for name in KNOWN_BY} | digests | {"search_space": swept}
+    known_by = json.loads(json.dumps(all_without_credentials(known_by)))
     digest = hashlib.sha256(json.dumps(known_by, sort_keys=True).encode()).hexdigest()[:8]
     median = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=probe_epochs + 1)
     try:
@@ -79,13 +81,6 @@ def claim_study(study: Study, known_by: dict[str, Any]) -> None:
             f"study {study.study_name} was begun with other values of {join_names(sorted(changed))}, so its trials "
             "cannot be compared with new ones; give the same values or another study_name"
         )
-
-
-def identify_study(options: SweepOptions, space: Space, digests: dict[str, str]) -> dict[str, Any]:
-    """All that the results of trials depend on, ready for JSON."""
-    swept = {name: asdict(values) for name, values in space.items()}
-    known_by = {name: getattr(options, name) for name in KNOWN_BY} | digests | {"search_space": swept}
-    return json.loads(json.dumps(all_without_credentials(known_by)))
 
 
 def list_ended(study: Study) -> list[FrozenTrial]:

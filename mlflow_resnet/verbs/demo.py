@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow_resnet.errors import presentable
 from mlflow_resnet.images.digits import write_digits
 from mlflow_resnet.images.splitting.directory_split import split_directory
 from mlflow_resnet.io.atomic import new_directory
-from mlflow_resnet.io.text.characters import format_rows, in_lines
+from mlflow_resnet.io.text.characters import format_rows, in_lines, presentable
 from mlflow_resnet.options.demo import DemoOptions
 from mlflow_resnet.options.score import ScoreOptions
 from mlflow_resnet.options.split import SplitOptions
@@ -20,6 +19,7 @@ from mlflow_resnet.verbs.frame import describe_training
 from mlflow_resnet.verbs.score import score
 from mlflow_resnet.verbs.train import train
 
+PORT = 5001
 DEMO_MARKER = ".mlflow-resnet-demo"  # says that the folder is ours to replace
 
 
@@ -48,17 +48,10 @@ def demo(options: DemoOptions) -> DemoResult:
                 duplicates="ignore",
             )
         )
-    trained = train(choose_demo_options(options))
-    val_dir, output = str(folder / "val"), str(folder / "scored.csv")
-    scored = score(ScoreOptions(model_uri=trained.model_uri, image_dir=val_dir, output=output))
-    return DemoResult(folder, trained, scored)
-
-
-def choose_demo_options(options: DemoOptions) -> TrainOptions:
-    """A recipe for 8x8 pictures on two cores. Digits must not be mirrored."""
-    return TrainOptions(
-        train_dir=str(Path(options.output_dir) / "train"),
-        val_dir=str(Path(options.output_dir) / "val"),
+    val_dir = str(folder / "val")
+    recipe = TrainOptions(  # for 8x8 pictures on two cores
+        train_dir=str(folder / "train"),
+        val_dir=val_dir,
         architecture="resnet18",
         pretrained=False,
         epochs=6,
@@ -73,9 +66,10 @@ def choose_demo_options(options: DemoOptions) -> TrainOptions:
         alias=options.alias,
         checkpoint_minutes=0,
     )
-
-
-PORT = 5001
+    trained = train(recipe)
+    output = str(folder / "scored.csv")
+    scored = score(ScoreOptions(model_uri=trained.model_uri, image_dir=val_dir, output=output))
+    return DemoResult(folder, trained, scored)
 
 
 def summarize_demo(result: DemoResult, options: DemoOptions) -> str:

@@ -16,6 +16,8 @@ from mlflow_resnet.tracking.run import end_attached_run, enter_run
 from mlflow_resnet.tracking.server import check_servers
 from mlflow_resnet.verbs.frame import open_predictor
 
+SHOWN_DETAILS = ("ranking/auc_ovr", "calibration/ece", "calibration/brier", "abstention/aurc")
+
 
 def evaluate(options: EvaluateOptions) -> Evaluation:
     """Measures a model on a labeled directory and logs a run with metrics, tables, figures and galleries.
@@ -36,9 +38,6 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
             record.log_params(recorder, asdict(options))
             record.log_evaluation(recorder, evaluation, dataset, predictor)
     return evaluation
-
-
-SHOWN_DETAILS = ("ranking/auc_ovr", "calibration/ece", "calibration/brier", "abstention/aurc")
 
 
 def summarize_evaluate(result: Evaluation, options: EvaluateOptions) -> str:

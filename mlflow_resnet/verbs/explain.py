@@ -11,7 +11,6 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from mlflow_resnet.errors import encodable
 from mlflow_resnet.evaluation.explanations import check_captum, explain_sources
 from mlflow_resnet.images.directories import no_images
 from mlflow_resnet.images.pictures import write_png
@@ -21,7 +20,7 @@ from mlflow_resnet.io.atomic import new_directory
 from mlflow_resnet.io.destinations import destination
 from mlflow_resnet.io.file_names import name_problem
 from mlflow_resnet.io.own_folders import mark_own
-from mlflow_resnet.io.text.characters import in_lines
+from mlflow_resnet.io.text.characters import encodable, in_lines
 from mlflow_resnet.io.text.places import result_place
 from mlflow_resnet.io.text.spreadsheets import write_csv
 from mlflow_resnet.model.prediction import IMAGE, Prediction

@@ -87,26 +87,21 @@ def export(options: ExportOptions) -> Exported:
                 mark_own(folder)
                 classifier = flavor.load_model(options.model_uri)
                 data = scan_dataset(options.image_dir, options, "evaluation")
-                write_model(classifier, options, folder)
+                engine = ENGINES[options.format]
+                say(f"converting to {options.format}")
+                model = engine.convert(classifier, options.precision)
+                if options.precision == "int8":
+                    pictures = calibration_pictures(classifier, options)
+                    say(f"quantizing with {len(pictures)} images")
+                    model = quantize(engine, model, pictures)
+                engine.save(model, folder)
+                write_export(folder, options.format, options.precision, digest_classifier(classifier))
                 parity = compare_export(classifier, options, folder, data)
                 write_description(classifier, folder)
             model_uri = ""
             if options.registered_model_name:
                 model_uri = register_export(classifier, options, place, data, parity)
     return Exported(result_place(options.output_dir), parity, model_uri)
-
-
-def write_model(classifier: ImageClassifier, options: ExportOptions, folder: Path) -> None:
-    """Converts, quantizes if that is wanted, and writes."""
-    engine = ENGINES[options.format]
-    say(f"converting to {options.format}")
-    model = engine.convert(classifier, options.precision)
-    if options.precision == "int8":
-        pictures = calibration_pictures(classifier, options)
-        say(f"quantizing with {len(pictures)} images")
-        model = quantize(engine, model, pictures)
-    engine.save(model, folder)
-    write_export(folder, options.format, options.precision, digest_classifier(classifier))
 
 
 def calibration_pictures(classifier: ImageClassifier, options: ExportOptions) -> list[np.ndarray]:
