@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mlflow_resnet.errors import BadImagesError, ClassMismatchError, encodable
-from mlflow_resnet.evaluation import abstention, calibration, metrics
-from mlflow_resnet.evaluation.intervals import Interval, confidence_intervals
+from mlflow_resnet.evaluation import calibration, metrics
 from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.images.sources import file_source
 from mlflow_resnet.model.prediction import Predictor
@@ -22,19 +21,12 @@ METRIC_PREFIXES = {"test": "test_", "evaluation": "", "validation": "val_"}
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Predictions for labeled images.
+    """Predictions for labeled images."""
 
-    Attributes:
-        classes: class names, in the order of the columns of `probabilities`.
-        targets: true class indices, int of shape (N,).
-        probabilities: float32 of shape (N, len(classes)).
-        temperature: that of the classifier which gave them.
-    """
-
-    classes: tuple[str, ...]
-    targets: np.ndarray
-    probabilities: np.ndarray
-    temperature: float = 1.0
+    classes: tuple[str, ...]  # in the order of the columns of `probabilities`
+    targets: np.ndarray  # true class indices, int of shape (N,)
+    probabilities: np.ndarray  # float32 of shape (N, len(classes))
+    temperature: float = 1.0  # of the classifier that gave them
 
     @cached_property
     def headline(self) -> dict[str, float]:
@@ -50,9 +42,9 @@ class Evaluation:
         return metrics.per_class_table(self.targets, self.probabilities, self.classes)
 
     @cached_property
-    def intervals(self) -> dict[str, Interval]:
+    def intervals(self) -> dict[str, tuple[float, float]]:
         """95 % intervals of the headline numbers."""
-        return confidence_intervals(self.targets, self.probabilities)
+        return metrics.confidence_intervals(self.targets, self.probabilities)
 
     @cached_property
     def calibration(self) -> dict[str, float]:
@@ -66,7 +58,7 @@ class Evaluation:
 
     @cached_property
     def risk_coverage(self) -> pd.DataFrame:
-        return abstention.risk_coverage(self.targets, self.probabilities)
+        return calibration.risk_coverage(self.targets, self.probabilities)
 
     @property
     def hits(self) -> np.ndarray:
@@ -89,7 +81,7 @@ class Evaluation:
         }
         scores = {f"calibration/{name}": value for name, value in self.calibration.items()}
         classes = {f"per_class/{name}": value for name, value in metrics.list_class_metrics(self.per_class).items()}
-        found = auc | ends | scores | classes | {"abstention/aurc": abstention.area_under(self.risk_coverage)}
+        found = auc | ends | scores | classes | {"abstention/aurc": calibration.area_under(self.risk_coverage)}
         return {name: value for name, value in found.items() if np.isfinite(value)}
 
     @cached_property

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from mlflow_resnet.errors import InvalidImageError, encodable
-from mlflow_resnet.evaluation import abstention
+from mlflow_resnet.evaluation.calibration import thresholds_table
 from mlflow_resnet.evaluation.evaluation import Evaluation
 from mlflow_resnet.evaluation.explanations import has_captum, overlays
 from mlflow_resnet.evaluation.figures import confidence_figure, confusion_matrix_figure
@@ -35,7 +35,7 @@ def write_evaluation_report(
     With captum installed, each gallery is there once more with heat maps of what spoke for the predicted class.
     """
     predictions_table(evaluation, directory.names).to_parquet(folder / PREDICTIONS, index=False)
-    thresholds = abstention.thresholds_table(evaluation.targets, evaluation.probabilities)
+    thresholds = thresholds_table(evaluation.targets, evaluation.probabilities)
     counts = count_confusions(evaluation.targets, evaluation.probabilities)
     tables = (evaluation.per_class, most_confused(counts, evaluation.classes), thresholds)
     for name, table in zip(REPORT_TABLES, tables, strict=True):

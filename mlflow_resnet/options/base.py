@@ -163,18 +163,16 @@ class Options:
         return ()
 
 
-def alias_problems(alias: str, registered_model_name: str) -> list[str]:
-    """Returns why `alias` cannot be set; MLflow reserves `latest` and v<number>."""
+def alias_problems(alias: str, registered_model_name: str) -> Iterator[str]:
+    """Yields why `alias` cannot be set; MLflow reserves `latest` and v<number>."""
     if not alias:
-        return []
-    problems = []
+        return
     if alias.lower() == "latest" or (alias[0] in "vV" and alias[1:].isdigit()):
-        problems.append(f"alias is {alias!r}, which MLflow reserves; choose another, such as champion")
+        yield f"alias is {alias!r}, which MLflow reserves; choose another, such as champion"
     elif not alias.replace("-", "").replace("_", "").isalnum():
-        problems.append(f"alias is {alias!r}; use letters, digits, _ and - only")
+        yield f"alias is {alias!r}; use letters, digits, _ and - only"
     if not registered_model_name:
-        problems.append(f"alias is {alias!r} but registered_model_name is empty; give the name to register under")
-    return problems
+        yield f"alias is {alias!r} but registered_model_name is empty; give the name to register under"
 
 
 def model_name_problems(name: str) -> list[str]:
@@ -195,4 +193,4 @@ def resolution_problems(resolution: int) -> list[str]:
 
 def find_missing_alias(alias: str) -> list[str]:
     """Why `alias` of a version cannot be moved."""
-    return alias_problems(alias, "the version's own") or ([] if alias else ["alias is empty"])
+    return list(alias_problems(alias, "the version's own")) if alias else ["alias is empty"]

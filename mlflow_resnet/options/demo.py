@@ -19,4 +19,5 @@ class DemoOptions(Options):
     alias: str = option("alias to set on the registered version", "champion")
 
     def combinations(self) -> list[str]:
-        return alias_problems(self.alias, self.registered_model_name) + model_name_problems(self.registered_model_name)
+        name = self.registered_model_name
+        return [*alias_problems(self.alias, name), *model_name_problems(name)]

@@ -53,7 +53,7 @@ class ExportOptions(Options):
 
     def combinations(self) -> Iterator[str]:
         yield from model_name_problems(self.registered_model_name)
-        precisions = EXPORT_FORMATS[self.format].precisions if self.format in EXPORT_FORMATS else (self.precision,)
+        precisions = EXPORT_FORMATS.get(self.format, (self.precision,))
         if self.precision not in precisions:
             yield f"precision is {self.precision!r}; for {self.format}, choose one of {', '.join(precisions)}"
         if (self.precision == "int8") != bool(self.calibration_dir):

@@ -89,11 +89,6 @@ def list_ended(study: Study) -> list[FrozenTrial]:
     return [trial for trial in trials if trial.state != TrialState.FAIL or "error" in trial.user_attrs]
 
 
-def best_trial(study: Study) -> FrozenTrial | None:
-    """The completed trial with the best value, None if there is none."""
-    return study.best_trial if study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) else None
-
-
 def others_running(study: Study) -> list[int]:
     """Numbers of the trials that other processes are at."""
     optuna.storages.fail_stale_trials(study)

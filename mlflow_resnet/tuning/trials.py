@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, NoReturn
+from typing import Any
 
 import mlflow
 import optuna
@@ -87,12 +87,13 @@ class Sweep:
             trial.set_user_attr("run_id", run.info.run_id)
             try:
                 best = self.train(trial, build_trial_options(self.options, values), run)
-            except (TrainingDivergedError, OutOfMemoryError, InvalidOptionsError) as error:
-                fail_trial(trial, error.message)
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
+            except (TrainingDivergedError, OutOfMemoryError, InvalidOptionsError, RuntimeError) as error:
+                if isinstance(error, RuntimeError) and not is_out_of_memory(error):
                     raise
-                fail_trial(trial, "out of memory")
+                reason = "out of memory" if isinstance(error, RuntimeError) else error.message
+                trial.set_user_attr("error", reason)  # so it counts, although it has no result
+                mlflow.set_tag(ENDED_TAG, reason)
+                raise TrialFailed(reason) from error
             except (TrialPruned, TimeIsOver) as error:
                 mlflow.set_tag(ENDED_TAG, str(error))
                 raise
@@ -146,13 +147,6 @@ def build_trial_options(options: SweepOptions, values: Mapping[str, Any], **regi
     """
     fixed = {field.name: getattr(options, field.name) for field in fields(TrainOptions)}
     return TrainOptions(**fixed | {"registered_model_name": "", "alias": ""} | registration | dict(values))
-
-
-def fail_trial(trial: Trial, reason: str) -> NoReturn:
-    """Ends a trial that counts, although it has no result."""
-    trial.set_user_attr("error", reason)
-    mlflow.set_tag(ENDED_TAG, reason)
-    raise TrialFailed(reason)
 
 
 def end_interrupted_runs(study: Study) -> None:

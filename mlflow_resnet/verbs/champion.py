@@ -18,19 +18,13 @@ from mlflow_resnet.verbs.frame import describe_gate
 
 @dataclass(frozen=True)
 class Champion:
-    """The version that has an alias.
-
-    Attributes:
-        since: the entry of the history that made it champion; None if it was made so by other means.
-        evidence: why, if that is known and can be read.
-        is_guarded: whether a gate in the server decides who becomes champion.
-    """
+    """The version that has an alias."""
 
     version: ModelVersion
     alias: str
-    since: HistoryEntry | None
-    evidence: Evidence | None
-    is_guarded: bool
+    since: HistoryEntry | None  # the entry of the history that made it champion; None: made so by other means
+    evidence: Evidence | None  # why, if that is known and can be read
+    is_guarded: bool  # by a gate in the server, which decides what becomes champion
 
 
 def champion(options: ChampionOptions) -> Champion:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from mlflow_resnet.evaluation.evaluation import Evaluation, evaluate_directory
-from mlflow_resnet.evaluation.intervals import format_interval
+from mlflow_resnet.evaluation.metrics import format_interval
 from mlflow_resnet.images.sources import check_directories
 from mlflow_resnet.io.text.characters import format_rows, in_lines
 from mlflow_resnet.options.evaluate import EvaluateOptions

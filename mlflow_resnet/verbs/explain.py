@@ -35,15 +35,11 @@ EXPLANATION_TABLE = "index.csv"
 
 @dataclass(frozen=True)
 class Explained:
-    """Result of `explain`: number of images, number of unreadable ones, and place of the table.
-
-    Attributes:
-        index: text if it is in S3.
-    """
+    """Result of `explain`: number of images, number of unreadable ones, and place of the table."""
 
     images: int
     unreadable: int
-    index: Path | str
+    index: Path | str  # text if it is in S3
 
 
 def explain(options: ExplainOptions) -> Explained:

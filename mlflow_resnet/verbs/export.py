@@ -41,32 +41,22 @@ CALIBRATION_IMAGES = 300
 
 @dataclass(frozen=True)
 class Parity:
-    """Agreement of an exported model with torch in fp32 on labeled images.
-
-    Attributes:
-        label_agreement: fraction of images to which both give the same class.
-        log_probability_difference: the largest one, of any class and image, in nats.
-        accuracy: top-1, a fraction.
-    """
+    """Agreement of an exported model with torch in fp32 on labeled images."""
 
     images: int
-    label_agreement: float
-    log_probability_difference: float
-    accuracy: float
+    label_agreement: float  # fraction of images to which both give the same class
+    log_probability_difference: float  # the largest one, of any class and image, in nats
+    accuracy: float  # top-1, a fraction
     accuracy_of_fp32: float
 
 
 @dataclass(frozen=True)
 class Exported:
-    """Result of `export`: files, agreement and the registered version; empty if none was asked for.
+    """Result of `export`: files, agreement and the registered version."""
 
-    Attributes:
-        path: text if it is in S3.
-    """
-
-    path: Path | str
+    path: Path | str  # text if it is in S3
     parity: Parity
-    model_uri: str
+    model_uri: str  # empty if no version was asked for
 
 
 def export(options: ExportOptions) -> Exported:

@@ -58,18 +58,13 @@ def find_lr(options: FindLrOptions) -> LearningRateTest:
                 metrics = asdict(point)
                 mlflow.log_metrics(metrics, step=metrics.pop("step"))
             suggestion = suggest_rates(points, options)
-            log_test(points, suggestion)
+            tenth, steepest = suggestion.tenth_of_minimum, suggestion.steepest
+            table = pd.DataFrame([asdict(point) for point in points])
+            figure = learning_rate_figure(table, {"a tenth of the minimum": tenth, "steepest fall": steepest})
+            mlflow.log_figure(figure, "learning_rate_test.png")
+            mlflow.log_table(table, "learning_rate_test.json")
+            mlflow.log_metrics({"suggested_learning_rate": tenth, "steepest_learning_rate": steepest})
     return LearningRateTest(run.info.run_id, strategy, points, suggestion)
-
-
-def log_test(points: Sequence[RatePoint], suggestion: Suggestion) -> None:
-    """The suggestion as metrics, the points as a table and a figure."""
-    table = pd.DataFrame([asdict(point) for point in points])
-    tenth, steepest = suggestion.tenth_of_minimum, suggestion.steepest
-    figure = learning_rate_figure(table, {"a tenth of the minimum": tenth, "steepest fall": steepest})
-    mlflow.log_figure(figure, "learning_rate_test.png")
-    mlflow.log_table(table, "learning_rate_test.json")
-    mlflow.log_metrics({"suggested_learning_rate": tenth, "steepest_learning_rate": steepest})
 
 
 def summarize_find_lr(result: LearningRateTest, options: FindLrOptions) -> str:

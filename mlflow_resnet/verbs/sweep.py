@@ -32,32 +32,25 @@ from mlflow_resnet.tuning.search_space import Space, check_corners, default_spac
 from mlflow_resnet.verbs.frame import describe_training
 
 try:
-    from optuna.trial import FrozenTrial
+    from optuna.trial import FrozenTrial, TrialState
 except ModuleNotFoundError:
     raise MissingPackageError("sweep", "optuna>=4") from None
 
-from mlflow_resnet.tuning.study import best_trial, list_ended, open_study, others_running
+from mlflow_resnet.tuning.study import list_ended, open_study, others_running
 from mlflow_resnet.tuning.trials import Sweep, build_trial_options, end_interrupted_runs
 
 
 @dataclass(frozen=True)
 class SweepResult:
-    """Result of `sweep`.
+    """Result of `sweep`. `trained` is the best trial's training, done again; None if that was not wanted, was done by
+    an earlier call, or is left to another process."""
 
-    Attributes:
-        run_id: of the parent run.
-        trials: that came to an end, those of earlier calls included.
-        best_values: option -> value in the best trial.
-        trained: the best trial's training, done again; None if that was not wanted, was done by an earlier call, or is
-            left to another process.
-    """
-
-    run_id: str
+    run_id: str  # of the parent run
     study_name: str
-    trials: int
+    trials: int  # that came to an end, those of earlier calls included
     best_trial: int
     best_value: float
-    best_values: dict[str, Any]
+    best_values: dict[str, Any]  # option -> value in the best trial
     trained: TrainResult | None
 
 
@@ -112,11 +105,11 @@ def finish_sweep(all_trials: Sweep, run: Run) -> SweepResult:
     options, study = all_trials.options, all_trials.study
     end_interrupted_runs(study)
     ended = list_ended(study)
-    best = best_trial(study)
-    if best is None:
+    if not any(trial.state == TrialState.COMPLETE for trial in ended):
         errors = [trial.user_attrs["error"] for trial in ended if "error" in trial.user_attrs]
         reason = f"the last error: {errors[-1]}" if errors else "give more sweep_minutes or fewer epochs"
         raise SweepError(f"none of the {len(ended)} trials has a result; {reason}")
+    best = study.best_trial
     trained = retrain_best(all_trials, best) if options.retrain_best else None
     if trained:
         mlflow.log_outputs([LoggedModelOutput(trained.model_uri.removeprefix("models:/"), trained.best_epoch)])
