@@ -87,13 +87,15 @@ def build_command(verb: str) -> click.Command:
     """Build the command of a verb: its options class parses, its function works, its summary is printed."""
     kind = options_class(verb)
     hints = get_type_hints(kind)
+    lines = ["\b", "Example:"]  # \b keeps click from filling a paragraph
+    lines += [f"  {line}" if line else "\n\b" for line in cleandoc(kind.examples).split("\n")]
     return Verb(
         kind,
         name=kind.verb,
         callback=lambda **values: run_verb(verb, kind, values),
         params=[build_parameter(each, hints[each.name]) for each in fields(kind)],
         help=kind.__doc__,
-        epilog=f"\b\nExample:\n{indent_paragraphs(kind.examples)}",
+        epilog="\n".join(lines),
         context_settings=SETTINGS,
     )
 
@@ -136,12 +138,6 @@ def find_type(hint: Any) -> click.ParamType:
         return TYPES[hint]
     plain = TYPES[get_args(hint)[0]]
     return plain if get_origin(hint) is tuple else OrAuto(plain)
-
-
-def indent_paragraphs(examples: str) -> str:
-    """Indent examples as the help shows them; `\\b` keeps click from filling a paragraph."""
-    lines = cleandoc(examples).split("\n")
-    return "\n".join(f"  {line}" if line else "\n\b" for line in lines)
 
 
 def suggest_name(name: str, names: list[str]) -> str:

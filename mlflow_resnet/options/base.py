@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from enum import Enum
+from functools import partial
 from operator import ge, gt, le, lt
 from typing import Any, ClassVar, Literal
 
@@ -68,37 +69,21 @@ def names_affecting(options: type[Options], *kinds: Affects) -> tuple[str, ...]:
     return tuple(each.name for each in fields(options) if each.metadata["affects"] in kinds)
 
 
-def batch_size_option() -> Any:
-    return option("images per forward pass", 32, at_least=1)
-
-
-def device_option(**role: Any) -> Any:
-    return option("auto, cpu, cuda, cuda:N or mps", "auto", **role)
-
-
-def follow_links_option(**role: Any) -> Any:
-    return option(
-        "follow links that lead out of the directory, as DVC, git-annex and Hugging Face's cache have them",
-        False,
-        **role,
-    )
-
-
-def num_workers_option(**role: Any) -> Any:
-    return option("threads that decode images; 0: one per core", 0, at_least=0, **role)
-
-
-def csv_formulas_option() -> Any:
-    return option(
-        "text in CSV files that a spreadsheet would run: with an apostrophe in front (quoted), or as it is (raw)",
-        "quoted",
-        choices=("quoted", "raw"),
-    )
-
-
-def on_bad_image_option(**role: Any) -> Any:
-    help_text = "error: list unreadable images and stop; skip: leave them out"
-    return option(help_text, "error", choices=("error", "skip"), **role)
+batch_size_option = partial(option, "images per forward pass", 32, at_least=1)
+device_option = partial(option, "auto, cpu, cuda, cuda:N or mps", "auto")
+num_workers_option = partial(option, "threads that decode images; 0: one per core", 0, at_least=0)
+follow_links_option = partial(
+    option, "follow links that lead out of the directory, as DVC, git-annex and Hugging Face's cache have them", False
+)
+on_bad_image_option = partial(
+    option, "error: list unreadable images and stop; skip: leave them out", "error", choices=("error", "skip")
+)
+csv_formulas_option = partial(
+    option,
+    "text in CSV files that a spreadsheet would run: with an apostrophe in front (quoted), or as it is (raw)",
+    "quoted",
+    choices=("quoted", "raw"),
+)
 
 
 def find_value_problems(name: str, value: Any, metadata: Any) -> Iterator[str]:

@@ -248,7 +248,12 @@ class TrainOptions(Options):
         yield from alias_problems(self.alias, self.registered_model_name)
         yield from model_name_problems(self.registered_model_name)
         yield from self.checkpoint_problems()
-        yield from self.size_problems()
+        if self.crop_size > self.resize_size:
+            yield f"crop_size {self.crop_size} is above resize_size {self.resize_size}; raise resize_size"
+        if self.random_crop and self.random_resized_crop is True:
+            yield "random_crop and random_resized_crop are both on; choose one"
+        if self.random_crop and self.train_crop_size > self.resize_size:
+            yield f"train_crop_size {self.train_crop_size} is above resize_size {self.resize_size}"
         yield from self.batch_problems()
         yield from self.recipe_problems()
 
@@ -266,14 +271,6 @@ class TrainOptions(Options):
             yield "checkpoint_mirror is 'artifacts', which cannot be reached offline; give s3://bucket/prefix"
         if self.offline and not has_checkpoints:
             yield "offline is on, but checkpoint_minutes is 0; there would be no folder to log to"
-
-    def size_problems(self) -> Iterator[str]:
-        if self.crop_size > self.resize_size:
-            yield f"crop_size {self.crop_size} is above resize_size {self.resize_size}; raise resize_size"
-        if self.random_crop and self.random_resized_crop is True:
-            yield "random_crop and random_resized_crop are both on; choose one"
-        if self.random_crop and self.train_crop_size > self.resize_size:
-            yield f"train_crop_size {self.train_crop_size} is above resize_size {self.resize_size}"
 
     def batch_problems(self) -> Iterator[str]:
         batch_size, processes, steps = self.batch_size, self.processes, self.accumulation_steps
