@@ -74,11 +74,9 @@ class Evaluation:
     def details(self) -> dict[str, float]:
         """Numbers beyond `metrics`, grouped by a slash."""
         auc = {"ranking/auc_ovr": float(self.per_class["auc"].mean())}
-        ends = {
-            f"interval/{name}_{end}": value
-            for name, interval in self.intervals.items()
-            for end, value in zip(("low", "high"), interval, strict=True)
-        }
+        ends: dict[str, float] = {}
+        for name, (low, high) in self.intervals.items():
+            ends |= {f"interval/{name}_low": low, f"interval/{name}_high": high}
         scores = {f"calibration/{name}": value for name, value in self.calibration.items()}
         classes = {f"per_class/{name}": value for name, value in metrics.list_class_metrics(self.per_class).items()}
         found = auc | ends | scores | classes | {"abstention/aurc": calibration.area_under(self.risk_coverage)}

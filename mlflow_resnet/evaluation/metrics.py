@@ -75,14 +75,7 @@ def per_class_table(targets: np.ndarray, probabilities: np.ndarray, classes: tup
         targets, probabilities.argmax(axis=1), labels=np.arange(len(classes)), zero_division=0
     )
     return pd.DataFrame(
-        {
-            "class": list(classes),
-            "precision": precision,
-            "recall": recall,
-            "f1": f1,
-            "auc": areas,
-            "support": support,
-        }
+        {"class": list(classes), "precision": precision, "recall": recall, "f1": f1, "auc": areas, "support": support}
     )
 
 
@@ -94,11 +87,10 @@ def list_class_metrics(table: pd.DataFrame) -> dict[str, float]:
     names = [NOT_IN_A_METRIC_NAME.sub("_", name)[:MOST_CHARACTERS] for name in table["class"]]
     if len(names) > MANY_CLASSES or len(set(names)) < len(names):
         return {}
-    return {
-        f"{column}_{name}": value
-        for column in ("precision", "recall")
-        for name, value in zip(names, table[column], strict=True)
-    }
+    found: dict[str, float] = {}
+    for name, precision, recall in zip(names, table["precision"], table["recall"], strict=True):
+        found |= {f"precision_{name}": precision, f"recall_{name}": recall}
+    return found
 
 
 def count_confusions(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

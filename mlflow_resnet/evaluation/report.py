@@ -43,9 +43,8 @@ def write_evaluation_report(
     confusion_matrix_figure(counts, evaluation.classes).savefig(folder / "confusion_matrix.png")
     confidence_figure(evaluation).savefig(folder / "confidence.png")
     for name, indices in worth_a_look(evaluation).items():
-        pictures = np.stack(
-            [picture(predictor.preprocessing, file_source(directory.paths[index])) for index in indices]
-        )
+        sources = [file_source(directory.paths[index]) for index in indices]
+        pictures = np.stack([picture(predictor.preprocessing, source) for source in sources])
         gallery(evaluation, indices, directory.names, pictures).save(folder / f"{name}.png")
         if has_captum():
             explained = overlays(predictor, torch.from_numpy(pictures).permute(0, 3, 1, 2))

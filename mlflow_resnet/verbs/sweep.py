@@ -36,8 +36,7 @@ try:
 except ModuleNotFoundError:
     raise MissingPackageError("sweep", "optuna>=4") from None
 
-from mlflow_resnet.tuning.study import list_ended, open_study, others_running
-from mlflow_resnet.tuning.trials import Sweep, build_trial_options, end_interrupted_runs
+from mlflow_resnet.tuning.trials import Sweep, build_trial_options, list_ended, open_study, others_running
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,6 @@ def finish_sweep(all_trials: Sweep, run: Run) -> SweepResult:
         SweepError: if no trial was completed.
     """
     options, study = all_trials.options, all_trials.study
-    end_interrupted_runs(study)
     ended = list_ended(study)
     if not any(trial.state == TrialState.COMPLETE for trial in ended):
         errors = [trial.user_attrs["error"] for trial in ended if "error" in trial.user_attrs]
