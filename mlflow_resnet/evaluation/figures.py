@@ -8,7 +8,6 @@ from math import ceil
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 from torchvision.utils import make_grid
@@ -54,25 +53,13 @@ def confusion_matrix_figure(counts: np.ndarray, classes: Sequence[str]) -> Figur
 
 
 def confidence_figure(evaluation: Evaluation) -> Figure:
-    """Draws the reliability diagram and the risk-coverage curve.
+    """Draws the reliability diagram before and after temperature scaling, and the risk-coverage curve.
 
-    Left, the reliability diagram before and after temperature scaling, and the images that each of its points stands
-    for; right, the risk-coverage curve.
+    Below each pair of points of the diagram is how many images they stand for.
     """
     figure = Figure(figsize=(11, 6), layout="constrained")
     panels = figure.subplot_mosaic([["reliability", "risk"], ["images", "risk"]], height_ratios=[5, 2])
-    draw_reliability(panels["reliability"], panels["images"], evaluation)
-    figure.legend(*panels["reliability"].get_legend_handles_labels(), loc="outside lower left", ncols=3, frameon=False)
-    curve = evaluation.risk_coverage
-    right = panels["risk"]
-    right.plot(curve["coverage"], curve["risk"], color=BLUE)
-    right.set(xlabel="fraction of images answered", ylabel="fraction of mistakes among them", xlim=(0, 1))
-    right.set(ylim=(0, None), title="Risk and coverage, the most confident images first")
-    return figure
-
-
-def draw_reliability(upper: Axes, lower: Axes, evaluation: Evaluation) -> None:
-    """Draws accuracy over confidence, and below each pair of points how many images they stand for."""
+    upper, lower, right = (panels[name] for name in ("reliability", "images", "risk"))
     upper.plot([0, 1], [0, 1], color="gray", linestyle=":", label="as it should be")
     errors = evaluation.calibration
     stages = {
@@ -89,6 +76,12 @@ def draw_reliability(upper: Axes, lower: Axes, evaluation: Evaluation) -> None:
     upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02), title="Reliability")
     upper.tick_params(labelbottom=False)
     lower.set(xlabel="confidence", ylabel="images", xlim=(0, 1), yscale="log", ylim=(0.5, 20 * lower.dataLim.y1**1.3))
+    figure.legend(*upper.get_legend_handles_labels(), loc="outside lower left", ncols=3, frameon=False)
+    curve = evaluation.risk_coverage
+    right.plot(curve["coverage"], curve["risk"], color=BLUE)
+    right.set(xlabel="fraction of images answered", ylabel="fraction of mistakes among them", xlim=(0, 1))
+    right.set(ylim=(0, None), title="Risk and coverage, the most confident images first")
+    return figure
 
 
 def image_grid(images: Sequence[Tensor]) -> np.ndarray:

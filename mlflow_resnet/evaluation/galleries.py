@@ -33,8 +33,15 @@ def gallery(evaluation: Evaluation, indices: Iterable[int], names: Sequence[str]
         names: those of all its images.
         pictures: of the chosen ones, uint8 of shape (number of indices, H, W, 3).
     """
-    chosen = zip(indices, pictures, strict=True)
-    return mosaic([tile(picture, *caption(evaluation, index, names[index])) for index, picture in chosen])
+    tiles = []
+    for index, picture in zip(indices, pictures, strict=True):
+        target, row = int(evaluation.targets[index]), evaluation.probabilities[index]
+        truth, predicted = evaluation.classes[target], evaluation.classes[int(row.argmax())]
+        is_right = row.argmax() == target
+        lines = [f"{row.max():.1%} {predicted}", "right" if is_right else f"true: {row[target]:.1%} {truth}"]
+        file = printable(names[index]).rpartition("/")[2]
+        tiles.append(tile(picture, [*lines, file], RIGHT if is_right else WRONG))
+    return mosaic(tiles)
 
 
 def mosaic(tiles: Sequence[Image.Image]) -> Image.Image:
@@ -45,16 +52,6 @@ def mosaic(tiles: Sequence[Image.Image]) -> Image.Image:
     for place, each in enumerate(tiles):
         whole.paste(each, (place % TILES_PER_ROW * width, place // TILES_PER_ROW * height))
     return whole
-
-
-def caption(evaluation: Evaluation, index: int, name: str) -> tuple[list[str], str]:
-    """Lines of text, and the color of the first ones."""
-    target, row = int(evaluation.targets[index]), evaluation.probabilities[index]
-    truth, predicted = evaluation.classes[target], evaluation.classes[int(row.argmax())]
-    file = printable(name).rpartition("/")[2]
-    if row.argmax() == target:
-        return [f"{row.max():.1%} {predicted}", "right", file], RIGHT
-    return [f"{row.max():.1%} {predicted}", f"true: {row[target]:.1%} {truth}", file], WRONG
 
 
 def tile(picture: np.ndarray, lines: Sequence[str], color: str) -> Image.Image:

@@ -19,7 +19,6 @@ from mlflow_resnet.verbs.frame import describe_training
 from mlflow_resnet.verbs.score import score
 from mlflow_resnet.verbs.train import train
 
-PORT = 5001
 DEMO_MARKER = ".mlflow-resnet-demo"  # says that the folder is ours to replace
 
 
@@ -86,9 +85,9 @@ Next:
   # look at the run
   mlflow ui --port 5000
   # serve the champion
-  mlflow models serve --model-uri {model} --port {PORT} --env-manager local
+  mlflow models serve --model-uri {model} --port 5001 --env-manager local
   # send it a picture
   base64 < "{presentable(picture)}" | tr -d '\\n' | sed 's/.*/{{"inputs": ["&"]}}/' | \\
-    curl http://127.0.0.1:{PORT}/invocations --header 'Content-Type: application/json' --data-binary @-
+    curl http://127.0.0.1:5001/invocations --header 'Content-Type: application/json' --data-binary @-
   # train on your own folder of class folders
   mlflow-resnet train --train-dir YOUR_FOLDER --registered-model-name mine --alias champion"""

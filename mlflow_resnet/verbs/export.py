@@ -123,12 +123,9 @@ def compare_export(
     Raises:
         InvalidModelError: if int8 loses too much.
     """
-    fp32, exported = (
-        evaluate_directory(
-            Predictor(classifier, "cpu", options.num_workers, precision, forward), data.directory, options.batch_size
-        )
-        for precision, forward in (("fp32", None), (options.precision, load_forward(classifier, folder)))
-    )
+    own = Predictor(classifier, "cpu", options.num_workers, "fp32")
+    other = Predictor(classifier, "cpu", options.num_workers, options.precision, load_forward(classifier, folder))
+    fp32, exported = (evaluate_directory(each, data.directory, options.batch_size) for each in (own, other))
     labels = exported.probabilities.argmax(axis=1) == fp32.probabilities.argmax(axis=1)
     difference = np.abs(log_probabilities(exported.probabilities) - log_probabilities(fp32.probabilities))
     accuracy, accuracy_of_fp32 = float(exported.hits.mean()), float(fp32.hits.mean())
