@@ -1,7 +1,5 @@
 """The options of `train`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal

@@ -1,7 +1,5 @@
 """Search spaces of sweeps."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Callable, Mapping
 from contextlib import suppress

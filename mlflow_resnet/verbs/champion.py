@@ -1,7 +1,5 @@
 """The version that has an alias, and why."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from dataclasses import dataclass
 
