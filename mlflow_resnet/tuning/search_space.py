@@ -105,7 +105,7 @@ def read_space(path: str, options: TrainOptions) -> Space:
     problems, space = [], {}
     for name, entry in content.items():
         try:
-            space[str(name)] = parse_entry(str(name), entry, options)
+            space[str(name)] = parse_values(str(name), entry, options)
         except ValueError as error:
             problems.append(f"search_space: {error}")
     if problems:
@@ -113,7 +113,7 @@ def read_space(path: str, options: TrainOptions) -> Space:
     return space
 
 
-def parse_entry(name: str, entry: Any, options: TrainOptions) -> Choice | Range:
+def parse_values(name: str, entry: Any, options: TrainOptions) -> Choice | Range:
     """The values of one option. Raises ValueError for one that cannot be swept, or not like that."""
     if name not in TRAIN_DEFAULTS:
         close = difflib.get_close_matches(name, TRAIN_DEFAULTS, 1)
