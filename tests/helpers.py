@@ -106,7 +106,7 @@ def run_main(*args: object) -> subprocess.CompletedProcess:
 @contextlib.contextmanager
 def give_back_process():
     """What a command sets for its process holds until the end of the block; then the process is a caller's again."""
-    from mlflow_resnet.cli.process_setup import REQUESTS
+    from mlflow_resnet.cli import REQUESTS
     from mlflow_resnet.io import process
 
     factory, handler = logging.getLogRecordFactory(), signal.getsignal(signal.SIGTERM)

@@ -15,11 +15,12 @@ from rounding import UNIT, about, assert_same_probabilities
 from sklearn import metrics as sklearn_metrics
 
 from mlflow_resnet.errors import InvalidOptionsError
-from mlflow_resnet.evaluation import abstention, calibration
+from mlflow_resnet.evaluation import calibration
 from mlflow_resnet.evaluation.evaluation import Evaluation
 from mlflow_resnet.evaluation.figures import confidence_figure
-from mlflow_resnet.evaluation.intervals import confidence_intervals
-from mlflow_resnet.evaluation.predictions import PROBABILITY, worth_a_look
+from mlflow_resnet.evaluation.metrics import confidence_intervals
+from mlflow_resnet.evaluation.report import worth_a_look
+from mlflow_resnet.model.prediction import PROBABILITY
 from mlflow_resnet.options import EvaluateOptions, TrainOptions
 from mlflow_resnet.verbs.evaluate import evaluate
 from mlflow_resnet.verbs.train import train
@@ -91,11 +92,11 @@ def test_without_mistakes_or_hits_there_is_no_temperature_to_learn(targets):
 
 
 def test_risk_and_coverage_of_a_hand_worked_example():
-    curve = abstention.risk_coverage(TARGETS, PROBABILITIES)
+    curve = calibration.risk_coverage(TARGETS, PROBABILITIES)
     assert curve["coverage"].tolist() == [0.5, 0.75, 1]  # two images have the highest confidence
     assert curve["risk"].tolist() == [0, 0, 0.25]
-    assert abstention.area_under(curve) == pytest.approx(0.25 * 0.25)
-    table = abstention.thresholds_table(TARGETS, PROBABILITIES, (0, 0.65, 0.95)).to_dict("list")
+    assert calibration.area_under(curve) == pytest.approx(0.25 * 0.25)
+    table = calibration.thresholds_table(TARGETS, PROBABILITIES, (0, 0.65, 0.95)).to_dict("list")
     assert table["answered"] == [1, 0.75, 0]
     assert table["accuracy"][:2] == [0.75, 1]
     assert pd.isna(table["accuracy"][2])

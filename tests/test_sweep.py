@@ -277,7 +277,7 @@ def command_line(given):
     [pytest.param(signal.SIGINT, "KILLED", marks=pytest.mark.thorough), (signal.SIGKILL, "RUNNING")],
 )
 def test_a_sweep_that_was_killed_goes_on(workdir, options, monkeypatch, sent, parents_status):
-    monkeypatch.setattr("mlflow_resnet.tuning.study.TRIAL_GRACE_SECONDS", 1)
+    monkeypatch.setattr("mlflow_resnet.tuning.trials.TRIAL_GRACE_SECONDS", 1)
     command = ["sweep", *command_line(options()), "--trials", 4]
     with start_cli(*command) as process:
         next(line for line in process.stderr if line.startswith("trial 2:"))

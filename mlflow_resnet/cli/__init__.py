@@ -4,22 +4,21 @@ build  how an options class becomes a command
 """
 
 # ruff: noqa: E402
-from __future__ import annotations
-
 import os
 
 # A thread of torch that waits must sleep and not spin: on a busy machine spinning made training several times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is loaded
 
 import io
+import signal
 import sys
 from typing import NoReturn
 
 import click
 
 from mlflow_resnet.cli.build import cli, suggest_name
-from mlflow_resnet.cli.process_setup import prepare_process
-from mlflow_resnet.io.console import SIGINT_EXIT_CODE, is_first
+from mlflow_resnet.io.console import SIGINT_EXIT_CODE, SIGTERM_EXIT_CODE, is_first
+from mlflow_resnet.io.process import claim_process
 from mlflow_resnet.io.reasons import os_reason
 from mlflow_resnet.io.text.characters import encodable, presentable
 
@@ -28,7 +27,9 @@ __all__ = ["cli", "main"]
 PROGRAM = "mlflow-resnet"
 BAD_INPUT_EXIT_CODE, SIGPIPE_EXIT_CODE = 2, 141
 UTF8_MODE = "PYTHONUTF8"  # variable: Python's UTF-8 mode
-MAX_SHOWN = 200  # characters of a text in an error
+# How long MLflow asks a server, unless the user has said so. Its own defaults, 7 and 120, would keep a user waiting for
+# a quarter of an hour; an artifact store may take a minute to keep a large file.
+REQUESTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}
 
 
 def main() -> NoReturn:
@@ -41,19 +42,26 @@ def main() -> NoReturn:
     try:
         sys.exit(cli.main(prog_name=PROGRAM, standalone_mode=False))
     except click.ClickException as error:
-        fail(describe_misuse(error), error.exit_code)
+        fail(describe_misuse(error), BAD_INPUT_EXIT_CODE)
     except (click.Abort, KeyboardInterrupt):
         fail("interrupted", SIGINT_EXIT_CODE)
     except BrokenPipeError:  # who read what is printed has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(SIGPIPE_EXIT_CODE)
     except UnicodeEncodeError as error:  # a path that a library cannot take
-        shown = encodable(error.object)[:MAX_SHOWN]
-        fail(f"{shown} is not UTF-8; rename the file or folder", BAD_INPUT_EXIT_CODE)
+        fail(f"{encodable(error.object):.200} is not UTF-8; rename the file or folder", BAD_INPUT_EXIT_CODE)
     except OSError as error:  # of the machine, not of this program: a disk, a right, a network
         fail(": ".join(filter(None, [str(error.filename or ""), os_reason(error)])), BAD_INPUT_EXIT_CODE)
     except Exception as error:
         fail_as_mlflow(error)
+
+
+def prepare_process() -> None:
+    """Make this process ours, as no library call does: SIGTERM ends it as an exception does, requests are bounded."""
+    claim_process()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(SIGTERM_EXIT_CODE))
+    for name, value in REQUESTS.items():
+        os.environ.setdefault(name, value)
 
 
 def describe_misuse(error: click.ClickException) -> str:

@@ -1,7 +1,5 @@
 """An options class becomes a command of the command line: an option for each of its fields."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
 from difflib import get_close_matches
@@ -36,28 +34,20 @@ class OrAuto(click.ParamType):
         return value if value == AUTO else self.kind.convert(value, param, ctx)
 
 
-class InvalidValues(click.ClickException):
-    """Options that can be parsed, but cannot work."""
-
-    exit_code = 2
-
-
 class Verb(click.Command):
     """The command of one verb, with its options in sections."""
 
     def __init__(self, kind: type[Options], **settings: Any) -> None:
         super().__init__(**settings)
-        self.sections: dict[str, str] = {}
-        section = OTHER_OPTIONS
-        for each in fields(kind):
-            section = each.metadata["section"] or section
-            self.sections[each.name] = section
+        self.sections = {each.name: each.metadata["section"] for each in fields(kind)}  # each begins at its option
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows: dict[str, list[tuple[str, str]]] = {}
+        section = OTHER_OPTIONS
         for parameter in self.get_params(ctx):
+            section = self.sections.get(parameter.name or "", OTHER_OPTIONS) or section
             if row := parameter.get_help_record(ctx):
-                rows.setdefault(self.sections.get(parameter.name or "", OTHER_OPTIONS), []).append(row)
+                rows.setdefault(section, []).append(row)
         for section, records in rows.items():
             with formatter.section(section):
                 formatter.write_dl(records)
@@ -95,13 +85,15 @@ def build_command(verb: str) -> click.Command:
     """Build the command of a verb: its options class parses, its function works, its summary is printed."""
     kind = options_class(verb)
     hints = get_type_hints(kind)
+    lines = ["\b", "Example:"]  # \b keeps click from filling a paragraph
+    lines += [f"  {line}" if line else "\n\b" for line in cleandoc(kind.examples).split("\n")]
     return Verb(
         kind,
         name=kind.verb,
         callback=lambda **values: run_verb(verb, kind, values),
         params=[build_parameter(each, hints[each.name]) for each in fields(kind)],
         help=kind.__doc__,
-        epilog=f"\b\nExample:\n{indent_paragraphs(kind.examples)}",
+        epilog="\n".join(lines),
         context_settings=SETTINGS,
     )
 
@@ -109,7 +101,7 @@ def build_command(verb: str) -> click.Command:
 def run_verb(verb: str, kind: type[Options], values: Mapping[str, Any]) -> None:
     """Call the function of a verb and print the summary of its result, in the first of several processes."""
     if problems := kind.find_problems(values):
-        raise InvalidValues("; ".join(problems))
+        raise click.ClickException("; ".join(problems))
     options = kind(**values)
     module = import_module(f"mlflow_resnet.verbs.{verb}")
     result = getattr(module, verb)(options)
@@ -144,12 +136,6 @@ def find_type(hint: Any) -> click.ParamType:
         return TYPES[hint]
     plain = TYPES[get_args(hint)[0]]
     return plain if get_origin(hint) is tuple else OrAuto(plain)
-
-
-def indent_paragraphs(examples: str) -> str:
-    """Indent examples as the help shows them; `\\b` keeps click from filling a paragraph."""
-    lines = cleandoc(examples).split("\n")
-    return "\n".join(f"  {line}" if line else "\n\b" for line in lines)
 
 
 def suggest_name(name: str, names: list[str]) -> str:

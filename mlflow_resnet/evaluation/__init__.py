@@ -2,13 +2,10 @@
 
 evaluation    predicts labeled images through the predict path
 mcnemar       the test behind pairing, which the gate needs too
-metrics       numbers from targets and probabilities, scikit-learn's
-intervals     how far they could be off
-calibration   the temperature, and how far confidence is from accuracy
-abstention    what is won by not answering where confidence is low
-predictions   every image with truth and prediction, and those worth a look
+metrics       numbers from targets and probabilities, scikit-learn's, and how far they could be off
+calibration   the temperature, how far confidence is from accuracy, and what is won by not answering where it is low
 figures       pictures of all that
 explanations  which parts of a picture speak for a class
 galleries     pictures of images with their predictions
-report        all of it as files
+report        all of it as files, with every image's prediction and those worth a look
 """

@@ -10,68 +10,55 @@ import numpy as np
 import pandas as pd
 
 from mlflow_resnet.errors import BadImagesError, ClassMismatchError, encodable
-from mlflow_resnet.evaluation import abstention, calibration, metrics
-from mlflow_resnet.evaluation.intervals import Interval, confidence_intervals
+from mlflow_resnet.evaluation import calibration, metrics
 from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.images.sources import file_source
 from mlflow_resnet.model.prediction import Predictor
 
+# How metrics of a part of the data begin, by the context of the data; the most honest first.
+METRIC_PREFIXES = {"test": "test_", "evaluation": "", "validation": "val_"}
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Predictions for labeled images.
+    """Predictions for labeled images."""
 
-    Attributes:
-        classes: class names, in the order of the columns of `probabilities`.
-        targets: true class indices, int of shape (N,).
-        probabilities: float32 of shape (N, len(classes)).
-        temperature: that of the classifier which gave them.
-    """
-
-    classes: tuple[str, ...]
-    targets: np.ndarray
-    probabilities: np.ndarray
-    temperature: float = 1.0
+    classes: tuple[str, ...]  # in the order of the columns of `probabilities`
+    targets: np.ndarray  # true class indices, int of shape (N,)
+    probabilities: np.ndarray  # float32 of shape (N, len(classes))
+    temperature: float = 1.0  # of the classifier that gave them
 
     @cached_property
     def headline(self) -> dict[str, float]:
         return metrics.headline_metrics(self.targets, self.probabilities)
 
     @cached_property
-    def averages(self) -> dict[str, float]:
-        return metrics.average_metrics(self.targets, self.probabilities)
-
-    @property
     def metrics(self) -> dict[str, float]:
         """Metrics that are cheap enough to be logged in every epoch."""
-        return self.headline | self.averages
+        return self.headline | metrics.average_metrics(self.targets, self.probabilities)
 
     @cached_property
     def per_class(self) -> pd.DataFrame:
         return metrics.per_class_table(self.targets, self.probabilities, self.classes)
 
     @cached_property
-    def intervals(self) -> dict[str, Interval]:
+    def intervals(self) -> dict[str, tuple[float, float]]:
         """95 % intervals of the headline numbers."""
-        return confidence_intervals(self.targets, self.probabilities)
-
-    @cached_property
-    def confusion(self) -> np.ndarray:
-        return metrics.count_confusions(self.targets, self.probabilities)
+        return metrics.confidence_intervals(self.targets, self.probabilities)
 
     @cached_property
     def calibration(self) -> dict[str, float]:
         """`ece`, `brier` and `log_loss`, and the same before temperature scaling."""
-        scores = {
-            name: calibration.calibration_metrics(each.targets, each.probabilities)
-            | {"log_loss": each.headline["log_loss"]}
-            for name, each in (("", self), ("_before", self.as_trained))
-        }
-        return {name + suffix: value for suffix, found in scores.items() for name, value in found.items()}
+        found = {}
+        for suffix, each in (("", self), ("_before", self.as_trained)):
+            found[f"ece{suffix}"] = calibration.expected_calibration_error(each.targets, each.probabilities)
+            found[f"brier{suffix}"] = calibration.brier_score(each.targets, each.probabilities)
+            found[f"log_loss{suffix}"] = each.headline["log_loss"]
+        return found
 
     @cached_property
     def risk_coverage(self) -> pd.DataFrame:
-        return abstention.risk_coverage(self.targets, self.probabilities)
+        return calibration.risk_coverage(self.targets, self.probabilities)
 
     @property
     def hits(self) -> np.ndarray:
@@ -87,14 +74,12 @@ class Evaluation:
     def details(self) -> dict[str, float]:
         """Numbers beyond `metrics`, grouped by a slash."""
         auc = {"ranking/auc_ovr": float(self.per_class["auc"].mean())}
-        ends = {
-            f"interval/{name}_{end}": value
-            for name, interval in self.intervals.items()
-            for end, value in zip(("low", "high"), interval, strict=True)
-        }
+        ends: dict[str, float] = {}
+        for name, (low, high) in self.intervals.items():
+            ends |= {f"interval/{name}_low": low, f"interval/{name}_high": high}
         scores = {f"calibration/{name}": value for name, value in self.calibration.items()}
         classes = {f"per_class/{name}": value for name, value in metrics.list_class_metrics(self.per_class).items()}
-        found = auc | ends | scores | classes | {"abstention/aurc": abstention.area_under(self.risk_coverage)}
+        found = auc | ends | scores | classes | {"abstention/aurc": calibration.area_under(self.risk_coverage)}
         return {name: value for name, value in found.items() if np.isfinite(value)}
 
     @cached_property
@@ -112,10 +97,6 @@ class Evaluation:
         return calibration.fit_temperature(self.targets, self.as_trained.probabilities)
 
 
-# How metrics of a part of the data begin, by the context of the data; the most honest first.
-METRIC_PREFIXES = {"test": "test_", "evaluation": "", "validation": "val_"}
-
-
 def prefix_metrics(values: Mapping[str, float], context: str) -> dict[str, float]:
     """Returns metrics under the names of a part of the data, such as `val_log_loss`."""
     return {prefix_metric(metric, context): value for metric, value in values.items()}
@@ -123,10 +104,9 @@ def prefix_metrics(values: Mapping[str, float], context: str) -> dict[str, float
 
 def prefix_metric(metric: str, context: str) -> str:
     """Returns a metric's name for a part of the data: `val_loss`, `interval/val_x`; as it is for "evaluation"."""
-    if not (prefix := METRIC_PREFIXES[context]):
-        return metric
     group, slash, name = metric.rpartition("/")
-    return f"{group}{slash}{prefix}{'loss' if metric == 'log_loss' else name}"
+    prefix = METRIC_PREFIXES[context]
+    return f"{group}{slash}{prefix}{'loss' if prefix and metric == 'log_loss' else name}"
 
 
 def find_targets(directory: LabeledDirectory, classes: tuple[str, ...], owner: str) -> np.ndarray:
@@ -136,8 +116,7 @@ def find_targets(directory: LabeledDirectory, classes: tuple[str, ...], owner: s
         ClassMismatchError: if the directory has a class folder that `classes` lacks.
     """
     index = {name: i for i, name in enumerate(classes)}
-    extra = [name for name in directory.class_names if name not in index]
-    if extra:
+    if extra := [name for name in directory.class_names if name not in index]:
         raise ClassMismatchError(directory.source, extra, classes, owner)
     targets = {label: index[encodable(label)] for label in directory.classes}
     return np.array([targets[label] for label in directory.labels], dtype=np.int64)
@@ -156,8 +135,7 @@ def evaluate_directory(
         BadImagesError: if an image cannot be read; leave such images out before.
     """
     targets = find_targets(directory, predictor.classes, called)
-    probabilities = np.empty((len(targets), len(predictor.classes)), dtype=np.float32)
-    bad = {}
+    probabilities, bad = np.empty((len(targets), len(predictor.classes)), dtype=np.float32), {}
     for i, prediction in enumerate(predictor.predict(map(file_source, directory.paths), batch_size)):
         if prediction.probabilities is None:
             bad[prediction.name] = prediction.error

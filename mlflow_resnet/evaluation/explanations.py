@@ -6,8 +6,6 @@ picture: on the last stage of a ResNet both are the same, on earlier ones Grad-C
 The extra [explain] installs captum, which brings matplotlib; both are imported on use.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -54,18 +52,13 @@ def explain_sources(
     """
     check_captum("explain")
     for batch in batch_items(predictor.predict(sources, batch_size, keep_images=True), batch_size):
-        yield from explain_batch(predictor, batch)
-
-
-def explain_batch(predictor: Predictor, batch: Sequence[Prediction]) -> Iterator[Prediction]:
-    """Predictions with images become predictions with explanations."""
-    images = [p.image for p in batch if p.image is not None and p.probabilities is not None]
-    targets = [int(p.probabilities.argmax()) for p in batch if p.probabilities is not None]
-    with predictor.apart:
-        pictures = iter(overlays(predictor, torch.stack(images), targets, len(images)) if images else ())
-    for prediction in batch:
-        png = None if prediction.probabilities is None else encode_png(next(pictures))
-        yield replace(prediction, image=None, explanation=png)
+        images = [p.image for p in batch if p.image is not None and p.probabilities is not None]
+        targets = [int(p.probabilities.argmax()) for p in batch if p.probabilities is not None]
+        with predictor.apart:
+            pictures = iter(overlays(predictor, torch.stack(images), targets, len(images)) if images else ())
+        for prediction in batch:
+            png = None if prediction.probabilities is None else encode_png(next(pictures))
+            yield replace(prediction, image=None, explanation=png)
 
 
 def overlays(
@@ -86,11 +79,15 @@ def overlays(
         MissingPackageError: if captum is not installed.
     """
     check_captum("a heat map")
+    import matplotlib
+
     pictures = np.empty((len(images), *images.shape[2:], 3), dtype=np.uint8)
     for start in range(0, len(images), batch_size):
         part = slice(start, start + batch_size)
         heat = heat_maps(predictor, images[part], None if targets is None else targets[part])
-        pictures[part] = overlay_heat(images[part].permute(0, 2, 3, 1).cpu().numpy(), heat.cpu().numpy())
+        colors = matplotlib.colormaps[COLOR_MAP](heat.cpu().numpy(), bytes=True)[..., :3]
+        seen = images[part].permute(0, 2, 3, 1).cpu().numpy()
+        pictures[part] = (seen * (1 - OPACITY) + colors * OPACITY).round().astype(np.uint8)
     return pictures
 
 
@@ -118,11 +115,3 @@ def choose_stage(image_size: int) -> str:
     """layer4, or for a small picture the last stage whose map has SMALLEST_MAP cells along each side."""
     large_enough = (stage for stage, stride in STRIDES.items() if math.ceil(image_size / stride) >= SMALLEST_MAP)
     return next(large_enough, "layer1")
-
-
-def overlay_heat(pictures: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """uint8 of shape (N, H, W, 3), with a heat map of shape (N, H, W) over it."""
-    import matplotlib
-
-    colors = matplotlib.colormaps[COLOR_MAP](heat, bytes=True)[..., :3]
-    return (pictures * (1 - OPACITY) + colors * OPACITY).round().astype(np.uint8)

@@ -1,7 +1,5 @@
 """Pictures side by side, each with a few lines of text below it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -33,12 +31,15 @@ def gallery(evaluation: Evaluation, indices: Iterable[int], names: Sequence[str]
         names: those of all its images.
         pictures: of the chosen ones, uint8 of shape (number of indices, H, W, 3).
     """
-    return mosaic(
-        [
-            tile(picture, *caption(evaluation, index, names[index]))
-            for index, picture in zip(indices, pictures, strict=True)
-        ]
-    )
+    tiles = []
+    for index, picture in zip(indices, pictures, strict=True):
+        target, row = int(evaluation.targets[index]), evaluation.probabilities[index]
+        truth, predicted = evaluation.classes[target], evaluation.classes[int(row.argmax())]
+        is_right = row.argmax() == target
+        lines = [f"{row.max():.1%} {predicted}", "right" if is_right else f"true: {row[target]:.1%} {truth}"]
+        file = printable(names[index]).rpartition("/")[2]
+        tiles.append(tile(picture, [*lines, file], RIGHT if is_right else WRONG))
+    return mosaic(tiles)
 
 
 def mosaic(tiles: Sequence[Image.Image]) -> Image.Image:
@@ -51,16 +52,6 @@ def mosaic(tiles: Sequence[Image.Image]) -> Image.Image:
     return whole
 
 
-def caption(evaluation: Evaluation, index: int, name: str) -> tuple[list[str], str]:
-    """Lines of text, and the color of the first ones."""
-    target, row = int(evaluation.targets[index]), evaluation.probabilities[index]
-    truth, predicted = evaluation.classes[target], evaluation.classes[int(row.argmax())]
-    file = printable(name).rpartition("/")[2]
-    if row.argmax() == target:
-        return [f"{row.max():.1%} {predicted}", "right", file], RIGHT
-    return [f"{row.max():.1%} {predicted}", f"true: {row[target]:.1%} {truth}", file], WRONG
-
-
 def tile(picture: np.ndarray, lines: Sequence[str], color: str) -> Image.Image:
     """A picture, scaled to `EDGE` without smoothing if it is smaller, with lines of text below."""
     new = Image.new("RGB", (EDGE + 2 * TILE_MARGIN, EDGE + 2 * TILE_MARGIN + len(lines) * LINE), "white")
@@ -69,13 +60,10 @@ def tile(picture: np.ndarray, lines: Sequence[str], color: str) -> Image.Image:
     draw = ImageDraw.Draw(new)
     for number, line in enumerate(lines):
         ink = "black" if number == len(lines) - 1 else color
-        draw.text((TILE_MARGIN, EDGE + TILE_MARGIN + 4 + number * LINE), shorten_line(drawable(line)), ink, font())
+        # Drawing fails at line breaks and other characters that have no look.
+        text = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line)
+        draw.text((TILE_MARGIN, EDGE + TILE_MARGIN + 4 + number * LINE), shorten_line(text), ink, font())
     return new
-
-
-def drawable(text: str) -> str:
-    """The text without line breaks and other characters that have no look, at which drawing it would fail."""
-    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
 
 
 def shorten_line(line: str) -> str:

@@ -1,14 +1,16 @@
-"""Numbers from targets and probabilities. scikit-learn computes them; these functions only name them."""
-
-from __future__ import annotations
+"""Numbers from targets and probabilities, which scikit-learn computes, and how far they could be off."""
 
 import re
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binomtest
 from sklearn import metrics
 
 TOP_K = 5
+LEVEL = 0.95
+RESAMPLES = 1000
 MANY_CLASSES = 20
 NOT_IN_A_METRIC_NAME = re.compile(r"[^\w.\- ]")
 MOST_CHARACTERS = 200  # of MLflow's 250
@@ -58,30 +60,20 @@ def average_metrics(targets: np.ndarray, probabilities: np.ndarray) -> dict[str,
     return {name: float(value) for name, value in result.items()}
 
 
-def areas_under_roc(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve of each class against the rest, of shape (C,); NaN if one side is empty."""
-    areas = np.full(probabilities.shape[1], np.nan)
-    for label in np.unique(targets):
-        if (targets == label).all():
-            continue
-        areas[label] = metrics.roc_auc_score(targets == label, probabilities[:, label])
-    return areas
-
-
 def per_class_table(targets: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]) -> pd.DataFrame:
-    """One row per class: class, precision, recall, f1, auc (against the rest), support (its number of images)."""
+    """One row per class: class, precision, recall, f1, auc (against the rest), support (its number of images).
+
+    `auc` is NaN for a class without images, and for one that has all of them.
+    """
+    areas = np.full(len(classes), np.nan)
+    present = np.unique(targets)
+    for label in present if len(present) > 1 else ():
+        areas[label] = metrics.roc_auc_score(targets == label, probabilities[:, label])
     precision, recall, f1, support = metrics.precision_recall_fscore_support(
         targets, probabilities.argmax(axis=1), labels=np.arange(len(classes)), zero_division=0
     )
     return pd.DataFrame(
-        {
-            "class": list(classes),
-            "precision": precision,
-            "recall": recall,
-            "f1": f1,
-            "auc": areas_under_roc(targets, probabilities),
-            "support": support,
-        }
+        {"class": list(classes), "precision": precision, "recall": recall, "f1": f1, "auc": areas, "support": support}
     )
 
 
@@ -93,11 +85,10 @@ def list_class_metrics(table: pd.DataFrame) -> dict[str, float]:
     names = [NOT_IN_A_METRIC_NAME.sub("_", name)[:MOST_CHARACTERS] for name in table["class"]]
     if len(names) > MANY_CLASSES or len(set(names)) < len(names):
         return {}
-    return {
-        f"{column}_{name}": value
-        for column in ("precision", "recall")
-        for name, value in zip(names, table[column], strict=True)
-    }
+    found: dict[str, float] = {}
+    for name, precision, recall in zip(names, table["precision"], table["recall"], strict=True):
+        found |= {f"precision_{name}": precision, f"recall_{name}": recall}
+    return found
 
 
 def count_confusions(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -115,3 +106,51 @@ def most_confused(counts: np.ndarray, classes: tuple[str, ...]) -> pd.DataFrame:
     images = counts[true, predicted]
     fraction = images / np.maximum(counts.sum(axis=1)[true], 1)
     return pd.DataFrame({"true": names[true], "predicted": names[predicted], "images": images, "fraction": fraction})
+
+
+def confidence_intervals(targets: np.ndarray, probabilities: np.ndarray) -> dict[str, tuple[float, float]]:
+    """95 % intervals of the headline numbers: (low, high) by name.
+
+    Accuracies have Wilson's interval of a proportion, because no resample of images that are all predicted rightly has
+    a mistake; the others the percentiles of the bootstrap (Efron and Tibshirani 1993, chapter 13).
+
+    Args:
+        targets: class indices, int of shape (N,).
+        probabilities: float of shape (N, C).
+    """
+    number_of_classes = probabilities.shape[1]
+    predicted = probabilities.argmax(axis=1)
+    result = {"top1_accuracy": wilson(predicted == targets)}
+    if number_of_classes > TOP_K:
+        best = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP_K]
+        result["top5_accuracy"] = wilson((best == targets[:, None]).any(axis=1))
+    losses = -np.log(np.maximum(normalize_rows(probabilities)[np.arange(len(targets)), targets], np.finfo(float).tiny))
+
+    def statistics(chosen: np.ndarray) -> tuple[float, float, float]:
+        support, times_predicted, hits = (
+            np.bincount(values, minlength=number_of_classes)
+            for values in (targets[chosen], predicted[chosen], targets[chosen][(targets == predicted)[chosen]])
+        )
+        exists = support + times_predicted > 0
+        f1 = 2 * hits[exists] / (support + times_predicted)[exists]
+        recall = hits[support > 0] / support[support > 0]
+        return losses[chosen].mean(), f1.mean(), recall.mean()
+
+    random, images = np.random.default_rng(0), len(targets)
+    # Several statistics of the same resamples; scipy's bootstrap takes one statistic at a time.
+    values = np.array([statistics(random.integers(0, images, images)) for _ in range(RESAMPLES)])
+    ends = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    names = ("log_loss", "macro_f1", "balanced_accuracy")
+    return result | {name: (float(low), float(high)) for name, low, high in zip(names, *ends, strict=True)}
+
+
+def wilson(hits: np.ndarray) -> tuple[float, float]:
+    """The interval of a proportion (Wilson 1927)."""
+    found = binomtest(int(hits.sum()), len(hits)).proportion_ci(LEVEL, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def format_interval(interval: Iterable[float | None]) -> str:
+    """A 95 % interval in brackets; empty if there is none."""
+    known = [f"{bound:.4f}" for bound in interval if bound is not None]
+    return f" [{', '.join(known)}]" if known else ""

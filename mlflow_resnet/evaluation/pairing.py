@@ -1,15 +1,14 @@
 """Paired comparison of two models' predictions of the same images."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from mlflow_resnet.evaluation.mcnemar import mcnemar
-from mlflow_resnet.evaluation.predictions import TRUTH
 from mlflow_resnet.model.prediction import IMAGE, SCORED_LABELS
+
+TRUTH = "label"  # a column of the true classes
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Checks whether a faster form of a network may replace the one in fp32."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict
 
@@ -21,28 +19,24 @@ MOST_IMAGES = 1000
 def precision_checks(
     classifier: ImageClassifier, fp32: Evaluation, directory: LabeledDirectory, device: str, num_workers: int
 ) -> dict[str, PrecisionCheck]:
-    """Compares bf16 with fp32; returns nothing where the hardware has no bf16.
+    """Compares bf16 with fp32 on at most `MOST_IMAGES` images, evenly spread; nothing where hardware has no bf16.
 
     Args:
         fp32: what the classifier predicts for the images of `directory` in fp32.
     """
     if not has_native_bf16(pick_device(device)):
         return {}
-    return {"bf16": compare_with_fp32(Predictor(classifier, device, num_workers, "bf16"), fp32, directory)}
-
-
-def compare_with_fp32(predictor: Predictor, fp32: Evaluation, directory: LabeledDirectory) -> PrecisionCheck:
-    """Compares a predictor with fp32 on at most `MOST_IMAGES` readable images, evenly spread."""
+    predictor = Predictor(classifier, device, num_workers, "bf16")
     chosen = spread_evenly(len(directory), MOST_IMAGES)
     found = list(predictor.predict(file_source(directory.paths[index]) for index in chosen))
     readable = np.array([prediction.probabilities is not None for prediction in found])
     labels = np.array([each.probabilities.argmax() for each in found if each.probabilities is not None], dtype=int)
     if not len(labels):
-        return PrecisionCheck(0, 0.0, 0.0)
+        return {"bf16": PrecisionCheck(0, 0.0, 0.0)}
     targets = fp32.targets[chosen][readable]
     before = fp32.probabilities[chosen][readable].argmax(axis=1)
     change = np.mean(labels == targets) - np.mean(before == targets)
-    return PrecisionCheck(len(labels), float(np.mean(labels == before)), float(change))
+    return {"bf16": PrecisionCheck(len(labels), float(np.mean(labels == before)), float(change))}
 
 
 def check_metrics(checks: Mapping[str, PrecisionCheck]) -> dict[str, float]:

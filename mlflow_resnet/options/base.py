@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from enum import Enum
+from functools import partial
+from operator import ge, gt, le, lt
 from typing import Any, ClassVar, Literal
 
 from mlflow_resnet.io.text.characters import is_utf8, join_names, presentable
@@ -18,19 +20,15 @@ HERE: Literal["here"] = "here"  # of a place: on this machine
 HERE_OR_IN_S3: Literal["here or in S3"] = "here or in S3"
 Place = Literal["", "here", "here or in S3"]
 LINE_LENGTH = 100  # characters of a command that MLflow's pages show without scrolling
-RESERVED_ALIASES = ("latest",)  # MLflow also reserves v<number>
+COMPARISONS = {"at_least": ge, "above": gt, "below": lt, "at_most": le}
 
-DEVICE = "auto, cpu, cuda, cuda:N or mps"
 SCORING_PRECISION = "auto: bf16 where the hardware has it and it passed its check in training, else fp32"
 BACKEND = "what predicts; auto: what the model is configured for, which is torch unless it was exported"
 PRECISIONS = ("auto", "bf16", "fp32")
-NUM_WORKERS = "threads that decode images; 0: one per core"
 TTA = "flip: average the probabilities of each image and its mirror image; empty: the image alone"
 TTAS = ("", "flip")
 RESOLUTION = "crop_size to look at images with, in pixels, resize_size in proportion; 0: as trained"
 SMALLEST_RESOLUTION, LARGEST_RESOLUTION = 32, 1024
-ON_BAD_IMAGE = "error: list unreadable images and stop; skip: leave them out"
-FOLLOW_LINKS = "follow links that lead out of the directory, as DVC, git-annex and Hugging Face's cache have them"
 IMAGE_DIR_LABELED = "directory of class folders, local or s3://"
 ALIAS_TO_MOVE = "alias to move"
 
@@ -49,25 +47,21 @@ class Affects(Enum):
 def option(
     help: str,  # noqa: A002 - click's word for it
     default: Any = MISSING,
+    affects: Affects = Affects.WEIGHTS,
     *,
     section: str = "",
-    affects: Affects = Affects.WEIGHTS,
     choices: tuple[str, ...] = (),
-    at_least: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    at_most: float | None = None,
     is_argument: bool = False,
     place: Place = "",
+    **limits: float,
 ) -> Any:
-    """Returns a dataclass field with help text and limits. `auto` is not checked.
+    """Returns a dataclass field with help text and limits, those of `COMPARISONS`. `auto` is not checked.
 
     On the command line an argument is known by its position, and has no name. The text of a `place` names a file or
     folder, which may be there. `section` begins a section of `--help`, which the fields after it belong to.
     """
-    limits = {"at_least": at_least, "above": above, "below": below, "at_most": at_most}
     role = {"section": section, "affects": affects, "is_argument": is_argument, "place": place}
-    return field(default=default, metadata={"help": help, "choices": choices} | role | limits)
+    return field(default=default, metadata={"help": help, "choices": choices, "limits": limits} | role)
 
 
 def names_affecting(options: type[Options], *kinds: Affects) -> tuple[str, ...]:
@@ -75,32 +69,21 @@ def names_affecting(options: type[Options], *kinds: Affects) -> tuple[str, ...]:
     return tuple(each.name for each in fields(options) if each.metadata["affects"] in kinds)
 
 
-def batch_size_option() -> Any:
-    return option("images per forward pass", 32, at_least=1)
-
-
-def device_option() -> Any:
-    return option(DEVICE, "auto")
-
-
-def follow_links_option() -> Any:
-    return option(FOLLOW_LINKS, False)
-
-
-def num_workers_option() -> Any:
-    return option(NUM_WORKERS, 0, at_least=0)
-
-
-def csv_formulas_option() -> Any:
-    return option(
-        "text in CSV files that a spreadsheet would run: with an apostrophe in front (quoted), or as it is (raw)",
-        "quoted",
-        choices=("quoted", "raw"),
-    )
-
-
-def on_bad_image_option() -> Any:
-    return option(ON_BAD_IMAGE, "error", choices=("error", "skip"))
+batch_size_option = partial(option, "images per forward pass", 32, at_least=1)
+device_option = partial(option, "auto, cpu, cuda, cuda:N or mps", "auto")
+num_workers_option = partial(option, "threads that decode images; 0: one per core", 0, at_least=0)
+follow_links_option = partial(
+    option, "follow links that lead out of the directory, as DVC, git-annex and Hugging Face's cache have them", False
+)
+on_bad_image_option = partial(
+    option, "error: list unreadable images and stop; skip: leave them out", "error", choices=("error", "skip")
+)
+csv_formulas_option = partial(
+    option,
+    "text in CSV files that a spreadsheet would run: with an apostrophe in front (quoted), or as it is (raw)",
+    "quoted",
+    choices=("quoted", "raw"),
+)
 
 
 def find_value_problems(name: str, value: Any, metadata: Any) -> Iterator[str]:
@@ -110,16 +93,9 @@ def find_value_problems(name: str, value: Any, metadata: Any) -> Iterator[str]:
         yield f"{name} is {presentable(repr(value)):.60}; choose one of {join_names(choices)}"
     if metadata["place"] and (problem := place_problem(value, in_s3=metadata["place"] == HERE_OR_IN_S3)):
         yield f"{name} {presentable(repr(value)):.300} {problem}"
-    if value == AUTO:
-        return
-    if metadata["at_least"] is not None and not value >= metadata["at_least"]:
-        yield f"{name} is {value}; it must be at least {metadata['at_least']}"
-    if metadata["above"] is not None and not value > metadata["above"]:
-        yield f"{name} is {value}; it must be above {metadata['above']}"
-    if metadata["below"] is not None and not value < metadata["below"]:
-        yield f"{name} is {value}; it must be below {metadata['below']}"
-    if metadata["at_most"] is not None and not value <= metadata["at_most"]:
-        yield f"{name} is {value}; it must be at most {metadata['at_most']}"
+    for limit, bound in metadata["limits"].items():
+        if value != AUTO and not COMPARISONS[limit](value, bound):
+            yield f"{name} is {value}; it must be {limit.replace('_', ' ')} {bound}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +130,7 @@ class Options:
     def problems(self) -> list[str]:
         """What is wrong with the fields, one sentence each."""
         found = [p for f in fields(self) for p in find_value_problems(f.name, getattr(self, f.name), f.metadata)]
-        return found + self.combinations()
+        return [*found, *self.combinations()]
 
     def command(self) -> str:
         """The command with these options, without those that have their defaults; each on a line if they are many.
@@ -163,26 +139,25 @@ class Options:
         """
         given = [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default]
         flags = [shlex.join([f"--{name.replace('_', '-')}", presentable(value)]) for name, value in given]
-        line = " ".join([f"mlflow-resnet {self.verb}", *flags])
-        return line if len(line) <= LINE_LENGTH else " \\\n    ".join([f"mlflow-resnet {self.verb}", *flags])
+        parts = [f"mlflow-resnet {self.verb}", *flags]
+        line = " ".join(parts)
+        return line if len(line) <= LINE_LENGTH else " \\\n    ".join(parts)
 
-    def combinations(self) -> list[str]:
+    def combinations(self) -> Iterable[str]:
         """Returns problems of combinations of fields."""
-        return []
+        return ()
 
 
-def alias_problems(alias: str, registered_model_name: str) -> list[str]:
-    """Returns why `alias` cannot be set; MLflow reserves `latest` and v<number>."""
+def alias_problems(alias: str, registered_model_name: str) -> Iterator[str]:
+    """Yields why `alias` cannot be set; MLflow reserves `latest` and v<number>."""
     if not alias:
-        return []
-    problems = []
-    if alias.lower() in RESERVED_ALIASES or (alias[0] in "vV" and alias[1:].isdigit()):
-        problems.append(f"alias is {alias!r}, which MLflow reserves; choose another, such as champion")
+        return
+    if alias.lower() == "latest" or (alias[0] in "vV" and alias[1:].isdigit()):
+        yield f"alias is {alias!r}, which MLflow reserves; choose another, such as champion"
     elif not alias.replace("-", "").replace("_", "").isalnum():
-        problems.append(f"alias is {alias!r}; use letters, digits, _ and - only")
+        yield f"alias is {alias!r}; use letters, digits, _ and - only"
     if not registered_model_name:
-        problems.append(f"alias is {alias!r} but registered_model_name is empty; give the name to register under")
-    return problems
+        yield f"alias is {alias!r} but registered_model_name is empty; give the name to register under"
 
 
 def model_name_problems(name: str) -> list[str]:
@@ -203,4 +178,4 @@ def resolution_problems(resolution: int) -> list[str]:
 
 def find_missing_alias(alias: str) -> list[str]:
     """Why `alias` of a version cannot be moved."""
-    return alias_problems(alias, "the version's own") or ([] if alias else ["alias is empty"])
+    return list(alias_problems(alias, "the version's own")) if alias else ["alias is empty"]

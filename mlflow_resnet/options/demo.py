@@ -1,17 +1,8 @@
 """The options of `demo`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
-from mlflow_resnet.options.base import (
-    HERE,
-    MAX_SEED,
-    Options,
-    alias_problems,
-    model_name_problems,
-    option,
-)
+from mlflow_resnet.options.base import HERE, MAX_SEED, Options, alias_problems, model_name_problems, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,4 +17,5 @@ class DemoOptions(Options):
     alias: str = option("alias to set on the registered version", "champion")
 
     def combinations(self) -> list[str]:
-        return alias_problems(self.alias, self.registered_model_name) + model_name_problems(self.registered_model_name)
+        name = self.registered_model_name
+        return [*alias_problems(self.alias, name), *model_name_problems(name)]

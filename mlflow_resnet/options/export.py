@@ -1,7 +1,6 @@
 """The options of `export`."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mlflow_resnet.options.base import (
@@ -50,17 +49,12 @@ class ExportOptions(Options):
     follow_links: bool = follow_links_option()
     num_workers: int = num_workers_option()
 
-    def combinations(self) -> list[str]:
-        problems = model_name_problems(self.registered_model_name)
-        precisions = EXPORT_FORMATS[self.format].precisions if self.format in EXPORT_FORMATS else (self.precision,)
+    def combinations(self) -> Iterator[str]:
+        yield from model_name_problems(self.registered_model_name)
+        precisions = EXPORT_FORMATS.get(self.format, (self.precision,))
         if self.precision not in precisions:
-            problems.append(
-                f"precision is {self.precision!r}; for {self.format}, choose one of {', '.join(precisions)}"
-            )
+            yield f"precision is {self.precision!r}; for {self.format}, choose one of {', '.join(precisions)}"
         if (self.precision == "int8") != bool(self.calibration_dir):
-            problems.append("precision int8 and calibration_dir need each other")
+            yield "precision int8 and calibration_dir need each other"
         if self.format == "torch_export" and self.registered_model_name:
-            problems.append(
-                "a registered model predicts with torch anyway; for torch_export, leave out registered_model_name"
-            )
-        return problems
+            yield "a registered model predicts with torch anyway; for torch_export, leave out registered_model_name"

@@ -1,13 +1,9 @@
 """The options of `find-lr`."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mlflow_resnet.options.base import (
-    AUTO,
-    option,
-)
+from mlflow_resnet.options.base import AUTO, option
 from mlflow_resnet.options.train import TrainOptions, train_only_problems
 
 
@@ -24,12 +20,12 @@ class FindLrOptions(TrainOptions):
     highest_rate: float = option("learning rate of the last step; the test ends earlier if the loss diverges", 10.0)
     steps: int = option("batches, each trained on at a higher rate", 100, at_least=20)
 
-    def combinations(self) -> list[str]:
-        problems = super().combinations() + train_only_problems(self)
+    def combinations(self) -> Iterator[str]:
+        yield from super().combinations()
+        yield from train_only_problems(self)
         if not self.highest_rate > self.lowest_rate:
-            problems.append(f"highest_rate {self.highest_rate:g} is not above lowest_rate {self.lowest_rate:g}")
+            yield f"highest_rate {self.highest_rate:g} is not above lowest_rate {self.lowest_rate:g}"
         if self.learning_rate != AUTO:
-            problems.append("learning_rate is what find-lr looks for; leave it out")
+            yield "learning_rate is what find-lr looks for; leave it out"
         if self.registered_model_name:
-            problems.append("find-lr makes no model; leave registered_model_name and alias out")
-        return problems
+            yield "find-lr makes no model; leave registered_model_name and alias out"

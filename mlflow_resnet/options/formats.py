@@ -1,23 +1,9 @@
 """What a model can be exported to, and what can predict with it."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class ExportFormat:
-    """A form that `export` writes; `model/backends/<name>.py` makes it. Some can also be a model's backend."""
-
-    precisions: tuple[str, ...]
-    is_backend: bool = True
-
-
-EXPORT_FORMATS = {
-    "onnx": ExportFormat(("fp32", "int8")),  # ONNX Runtime has no convolutions in bf16 on CPUs
-    "openvino": ExportFormat(("fp32", "bf16", "int8")),
-    "torch_export": ExportFormat(("fp32", "bf16"), is_backend=False),
+EXPORT_FORMATS = {  # what `export` writes, by `model/backends/<name>.py`, and in which precisions
+    "onnx": ("fp32", "int8"),  # ONNX Runtime has no convolutions in bf16 on CPUs
+    "openvino": ("fp32", "bf16", "int8"),
+    "torch_export": ("fp32", "bf16"),
 }
-BACKEND_PRECISIONS = {"torch": ("fp32", "bf16")} | {
-    name: each.precisions for name, each in EXPORT_FORMATS.items() if each.is_backend
-}
+# A model cannot have torch_export as its backend.
+BACKEND_PRECISIONS = {"torch": ("fp32", "bf16")} | {name: EXPORT_FORMATS[name] for name in ("onnx", "openvino")}

@@ -1,7 +1,5 @@
 """The metrics of an evaluation and of an epoch: what they are called and which direction is better."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 

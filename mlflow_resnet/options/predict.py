@@ -1,7 +1,5 @@
 """The parameters of a model's `predict`, which MLflow takes as `params`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -55,12 +53,11 @@ def predict_options(params: Mapping[str, Any] | None, tell_values: bool = True) 
     try:
         return PredictOptions(**given)
     except InvalidOptionsError as error:
-        raise error if tell_values else InvalidOptionsError(list(map(without_value, error.problems))) from None
-
-
-def without_value(problem: str) -> str:
-    """ "top_k: it must be at least 0" of "top_k is -1; it must be at least 0"."""
-    return f"{problem.partition(' is ')[0]}: {problem.rpartition('; ')[2]}"
+        if tell_values:
+            raise
+        # "top_k is -1; it must be at least 0" becomes "top_k: it must be at least 0"
+        untold = [f"{problem.partition(' is ')[0]}: {problem.rpartition('; ')[2]}" for problem in error.problems]
+        raise InvalidOptionsError(untold) from None
 
 
 def explain_unknown_params(names: Iterable[str], known: Iterable[str] = PARAMS) -> InvalidOptionsError:

@@ -1,13 +1,9 @@
 """The options of `sweep`."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mlflow_resnet.options.base import (
-    HERE,
-    option,
-)
+from mlflow_resnet.options.base import HERE, option
 from mlflow_resnet.options.train import TrainOptions, train_only_problems
 
 
@@ -44,10 +40,10 @@ class SweepOptions(TrainOptions):
     pruning: bool = option("end a trial that is worse than the median of the others at the same epoch", True)
     retrain_best: bool = option("train once more with the best values, log the model, register it", True)
 
-    def combinations(self) -> list[str]:
-        problems = super().combinations() + train_only_problems(self)
+    def combinations(self) -> Iterator[str]:
+        yield from super().combinations()
+        yield from train_only_problems(self)
         if not self.storage:
-            problems.append("storage is empty; give a database, such as sqlite:///sweep.db")
+            yield "storage is empty; give a database, such as sqlite:///sweep.db"
         if self.registered_model_name and not self.retrain_best:
-            problems.append("registered_model_name is given but retrain_best is false; leave one of them out")
-        return problems
+            yield "registered_model_name is given but retrain_best is false; leave one of them out"

@@ -1,25 +1,24 @@
 """The options of `train`."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from mlflow_resnet.io.text.places import is_remote
 from mlflow_resnet.options.base import (
     AUTO,
-    DEVICE,
-    FOLLOW_LINKS,
     HERE,
     HERE_OR_IN_S3,
     MAX_SEED,
-    NUM_WORKERS,
-    ON_BAD_IMAGE,
     PRECISIONS,
     Affects,
     Options,
     alias_problems,
+    device_option,
+    follow_links_option,
     model_name_problems,
+    num_workers_option,
+    on_bad_image_option,
     option,
 )
 from mlflow_resnet.options.metric_names import EPOCH_METRICS
@@ -39,6 +38,7 @@ ARCHITECTURES = (
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")  # from the image to the head
 STRATEGIES = ("auto", "finetune", "linear_probe", "probe_then_finetune", "scratch")
 
+NOTHING, CONDITIONS = Affects.NOTHING, Affects.CONDITIONS
 Auto = Literal["auto"]
 
 
@@ -63,24 +63,22 @@ class TrainOptions(Options):
     val_dir: str = option(
         "directory of class folders to validate on; empty: split off val_fraction",
         "",
+        Affects.IMAGES,
         place=HERE_OR_IN_S3,
-        affects=Affects.IMAGES,
     )
     test_dir: str = option(
         "directory of class folders that the finished model is measured on; empty: none",
         "",
+        Affects.IMAGES,
         place=HERE_OR_IN_S3,
-        affects=Affects.IMAGES,
     )
     val_fraction: float = option(
-        "fraction of train_dir held out, if val_dir is empty", 0.2, above=0, below=1, affects=Affects.CONDITIONS
+        "fraction of train_dir held out, if val_dir is empty", 0.2, CONDITIONS, above=0, below=1
     )
-    on_bad_image: str = option(ON_BAD_IMAGE, "error", choices=("error", "skip"), affects=Affects.CONDITIONS)
-    follow_links: bool = option(FOLLOW_LINKS, False, affects=Affects.CONDITIONS)
+    on_bad_image: str = on_bad_image_option(affects=CONDITIONS)
+    follow_links: bool = follow_links_option(affects=CONDITIONS)
     audit: bool = option(
-        "look for leaks, conflicting labels and bad pictures first, and log what was found",
-        True,
-        affects=Affects.NOTHING,
+        "look for leaks, conflicting labels and bad pictures first, and log what was found", True, NOTHING
     )
 
     architecture: str = option("network", "resnext101_32x8d", choices=ARCHITECTURES, section="Network")
@@ -108,18 +106,11 @@ class TrainOptions(Options):
     epochs: int | Auto = option("passes over the training images", AUTO, at_least=1)
     probe_epochs: int | Auto = option("of these, epochs on the head alone (probe_then_finetune)", AUTO, at_least=0)
     max_minutes: float = option(
-        "end the training within this time, its schedule adapted; 0: no limit",
-        0.0,
-        at_least=0,
-        affects=Affects.CONDITIONS,
+        "end the training within this time, its schedule adapted; 0: no limit", 0.0, CONDITIONS, at_least=0
     )
     batch_size: int | Auto = option("images per update of the weights, over all processes", AUTO, at_least=2)
-    accumulation_steps: int = option(
-        "parts that a batch is computed in, to save memory", 1, at_least=1, affects=Affects.CONDITIONS
-    )
-    random_seed: int = option(
-        "seed of split, head, order and augmentation", 1, at_least=0, below=MAX_SEED, affects=Affects.CONDITIONS
-    )
+    accumulation_steps: int = option("parts that a batch is computed in, to save memory", 1, CONDITIONS, at_least=1)
+    random_seed: int = option("seed of split, head, order and augmentation", 1, CONDITIONS, at_least=0, below=MAX_SEED)
 
     optimizer: str = option("optimizer", AUTO, choices=("auto", "sgd", "adamw"), section="Optimizer")
     learning_rate: float | Auto = option("highest learning rate", AUTO, above=0)
@@ -145,14 +136,14 @@ class TrainOptions(Options):
     best_metric: str = option(
         "metric that chooses the best epoch",
         "val_top1_accuracy",
+        CONDITIONS,
         choices=EPOCH_METRICS,
         section="Best epoch",
-        affects=Affects.CONDITIONS,
     )
     patience: int | Auto = option(
-        "stop after this many epochs without a new best; 0: never", AUTO, at_least=0, affects=Affects.CONDITIONS
+        "stop after this many epochs without a new best; 0: never", AUTO, CONDITIONS, at_least=0
     )
-    patience_delay: int = option("epochs before patience begins to count", 0, at_least=0, affects=Affects.CONDITIONS)
+    patience_delay: int = option("epochs before patience begins to count", 0, CONDITIONS, at_least=0)
 
     resize_size: int = option(
         "pixels of the shorter edge before the crop", 256, at_least=1, section="Preprocessing, for training and scoring"
@@ -182,153 +173,132 @@ class TrainOptions(Options):
     cutmix: float | Auto = option("alpha of cutmix; 0: off", AUTO, at_least=0)
     mixing_until: float = option("fraction of the training after which both stop", 0.9, at_least=0, at_most=1)
 
-    device: str = option(DEVICE, "auto", section="Speed", affects=Affects.MACHINE)
-    precision: str = option(
-        "auto: bf16 where the hardware has it, else fp32", "auto", choices=PRECISIONS, affects=Affects.CONDITIONS
-    )
-    compile: bool = option(
-        "torch.compile the network: a minute first, then faster on GPUs", False, affects=Affects.MACHINE
-    )
+    device: str = device_option(section="Speed", affects=Affects.MACHINE)
+    precision: str = option("auto: bf16 where the hardware has it, else fp32", "auto", CONDITIONS, choices=PRECISIONS)
+    compile: bool = option("torch.compile the network: a minute first, then faster on GPUs", False, Affects.MACHINE)
     cache: str = option(
         "keep decoded images: in memory if they fit (auto), in memory (ram), in a file that runs share (disk), none",
         "auto",
+        NOTHING,
         choices=("auto", "ram", "disk", "none"),
-        affects=Affects.NOTHING,
     )
-    cache_dir: str = option(
-        "folder of that file; empty: the user's cache folder", "", place=HERE, affects=Affects.NOTHING
-    )
+    cache_dir: str = option("folder of that file; empty: the user's cache folder", "", NOTHING, place=HERE)
     feature_views: int = option(
         "augmented views of each image that a linear probe keeps the features of; 0: 1 without augmentation, else 4",
         0,
         at_least=0,
     )
-    num_workers: int = option(NUM_WORKERS, 0, at_least=0, affects=Affects.NOTHING)
+    num_workers: int = num_workers_option(affects=NOTHING)
     processes: int = option(
-        "processes that train together on this machine, such as one per GPU", 1, at_least=1, affects=Affects.CONDITIONS
+        "processes that train together on this machine, such as one per GPU", 1, CONDITIONS, at_least=1
     )
     sync_batch_norm: bool = option(
-        "batch norms see the batch of all processes, which need GPUs for it", False, affects=Affects.CONDITIONS
+        "batch norms see the batch of all processes, which need GPUs for it", False, CONDITIONS
     )
-    print_frequency: int = option("iterations between progress lines", 10, at_least=1, affects=Affects.NOTHING)
+    print_frequency: int = option("iterations between progress lines", 10, NOTHING, at_least=1)
 
     checkpoint_dir: str = option(
         "folder for the checkpoints of this training; empty: one below checkpoints/",
         "",
+        NOTHING,
         place=HERE,
         section="Going on after an interruption",
-        affects=Affects.NOTHING,
     )
     checkpoint_minutes: float = option(
         "write a checkpoint this often, and after epochs where that takes little time; 0: none",
         5.0,
+        NOTHING,
         at_least=0,
-        affects=Affects.NOTHING,
     )
     checkpoint_mirror: str = option(
         "where checkpoints are copied to, so that another machine can go on: artifacts (of the run), s3://bucket/prefix",
         "",
-        affects=Affects.NOTHING,
+        NOTHING,
     )
     resume: str = option(
         "auto: go on from a checkpoint of the same training; force: also if data or options changed; never: begin anew",
         "auto",
+        NOTHING,
         choices=("auto", "force", "never"),
-        affects=Affects.NOTHING,
     )
     offline: bool = option(
-        "keep what is logged in the checkpoint folder; deliver it with mlflow-resnet sync FOLDER",
-        False,
-        affects=Affects.NOTHING,
+        "keep what is logged in the checkpoint folder; deliver it with mlflow-resnet sync FOLDER", False, NOTHING
     )
     on_divergence: str = option(
         "stop: end the training; rewind: up to twice, go back to the last checkpoint with a tenth of the learning rate",
         "stop",
+        Affects.OUTCOME,
         choices=("stop", "rewind"),
-        affects=Affects.OUTCOME,
     )
 
     epoch_models: bool = option(
         "log the weights of every epoch as a model too, epoch-N; offline they all wait on the disk",
         False,
+        NOTHING,
         section="Models",
-        affects=Affects.NOTHING,
     )
     registered_model_name: str = option(
-        "register the model under this name; empty: do not register", "", affects=Affects.OUTCOME
+        "register the model under this name; empty: do not register", "", Affects.OUTCOME
     )
-    alias: str = option("set this alias on the registered version; empty: none", "", affects=Affects.OUTCOME)
+    alias: str = option("set this alias on the registered version; empty: none", "", Affects.OUTCOME)
 
-    def combinations(self) -> list[str]:
-        problems = alias_problems(self.alias, self.registered_model_name)
-        problems += model_name_problems(self.registered_model_name)
-        if self.on_divergence == "rewind" and not self.checkpoint_minutes:
-            problems.append("on_divergence is 'rewind', but checkpoint_minutes is 0; there would be no checkpoints")
-        problems += self.mirror_problems()
-        if self.offline and not self.checkpoint_minutes:
-            problems.append("offline is on, but checkpoint_minutes is 0; there would be no folder to log to")
-        return problems + self.size_problems() + self.batch_problems() + self.recipe_problems()
-
-    def mirror_problems(self) -> list[str]:
-        problems, mirror = [], self.checkpoint_mirror
-        if mirror not in ("", "artifacts") and not is_remote(mirror):
-            problems.append(f"checkpoint_mirror is {mirror!r}; give artifacts or s3://bucket/prefix")
-        if is_remote(self.checkpoint_dir):
-            problems.append("for copies of checkpoints in S3, give checkpoint_mirror as s3://bucket/prefix")
-        if mirror and not self.checkpoint_minutes:
-            problems.append(
-                f"checkpoint_mirror is {mirror!r}, but checkpoint_minutes is 0; there would be no checkpoints"
-            )
-        if mirror == "artifacts" and self.offline:
-            problems.append(
-                "checkpoint_mirror is 'artifacts', which cannot be reached offline; give s3://bucket/prefix"
-            )
-        return problems
-
-    def size_problems(self) -> list[str]:
-        problems = []
+    def combinations(self) -> Iterator[str]:
+        yield from alias_problems(self.alias, self.registered_model_name)
+        yield from model_name_problems(self.registered_model_name)
+        yield from self.checkpoint_problems()
         if self.crop_size > self.resize_size:
-            problems.append(f"crop_size {self.crop_size} is above resize_size {self.resize_size}; raise resize_size")
+            yield f"crop_size {self.crop_size} is above resize_size {self.resize_size}; raise resize_size"
         if self.random_crop and self.random_resized_crop is True:
-            problems.append("random_crop and random_resized_crop are both on; choose one")
+            yield "random_crop and random_resized_crop are both on; choose one"
         if self.random_crop and self.train_crop_size > self.resize_size:
-            problems.append(f"train_crop_size {self.train_crop_size} is above resize_size {self.resize_size}")
-        return problems
+            yield f"train_crop_size {self.train_crop_size} is above resize_size {self.resize_size}"
+        yield from self.batch_problems()
+        yield from self.recipe_problems()
 
-    def batch_problems(self) -> list[str]:
-        problems: list[str] = []
-        if self.batch_size == AUTO or self.batch_size < 2 or self.processes < 1:
-            return problems
-        if self.batch_size % self.processes:
-            problems.append(f"batch_size {self.batch_size} cannot be divided among {self.processes} processes")
-        if self.batch_size < 2 * self.processes * self.accumulation_steps:
-            problems.append(
-                f"batch_size {self.batch_size} leaves less than 2 images for each of {self.processes} processes "
-                f"times {self.accumulation_steps} accumulation_steps"
+    def checkpoint_problems(self) -> Iterator[str]:
+        mirror, has_checkpoints = self.checkpoint_mirror, self.checkpoint_minutes
+        if self.on_divergence == "rewind" and not has_checkpoints:
+            yield "on_divergence is 'rewind', but checkpoint_minutes is 0; there would be no checkpoints"
+        if mirror not in ("", "artifacts") and not is_remote(mirror):
+            yield f"checkpoint_mirror is {mirror!r}; give artifacts or s3://bucket/prefix"
+        if is_remote(self.checkpoint_dir):
+            yield "for copies of checkpoints in S3, give checkpoint_mirror as s3://bucket/prefix"
+        if mirror and not has_checkpoints:
+            yield f"checkpoint_mirror is {mirror!r}, but checkpoint_minutes is 0; there would be no checkpoints"
+        if mirror == "artifacts" and self.offline:
+            yield "checkpoint_mirror is 'artifacts', which cannot be reached offline; give s3://bucket/prefix"
+        if self.offline and not has_checkpoints:
+            yield "offline is on, but checkpoint_minutes is 0; there would be no folder to log to"
+
+    def batch_problems(self) -> Iterator[str]:
+        batch_size, processes, steps = self.batch_size, self.processes, self.accumulation_steps
+        if batch_size == AUTO or batch_size < 2 or processes < 1:
+            return
+        if batch_size % processes:
+            yield f"batch_size {batch_size} cannot be divided among {processes} processes"
+        if batch_size < 2 * processes * steps:
+            yield (
+                f"batch_size {batch_size} leaves less than 2 images for each of {processes} processes "
+                f"times {steps} accumulation_steps"
             )
-        return problems
 
-    def recipe_problems(self) -> list[str]:
-        problems = []
-        starts_trained = self.pretrained or self.weights
-        if self.strategy == "linear_probe" and not starts_trained:
-            problems.append("strategy is 'linear_probe' without pretrained weights, so the features would be random")
+    def recipe_problems(self) -> Iterator[str]:
+        if self.strategy == "linear_probe":
+            if not (self.pretrained or self.weights):
+                yield "strategy is 'linear_probe' without pretrained weights, so the features would be random"
+            if self.freeze_until not in ("none", STAGES[-1]):
+                yield "strategy 'linear_probe' freezes all layers; leave freeze_until out"
+            if self.mixup not in (0, AUTO) or self.cutmix not in (0, AUTO):
+                yield "strategy 'linear_probe' trains on features, which mixup and cutmix do not apply to"
         if self.strategy == "scratch" and self.weights:
-            problems.append(f"strategy is 'scratch' but weights is {self.weights!r}; leave one out")
-        if self.strategy == "linear_probe" and self.freeze_until not in ("none", STAGES[-1]):
-            problems.append("strategy 'linear_probe' freezes all layers; leave freeze_until out")
-        if self.strategy == "linear_probe" and (self.mixup not in (0, AUTO) or self.cutmix not in (0, AUTO)):
-            problems.append("strategy 'linear_probe' trains on features, which mixup and cutmix do not apply to")
+            yield f"strategy is 'scratch' but weights is {self.weights!r}; leave one out"
         if self.recipe == "designer" and self.strategy not in (AUTO, "scratch", "finetune"):
-            problems.append(f"recipe 'designer' trains all layers; it has no strategy {self.strategy!r}")
-        return problems
+            yield f"recipe 'designer' trains all layers; it has no strategy {self.strategy!r}"
 
 
-def train_only_problems(options: TrainOptions) -> list[str]:
+def train_only_problems(options: TrainOptions) -> Iterator[str]:
     """Returns problems of options that only `train` understands."""
-    problems = []
     if options.processes > 1:
-        problems.append(f"processes is {options.processes}, but {options.verb} trains in one process; leave it out")
+        yield f"processes is {options.processes}, but {options.verb} trains in one process; leave it out"
     if options.offline:
-        problems.append(f"offline is on, but {options.verb} needs the tracking server; leave it out")
-    return problems
+        yield f"offline is on, but {options.verb} needs the tracking server; leave it out"

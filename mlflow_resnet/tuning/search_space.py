@@ -1,14 +1,14 @@
 """Search spaces of sweeps."""
 
-from __future__ import annotations
-
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from itertools import islice, product
 from typing import Any, get_args, get_type_hints
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.options.base import AUTO, Affects, names_affecting
@@ -16,9 +16,9 @@ from mlflow_resnet.options.train import TrainOptions
 from mlflow_resnet.training.recipe import Recipe
 
 SWEPT = names_affecting(TrainOptions, Affects.WEIGHTS)
-OPTION_TYPES = {field.name: get_type_hints(TrainOptions)[field.name] for field in fields(TrainOptions)}
+OPTION_TYPES = get_type_hints(TrainOptions)
+TRAIN_DEFAULTS = {field.name: field.default for field in fields(TrainOptions)}
 RECIPE_FIELDS = {field.name for field in fields(Recipe)}
-RANGE_KEYS = {"low", "high", "log", "step"}
 NOUNS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 MAX_CORNERS = 4096
 
@@ -100,15 +100,12 @@ def read_space(path: str, options: TrainOptions) -> Space:
         reason = " ".join(str(error).split())
         raise InvalidOptionsError([f"search_space {path} cannot be read as YAML ({reason})"]) from None
     if not isinstance(content, dict) or not content:
-        raise InvalidOptionsError(
-            [f"search_space {path} must map names of options to values: `optimizer: [sgd, adamw]`"]
-        )
-    problems: list[str] = []
-    space = {}
+        problem = f"search_space {path} must map names of options to values: `optimizer: [sgd, adamw]`"
+        raise InvalidOptionsError([problem])
+    problems, space = [], {}
     for name, entry in content.items():
         try:
-            check_name(str(name), options)
-            space[str(name)] = parse_values(str(name), entry)
+            space[str(name)] = parse_values(str(name), entry, options)
         except ValueError as error:
             problems.append(f"search_space: {error}")
     if problems:
@@ -116,33 +113,24 @@ def read_space(path: str, options: TrainOptions) -> Space:
     return space
 
 
-def check_name(name: str, options: TrainOptions) -> None:
-    """Raises ValueError for an option that cannot be swept."""
-    if name not in OPTION_TYPES:
-        close = difflib.get_close_matches(name, OPTION_TYPES, 1)
+def parse_values(name: str, entry: Any, options: TrainOptions) -> Choice | Range:
+    """The values of one option. Raises ValueError for one that cannot be swept, or not like that."""
+    if name not in TRAIN_DEFAULTS:
+        close = difflib.get_close_matches(name, TRAIN_DEFAULTS, 1)
         raise ValueError(f"{name} is no option of train" + (f"; did you mean {close[0]}?" if close else ""))
     if name not in SWEPT:
         raise ValueError(f"{name} must be the same in every trial; give it as an option of the sweep")
-    given, default = getattr(options, name), TrainOptions.__dataclass_fields__[name].default
-    if given != default:
+    if (given := getattr(options, name)) != TRAIN_DEFAULTS[name]:
         raise ValueError(f"{name} is also given as an option, {given!r}; leave one of them out")
-
-
-def parse_values(name: str, entry: Any) -> Choice | Range:
-    """The values of one entry. Raises ValueError, which says what is wrong."""
-    kind, takes_auto = find_option_type(name)
+    hint = OPTION_TYPES[name]
+    kind, takes_auto = (hint, False) if isinstance(hint, type) else (get_args(hint)[0], True)
     if isinstance(entry, list) and entry:
         return Choice(tuple(AUTO if takes_auto and v == AUTO else convert_value(name, v, kind) for v in entry))
-    if isinstance(entry, dict) and {"low", "high"} <= entry.keys() <= RANGE_KEYS and kind in (int, float):
+    is_number = kind in (int, float)
+    if is_number and isinstance(entry, dict) and {"low", "high"} <= entry.keys() <= {"low", "high", "log", "step"}:
         return parse_range(name, entry, kind)
-    ranges = ", or a range such as {low: 1, high: 8}" if kind in (int, float) else ""
+    ranges = ", or a range such as {low: 1, high: 8}" if is_number else ""
     raise ValueError(f"{name} is {entry!r}; give a list of values{ranges}")
-
-
-def find_option_type(name: str) -> tuple[type, bool]:
-    """The plain type of an option, and whether it may be "auto" besides."""
-    hint = OPTION_TYPES[name]
-    return (hint, False) if isinstance(hint, type) else (get_args(hint)[0], True)
 
 
 def parse_range(name: str, entry: dict[str, Any], kind: type) -> Range:
@@ -160,15 +148,9 @@ def parse_range(name: str, entry: dict[str, Any], kind: type) -> Range:
 
 def convert_value(name: str, value: Any, kind: type) -> Any:
     """`value` as the option's type. YAML takes 1e-4, without a dot, for text."""
-    try:
-        if kind is float and not isinstance(value, bool):
-            return float(value)
-        if kind is int and not isinstance(value, bool) and int(value) == float(value):
-            return int(value)
-    except (TypeError, ValueError):
-        pass
-    if kind in (bool, str) and isinstance(value, kind):
-        return value
+    if isinstance(value, bool) == (kind is bool):
+        with suppress(ValidationError):
+            return TypeAdapter(kind).validate_python(value)
     raise ValueError(f"{name} has the value {value!r}; it must be {NOUNS[kind]}")
 
 
@@ -180,8 +162,7 @@ def check_corners(space: Space, check: Callable[[dict[str, Any]], object]) -> No
     if not space:
         raise InvalidOptionsError(["there is nothing to sweep: every option that would vary is given"])
     problems: dict[str, None] = {}
-    corners: Iterable[tuple[Any, ...]] = product(*(values.extremes for values in space.values()))
-    for corner in islice(corners, MAX_CORNERS):
+    for corner in islice(product(*(values.extremes for values in space.values())), MAX_CORNERS):
         try:
             check(dict(zip(space, corner, strict=True)))
         except InvalidOptionsError as error:

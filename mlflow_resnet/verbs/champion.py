@@ -1,7 +1,6 @@
 """The version that has an alias, and why."""
 
-from __future__ import annotations
-
+from contextlib import suppress
 from dataclasses import dataclass
 
 from mlflow.entities.model_registry import ModelVersion
@@ -17,19 +16,13 @@ from mlflow_resnet.verbs.frame import describe_gate
 
 @dataclass(frozen=True)
 class Champion:
-    """The version that has an alias.
-
-    Attributes:
-        since: the entry of the history that made it champion; None if it was made so by other means.
-        evidence: why, if that is known.
-        is_guarded: whether a gate in the server decides who becomes champion.
-    """
+    """The version that has an alias."""
 
     version: ModelVersion
     alias: str
-    since: HistoryEntry | None
-    evidence: Evidence | None
-    is_guarded: bool
+    since: HistoryEntry | None  # the entry of the history that made it champion; None: made so by other means
+    evidence: Evidence | None  # why, if that is known and can be read
+    is_guarded: bool  # by a gate in the server, which decides what becomes champion
 
 
 def champion(options: ChampionOptions) -> Champion:
@@ -43,16 +36,11 @@ def champion(options: ChampionOptions) -> Champion:
     model = versions.fetch_registered_model(options.name)
     last = newest(model.tags, options.alias)
     since = last if last and last.after == int(version.version) else None
-    return Champion(version, options.alias, since, proof_in(version, since), aliases.has_gate(model, options.alias))
-
-
-def proof_in(version: ModelVersion, since: HistoryEntry | None) -> Evidence | None:
-    """The evidence that a version was made champion with, if it can be read."""
     text = version.tags.get(since.evidence, "") if since and since.evidence else ""
-    try:
-        return evidence.from_older_text(text) if text else None
-    except evidence.EvidenceError:
-        return None
+    proof = None
+    with suppress(evidence.EvidenceError):
+        proof = evidence.from_older_text(text) if text else None
+    return Champion(version, options.alias, since, proof, aliases.has_gate(model, options.alias))
 
 
 def summarize_champion(result: Champion, options: ChampionOptions) -> str:

@@ -15,8 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_resnet.errors import InvalidOptionsError, InvalidTableError, join_names
 from mlflow_resnet.evaluation.evaluation import METRIC_PREFIXES, prefix_metric
-from mlflow_resnet.evaluation.pairing import Pairing, compare_predictions
-from mlflow_resnet.evaluation.predictions import TRUTH
+from mlflow_resnet.evaluation.pairing import TRUTH, Pairing, compare_predictions
 from mlflow_resnet.evaluation.report import PREDICTIONS
 from mlflow_resnet.io.parquet.limits import ParquetLimits, check_parquet
 from mlflow_resnet.io.reasons import one_line

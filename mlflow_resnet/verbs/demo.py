@@ -1,15 +1,12 @@
 """The whole road on scikit-learn's handwritten digits: images, split, training, registration, scoring."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow_resnet.errors import presentable
 from mlflow_resnet.images.digits import write_digits
 from mlflow_resnet.images.splitting.directory_split import split_directory
 from mlflow_resnet.io.atomic import new_directory
-from mlflow_resnet.io.text.characters import format_rows, in_lines
+from mlflow_resnet.io.text.characters import format_rows, in_lines, presentable
 from mlflow_resnet.options.demo import DemoOptions
 from mlflow_resnet.options.score import ScoreOptions
 from mlflow_resnet.options.split import SplitOptions
@@ -20,7 +17,6 @@ from mlflow_resnet.verbs.frame import describe_training
 from mlflow_resnet.verbs.score import score
 from mlflow_resnet.verbs.train import train
 
-TRAIN_FRACTION = 0.8
 DEMO_MARKER = ".mlflow-resnet-demo"  # says that the folder is ours to replace
 
 
@@ -36,37 +32,23 @@ class DemoResult:
 def demo(options: DemoOptions) -> DemoResult:
     """Writes, splits, trains on, registers and scores 1,797 digits. Running it again replaces the folder."""
     folder = Path(options.output_dir)
-    write_images(folder, options.random_seed)
-    trained = train(choose_demo_options(options))
-    held_out = ScoreOptions(
-        model_uri=trained.model_uri, image_dir=str(folder / "val"), output=str(folder / "scored.csv")
-    )
-    return DemoResult(folder, trained, score(held_out))
-
-
-def write_images(folder: Path, random_seed: int) -> None:
-    """The image directory and its two parts: `images`, `train`, `val`."""
     with new_directory(folder, overwrite=(folder / DEMO_MARKER).exists()) as new:
         (new / DEMO_MARKER).touch()
         write_digits(new / "images")
-        images, train_dir, val_dir = (str(new / part) for part in ("images", "train", "val"))
         split_directory(
             SplitOptions(
-                image_dir=images,
-                train_dir=train_dir,
-                val_dir=val_dir,
-                fraction=TRAIN_FRACTION,
-                random_seed=random_seed,
+                image_dir=str(new / "images"),
+                train_dir=str(new / "train"),
+                val_dir=str(new / "val"),
+                fraction=0.8,
+                random_seed=options.random_seed,
                 duplicates="ignore",
             )
         )
-
-
-def choose_demo_options(options: DemoOptions) -> TrainOptions:
-    """A recipe for 8x8 pictures on two cores. Digits must not be mirrored."""
-    return TrainOptions(
-        train_dir=str(Path(options.output_dir) / "train"),
-        val_dir=str(Path(options.output_dir) / "val"),
+    val_dir = str(folder / "val")
+    recipe = TrainOptions(  # for 8x8 pictures on two cores
+        train_dir=str(folder / "train"),
+        val_dir=val_dir,
         architecture="resnet18",
         pretrained=False,
         epochs=6,
@@ -81,9 +63,10 @@ def choose_demo_options(options: DemoOptions) -> TrainOptions:
         alias=options.alias,
         checkpoint_minutes=0,
     )
-
-
-PORT = 5001
+    trained = train(recipe)
+    output = str(folder / "scored.csv")
+    scored = score(ScoreOptions(model_uri=trained.model_uri, image_dir=val_dir, output=output))
+    return DemoResult(folder, trained, scored)
 
 
 def summarize_demo(result: DemoResult, options: DemoOptions) -> str:
@@ -100,9 +83,9 @@ Next:
   # look at the run
   mlflow ui --port 5000
   # serve the champion
-  mlflow models serve --model-uri {model} --port {PORT} --env-manager local
+  mlflow models serve --model-uri {model} --port 5001 --env-manager local
   # send it a picture
   base64 < "{presentable(picture)}" | tr -d '\\n' | sed 's/.*/{{"inputs": ["&"]}}/' | \\
-    curl http://127.0.0.1:{PORT}/invocations --header 'Content-Type: application/json' --data-binary @-
+    curl http://127.0.0.1:5001/invocations --header 'Content-Type: application/json' --data-binary @-
   # train on your own folder of class folders
   mlflow-resnet train --train-dir YOUR_FOLDER --registered-model-name mine --alias champion"""

@@ -1,12 +1,9 @@
 """Measures a model on labeled images."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 
-from mlflow_resnet.evaluation.evaluation import Evaluation
-from mlflow_resnet.evaluation.evaluation import evaluate_directory as evaluate_images
-from mlflow_resnet.evaluation.intervals import format_interval
+from mlflow_resnet.evaluation.evaluation import Evaluation, evaluate_directory
+from mlflow_resnet.evaluation.metrics import format_interval
 from mlflow_resnet.images.sources import check_directories
 from mlflow_resnet.io.text.characters import format_rows, in_lines
 from mlflow_resnet.options.evaluate import EvaluateOptions
@@ -16,6 +13,8 @@ from mlflow_resnet.tracking.recorder import make_recorder
 from mlflow_resnet.tracking.run import end_attached_run, enter_run
 from mlflow_resnet.tracking.server import check_servers
 from mlflow_resnet.verbs.frame import open_predictor
+
+SHOWN_DETAILS = ("ranking/auc_ovr", "calibration/ece", "calibration/brier", "abstention/aurc")
 
 
 def evaluate(options: EvaluateOptions) -> Evaluation:
@@ -30,16 +29,13 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         predictor = open_predictor(options.model_uri, options, options.precision, options.backend)
         predictor = predictor.at_test_time(options.tta, options.resolution)
         dataset = scan_dataset(options.image_dir, options, "evaluation")
-        evaluation = evaluate_images(predictor, dataset.directory, options.batch_size)
+        evaluation = evaluate_directory(predictor, dataset.directory, options.batch_size)
         with enter_run(f"evaluate {options.model_uri}", asdict(options)) as run:
             recorder = make_recorder(run)
             recorder.ids.note(model_id=predictor.model_id or None)
             record.log_params(recorder, asdict(options))
             record.log_evaluation(recorder, evaluation, dataset, predictor)
     return evaluation
-
-
-SHOWN_DETAILS = ("ranking/auc_ovr", "calibration/ece", "calibration/brier", "abstention/aurc")
 
 
 def summarize_evaluate(result: Evaluation, options: EvaluateOptions) -> str:

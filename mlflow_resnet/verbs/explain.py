@@ -1,7 +1,5 @@
 """Writes a heat map and the predicted class for every image below a directory."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +9,6 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from mlflow_resnet.errors import encodable
 from mlflow_resnet.evaluation.explanations import check_captum, explain_sources
 from mlflow_resnet.images.directories import no_images
 from mlflow_resnet.images.pictures import write_png
@@ -21,7 +18,7 @@ from mlflow_resnet.io.atomic import new_directory
 from mlflow_resnet.io.destinations import destination
 from mlflow_resnet.io.file_names import name_problem
 from mlflow_resnet.io.own_folders import mark_own
-from mlflow_resnet.io.text.characters import in_lines
+from mlflow_resnet.io.text.characters import encodable, in_lines
 from mlflow_resnet.io.text.places import result_place
 from mlflow_resnet.io.text.spreadsheets import write_csv
 from mlflow_resnet.model.prediction import IMAGE, Prediction
@@ -30,21 +27,16 @@ from mlflow_resnet.scoring.columns import ERROR, SCORED_LABELS
 from mlflow_resnet.tracking.run import end_attached_run
 from mlflow_resnet.verbs.frame import check_model_servers, open_predictor
 
-EXPLANATION_COLUMNS = [IMAGE, SCORED_LABELS, "confidence", "file", ERROR]
 EXPLANATION_TABLE = "index.csv"
 
 
 @dataclass(frozen=True)
 class Explained:
-    """Result of `explain`: number of images, number of unreadable ones, and place of the table.
-
-    Attributes:
-        index: text if it is in S3.
-    """
+    """Result of `explain`: number of images, number of unreadable ones, and place of the table."""
 
     images: int
     unreadable: int
-    index: Path | str
+    index: Path | str  # text if it is in S3
 
 
 def explain(options: ExplainOptions) -> Explained:
@@ -70,7 +62,7 @@ def explain(options: ExplainOptions) -> Explained:
                 rows = list(write_explanations(found, predictor.classes, folder, bar.update))
             if not rows:
                 raise no_images(options.image_dir, Ignored(**ignored))
-            table = pd.DataFrame(rows, columns=EXPLANATION_COLUMNS)
+            table = pd.DataFrame(rows, columns=[IMAGE, SCORED_LABELS, "confidence", "file", ERROR])
             write_csv(table, folder / EXPLANATION_TABLE, options.csv_formulas)
     return Explained(len(table), int((table[ERROR] != "").sum()), result_place(options.output_dir, EXPLANATION_TABLE))
 

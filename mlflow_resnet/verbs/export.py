@@ -1,9 +1,6 @@
 """Exports a model to other formats and measures the difference."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +24,6 @@ from mlflow_resnet.model.backends.quantized import quantize
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.precision import LARGEST_ACCURACY_LOSS
 from mlflow_resnet.model.prediction import Predictor
-from mlflow_resnet.model.preprocessing import Preprocessing
 from mlflow_resnet.model.storage import digest_classifier, write_description
 from mlflow_resnet.options.export import ExportOptions
 from mlflow_resnet.tracking import record
@@ -43,32 +39,22 @@ CALIBRATION_IMAGES = 300
 
 @dataclass(frozen=True)
 class Parity:
-    """Agreement of an exported model with torch in fp32 on labeled images.
-
-    Attributes:
-        label_agreement: fraction of images to which both give the same class.
-        log_probability_difference: the largest one, of any class and image, in nats.
-        accuracy: top-1, a fraction.
-    """
+    """Agreement of an exported model with torch in fp32 on labeled images."""
 
     images: int
-    label_agreement: float
-    log_probability_difference: float
-    accuracy: float
+    label_agreement: float  # fraction of images to which both give the same class
+    log_probability_difference: float  # the largest one, of any class and image, in nats
+    accuracy: float  # top-1, a fraction
     accuracy_of_fp32: float
 
 
 @dataclass(frozen=True)
 class Exported:
-    """Result of `export`: files, agreement and the registered version; empty if none was asked for.
+    """Result of `export`: files, agreement and the registered version."""
 
-    Attributes:
-        path: text if it is in S3.
-    """
-
-    path: Path | str
+    path: Path | str  # text if it is in S3
     parity: Parity
-    model_uri: str
+    model_uri: str  # empty if no version was asked for
 
 
 def export(options: ExportOptions) -> Exported:
@@ -89,28 +75,21 @@ def export(options: ExportOptions) -> Exported:
                 mark_own(folder)
                 classifier = flavor.load_model(options.model_uri)
                 data = scan_dataset(options.image_dir, options, "evaluation")
-                write_model(classifier, options, folder)
-                parity = compare_export(classifier, options, folder, data)
+                engine = ENGINES[options.format]
+                say(f"converting to {options.format}")
+                model = engine.convert(classifier, options.precision)
                 if options.precision == "int8":
-                    refuse_if_worse(parity, options.model_uri)
+                    pictures = calibration_pictures(classifier, options)
+                    say(f"quantizing with {len(pictures)} images")
+                    model = quantize(engine, model, pictures)
+                engine.save(model, folder)
+                write_export(folder, options.format, options.precision, digest_classifier(classifier))
+                parity = compare_export(classifier, options, folder, data)
                 write_description(classifier, folder)
-            model_uri = (
-                register_export(classifier, options, place, data, parity) if options.registered_model_name else ""
-            )
+            model_uri = ""
+            if options.registered_model_name:
+                model_uri = register_export(classifier, options, place, data, parity)
     return Exported(result_place(options.output_dir), parity, model_uri)
-
-
-def write_model(classifier: ImageClassifier, options: ExportOptions, folder: Path) -> None:
-    """Converts, quantizes if that is wanted, and writes."""
-    engine = ENGINES[options.format]
-    say(f"converting to {options.format}")
-    model = engine.convert(classifier, options.precision)
-    if options.precision == "int8":
-        pictures = calibration_pictures(classifier, options)
-        say(f"quantizing with {len(pictures)} images")
-        model = quantize(engine, model, pictures)
-    engine.save(model, folder)
-    write_export(folder, options.format, options.precision, digest_classifier(classifier))
 
 
 def calibration_pictures(classifier: ImageClassifier, options: ExportOptions) -> list[np.ndarray]:
@@ -118,10 +97,15 @@ def calibration_pictures(classifier: ImageClassifier, options: ExportOptions) ->
 
     Those that cannot be read are left out.
     """
+
+    def load(path: str) -> np.ndarray | None:
+        try:
+            return classifier.preprocessing.load(file_source(path).read()).unsqueeze(0).contiguous().numpy()
+        except InvalidImageError:
+            return None
+
     directory = fetch_labeled_directory(options.calibration_dir, follow_links=options.follow_links)
-    chosen = spread_evenly(len(directory), CALIBRATION_IMAGES)
-    load = partial(picture_at, classifier.preprocessing)
-    paths = [directory.paths[index] for index in chosen]
+    paths = [directory.paths[index] for index in spread_evenly(len(directory), CALIBRATION_IMAGES)]
     found = map_ordered(load, paths, options.num_workers or default_threads())
     pictures = [picture for picture in found if picture is not None]
     if not pictures:
@@ -129,41 +113,29 @@ def calibration_pictures(classifier: ImageClassifier, options: ExportOptions) ->
     return pictures
 
 
-def picture_at(preprocessing: Preprocessing, path: str) -> np.ndarray | None:
-    try:
-        image = preprocessing.load(file_source(path).read())
-    except InvalidImageError:
-        return None
-    return image.unsqueeze(0).contiguous().numpy()
-
-
 def compare_export(
     classifier: ImageClassifier, options: ExportOptions, folder: Path, data: ImageDirectoryDataset
 ) -> Parity:
-    """Compares the model in `folder` with torch in fp32."""
-    fp32, exported = (
-        evaluate_directory(
-            Predictor(classifier, "cpu", options.num_workers, precision, forward), data.directory, options.batch_size
-        )
-        for precision, forward in (("fp32", None), (options.precision, load_forward(classifier, folder)))
-    )
+    """Compares the model in `folder` with torch in fp32.
+
+    Raises:
+        InvalidModelError: if int8 loses too much.
+    """
+    own = Predictor(classifier, "cpu", options.num_workers, "fp32")
+    other = Predictor(classifier, "cpu", options.num_workers, options.precision, load_forward(classifier, folder))
+    fp32, exported = (evaluate_directory(each, data.directory, options.batch_size) for each in (own, other))
     labels = exported.probabilities.argmax(axis=1) == fp32.probabilities.argmax(axis=1)
     difference = np.abs(log_probabilities(exported.probabilities) - log_probabilities(fp32.probabilities))
-    return Parity(
-        len(labels), float(labels.mean()), float(difference.max()), float(exported.hits.mean()), float(fp32.hits.mean())
-    )
-
-
-def refuse_if_worse(parity: Parity, model_uri: str) -> None:
-    """Raises InvalidModelError if int8 loses too much."""
-    loss = parity.accuracy_of_fp32 - parity.accuracy
-    if loss > LARGEST_ACCURACY_LOSS:
+    accuracy, accuracy_of_fp32 = float(exported.hits.mean()), float(fp32.hits.mean())
+    loss = accuracy_of_fp32 - accuracy
+    if options.precision == "int8" and loss > LARGEST_ACCURACY_LOSS:
         raise InvalidModelError(
-            model_uri,
-            f"int8 has an accuracy of {parity.accuracy:.4f} on the {parity.images} images, {loss:.4f} less than fp32; "
+            options.model_uri,
+            f"int8 has an accuracy of {accuracy:.4f} on the {len(labels)} images, {loss:.4f} less than fp32; "
             f"{LARGEST_ACCURACY_LOSS} is allowed. Nothing was written. Calibrate on more training images, "
             "or export bf16 or fp32.",
         )
+    return Parity(len(labels), float(labels.mean()), float(difference.max()), accuracy, accuracy_of_fp32)
 
 
 def register_export(
@@ -185,9 +157,11 @@ def register_export(
 
 def summarize_export(result: Exported, options: ExportOptions) -> str:
     parity = result.parity
-    lines = [f"{parity.images} images compared with torch in fp32"]
-    lines.append(f"same label for {parity.label_agreement:.4f}")
-    lines.append(f"log probabilities differ by {parity.log_probability_difference:.2g} at most")
-    lines.append(f"accuracy {parity.accuracy:.4f} ({parity.accuracy - parity.accuracy_of_fp32:+.4f})")
-    lines.append(f"model     {result.path}")
+    lines = [
+        f"{parity.images} images compared with torch in fp32",
+        f"same label for {parity.label_agreement:.4f}",
+        f"log probabilities differ by {parity.log_probability_difference:.2g} at most",
+        f"accuracy {parity.accuracy:.4f} ({parity.accuracy - parity.accuracy_of_fp32:+.4f})",
+        f"model     {result.path}",
+    ]
     return in_lines(lines + ([f"registry  {result.model_uri}"] if result.model_uri else []))

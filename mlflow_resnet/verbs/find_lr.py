@@ -1,7 +1,5 @@
 """The learning rate range test in a run."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -52,39 +50,27 @@ def find_lr(options: FindLrOptions) -> LearningRateTest:
         with enter_run(name, all_params(options, training), uuid.uuid4().hex) as run:
             log_beginning(options, training, make_recorder(run))
             mlflow.set_tag("mlflow_resnet.phase", strategy)
-            measured = rate_points(training, options)
-            points = [log_point(p) for p in tqdm(measured, total=options.steps, leave=False, disable=None)]
+            points = []
+            for point in tqdm(rate_points(training, options), total=options.steps, leave=False, disable=None):
+                points.append(point)
+                metrics = asdict(point)
+                mlflow.log_metrics(metrics, step=metrics.pop("step"))
             suggestion = suggest_rates(points, options)
-            log_test(points, suggestion)
+            tenth, steepest = suggestion.tenth_of_minimum, suggestion.steepest
+            table = pd.DataFrame([asdict(point) for point in points])
+            figure = learning_rate_figure(table, {"a tenth of the minimum": tenth, "steepest fall": steepest})
+            mlflow.log_figure(figure, "learning_rate_test.png")
+            mlflow.log_table(table, "learning_rate_test.json")
+            mlflow.log_metrics({"suggested_learning_rate": tenth, "steepest_learning_rate": steepest})
     return LearningRateTest(run.info.run_id, strategy, points, suggestion)
-
-
-def log_point(point: RatePoint) -> RatePoint:
-    """Logs one step's metrics while the test runs."""
-    metrics = asdict(point)
-    mlflow.log_metrics(metrics, step=metrics.pop("step"))
-    return point
-
-
-def log_test(points: Sequence[RatePoint], suggestion: Suggestion) -> None:
-    """The suggestion as metrics, the points as a table and a figure."""
-    table = pd.DataFrame([asdict(point) for point in points])
-    suggested = {"a tenth of the minimum": suggestion.tenth_of_minimum, "steepest fall": suggestion.steepest}
-    rates, losses, smoothed = (table[name].tolist() for name in ("learning_rate", "loss", "smoothed_loss"))
-    figure = learning_rate_figure(rates, losses, smoothed, suggested)
-    mlflow.log_figure(figure, "learning_rate_test.png")
-    mlflow.log_table(table, "learning_rate_test.json")
-    mlflow.log_metrics(
-        {"suggested_learning_rate": suggestion.tenth_of_minimum, "steepest_learning_rate": suggestion.steepest}
-    )
 
 
 def summarize_find_lr(result: LearningRateTest, options: FindLrOptions) -> str:
     suggestion, last = result.suggestion, result.points[-1]
-    lines = [f"suggested learning rate {suggestion.tenth_of_minimum:.2g}, a tenth of that with the lowest loss"]
-    lines.append(f"the loss falls fastest at {suggestion.steepest:.2g}")
-    lines.append(f"tested    {result.strategy}, {last.step} steps up to {last.learning_rate:.2g}")
-    lines.append(f"run       {result.run_id}, learning_rate_test.png")
-    if suggestion.note:
-        lines.append(f"note      {suggestion.note}")
-    return in_lines(lines)
+    lines = [
+        f"suggested learning rate {suggestion.tenth_of_minimum:.2g}, a tenth of that with the lowest loss",
+        f"the loss falls fastest at {suggestion.steepest:.2g}",
+        f"tested    {result.strategy}, {last.step} steps up to {last.learning_rate:.2g}",
+        f"run       {result.run_id}, learning_rate_test.png",
+    ]
+    return in_lines(lines + ([f"note      {suggestion.note}"] if suggestion.note else []))

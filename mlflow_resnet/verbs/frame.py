@@ -1,13 +1,11 @@
 """What several verbs need."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import islice
 
 from mlflow_resnet import flavor
 from mlflow_resnet.errors import LISTED
-from mlflow_resnet.evaluation.intervals import format_interval
+from mlflow_resnet.evaluation.metrics import format_interval
 from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.model.hardware import keep_freed_memory
 from mlflow_resnet.model.prediction import Predictor

@@ -1,11 +1,8 @@
 """The moves of an alias."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
-from mlflow_resnet.errors import presentable
-from mlflow_resnet.io.text.characters import in_lines
+from mlflow_resnet.io.text.characters import in_lines, presentable
 from mlflow_resnet.options.history import HistoryOptions
 from mlflow_resnet.registry import versions
 from mlflow_resnet.registry.alias_history import HistoryEntry, entries, format_version

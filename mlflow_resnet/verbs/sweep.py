@@ -1,9 +1,8 @@
 """A sweep: many trainings, each a child run of one run, and the best of them done once more, with a model."""
 
-from __future__ import annotations
-
 import math
 import uuid
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +10,6 @@ import mlflow
 from mlflow.entities import LoggedModelOutput, Run
 
 from mlflow_resnet.errors import MissingPackageError, SweepError, join_names
-from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.images.layout import name_data_set
 from mlflow_resnet.io.console import say
 from mlflow_resnet.io.text.characters import in_lines
@@ -19,7 +17,6 @@ from mlflow_resnet.io.text.credentials import all_without_credentials
 from mlflow_resnet.mlflow_seams import NOTE_TAG
 from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.options.sweep import SweepOptions
-from mlflow_resnet.options.train import TrainOptions
 from mlflow_resnet.runs.preparation import build_training, check_options, scan_test_data
 from mlflow_resnet.runs.training import train_in_run
 from mlflow_resnet.tracking.card import sweep_card
@@ -27,38 +24,30 @@ from mlflow_resnet.tracking.data import scan_training_data
 from mlflow_resnet.tracking.run import child_run, end_attached_run, enter_run
 from mlflow_resnet.tracking.training_record import TrainResult
 from mlflow_resnet.training.budget import Budget
-from mlflow_resnet.training.recipe import decide_recipe
+from mlflow_resnet.training.recipe import Recipe, decide_recipe
 from mlflow_resnet.training.setup import check_batch_size
 from mlflow_resnet.tuning.search_space import Space, check_corners, default_space, own_values, read_space
 from mlflow_resnet.verbs.frame import describe_training
 
 try:
-    from optuna.trial import FrozenTrial
+    from optuna.trial import FrozenTrial, TrialState
 except ModuleNotFoundError:
     raise MissingPackageError("sweep", "optuna>=4") from None
 
-from mlflow_resnet.tuning.study import best_trial, list_ended, open_study, others_running
-from mlflow_resnet.tuning.trials import Sweep, build_trial_options, end_interrupted_runs
+from mlflow_resnet.tuning.trials import Sweep, build_trial_options, list_ended, open_study, others_running
 
 
 @dataclass(frozen=True)
 class SweepResult:
-    """Result of `sweep`.
+    """Result of `sweep`. `trained` is the best trial's training, done again; None if that was not wanted, was done by
+    an earlier call, or is left to another process."""
 
-    Attributes:
-        run_id: of the parent run.
-        trials: that came to an end, those of earlier calls included.
-        best_values: option -> value in the best trial.
-        trained: the best trial's training, done again; None if that was not wanted, was done by an earlier call, or is
-            left to another process.
-    """
-
-    run_id: str
+    run_id: str  # of the parent run
     study_name: str
-    trials: int
+    trials: int  # that came to an end, those of earlier calls included
     best_trial: int
     best_value: float
-    best_values: dict[str, Any]
+    best_values: dict[str, Any]  # option -> value in the best trial
     trained: TrainResult | None
 
 
@@ -74,15 +63,21 @@ def sweep(options: SweepOptions) -> SweepResult:
     with end_attached_run():
         check_options(options, 1)
         pick_device(options.device)
-        given = read_given_space(options)
+        given: Space = {}
+        if options.search_space:
+            given = read_space(options.search_space, options)
+            check_corners(given, lambda values: build_trial_options(options, values))
         budget = Budget(options.sweep_minutes * 60 or math.inf)
         train_set, val_set = scan_training_data(options)
         test_set = scan_test_data(options, train_set)
-        recipe = decide_recipe(
-            build_trial_options(options, {}), train_set.directory.class_names, len(train_set.directory)
-        )
-        space = given or default_space(recipe, options, len(train_set.directory))
-        check_corners(space, lambda values: check_trial(build_trial_options(options, values), train_set.directory))
+        classes, images = train_set.directory.class_names, len(train_set.directory)
+
+        def decide(values: Mapping[str, Any]) -> Recipe:
+            return decide_recipe(build_trial_options(options, values), classes, images)
+
+        recipe = decide({})
+        space = given or default_space(recipe, options, images)
+        check_corners(space, lambda values: check_batch_size(decide(values), images))
         digests = {"training images": train_set.digest, "validation images": val_set.digest}
         study = open_study(options, space, digests, recipe.probe_epochs)
         name = f"sweep of {options.architecture} on {name_data_set(options.train_dir)}"
@@ -98,20 +93,6 @@ def sweep(options: SweepOptions) -> SweepResult:
             return finish_sweep(all_trials, run)
 
 
-def read_given_space(options: SweepOptions) -> Space:
-    """The space of `search_space`, checked as far as it can be without the images; empty if none is given."""
-    if not options.search_space:
-        return {}
-    space = read_space(options.search_space, options)
-    check_corners(space, lambda values: build_trial_options(options, values))
-    return space
-
-
-def check_trial(options: TrainOptions, train: LabeledDirectory) -> None:
-    """Raises an error for options that do not go with the images."""
-    check_batch_size(decide_recipe(options, train.class_names, len(train)), len(train))
-
-
 def finish_sweep(all_trials: Sweep, run: Run) -> SweepResult:
     """Trains with the best values again and records them in the parent run.
 
@@ -119,10 +100,12 @@ def finish_sweep(all_trials: Sweep, run: Run) -> SweepResult:
         SweepError: if no trial was completed.
     """
     options, study = all_trials.options, all_trials.study
-    end_interrupted_runs(study)
-    best = best_trial(study)
-    if best is None:
-        raise SweepError(f"none of the {len(list_ended(study))} trials has a result; {last_reason(all_trials)}")
+    ended = list_ended(study)
+    if not any(trial.state == TrialState.COMPLETE for trial in ended):
+        errors = [trial.user_attrs["error"] for trial in ended if "error" in trial.user_attrs]
+        reason = f"the last error: {errors[-1]}" if errors else "give more sweep_minutes or fewer epochs"
+        raise SweepError(f"none of the {len(ended)} trials has a result; {reason}")
+    best = study.best_trial
     trained = retrain_best(all_trials, best) if options.retrain_best else None
     if trained:
         mlflow.log_outputs([LoggedModelOutput(trained.model_uri.removeprefix("models:/"), trained.best_epoch)])
@@ -131,12 +114,6 @@ def finish_sweep(all_trials: Sweep, run: Run) -> SweepResult:
     count = len(list_ended(study))
     mlflow.set_tag(NOTE_TAG, sweep_card(options, study.study_name, count, best.number, study.best_value, best.params))
     return SweepResult(run.info.run_id, study.study_name, count, best.number, study.best_value, best.params, trained)
-
-
-def last_reason(all_trials: Sweep) -> str:
-    """Returns why the last failed trial failed, and a remedy."""
-    errors = [trial.user_attrs["error"] for trial in list_ended(all_trials.study) if "error" in trial.user_attrs]
-    return f"the last error: {errors[-1]}" if errors else "give more sweep_minutes or fewer epochs"
 
 
 def retrain_best(all_trials: Sweep, best: FrozenTrial) -> TrainResult | None:
