@@ -4,6 +4,8 @@ build  how an options class becomes a command
 """
 
 # ruff: noqa: E402
+from __future__ import annotations
+
 import os
 
 # A thread of torch that waits must sleep and not spin: on a busy machine spinning made training several times slower.

@@ -1,5 +1,7 @@
 """An options class becomes a command of the command line: an option for each of its fields."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
 from difflib import get_close_matches

@@ -4,6 +4,8 @@ Temperature scaling divides the logits by one number, which never changes their 
 of Modern Neural Networks, https://arxiv.org/abs/1706.04599, §4.2). Confidence is the predicted class's probability.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np

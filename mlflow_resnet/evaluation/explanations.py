@@ -6,6 +6,8 @@ picture: on the last stage of a ResNet both are the same, on earlier ones Grad-C
 The extra [explain] installs captum, which brings matplotlib; both are imported on use.
 """
 
+from __future__ import annotations
+
 import importlib.util
 import math
 from collections.abc import Iterable, Iterator, Sequence

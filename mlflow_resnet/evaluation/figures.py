@@ -1,5 +1,7 @@
 """Pictures of an evaluation, of training images and of a learning rate test, as matplotlib figures and arrays."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from math import ceil
 

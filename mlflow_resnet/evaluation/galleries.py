@@ -1,5 +1,7 @@
 """Pictures side by side, each with a few lines of text below it."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path

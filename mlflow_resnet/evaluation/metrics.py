@@ -1,5 +1,7 @@
 """Numbers from targets and probabilities, which scikit-learn computes, and how far they could be off."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterable
 

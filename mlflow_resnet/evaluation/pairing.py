@@ -1,5 +1,7 @@
 """Paired comparison of two models' predictions of the same images."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

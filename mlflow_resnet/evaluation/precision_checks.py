@@ -1,5 +1,7 @@
 """Checks whether a faster form of a network may replace the one in fp32."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import asdict
 

@@ -1,5 +1,7 @@
 """An evaluation as tables, figures and galleries: every image with truth and prediction, and those worth a look."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 

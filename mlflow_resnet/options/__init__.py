@@ -10,6 +10,8 @@ formats       what a model can be exported to, and what can predict with it
 predict       the parameters of a model's `predict`
 """
 
+from __future__ import annotations
+
 from importlib import import_module
 from typing import Any
 

@@ -1,5 +1,7 @@
 """The options of `champion`."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 from mlflow_resnet.options.base import Options, option

@@ -1,5 +1,7 @@
 """The options of `demo`."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 from mlflow_resnet.options.base import HERE, MAX_SEED, Options, alias_problems, model_name_problems, option

@@ -1,5 +1,7 @@
 """The options of `export`."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 

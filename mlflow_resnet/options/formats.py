@@ -1,5 +1,7 @@
 """What a model can be exported to, and what can predict with it."""
 
+from __future__ import annotations
+
 EXPORT_FORMATS = {  # what `export` writes, by `model/backends/<name>.py`, and in which precisions
     "onnx": ("fp32", "int8"),  # ONNX Runtime has no convolutions in bf16 on CPUs
     "openvino": ("fp32", "bf16", "int8"),

@@ -1,5 +1,7 @@
 """The metrics of an evaluation and of an epoch: what they are called and which direction is better."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 
 

@@ -1,5 +1,7 @@
 """The parameters of a model's `predict`, which MLflow takes as `params`."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any

@@ -1,5 +1,7 @@
 """The options of `train`."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal

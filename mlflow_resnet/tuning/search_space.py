@@ -1,5 +1,7 @@
 """Search spaces of sweeps."""
 
+from __future__ import annotations
+
 import difflib
 from collections.abc import Callable, Mapping
 from contextlib import suppress

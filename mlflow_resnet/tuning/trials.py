@@ -3,6 +3,8 @@
 The study is in Optuna's database, which several processes may use at once.
 """
 
+from __future__ import annotations
+
 import hashlib
 import io
 import json

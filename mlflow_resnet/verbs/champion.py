@@ -1,5 +1,7 @@
 """The version that has an alias, and why."""
 
+from __future__ import annotations
+
 from contextlib import suppress
 from dataclasses import dataclass
 

@@ -1,5 +1,7 @@
 """The whole road on scikit-learn's handwritten digits: images, split, training, registration, scoring."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 

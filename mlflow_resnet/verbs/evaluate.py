@@ -1,5 +1,7 @@
 """Measures a model on labeled images."""
 
+from __future__ import annotations
+
 from dataclasses import asdict
 
 from mlflow_resnet.evaluation.evaluation import Evaluation, evaluate_directory

@@ -1,5 +1,7 @@
 """Writes a heat map and the predicted class for every image below a directory."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ from mlflow_resnet.scoring.columns import ERROR, SCORED_LABELS
 from mlflow_resnet.tracking.run import end_attached_run
 from mlflow_resnet.verbs.frame import check_model_servers, open_predictor
 
+EXPLANATION_COLUMNS = [IMAGE, SCORED_LABELS, "confidence", "file", ERROR]
 EXPLANATION_TABLE = "index.csv"
 
 
@@ -62,7 +65,7 @@ def explain(options: ExplainOptions) -> Explained:
                 rows = list(write_explanations(found, predictor.classes, folder, bar.update))
             if not rows:
                 raise no_images(options.image_dir, Ignored(**ignored))
-            table = pd.DataFrame(rows, columns=[IMAGE, SCORED_LABELS, "confidence", "file", ERROR])
+            table = pd.DataFrame(rows, columns=EXPLANATION_COLUMNS)
             write_csv(table, folder / EXPLANATION_TABLE, options.csv_formulas)
     return Explained(len(table), int((table[ERROR] != "").sum()), result_place(options.output_dir, EXPLANATION_TABLE))
 

@@ -1,5 +1,7 @@
 """Exports a model to other formats and measures the difference."""
 
+from __future__ import annotations
+
 from dataclasses import asdict, dataclass
 from pathlib import Path
 

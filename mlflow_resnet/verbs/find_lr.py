@@ -1,5 +1,7 @@
 """The learning rate range test in a run."""
 
+from __future__ import annotations
+
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

@@ -1,5 +1,7 @@
 """What several verbs need."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from itertools import islice
 

@@ -1,5 +1,7 @@
 """The moves of an alias."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 from mlflow_resnet.io.text.characters import in_lines, presentable

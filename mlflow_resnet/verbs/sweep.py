@@ -1,5 +1,7 @@
 """A sweep: many trainings, each a child run of one run, and the best of them done once more, with a model."""
 
+from __future__ import annotations
+
 import math
 import uuid
 from collections.abc import Mapping

@@ -1,5 +1,7 @@
 """Delivers what a training could not."""
 
+from __future__ import annotations
+
 from mlflow_resnet.io.console import say
 from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.options.sync import SyncOptions
