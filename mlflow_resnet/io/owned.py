@@ -88,12 +88,6 @@ def check_owned(path: Path, status: os.stat_result, kind: type[PathError] = Outp
         raise kind(path, f"can be written by every user, who could decide what is written where. {advice}")
 
 
-def can_be_exchanged(path: Path) -> bool:
-    """Returns whether another user may replace what is at `path`."""
-    status = os.stat(path.parent)
-    return is_open(status) or not is_trusted(status)
-
-
 def is_open(status: os.stat_result) -> bool:
     """Returns whether every user may write to it."""
     return hasattr(os, "geteuid") and bool(status.st_mode & stat.S_IWOTH)

@@ -33,9 +33,8 @@ from mlflow_resnet.images.decoding.colors import load_pixels, rgb
 from mlflow_resnet.images.decoding.cost import check_structure, check_work
 from mlflow_resnet.images.decoding.kinds import describe_content
 from mlflow_resnet.images.decoding.orientation import Region, as_stored, read_orientation, swap_size, turn_upright
-from mlflow_resnet.io.memory import available_memory
+from mlflow_resnet.io.memory import Room, available_memory
 from mlflow_resnet.io.reasons import one_line, os_reason
-from mlflow_resnet.io.room import Room
 
 IMAGE_EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".ppm", ".pgm", ".pbm", ".bmp", ".tif", ".tiff", ".webp", ".gif")

@@ -79,9 +79,10 @@ class _Chunk:
     encodings: set[int] = field(default_factory=set)
 
     @property
-    def least_bytes(self) -> int:
-        """Lower bound of the decoded bytes, without values of dictionaries."""
-        return self.values * (_BYTES_BESIDE_VALUE + self.width) + self.plain_bytes
+    def most_bytes(self) -> int:
+        """Upper bound of the decoded bytes, without values of dictionaries."""
+        shared = self.values * self.largest_page if _DELTA_BYTE_ARRAY in self.encodings else 0
+        return self.values * (_BYTES_BESIDE_VALUE + self.width) + self.plain_bytes + shared
 
     @property
     def repeats_values(self) -> bool:
@@ -117,7 +118,7 @@ def inspect_parquet(
             if rows > limits.rows:
                 raise TooManyRowsError(rows, limits.rows)
             chunks = list(_chunks(opened, footer, size, columns, limits))
-            _check_size(sum(map(_bound_chunk_bytes, chunks)), limits)
+            _check_size(sum(chunk.most_bytes for chunk in chunks), limits)
             opened.seek(0)
             return _check_repeated(opened, chunks, limits)
         except (KeyError, TypeError, IndexError, AttributeError):
@@ -229,15 +230,9 @@ def _page_header(file: BinaryIO, position: int, end: int) -> tuple[Struct, int]:
     raise ThriftError("the header of a page is too long")
 
 
-def _bound_chunk_bytes(chunk: _Chunk) -> int:
-    """Returns an upper bound of a chunk's decoded bytes, without values of dictionaries."""
-    shared = chunk.values * chunk.largest_page if _DELTA_BYTE_ARRAY in chunk.encodings else 0
-    return chunk.least_bytes + shared
-
-
 def _check_repeated(file: BinaryIO, chunks: list[_Chunk], limits: ParquetLimits) -> tuple[pq.FileMetaData, list[str]]:
     """Adds up the values of dictionaries as often as they are used, without repeating them."""
-    total = sum(map(_bound_chunk_bytes, chunks))
+    total = sum(chunk.most_bytes for chunk in chunks)
     repeated = [chunk for chunk in chunks if chunk.repeats_values]
     names = sorted({chunk.path for chunk in repeated})
     parquet = pq.ParquetFile(file, read_dictionary=names)

@@ -77,11 +77,9 @@ class _Reader:
             number = number + (header >> 4) if header >> 4 else self.zigzag()
             if number in found:
                 raise ThriftError("a field comes twice")
-            found[number] = self.field(header & 0x0F, depth)
+            kind = header & 0x0F
+            found[number] = kind == _TRUE if kind in (_TRUE, _FALSE) else self.value(kind, depth)
         return found
-
-    def field(self, kind: int, depth: int) -> Any:
-        return kind == _TRUE if kind in (_TRUE, _FALSE) else self.value(kind, depth)
 
     def value(self, kind: int, depth: int) -> Any:
         if kind in _INTEGERS:

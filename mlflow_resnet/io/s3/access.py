@@ -116,7 +116,10 @@ def explain_error(uri: str, error: Exception) -> Exception:
 
     if isinstance(error, known.ClientError):
         status = read_status(error.response)
-        return choose_error_class(status)(uri, MEANINGS.get(status, f"S3 answered: {one_line(error)}"))
+        kind: type[InvalidDatasetError] = StoreUnreachableError if status in PASSING else InvalidDatasetError
+        if status in OF_ONE_OBJECT:
+            kind = ObjectUnreadableError
+        return kind(uri, MEANINGS.get(status, f"S3 answered: {one_line(error)}"))
     if isinstance(error, (known.NoCredentialsError, known.PartialCredentialsError)):
         return InvalidDatasetError(uri, f"no AWS credentials were found. {CREDENTIALS}")
     if isinstance(error, known.NoRegionError):
@@ -127,13 +130,6 @@ def explain_error(uri: str, error: Exception) -> Exception:
     if isinstance(error, (known.BotoCoreError, ValueError)):  # ValueError: an endpoint that is no URL
         return InvalidDatasetError(uri, f"cannot be read ({one_line(error)})")
     return error
-
-
-def choose_error_class(status: str) -> type[InvalidDatasetError]:
-    """The class of the error that a status is."""
-    if status in OF_ONE_OBJECT:
-        return ObjectUnreadableError
-    return StoreUnreachableError if status in PASSING else InvalidDatasetError
 
 
 def read_status(response: dict[str, Any]) -> str:

@@ -17,8 +17,7 @@ from typing import Any, BinaryIO
 from mlflow_resnet.io.atomic import new_file
 from mlflow_resnet.io.parallel import map_ordered
 from mlflow_resnet.io.s3.access import CONNECTIONS, patiently
-from mlflow_resnet.io.s3.listing import StoredObject
-from mlflow_resnet.io.s3.location import Location
+from mlflow_resnet.io.s3.listing import Location, StoredObject
 
 THREADS = CONNECTIONS // 2
 CHUNK_BYTES = 2**20
