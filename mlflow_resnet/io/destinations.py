@@ -120,8 +120,7 @@ def stage_folder(output: str, key: str) -> Iterator[tuple[UploadedFolder, Path]]
 def enter_stage(output: str, key: str = "") -> Iterator[Path]:
     """A private folder in the cache for this output, in which no other process is.
 
-    Raises:
-        OutputError: if the cache cannot be written, or another process makes the same output.
+    Raises OutputError if the cache cannot be written, or another process makes the same output.
     """
     digest = hashlib.sha256(f"{output.rstrip('/')}\0{key}".encode(errors="backslashreplace")).hexdigest()
     stage = private_cache() / STAGES_FOLDER / digest[:16]

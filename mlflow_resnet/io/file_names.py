@@ -59,8 +59,7 @@ def leads_out(name: str, windows: bool = os.name == "nt") -> bool:
 def path_below(root: Path, name: str) -> Path:
     """The file `name` below `root`. Neither it nor a folder on the way is a link.
 
-    Raises:
-        OutputError: if there is no such path.
+    Raises OutputError if there is no such path.
     """
     problem, path = name_problem(name), root
     for part in () if problem else name.split("/"):

@@ -83,8 +83,7 @@ def batch_items(items: Iterable[T], size: int) -> Generator[list[T], None, None]
 def within(seconds: float, question: Callable[[], R]) -> R:
     """The answer to `question`, which is asked in a thread that is left behind if it takes longer.
 
-    Raises:
-        TimeoutError: if it does; otherwise what `question` raises.
+    Raises TimeoutError if it does; otherwise what `question` raises.
     """
     outcome: Future[R] = Future()
     context = contextvars.copy_context()

@@ -23,8 +23,7 @@ def build_network(
 ) -> nn.Module:
     """A randomly initialized network with one output per class. The global random state stays as it was.
 
-    Raises:
-        InvalidOptionsError: if `architecture` is not one of `ARCHITECTURES`.
+    Raises InvalidOptionsError if `architecture` is not one of `ARCHITECTURES`.
     """
     if architecture not in ARCHITECTURES:
         raise InvalidOptionsError([f"architecture is {architecture!r}; choose one of {join_names(ARCHITECTURES)}"])
@@ -44,8 +43,7 @@ def assemble_network(architecture: str, num_classes: int, weights: Mapping[str, 
 def pick_device(device: str = "auto") -> torch.device:
     """`auto` is CUDA, then MPS, then the CPU.
 
-    Raises:
-        InvalidOptionsError: if the device does not exist on this machine.
+    Raises InvalidOptionsError if the device does not exist on this machine.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"

@@ -40,18 +40,15 @@ def pack_stages(stages: nn.Sequential, shape: Size, dtype: torch.dtype = torch.f
 def _pack_each(stages: nn.Sequential, inputs: Tensor) -> tuple[Tensor, list[nn.Module]]:
     """Returns the outputs for `inputs`, which set the shapes, and the packed modules."""
     modules: list[nn.Module] = []
-    for module in _flat(stages):
-        if isinstance(module, nn.Conv2d):
-            module = PackedConv(module, inputs)
-        elif isinstance(module, (BasicBlock, Bottleneck)):
-            module = PackedBlock(module, inputs.clone())
-        modules.append(module)
-        inputs = module(inputs)
+    for stage in stages:
+        for module in stage if isinstance(stage, nn.Sequential) else [stage]:
+            if isinstance(module, nn.Conv2d):
+                module = PackedConv(module, inputs)
+            elif isinstance(module, (BasicBlock, Bottleneck)):
+                module = PackedBlock(module, inputs.clone())
+            modules.append(module)
+            inputs = module(inputs)
     return inputs, modules
-
-
-def _flat(stages: nn.Sequential) -> list[nn.Module]:
-    return [inner for stage in stages for inner in (stage if isinstance(stage, nn.Sequential) else [stage])]
 
 
 class PackedConv(nn.Module):

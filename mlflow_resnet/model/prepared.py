@@ -17,6 +17,7 @@ from mlflow_resnet.model.preprocessing import Preprocessing
 
 # uint8 images of shape (N, 3, image_size, image_size) to probabilities, float32 of shape (N, len(classes))
 Forward = Callable[[Tensor], np.ndarray]
+IMAGES, PROBABILITIES = "images", "probabilities"  # the graph's input and output, where a format names them
 IMAGES_PER_THREAD = 4  # in a network at once; with more of them, each layer's output leaves the caches
 SEVERAL = 8
 
@@ -54,6 +55,12 @@ def picture_graph(classifier: ImageClassifier, precision: str = "fp32") -> Pictu
     dtype = DTYPES[precision]
     stages = stages.to(dtype).to(memory_format=torch.channels_last)
     return PictureGraph(classifier.preprocessing, stages, head, classifier.temperature, dtype)
+
+
+def build_export_graph(classifier: ImageClassifier, precision: str = "fp32") -> tuple[PictureGraph, Tensor]:
+    """The graph on the CPU, and two pictures: of one alone, torch would take the number for fixed."""
+    size = classifier.preprocessing.image_size
+    return picture_graph(classifier, precision).cpu().eval(), torch.zeros(2, 3, size, size, dtype=torch.uint8)
 
 
 class TorchForward:

@@ -71,8 +71,7 @@ class InertDict:
 def read_state_dict(path: Path, name: str) -> dict[str, Tensor]:
     """The network's tensors in a .safetensors file, or in any file that torch.save wrote.
 
-    Raises:
-        WeightsError: if it holds no state_dict, or not one, or cannot be read.
+    Raises WeightsError if it holds no state_dict, or not one, or cannot be read.
     """
     try:
         if is_safetensors(path):
@@ -156,8 +155,7 @@ def choose_stand_in(name: str) -> type | None:
 def find_network(loaded: Any, name: str) -> dict[str, Tensor]:
     """Returns the one state_dict in the loaded value, with the network's keys.
 
-    Raises:
-        WeightsError: if there is none, or several that cannot be told apart.
+    Raises WeightsError if there is none, or several that cannot be told apart.
     """
     found = dict(networks_in(loaded, set()))
     usual = [place for place in found if USUAL_PARTS.issuperset(filter(None, place.split(".")))]
@@ -166,7 +164,8 @@ def find_network(loaded: Any, name: str) -> dict[str, Tensor]:
     if found:
         places = join_names(place.removesuffix(".") or "itself" for place in usual or found)
         raise WeightsError(name, f"holds several networks: {places}. Save one of them as a state_dict.")
-    if (pickled := next(objects_in(loaded), None)) is not None:
+    values = [loaded, *loaded.values()] if isinstance(loaded, Mapping) else [loaded]
+    if (pickled := next((each for each in values if isinstance(each, Inert)), None)) is not None:
         raise WeightsError(
             name,
             f"holds a pickled object ({type(pickled).__name__[:80]}) and no state_dict; its classes are not imported. "
@@ -196,9 +195,3 @@ def networks_in(
 def is_plain(value: Any) -> bool:
     """Returns whether `value` is a contiguous tensor with data."""
     return isinstance(value, Tensor) and value.layout == torch.strided and not (value.is_quantized or value.is_meta)
-
-
-def objects_in(value: Any) -> Iterator[Inert]:
-    """Yields the inert objects in the loaded value."""
-    values = [value, *value.values()] if isinstance(value, Mapping) else [value]
-    yield from (each for each in values if isinstance(each, Inert))

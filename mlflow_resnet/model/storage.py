@@ -45,8 +45,7 @@ DESCRIPTION_KINDS = {  # of the fields of DESCRIPTION_FILE
 def fetch_model(model_uri: str) -> Iterator[Path]:
     """Yields the folder of an MLflow model; downloads are removed at the end.
 
-    Raises:
-        InvalidModelError: if there is nothing to be had.
+    Raises InvalidModelError if there is nothing to be had.
     """
     if os.path.isdir(model_uri):
         yield Path(model_uri)
@@ -109,8 +108,7 @@ def write_description(classifier: ImageClassifier, folder: Path, weights_sha256:
 def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """The content of `classifier.json`.
 
-    Raises:
-        InvalidModelError: if there is none, or a newer version of mlflow_resnet wrote it.
+    Raises InvalidModelError if there is none, or a newer version of mlflow_resnet wrote it.
     """
     try:
         description = parse_fields(read_plain(Path(folder) / DESCRIPTION_FILE, MOST_JSON, follow=True))
@@ -129,11 +127,6 @@ def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
     return description
 
 
-def load_classifier(folder: str | os.PathLike[str]) -> ImageClassifier:
-    """Loads the classifier alone; see `read_classifier`."""
-    return read_classifier(folder)[0]
-
-
 def read_classifier(folder: str | os.PathLike[str]) -> tuple[ImageClassifier, dict[str, Any]]:
     """Reads what `save_classifier` wrote, on the CPU and in eval mode.
 
@@ -148,25 +141,25 @@ def read_classifier(folder: str | os.PathLike[str]) -> tuple[ImageClassifier, di
     description = read_description(folder)
     try:
         content = read_weights(folder / WEIGHTS_FILE, description["weights_sha256"])
-        classifier = build_described_classifier(description)
-        classifier.network.load_state_dict(load(content))
+        classes, fields = tuple(description["classes"]), description["preprocessing"]
+        preprocessing = Preprocessing(**fields | {key: tuple(fields[key]) for key in ("mean", "std")})
+        network = build_network(description["architecture"], len(classes)).eval()
+        network.load_state_dict(load(content))
+        classifier = ImageClassifier(
+            description["architecture"],
+            classes,
+            preprocessing,
+            network,
+            float(description.get("temperature", 1.0)),
+            description.get("training", {}),
+            {name: PrecisionCheck(**found) for name, found in description.get("precision_checks", {}).items()},
+        )
     except InvalidModelError:
         raise
     except Exception as error:  # JSON can be wrong in any way; safetensors and torch have errors of their own
         problem = f"{DESCRIPTION_FILE} is damaged or does not fit {WEIGHTS_FILE} ({one_line(error)}). "
         raise InvalidModelError(str(folder), problem + "Restore both, or log the model again.") from None
     return classifier, description
-
-
-def build_described_classifier(description: dict[str, Any]) -> ImageClassifier:
-    """The classifier that `classifier.json` describes, in eval mode, with random weights."""
-    fields = description["preprocessing"]
-    preprocessing = Preprocessing(**fields | {key: tuple(fields[key]) for key in ("mean", "std")})
-    architecture, classes = description["architecture"], tuple(description["classes"])
-    network = build_network(architecture, len(classes)).eval()
-    temperature, training = float(description.get("temperature", 1.0)), description.get("training", {})
-    checks = {name: PrecisionCheck(**found) for name, found in description.get("precision_checks", {}).items()}
-    return ImageClassifier(architecture, classes, preprocessing, network, temperature, training, checks)
 
 
 def read_weights(path: Path, expected: str) -> bytes:

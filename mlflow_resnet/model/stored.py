@@ -85,8 +85,7 @@ def check_recorded(model: StoredModel, params: Mapping[str, str], model_id: str)
     Models that were logged before there was one digest have the sha256 of their weights and of their exports: these
     are compared as far as they go. A logged model with neither says nothing.
 
-    Raises:
-        TamperedModelError: if it is not what was logged.
+    Raises TamperedModelError if it is not what was logged.
     """
     where = f"its logged model {model_id}"
     if MODEL_SHA256 in params:
@@ -102,8 +101,7 @@ def check_recorded(model: StoredModel, params: Mapping[str, str], model_id: str)
 def read_mlmodel_fields(folder: Path) -> dict[str, Any]:
     """Reads MLmodel as plain YAML, without defaults that MLflow adds.
 
-    Raises:
-        InvalidModelError: if it cannot be read, or is of another flavor.
+    Raises InvalidModelError if it cannot be read, or is of another flavor.
     """
     try:
         fields = yaml.safe_load((folder / MLMODEL_FILE_NAME).read_text(encoding="utf-8"))
@@ -148,11 +146,7 @@ def compute_model_sha256(
 
 
 def read_signature_columns(mlmodel: Mapping[str, Any], part: str) -> list[dict[str, Any]]:
-    """The inputs, outputs or params of the signature.
-
-    Raises:
-        InvalidModelError: if it cannot be read.
-    """
+    """The inputs, outputs or params of the signature. Raises InvalidModelError if it cannot be read."""
     try:
         columns = json.loads((mlmodel.get("signature") or {}).get(part) or "[]")
         return [dict(each) for each in columns]
@@ -163,8 +157,7 @@ def read_signature_columns(mlmodel: Mapping[str, Any], part: str) -> list[dict[s
 def check_signature(mlmodel: Mapping[str, Any], classifier: ImageClassifier, folder: Path) -> None:
     """A signature that promises columns of other classes, or in another order, belongs to another classifier.
 
-    Raises:
-        InvalidModelError: if it does.
+    Raises InvalidModelError if it does.
     """
     names = [str(column.get("name")) for column in read_signature_columns(mlmodel, "outputs")]
     promised = [name.removeprefix(PROBABILITY) for name in names if name.startswith(PROBABILITY)]

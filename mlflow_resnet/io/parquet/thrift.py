@@ -31,8 +31,7 @@ class EndsTooEarlyError(ThriftError):
 def read_struct(content: bytes) -> tuple[Struct, int]:
     """The structure that `content` begins with, by the numbers of its fields, and how many bytes it takes.
 
-    Raises:
-        ThriftError: if there is none.
+    Raises ThriftError if there is none.
     """
     reader = _Reader(content)
     return reader.struct(0), reader.position

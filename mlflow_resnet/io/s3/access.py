@@ -85,8 +85,7 @@ def patiently(uri: str, request: Callable[[], T]) -> T:
     botocore's own retries would not do: all requests of a client share a quota of them, which a busy server uses up
     after 250 objects, and they do not cover the body of an answer.
 
-    Raises:
-        InvalidDatasetError: about `uri`, if that does not help, or for any other error. It shows no secret.
+    Raises InvalidDatasetError about `uri`, if that does not help, or for any other error. It shows no secret.
     """
     deadline = time.monotonic() + PATIENCE_SECONDS
     longest = 0.1

@@ -68,8 +68,7 @@ def objects(client: Any, location: Location) -> Iterator[StoredObject]:
     If the key is that of a single object, and nothing lies below it, it is that object, with the last part of its key
     as name. Markers of folders, empty and with a "/" at the end, are left out.
 
-    Raises:
-        InvalidDatasetError: as soon as it shows that a call of ours has not written all of it.
+    Raises InvalidDatasetError as soon as it shows that a call of ours has not written all of it.
     """
     below = list_objects(client, location, location.prefix)
     first = next(below, None)

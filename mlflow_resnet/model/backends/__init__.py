@@ -1,6 +1,5 @@
 """Other engines than torch's own that predict with a classifier. They are imported when first used.
 
-graph        one module from uint8 pictures to probabilities, exported once, which all of them read
 onnx         ONNX Runtime, the extra [onnx]
 openvino     OpenVINO, the extra [openvino]
 torch_export torch's own exported programs, .pt2; other programs load them

@@ -42,11 +42,7 @@ def write_export(folder: Path, kind: str, precision: str, classifier_sha256: str
 
 
 def read_export(folder: str | os.PathLike[str]) -> Export:
-    """What `export.json` says.
-
-    Raises:
-        InvalidModelError: if it cannot be read.
-    """
+    """What `export.json` says. Raises InvalidModelError if it cannot be read."""
     try:
         return build_record(Export, parse_fields(read_plain(Path(folder) / EXPORT_FILE, MOST_JSON, follow=True)))
     except (OSError, ValueError) as error:
@@ -54,11 +50,7 @@ def read_export(folder: str | os.PathLike[str]) -> Export:
 
 
 def read_exports(data: Path) -> dict[str, Export]:
-    """Returns the exports in a model's data folder, by folder name.
-
-    Raises:
-        InvalidModelError: if one cannot be read.
-    """
+    """Returns the exports in a model's data folder, by folder name. Raises InvalidModelError if one cannot be read."""
     return {path.parent.name: read_export(path.parent) for path in sorted(data.glob(f"*/{EXPORT_FILE}"))}
 
 

@@ -54,27 +54,23 @@ def prepare_forward(
     engine = ENGINES[backend]
     packages.import_package(engine.packages[0])
     if data and (export := exports.get(backend)) and precision in (AUTO, export.precision):
-        return export.precision, build_forward(classifier, data / backend, export)
+        return export.precision, load_forward(classifier, data / backend, export)
     if precision == "int8":
-        raise not_exported(data and data / backend, backend)
+        command = f"mlflow-resnet export --format {backend} --precision int8"
+        where = str(data / backend) if data else "model"
+        raise InvalidModelError(where, f"it holds no int8 model for {backend}; make one: {command} …")
     if precision == AUTO:
-        precision = scoring_precision(
-            AUTO, device, classifier.precision_checks if "bf16" in BACKEND_PRECISIONS[backend] else {}
-        )
+        checks = classifier.precision_checks if "bf16" in BACKEND_PRECISIONS[backend] else {}
+        precision = scoring_precision(AUTO, device, checks)
     return precision, engine.build_forward(engine.convert(classifier), precision)
 
 
-def load_forward(classifier: ImageClassifier, folder: Path) -> Forward:
-    """Loads a forward function from the exported files in `folder`."""
-    return build_forward(classifier, folder, read_export(folder))
+def load_forward(classifier: ImageClassifier, folder: Path, export: Export | None = None) -> Forward:
+    """Loads a forward function from the files in `folder`, which `export` describes, or else a file there.
 
-
-def build_forward(classifier: ImageClassifier, folder: Path, export: Export) -> Forward:
-    """Returns a forward function that uses exported files.
-
-    Raises:
-        InvalidModelError: if they are not what was exported, or not of this classifier.
+    Raises InvalidModelError if they are not what was exported, or not of this classifier.
     """
+    export = export or read_export(folder)
     if export.format not in ENGINES or export.classifier_sha256 != digest_classifier(classifier):
         raise InvalidModelError(str(folder), "was exported from another model. Export this one.")
     engine = ENGINES[export.format]
@@ -113,8 +109,3 @@ def check_combination(backend: str, precision: str, device: torch.device) -> Non
         raise InvalidOptionsError([f"precision is {precision!r}; with backend {backend}, choose one of {choices}"])
     if backend != TORCH and device.type != "cpu":
         raise InvalidOptionsError([f"device is {device.type!r}, but backend {backend} uses the CPU; choose cpu"])
-
-
-def not_exported(folder: Path | None, backend: str) -> InvalidModelError:
-    command = f"mlflow-resnet export --format {backend} --precision int8"
-    return InvalidModelError(str(folder or "model"), f"it holds no int8 model for {backend}; make one: {command} …")

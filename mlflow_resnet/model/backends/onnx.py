@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlflow_resnet.model.backends.graph import IMAGES, PROBABILITIES, build_export_graph
 from mlflow_resnet.model.backends.packages import ONNX, ONNX_RUNTIME, ONNX_SCRIPT, import_package
 from mlflow_resnet.model.classifier import ImageClassifier
+from mlflow_resnet.model.prepared import IMAGES, PROBABILITIES, build_export_graph
 
-ONNX_PACKAGES = (ONNX_RUNTIME, ONNX, ONNX_SCRIPT)  # to predict with exported files the first is enough
 ONNX_GRAPH = "model.onnx"
 
 
@@ -37,11 +36,12 @@ class OnnxForward:
 class OnnxEngine:
     """Exports to ONNX, and predicts with ONNX Runtime."""
 
-    packages = ONNX_PACKAGES
+    packages = (ONNX_RUNTIME, ONNX, ONNX_SCRIPT)  # to predict with exported files the first is enough
+    build_forward = OnnxForward
 
     def convert(self, classifier: ImageClassifier, precision: str = "fp32") -> Any:
         """An `onnx.ModelProto` in fp32 for any number of pictures."""
-        for package in ONNX_PACKAGES[1:]:
+        for package in self.packages[1:]:
             import_package(package)
         graph, example = build_export_graph(classifier)
         with torch.no_grad():
@@ -71,6 +71,3 @@ class OnnxEngine:
         """The names of the first convolution and of the head."""
         layers = [node.name for node in model.graph.node if node.op_type in ("Conv", "Gemm")]
         return [layers[0], layers[-1]]
-
-    def build_forward(self, model: Any, precision: str) -> OnnxForward:
-        return OnnxForward(model, precision)

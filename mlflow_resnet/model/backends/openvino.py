@@ -12,11 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlflow_resnet.model.backends.graph import IMAGES, PROBABILITIES, build_export_graph
 from mlflow_resnet.model.backends.packages import OPENVINO, import_package
 from mlflow_resnet.model.classifier import ImageClassifier
+from mlflow_resnet.model.prepared import IMAGES, PROBABILITIES, build_export_graph
 
-OPENVINO_PACKAGES = (OPENVINO,)
 OPENVINO_GRAPH, OPENVINO_WEIGHTS = "model.xml", "model.bin"
 FLOATS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # of what is not in int8
 
@@ -47,7 +46,8 @@ class OpenVinoForward:
 class OpenVinoEngine:
     """Exports to OpenVINO, and predicts with it."""
 
-    packages = OPENVINO_PACKAGES
+    packages = (OPENVINO,)
+    build_forward = OpenVinoForward
 
     def convert(self, classifier: ImageClassifier, precision: str = "fp32") -> Any:
         """An `openvino.Model` in fp32 for any number of pictures; its precision is chosen when it is compiled."""
@@ -75,6 +75,3 @@ class OpenVinoEngine:
         """The names of the first convolution and of the head."""
         layers = [op for op in model.get_ordered_ops() if op.get_type_name() in ("Convolution", "MatMul")]
         return [layers[0].get_friendly_name(), layers[-1].get_friendly_name()]
-
-    def build_forward(self, model: Any, precision: str) -> OpenVinoForward:
-        return OpenVinoForward(model, precision)

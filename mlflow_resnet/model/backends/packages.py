@@ -20,8 +20,7 @@ def import_package(package: str) -> Any:
     OpenVINO and NNCF would tell Google Analytics what they are used for, without asking, and write a number for the
     user into the home directory. They do without if the package for it is not to be had while they are imported.
 
-    Raises:
-        MissingPackageError: if it is not installed.
+    Raises MissingPackageError if it is not installed.
     """
     is_hidden = sys.modules.setdefault(TELEMETRY, NOT_TO_BE_HAD) is NOT_TO_BE_HAD
     try:

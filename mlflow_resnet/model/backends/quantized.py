@@ -26,8 +26,7 @@ def quantize(engine: OnnxEngine | OpenVinoEngine, model: Any, pictures: Sequence
     Args:
         pictures: to take the ranges of values from, uint8 of shape (1, 3, image_size, image_size) each.
 
-    Raises:
-        MissingPackageError: if NNCF is not installed.
+    Raises MissingPackageError if NNCF is not installed.
     """
     nncf = import_package(NNCF)
     whole_range = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX

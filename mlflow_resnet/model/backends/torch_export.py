@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlflow_resnet.model.backends.graph import build_export_graph
 from mlflow_resnet.model.classifier import ImageClassifier
+from mlflow_resnet.model.prepared import build_export_graph
 
 PROGRAM_GRAPH = "model.pt2"
 
@@ -33,6 +33,7 @@ class ProgramEngine:
     """Exports programs of torch."""
 
     packages = ()
+    build_forward = ProgramForward
 
     def convert(self, classifier: ImageClassifier, precision: str = "fp32") -> Any:
         """A `torch.export.ExportedProgram` on the CPU, for any number of pictures."""
@@ -43,15 +44,11 @@ class ProgramEngine:
     def save(self, model: Any, folder: Path) -> None:
         content = io.BytesIO()
         torch.export.save(model, content)
-        (folder / PROGRAM_GRAPH).write_bytes(
-            content.getbuffer()
-        )  # torch would tell of a full disk in an error of its own
+        # torch would tell of a full disk in an error of its own
+        (folder / PROGRAM_GRAPH).write_bytes(content.getbuffer())
 
     def load(self, files: Mapping[str, bytes]) -> Any:
         """Loads what `save` wrote from the content of its file."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of weights that are channels last, which are all there
             return torch.export.load(io.BytesIO(files[PROGRAM_GRAPH]))
-
-    def build_forward(self, model: Any, precision: str) -> ProgramForward:
-        return ProgramForward(model, precision)
