@@ -62,12 +62,9 @@ def destination(output: str, key: str = "") -> Iterator[Path]:
 
 @contextmanager
 def resumable_destination(output: str) -> Iterator[Path]:
-    """Yields a file as `resumable_file` does; for S3 it is made in the cache and sent at the end. Until then, all
-    is kept.
+    """Yields a file as `resumable_file` does; for S3 it is made in the cache, where all is kept, and sent at the end.
 
-    Raises:
-        OutputError: before the block, if it cannot be written.
-        NotSentError: after it, if S3 does not take it.
+    Raises OutputError before the block if it cannot be written; NotSentError after it if S3 does not take it.
     """
     if not is_remote(output):
         with resumable_file(output) as path:
@@ -118,10 +115,7 @@ def stage_folder(output: str, key: str) -> Iterator[tuple[UploadedFolder, Path]]
 
 @contextmanager
 def enter_stage(output: str, key: str = "") -> Iterator[Path]:
-    """A private folder in the cache for this output, in which no other process is.
-
-    Raises OutputError if the cache cannot be written, or another process makes the same output.
-    """
+    """A private folder in the cache for this output. Raises OutputError if there can be none, or a process is in it."""
     digest = hashlib.sha256(f"{output.rstrip('/')}\0{key}".encode(errors="backslashreplace")).hexdigest()
     stage = private_cache() / STAGES_FOLDER / digest[:16]
     with output_errors(stage):

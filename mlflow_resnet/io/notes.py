@@ -35,12 +35,10 @@ NOTE_KINDS = {  # of a training's notes
 
 
 class Notes:
-    """Named facts that JSON can hold, in memory, and in the file `path` if there is one. Threads may share them.
-
-    Raises CheckpointError if the file cannot be read.
-    """
+    """Named facts that JSON can hold, in memory, and in the file `path` if there is one. Threads may share them."""
 
     def __init__(self, path: Path | None = None, **facts: Any) -> None:
+        """Raises CheckpointError if the file is there and cannot be read."""
         self.path = path
         self.lock = threading.Lock()
         noted = {}
@@ -66,26 +64,26 @@ class Notes:
         return self.facts.get(name, default)
 
     def note(self, **facts: Any) -> None:
-        """Adds facts, without credentials in them; they are on the disk when this returns, or it raises OutputError."""
+        """Adds facts, without credentials in them; they are on the disk when this returns, or it raises OutputError.
+
+        On a full disk they are written into the room that the first call kept free for this.
+        """
         with self.lock:
             self.facts |= all_without_credentials(facts)
-            if self.path:
-                self.write(self.path)
-
-    def write(self, path: Path) -> None:
-        """Writes the file; on a full disk, into the room that the first call kept free for this."""
-        spare = path.with_name(SPARE)
-        content = json.dumps(self.facts, indent=1).encode()
-        try:
-            if not path.exists():
-                write_whole(spare, bytes(SPARE_BYTES))
-            write_whole(path, content)
-        except OutputError as error:
-            is_full = isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
-            if not is_full or not spare.exists():
-                raise
-            spare.unlink()
-            write_whole(path, content)
+            if not self.path:
+                return
+            spare = self.path.with_name(SPARE)
+            content = json.dumps(self.facts, indent=1).encode()
+            try:
+                if not self.path.exists():
+                    write_whole(spare, bytes(SPARE_BYTES))
+                write_whole(self.path, content)
+            except OutputError as error:
+                is_full = isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
+                if not is_full or not spare.exists():
+                    raise
+                spare.unlink()
+                write_whole(self.path, content)
 
     def clear(self) -> None:
         """Forgets everything; the file stays until the next fact."""

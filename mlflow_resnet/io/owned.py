@@ -69,10 +69,7 @@ def make_private(path: Path) -> None:
 
 
 def check_owned(path: Path, status: os.stat_result, kind: type[PathError] = OutputError) -> None:
-    """Raises an error unless only this user, or a group that it was given to, may write in the folder.
-
-    Raises `kind` about `path`, if it is a link, no folder, of another user, or for everybody.
-    """
+    """Raises `kind` about `path` if it is a link or no folder, or others than this user and a group may write in it."""
     advice = "Remove it, or give a place that is not there yet"
     if not stat.S_ISDIR(status.st_mode):
         what = "a link" if stat.S_ISLNK(status.st_mode) else "no folder"
@@ -92,10 +89,7 @@ def is_open(status: os.stat_result) -> bool:
 
 
 def read_new_status(folder: Path) -> os.stat_result | None:
-    """Returns the status of a private folder as new ones in `folder` get it: some file systems have no owners.
-
-    None if none can be made.
-    """
+    """The status that new private folders in `folder` get: some file systems have no owners. None if there are none."""
     new = folder / f".{secrets.token_hex(8)}"
     try:
         os.mkdir(new, 0o700)

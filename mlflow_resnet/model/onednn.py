@@ -19,12 +19,9 @@ LARGEST_DIFFERENCE = {torch.float32: 2e-3, torch.bfloat16: 0.05}
 
 
 def pack_stages(stages: nn.Sequential, shape: Size, dtype: torch.dtype = torch.float32) -> nn.Sequential:
-    """Returns a module that computes the same as `stages`, fused for `dtype` inputs of one shape.
+    """Returns a module that computes the same as `stages`, fused for `dtype` inputs of one shape (N, 3, H, W).
 
     `stages` itself where torch has no such operators, or they do not compute the same on this CPU.
-
-    Args:
-        shape: (N, 3, H, W).
     """
     inputs = torch.rand(shape, generator=torch.Generator().manual_seed(1)).to(dtype)
     inputs = inputs.contiguous(memory_format=torch.channels_last)

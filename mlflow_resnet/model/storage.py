@@ -43,10 +43,7 @@ DESCRIPTION_KINDS = {  # of the fields of DESCRIPTION_FILE
 
 @contextlib.contextmanager
 def fetch_model(model_uri: str) -> Iterator[Path]:
-    """Yields the folder of an MLflow model; downloads are removed at the end.
-
-    Raises InvalidModelError if there is nothing to be had.
-    """
+    """Yields the folder of an MLflow model; downloads are removed at the end. Raises InvalidModelError."""
     if os.path.isdir(model_uri):
         yield Path(model_uri)
         return
@@ -106,10 +103,7 @@ def write_description(classifier: ImageClassifier, folder: Path, weights_sha256:
 
 
 def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """The content of `classifier.json`.
-
-    Raises InvalidModelError if there is none, or a newer version of mlflow_resnet wrote it.
-    """
+    """The content of `classifier.json`. Raises InvalidModelError if it is missing, damaged, or of a newer version."""
     try:
         description = parse_fields(read_plain(Path(folder) / DESCRIPTION_FILE, MOST_JSON, follow=True))
         found = description["format_version"]
@@ -128,14 +122,10 @@ def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_classifier(folder: str | os.PathLike[str]) -> tuple[ImageClassifier, dict[str, Any]]:
-    """Reads what `save_classifier` wrote, on the CPU and in eval mode.
+    """Reads what `save_classifier` wrote, on the CPU and in eval mode, and the description that it was made from.
 
-    Returns:
-        The classifier, and the description that it was made from; `weights_sha256` is of the weights that were loaded.
-
-    Raises:
-        TamperedWeightsError: if the weights are not the ones that were saved.
-        InvalidModelError: if a file is missing or damaged, or does not fit the other.
+    Raises TamperedWeightsError if the weights are not those that were saved; InvalidModelError if a file is missing or
+    damaged, or does not fit the other.
     """
     folder = Path(folder)
     description = read_description(folder)
@@ -163,12 +153,7 @@ def read_classifier(folder: str | os.PathLike[str]) -> tuple[ImageClassifier, di
 
 
 def read_weights(path: Path, expected: str) -> bytes:
-    """The content of the file at `path`, which is verified and loaded as it was read.
-
-    Raises:
-        TamperedWeightsError: unless its sha256 is `expected`.
-        InvalidModelError: if there is no such file.
-    """
+    """The content of the file at `path`. Raises TamperedWeightsError unless its sha256 is `expected`."""
     if not path.is_file():
         raise InvalidModelError(str(path.parent), f"{path.name} is missing. Log the model again.")
     content = path.read_bytes()

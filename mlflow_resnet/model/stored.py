@@ -62,9 +62,7 @@ class StoredModel:
 def read_model(folder: Path) -> StoredModel:
     """Reads a saved model, on the CPU and in eval mode.
 
-    Raises:
-        TamperedModelError: if it is not what was saved.
-        InvalidModelError: if it is no model of ours, or a file is missing or damaged, or does not fit the others.
+    Raises InvalidModelError if it is no model of ours, or not what was saved, or a file does not fit the others.
     """
     mlmodel = read_mlmodel_fields(folder)
     data = folder / DATA_SUBPATH
@@ -80,12 +78,10 @@ def read_model(folder: Path) -> StoredModel:
 
 
 def check_recorded(model: StoredModel, params: Mapping[str, str], model_id: str) -> None:
-    """Compares a model with the params of its logged model, which cannot be changed.
+    """Raises TamperedModelError unless a model is what the params of its logged model say, which cannot be changed.
 
     Models that were logged before there was one digest have the sha256 of their weights and of their exports: these
     are compared as far as they go. A logged model with neither says nothing.
-
-    Raises TamperedModelError if it is not what was logged.
     """
     where = f"its logged model {model_id}"
     if MODEL_SHA256 in params:
@@ -99,19 +95,15 @@ def check_recorded(model: StoredModel, params: Mapping[str, str], model_id: str)
 
 
 def read_mlmodel_fields(folder: Path) -> dict[str, Any]:
-    """Reads MLmodel as plain YAML, without defaults that MLflow adds.
-
-    Raises InvalidModelError if it cannot be read, or is of another flavor.
-    """
+    """Reads MLmodel as plain YAML, without defaults of MLflow's. Raises InvalidModelError if it is not one of ours."""
     try:
         fields = yaml.safe_load((folder / MLMODEL_FILE_NAME).read_text(encoding="utf-8"))
         flavors = {str(name): dict(flavor or {}) for name, flavor in fields["flavors"].items()}
     except Exception as error:  # YAML can be wrong in any way
         raise InvalidModelError(str(folder), f"not an MLflow model ({one_line(error)}).") from None
     if FLAVOR_NAME not in flavors:
-        raise InvalidModelError(
-            str(folder), f"its flavors are {', '.join(flavors)}; expected {FLAVOR_NAME}. MLflow itself loads it."
-        )
+        problem = f"its flavors are {', '.join(flavors)}; expected {FLAVOR_NAME}. MLflow itself loads it."
+        raise InvalidModelError(str(folder), problem)
     if not isinstance(get_config({"flavors": flavors}), dict):
         raise InvalidModelError(str(folder), "its configuration is not names with values. Log it again.")
     return fields | {"flavors": flavors}
@@ -125,12 +117,9 @@ def get_config(mlmodel: Mapping[str, Any]) -> Mapping[str, Any]:
 def compute_model_sha256(
     mlmodel: Mapping[str, Any], description: Mapping[str, Any], exports: Mapping[str, Export]
 ) -> str:
-    """Computes the digest of a stored model. Fields that a later version adds are absent here and there, and change
-    nothing.
+    """Computes the digest of a stored model from `read_mlmodel_fields`, `classifier.json`, and what was exported.
 
-    Args:
-        mlmodel: as `read_mlmodel_fields` gives it.
-        description: `classifier.json`, with the sha256 of the weights as they were read.
+    Fields that a later version adds are absent here and there, and change nothing.
     """
     config = get_config(mlmodel)
     facts = {
@@ -155,14 +144,10 @@ def read_signature_columns(mlmodel: Mapping[str, Any], part: str) -> list[dict[s
 
 
 def check_signature(mlmodel: Mapping[str, Any], classifier: ImageClassifier, folder: Path) -> None:
-    """A signature that promises columns of other classes, or in another order, belongs to another classifier.
-
-    Raises InvalidModelError if it does.
-    """
+    """Raises InvalidModelError for a signature that promises columns of other classes, or in another order."""
     names = [str(column.get("name")) for column in read_signature_columns(mlmodel, "outputs")]
     promised = [name.removeprefix(PROBABILITY) for name in names if name.startswith(PROBABILITY)]
     if promised and promised != list(classifier.classes):
-        problem = (
-            f"its signature has the classes {join_names(promised)}; its classifier {join_names(classifier.classes)}."
-        )
-        raise InvalidModelError(str(folder), f"{problem} Restore {MLMODEL_FILE_NAME}, or log the model again.")
+        found = f"has the classes {join_names(promised)}; its classifier {join_names(classifier.classes)}"
+        problem = f"its signature {found}. Restore {MLMODEL_FILE_NAME}, or log the model again."
+        raise InvalidModelError(str(folder), problem)

@@ -86,10 +86,7 @@ def download_weights(member: WeightsEnum) -> dict[str, Tensor]:
 
 
 def fetch(url: str, path: Path) -> None:
-    """Downloads a file whose name ends with the beginning of its SHA-256. torch.hub would wait for a server forever.
-
-    Raises OSError if it cannot be had, or is another file.
-    """
+    """Downloads a file with its SHA-256 in its name, or raises OSError. torch.hub would wait for a server forever."""
     from tqdm import tqdm
 
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -28,23 +28,12 @@ MEANINGS = {
 }
 OF_ONE_OBJECT = ("403", "404", "412")
 PASSING = ("429", "500", "502", "503", "504")
-CODES = {
-    "AccessDenied": "403",
-    "AllAccessDisabled": "403",
-    "InvalidAccessKeyId": "403",
-    "SignatureDoesNotMatch": "403",
+CODES = {  # of answers whose HTTP status says something else, such as 400, or 200 and then an error
     "ExpiredToken": "403",
     "InvalidToken": "403",
-    "NoSuchBucket": "404",
-    "NoSuchKey": "404",
-    "NotFound": "404",
-    "PermanentRedirect": "301",
     "AuthorizationHeaderMalformed": "301",
-    "PreconditionFailed": "412",
-    "InternalError": "500",
     "RequestTimeout": "503",
     "SlowDown": "503",
-    "ServiceUnavailable": "503",
 }
 
 

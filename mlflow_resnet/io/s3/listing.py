@@ -38,10 +38,7 @@ class Location:
 
 
 def parse_location(uri: str) -> Location:
-    """The place that `uri` names. Nothing in it is decoded or left out: a key may hold any character but NUL.
-
-    Raises InvalidDatasetError if there can be no such place.
-    """
+    """The place that `uri` names; nothing in it is decoded or left out. Raises InvalidDatasetError if it is none."""
     bucket, _, key = uri.removeprefix(S3).partition("/")
     if not BUCKET.fullmatch(bucket):
         name = without_credentials(S3 + bucket).removeprefix(S3)

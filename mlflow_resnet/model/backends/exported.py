@@ -24,7 +24,7 @@ class Export:
     Attributes:
         format: a backend's name, or torch_export.
         precision: fp32, bf16 or int8.
-        classifier_sha256: `digest_of` the classifier that was exported.
+        classifier_sha256: `digest_classifier` of the one that was exported.
         files: hex sha256 of each file, by its name.
     """
 
@@ -55,12 +55,7 @@ def read_exports(data: Path) -> dict[str, Export]:
 
 
 def read_verified_files(folder: Path, export: Export) -> dict[str, bytes]:
-    """The content of the exported files, by their names.
-
-    Raises:
-        TamperedWeightsError: if a file is not the one that was exported.
-        InvalidModelError: if it is missing.
-    """
+    """The content of the exported files, by name. Raises InvalidModelError if one is missing, or not what it was."""
     contents = {}
     for name, expected in export.files.items():
         try:

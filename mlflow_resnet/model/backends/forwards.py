@@ -66,10 +66,7 @@ def prepare_forward(
 
 
 def load_forward(classifier: ImageClassifier, folder: Path, export: Export | None = None) -> Forward:
-    """Loads a forward function from the files in `folder`, which `export` describes, or else a file there.
-
-    Raises InvalidModelError if they are not what was exported, or not of this classifier.
-    """
+    """Loads a forward function from an exported folder. Raises InvalidModelError if it is not of this classifier."""
     export = export or read_export(folder)
     if export.format not in ENGINES or export.classifier_sha256 != digest_classifier(classifier):
         raise InvalidModelError(str(folder), "was exported from another model. Export this one.")
@@ -83,12 +80,7 @@ def usable_device(device: str, backend: str) -> torch.device:
 
 
 def list_packages(backend: str) -> tuple[str, ...]:
-    """Returns the packages that a model for a backend needs besides torch.
-
-    Raises:
-        InvalidOptionsError: if there is no such backend.
-        MissingPackageError: if a package is not installed.
-    """
+    """Returns the packages that a model for a backend needs besides torch, after importing them, or raises."""
     check_backend(backend)
     needed = () if backend == TORCH else ENGINES[backend].packages
     for package in needed:

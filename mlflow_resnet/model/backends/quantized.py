@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,14 +23,14 @@ from mlflow_resnet.model.backends.packages import NNCF, import_package
 def quantize(engine: OnnxEngine | OpenVinoEngine, model: Any, pictures: Sequence[np.ndarray]) -> Any:
     """A model of `engine` with convolutions in int8, but for the first one.
 
-    Args:
-        pictures: to take the ranges of values from, uint8 of shape (1, 3, image_size, image_size) each.
-
-    Raises MissingPackageError if NNCF is not installed.
+    The ranges of values come from `pictures`, uint8 of shape (1, 3, image_size, image_size) each.
     """
     nncf = import_package(NNCF)
     whole_range = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX
-    with quiet() if is_own_process() else contextlib.nullcontext():
+    is_quiet = is_own_process()  # NNCF shows its progress on stdout, and logs what nobody can act on
+    if is_quiet:
+        logging.getLogger(NNCF).setLevel(logging.ERROR)
+    with contextlib.redirect_stdout(sys.stderr) if is_quiet else contextlib.nullcontext():
         return nncf.quantize(
             model,
             nncf.Dataset(pictures, engine.adapt_input),
@@ -39,11 +39,3 @@ def quantize(engine: OnnxEngine | OpenVinoEngine, model: Any, pictures: Sequence
             ignored_scope=nncf.IgnoredScope(names=engine.find_ends(model)),
             advanced_parameters=nncf.AdvancedQuantizationParameters(activations_range_estimator_params=whole_range),
         )
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Leaves stdout to the result of a command: NNCF shows its progress there, and logs what nobody can act on."""
-    logging.getLogger(NNCF).setLevel(logging.ERROR)
-    with contextlib.redirect_stdout(sys.stderr):
-        yield
