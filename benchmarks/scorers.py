@@ -21,9 +21,9 @@ from torchvision import transforms
 
 from mlflow_resnet.images.sources import file_source
 from mlflow_resnet.io.process import claim_process
+from mlflow_resnet.model.backends.engines import OpenVinoEngine
 from mlflow_resnet.model.backends.exported import write_export
 from mlflow_resnet.model.backends.forwards import load_forward
-from mlflow_resnet.model.backends.openvino import OpenVinoEngine
 from mlflow_resnet.model.backends.quantized import quantize
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.hardware import keep_freed_memory

@@ -43,7 +43,7 @@ _DICTIONARY_ENCODINGS, _DELTA_BYTE_ARRAY = {2, 8}, 7
 _FIRST_WRITERS = re.compile(rb"\s*parquet-mr(?! version (1\.([3-9]|\d\d)|[2-9]))", re.IGNORECASE)
 
 MAX_STRUCT_DEPTH = 16  # Parquet's own structures are 6 deep
-_STOP, _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = 0, 1, 2, 3, 7, 8, 9, 10, 11, 12
+_STOP, _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 0, 1, 2, 3, 7, 8, 9, 10, 12
 _INTEGERS, _LONG = (4, 5), 6
 
 File = str | os.PathLike[str] | BinaryIO

@@ -42,9 +42,8 @@ class PrecisionCheck:
 def scoring_precision(precision: str, device: torch.device, checks: Mapping[str, PrecisionCheck]) -> str:
     """The precision that scoring with `auto`, `bf16` or `fp32` uses on `device`.
 
-    `auto` is bf16 where the hardware has it, if it passed its check when the model was logged; otherwise fp32.
-
-    Raises InvalidOptionsError for any other, and for bf16 on a device that has none.
+    `auto` is bf16 where the hardware has it, if it passed its check when the model was logged; otherwise fp32. Raises
+    InvalidOptionsError for any other, and for bf16 on a device that has none.
     """
     if precision not in PRECISIONS:
         raise InvalidOptionsError([f"precision is {precision!r}; choose one of {join_names(PRECISIONS)}"])

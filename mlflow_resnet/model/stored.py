@@ -44,7 +44,6 @@ class StoredModel:
         exports: by format.
         config: as the model was saved.
         sha256: hexadecimal, of all that decides an answer, as it was read.
-        recorded: the digest that MLmodel has; empty in models that were saved before there was one.
         weights_sha256: of the weights file, as it was read.
         model_id: of the logged model that it is, where a server says so; otherwise empty.
     """
@@ -54,7 +53,6 @@ class StoredModel:
     exports: Mapping[str, Export]
     config: Mapping[str, Any]
     sha256: str
-    recorded: str
     weights_sha256: str
     model_id: str = ""
 
@@ -74,7 +72,7 @@ def read_model(folder: Path) -> StoredModel:
         raise TamperedModelError(str(folder), f"its {MLMODEL_FILE_NAME}", recorded, sha256)
     check_signature(mlmodel, classifier, folder)
     config = get_config(mlmodel)
-    return StoredModel(classifier, data, exports, config, sha256, recorded, str(description[WEIGHTS_SHA256]))
+    return StoredModel(classifier, data, exports, config, sha256, str(description[WEIGHTS_SHA256]))
 
 
 def check_recorded(model: StoredModel, params: Mapping[str, str], model_id: str) -> None:

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import torch
 
 from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError, join_names
-from mlflow_resnet.model.backends import packages
+from mlflow_resnet.model.backends.engines import ENGINES, import_package
 from mlflow_resnet.model.backends.exported import Export, read_export, read_verified_files
-from mlflow_resnet.model.backends.onnx import OnnxEngine
-from mlflow_resnet.model.backends.openvino import OpenVinoEngine
-from mlflow_resnet.model.backends.torch_export import ProgramEngine
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.model.precision import scoring_precision
@@ -24,7 +20,6 @@ from mlflow_resnet.options.base import AUTO
 from mlflow_resnet.options.formats import BACKEND_PRECISIONS
 
 TORCH = "torch"
-ENGINES: dict[str, Any] = {"onnx": OnnxEngine(), "openvino": OpenVinoEngine(), "torch_export": ProgramEngine()}
 
 
 def prepare_forward(
@@ -52,7 +47,7 @@ def prepare_forward(
     if backend == TORCH:
         return precision, None
     engine = ENGINES[backend]
-    packages.import_package(engine.packages[0])
+    import_package(engine.packages[0])
     if data and (export := exports.get(backend)) and precision in (AUTO, export.precision):
         return export.precision, load_forward(classifier, data / backend, export)
     if precision == "int8":
@@ -84,7 +79,7 @@ def list_packages(backend: str) -> tuple[str, ...]:
     check_backend(backend)
     needed = () if backend == TORCH else ENGINES[backend].packages
     for package in needed:
-        packages.import_package(package)
+        import_package(package)
     return needed
 
 

@@ -15,9 +15,7 @@ from typing import Any
 import numpy as np
 
 from mlflow_resnet.io.process import is_own_process
-from mlflow_resnet.model.backends.onnx import OnnxEngine
-from mlflow_resnet.model.backends.openvino import OpenVinoEngine
-from mlflow_resnet.model.backends.packages import NNCF, import_package
+from mlflow_resnet.model.backends.engines import NNCF, OnnxEngine, OpenVinoEngine, import_package
 
 
 def quantize(engine: OnnxEngine | OpenVinoEngine, model: Any, pictures: Sequence[np.ndarray]) -> Any:
