@@ -21,14 +21,12 @@ from torchvision import transforms
 
 from mlflow_resnet.images.sources import file_source
 from mlflow_resnet.io.process import claim_process
-from mlflow_resnet.model.backends.engines import OpenVinoEngine
-from mlflow_resnet.model.backends.exported import write_export
-from mlflow_resnet.model.backends.forwards import load_forward
-from mlflow_resnet.model.backends.quantized import quantize
 from mlflow_resnet.model.classifier import ImageClassifier
+from mlflow_resnet.model.engines import OpenVinoEngine, quantize
+from mlflow_resnet.model.forwards import load_forward
 from mlflow_resnet.model.hardware import keep_freed_memory
 from mlflow_resnet.model.prediction import Predictor
-from mlflow_resnet.model.storage import digest_classifier, read_classifier
+from mlflow_resnet.model.storage import digest_classifier, read_classifier, write_export
 
 Score = Callable[[Sequence[Path]], np.ndarray]
 BATCH_SIZE = 32

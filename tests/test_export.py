@@ -23,7 +23,7 @@ from mlflow_resnet.errors import (
     TamperedWeightsError,
 )
 from mlflow_resnet.flavor import load_predictor
-from mlflow_resnet.model.backends.forwards import load_forward
+from mlflow_resnet.model.forwards import load_forward
 from mlflow_resnet.model.storage import hash_file, read_classifier
 from mlflow_resnet.options import ExportOptions
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """A form that `export` writes by an engine of `model/backends/engines.py`. Some can also be a model's backend."""
+    """A form that `export` writes by an engine of `model/engines.py`. Some can also be a model's backend."""
 
     precisions: tuple[str, ...]
     is_backend: bool = True

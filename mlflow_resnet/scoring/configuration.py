@@ -10,9 +10,9 @@ from typing import Any
 
 from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.mlflow_seams import CONFIGURATION_VARIABLE, DEFAULT_DEVICE_VARIABLE, is_scoring_server
-from mlflow_resnet.model.backends.forwards import TORCH, prepare_forward, usable_device
+from mlflow_resnet.model.forwards import TORCH, prepare_forward, usable_device
 from mlflow_resnet.model.prediction import Predictor
-from mlflow_resnet.model.stored import StoredModel
+from mlflow_resnet.model.storage import StoredModel
 from mlflow_resnet.scoring.mlflows_checks import check_models_of_ours
 from mlflow_resnet.scoring.over_http import hosting
 from mlflow_resnet.scoring.pyfunc import ScoringModel

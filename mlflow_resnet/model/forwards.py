@@ -9,13 +9,12 @@ from types import MappingProxyType
 import torch
 
 from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError, join_names
-from mlflow_resnet.model.backends.engines import ENGINES, import_package
-from mlflow_resnet.model.backends.exported import Export, read_export, read_verified_files
 from mlflow_resnet.model.classifier import ImageClassifier
+from mlflow_resnet.model.engines import ENGINES, import_package
 from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.model.precision import scoring_precision
 from mlflow_resnet.model.prepared import Forward
-from mlflow_resnet.model.storage import digest_classifier
+from mlflow_resnet.model.storage import Export, digest_classifier, read_export, read_verified_files
 from mlflow_resnet.options.base import AUTO
 from mlflow_resnet.options.formats import BACKEND_PRECISIONS
 
