@@ -301,10 +301,7 @@ class _Reader:
         self.content, self.position = content, 0
 
     def byte(self) -> int:
-        if self.position >= len(self.content):
-            raise EndsTooEarlyError("it ends too early")
-        self.position += 1
-        return self.content[self.position - 1]
+        return self.skip(1)[0]
 
     def skip(self, size: int) -> bytes:
         begin, self.position = self.position, self.position + size

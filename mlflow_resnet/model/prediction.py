@@ -51,7 +51,6 @@ class Predictor:
     """A classifier made ready to predict on one device. Safe to share by threads.
 
     Attributes:
-        classifier: as it was given.
         precision: of the convolutions, "fp32", "bf16" or "int8".
         model_sha256: the digest of the saved model that this is, as it was loaded; empty if it was not loaded.
         model_id: of the logged model that it is, where a server says so; otherwise empty.
@@ -75,9 +74,9 @@ class Predictor:
         self.preprocessing = classifier.preprocessing
         self.temperature = classifier.temperature
         self.device = pick_device(device)
-        self.precision = (
-            precision if forward else scoring_precision(precision, self.device, classifier.precision_checks)
-        )
+        if not forward:
+            precision = scoring_precision(precision, self.device, classifier.precision_checks)
+        self.precision = precision
         self.model_sha256, self.model_id = model_sha256, model_id
         self.threads = num_workers or default_threads()
         self._decoding = BoundedSemaphore(self.threads)  # whatever the number of requests: a large image takes memory

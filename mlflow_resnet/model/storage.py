@@ -150,7 +150,12 @@ def read_classifier(folder: str | os.PathLike[str]) -> tuple[ImageClassifier, di
     folder = Path(folder)
     description = read_description(folder)
     try:
-        content = read_weights(folder / WEIGHTS_FILE, description["weights_sha256"])
+        path, expected = folder / WEIGHTS_FILE, description["weights_sha256"]
+        if not path.is_file():
+            raise InvalidModelError(str(folder), f"{WEIGHTS_FILE} is missing. Log the model again.")
+        content = path.read_bytes()  # verified and loaded as it was read
+        if (found := hashlib.sha256(content).hexdigest()) != expected:
+            raise TamperedWeightsError(str(path), expected, found)
         classes, fields = tuple(description["classes"]), description["preprocessing"]
         preprocessing = Preprocessing(**fields | {key: tuple(fields[key]) for key in ("mean", "std")})
         network = build_network(description["architecture"], len(classes)).eval()
@@ -170,16 +175,6 @@ def read_classifier(folder: str | os.PathLike[str]) -> tuple[ImageClassifier, di
         problem = f"{DESCRIPTION_FILE} is damaged or does not fit {WEIGHTS_FILE} ({one_line(error)}). "
         raise InvalidModelError(str(folder), problem + "Restore both, or log the model again.") from None
     return classifier, description
-
-
-def read_weights(path: Path, expected: str) -> bytes:
-    """The content of the file at `path`. Raises TamperedWeightsError unless its sha256 is `expected`."""
-    if not path.is_file():
-        raise InvalidModelError(str(path.parent), f"{path.name} is missing. Log the model again.")
-    content = path.read_bytes()
-    if (found := hashlib.sha256(content).hexdigest()) != expected:
-        raise TamperedWeightsError(str(path), expected, found)
-    return content
 
 
 @dataclass(frozen=True)

@@ -40,9 +40,8 @@ CODES = {  # of answers whose HTTP status says something else, such as 400, or 2
 def connect_s3(uri: str, attempts: int = 1) -> Any:
     """A client for `uri`, which any number of threads may use, with the usual AWS configuration.
 
-    It makes so many attempts at a request itself; `patiently` makes more.
-
-    The endpoint is $MLFLOW_S3_ENDPOINT_URL, as for MLflow's artifacts, else what AWS's own variables and files say.
+    It makes so many attempts at a request itself; `patiently` makes more. The endpoint is
+    $MLFLOW_S3_ENDPOINT_URL, as for MLflow's artifacts, else what AWS's own variables and files say.
 
     Raises:
         InvalidDatasetError: if that configuration cannot be used.
