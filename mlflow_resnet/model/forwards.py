@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 import torch
 
@@ -14,7 +12,7 @@ from mlflow_resnet.model.engines import ENGINES, import_package
 from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.model.precision import scoring_precision
 from mlflow_resnet.model.prepared import Forward
-from mlflow_resnet.model.storage import Export, digest_classifier, read_export, read_verified_files
+from mlflow_resnet.model.storage import Export, StoredModel, digest_classifier, read_export, read_verified_files
 from mlflow_resnet.options.base import AUTO
 from mlflow_resnet.options.formats import BACKEND_PRECISIONS
 
@@ -22,41 +20,39 @@ TORCH = "torch"
 
 
 def prepare_forward(
-    classifier: ImageClassifier,
-    device: torch.device,
-    precision: str = AUTO,
-    backend: str = TORCH,
-    data: Path | None = None,
-    exports: Mapping[str, Export] = MappingProxyType({}),
+    stored: StoredModel, device: torch.device, precision: str, backend: str
 ) -> tuple[str, Forward | None]:
     """Returns the precision to use and a forward function for it; None for torch, the Predictor's default.
 
-    Args:
-        precision: `auto` is what was exported for the backend, or else what `scoring_precision` says.
-        data: the folder with a folder `backend` of exported files, if there is one.
-        exports: what was read of them, by their folders; fp32 and bf16 that are not there are converted here, which
-            takes seconds.
+    `auto` is the precision that was exported for the backend, or else what `scoring_precision` says. fp32 and bf16 that
+    were not exported are converted here, which takes seconds.
 
     Raises:
         InvalidOptionsError: if there is no such backend, or it cannot compute in that precision or on that device.
         MissingPackageError: if the backend's package is not installed.
         InvalidModelError: if int8 was not exported, or what was exported is not of this classifier.
     """
-    check_combination(backend, precision, device)
+    check_backend(backend)
+    possible = (AUTO, *BACKEND_PRECISIONS[backend])
+    if precision not in possible:
+        problem = f"precision is {precision!r}; with backend {backend}, choose one of {join_names(possible)}"
+        raise InvalidOptionsError([problem])
     if backend == TORCH:
         return precision, None
+    if device.type != "cpu":
+        raise InvalidOptionsError([f"device is {device.type!r}, but backend {backend} uses the CPU; choose cpu"])
     engine = ENGINES[backend]
     import_package(engine.packages[0])
-    if data and (export := exports.get(backend)) and precision in (AUTO, export.precision):
-        return export.precision, load_forward(classifier, data / backend, export)
+    folder = stored.data / backend
+    if (export := stored.exports.get(backend)) and precision in (AUTO, export.precision):
+        return export.precision, load_forward(stored.classifier, folder, export)
     if precision == "int8":
         command = f"mlflow-resnet export --format {backend} --precision int8"
-        where = str(data / backend) if data else "model"
-        raise InvalidModelError(where, f"it holds no int8 model for {backend}; make one: {command} …")
+        raise InvalidModelError(str(folder), f"it holds no int8 model for {backend}; make one: {command} …")
     if precision == AUTO:
-        checks = classifier.precision_checks if "bf16" in BACKEND_PRECISIONS[backend] else {}
+        checks = stored.classifier.precision_checks if "bf16" in BACKEND_PRECISIONS[backend] else {}
         precision = scoring_precision(AUTO, device, checks)
-    return precision, engine.build_forward(engine.convert(classifier), precision)
+    return precision, engine.build_forward(engine.convert(stored.classifier), precision)
 
 
 def load_forward(classifier: ImageClassifier, folder: Path, export: Export | None = None) -> Forward:
@@ -85,13 +81,3 @@ def list_packages(backend: str) -> tuple[str, ...]:
 def check_backend(backend: str) -> None:
     if backend not in BACKEND_PRECISIONS:
         raise InvalidOptionsError([f"backend is {backend!r}; choose one of {join_names(BACKEND_PRECISIONS)}"])
-
-
-def check_combination(backend: str, precision: str, device: torch.device) -> None:
-    """Raises InvalidOptionsError unless the three can go together."""
-    check_backend(backend)
-    if precision not in (AUTO, *BACKEND_PRECISIONS[backend]):
-        choices = join_names((AUTO, *BACKEND_PRECISIONS[backend]))
-        raise InvalidOptionsError([f"precision is {precision!r}; with backend {backend}, choose one of {choices}"])
-    if backend != TORCH and device.type != "cpu":
-        raise InvalidOptionsError([f"device is {device.type!r}, but backend {backend} uses the CPU; choose cpu"])

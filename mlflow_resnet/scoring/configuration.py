@@ -61,9 +61,7 @@ def configure_predictor(stored: StoredModel, config: dict[str, Any], num_workers
         text = f"{wrong[0]} in the model's configuration is {config.get(wrong[0])!r:.60}"
         raise InvalidOptionsError([f"{text}; it must be text, such as auto"])
     device = usable_device(choose_device(config), config["backend"])
-    precision, forward = prepare_forward(
-        stored.classifier, device, config["precision"], config["backend"], stored.data, stored.exports
-    )
+    precision, forward = prepare_forward(stored, device, config["precision"], config["backend"])
     identity = {"model_sha256": stored.sha256, "model_id": stored.model_id}
     return Predictor(stored.classifier, str(device), num_workers, precision, forward, **identity)
 
