@@ -21,14 +21,12 @@ from torchvision import transforms
 
 from mlflow_resnet.images.sources import file_source
 from mlflow_resnet.io.process import claim_process
-from mlflow_resnet.model.backends.exported import write_export
-from mlflow_resnet.model.backends.forwards import load_forward
-from mlflow_resnet.model.backends.openvino import OpenVinoEngine
-from mlflow_resnet.model.backends.quantized import quantize
 from mlflow_resnet.model.classifier import ImageClassifier
+from mlflow_resnet.model.engines import OpenVinoEngine, quantize
+from mlflow_resnet.model.forwards import load_forward
 from mlflow_resnet.model.hardware import keep_freed_memory
 from mlflow_resnet.model.prediction import Predictor
-from mlflow_resnet.model.storage import digest_classifier, load_classifier
+from mlflow_resnet.model.storage import digest_classifier, read_classifier, write_export
 
 Score = Callable[[Sequence[Path]], np.ndarray]
 BATCH_SIZE = 32
@@ -224,13 +222,13 @@ INT8 = "ours, OpenVINO int8"
 
 def prepare(name: str, model: Path, workers: int) -> Score:
     """A scorer with its model in memory. For int8 it has been exported to a folder `int8` beside the model's files."""
-    classifier = load_classifier(model)
+    classifier = read_classifier(model)[0]
     return with_int8(model / "int8", classifier) if name == INT8 else SCORERS[name](classifier, workers)
 
 
 def write_int8(model: Path, photos: Sequence[Path]) -> None:
     """Exports the model in int8, calibrated on `photos`, to a folder beside its files."""
-    classifier, folder, engine = load_classifier(model), model / "int8", OpenVinoEngine()
+    classifier, folder, engine = read_classifier(model)[0], model / "int8", OpenVinoEngine()
     pictures = [classifier.preprocessing.load(path.read_bytes())[None].contiguous().numpy() for path in photos]
     model_in_int8 = quantize(engine, engine.convert(classifier), pictures)
     folder.mkdir()

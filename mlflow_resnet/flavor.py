@@ -35,17 +35,20 @@ from mlflow_resnet.errors import InvalidModelError, OutputError, TamperedModelEr
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.text.places import local_path, place_problem
 from mlflow_resnet.mlflow_seams import make_conda_env
-from mlflow_resnet.model.backends.exported import copy_export, read_exports
-from mlflow_resnet.model.backends.forwards import TORCH, list_packages
 from mlflow_resnet.model.classifier import ImageClassifier
+from mlflow_resnet.model.forwards import TORCH, list_packages
 from mlflow_resnet.model.prediction import IMAGE, Predictor
-from mlflow_resnet.model.storage import DATA_SUBPATH, read_description, save_classifier
-from mlflow_resnet.model.stored import (
+from mlflow_resnet.model.storage import (
+    DATA_SUBPATH,
     FLAVOR_NAME,
     MODEL_SHA256,
     check_signature,
     compute_model_sha256,
+    copy_export,
+    read_description,
+    read_exports,
     read_mlmodel_fields,
+    save_classifier,
 )
 from mlflow_resnet.options.base import AUTO
 from mlflow_resnet.options.predict import PARAMS

@@ -22,10 +22,10 @@ from mlflow_resnet.images.conversion.changes import JOURNAL_NAME, Journal
 from mlflow_resnet.images.index import IndexRow
 from mlflow_resnet.io.notes import NOTE_KINDS, Notes
 from mlflow_resnet.io.untrusted import MOST_JSON
-from mlflow_resnet.model.backends.exported import EXPORT_FILE, read_export
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import build_network
 from mlflow_resnet.model.preprocessing import Preprocessing
+from mlflow_resnet.model.storage import EXPORT_FILE, read_export
 from mlflow_resnet.runs.mirror import NOTES, Mirror
 from mlflow_resnet.scoring.to_file.parts import Parts
 from mlflow_resnet.tracking.pieces import PIECE_KINDS, Point

@@ -17,9 +17,15 @@ import mlflow_resnet
 from mlflow_resnet import flavor
 from mlflow_resnet.errors import InvalidModelError, MlflowResnetError, TamperedModelError, TamperedWeightsError
 from mlflow_resnet.model import weights
-from mlflow_resnet.model.backends.exported import read_exports, write_export
-from mlflow_resnet.model.storage import hash_file, read_description, save_classifier
-from mlflow_resnet.model.stored import compute_model_sha256, read_mlmodel_fields
+from mlflow_resnet.model.storage import (
+    compute_model_sha256,
+    hash_file,
+    read_description,
+    read_exports,
+    read_mlmodel_fields,
+    save_classifier,
+    write_export,
+)
 from mlflow_resnet.options import (
     ChampionOptions,
     EvaluateOptions,

@@ -23,8 +23,8 @@ from mlflow_resnet.errors import (
     TamperedWeightsError,
 )
 from mlflow_resnet.flavor import load_predictor
-from mlflow_resnet.model.backends.forwards import load_forward
-from mlflow_resnet.model.storage import hash_file, load_classifier
+from mlflow_resnet.model.forwards import load_forward
+from mlflow_resnet.model.storage import hash_file, read_classifier
 from mlflow_resnet.options import ExportOptions
 
 pytestmark = pytest.mark.networks
@@ -241,7 +241,7 @@ def test_files_of_another_model_are_refused(copy):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"temperature": 7.0}))
     with pytest.raises(TamperedModelError, match="model_sha256 is"):
         mlflow.pyfunc.load_model(str(copy))
-    classifier = load_classifier(copy / "data")
+    classifier = read_classifier(copy / "data")[0]
     with pytest.raises(InvalidModelError, match="was exported from another model"):
         load_forward(classifier, copy / "data" / "openvino")
 

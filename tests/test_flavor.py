@@ -23,7 +23,7 @@ from safetensors.torch import save
 import mlflow_resnet
 from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError, TamperedWeightsError
 from mlflow_resnet.flavor import DEFAULT_MODEL_CONFIG, log_model_sha256
-from mlflow_resnet.model.storage import hash_file, load_classifier
+from mlflow_resnet.model.storage import hash_file, read_classifier
 
 CLASSES = tuple(COLORS)
 
@@ -81,7 +81,7 @@ def test_a_model_of_format_1_loads_as_it_was_written(classifier, tmp_path):
     described["preprocessing"] |= {"std": [0.229, 0.224, 0.225], "padding": 0, "grayscale": False}
     described |= {"training": {"recipe": {"epochs": 8}}, "weights_sha256": hashlib.sha256(content).hexdigest()}
     (tmp_path / "classifier.json").write_text(json.dumps(described | {"torch_version": "2.6.0"}, indent=2) + "\n")
-    loaded = load_classifier(tmp_path)
+    loaded = read_classifier(tmp_path)[0]
     assert torch.equal(logits(loaded), logits(classifier))
     assert (loaded.classes, loaded.preprocessing) == (CLASSES, classifier.preprocessing)
     assert (loaded.temperature, loaded.precision_checks) == (1.0, {})

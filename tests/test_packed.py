@@ -11,7 +11,7 @@ from torch import Size, nn
 from mlflow_resnet.model.classifier import new_classifier
 from mlflow_resnet.model.network import fold_batch_norms, split_after
 from mlflow_resnet.model.onednn import PackedConv, pack_stages
-from mlflow_resnet.model.prepared import TorchForward, picture_graph
+from mlflow_resnet.model.prepared import PictureGraph, TorchForward
 from mlflow_resnet.model.preprocessing import Preprocessing
 
 pytestmark = pytest.mark.networks
@@ -38,7 +38,7 @@ def images_of(number, size=64):
 
 def expected_of(classifier, images):
     with torch.no_grad():
-        return picture_graph(classifier)(images).numpy()
+        return PictureGraph(classifier)(images).numpy()
 
 
 @pytest.mark.parametrize("architecture", OF_ARCHITECTURE)

@@ -15,7 +15,7 @@ from mlflow_resnet.images.sources import ImageSource
 from mlflow_resnet.model.classifier import ImageClassifier, new_classifier
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.preprocessing import Preprocessing
-from mlflow_resnet.model.storage import load_classifier, save_classifier
+from mlflow_resnet.model.storage import read_classifier, save_classifier
 from mlflow_resnet.training.input.augmentation import Augmentation
 
 pytestmark = pytest.mark.networks
@@ -86,8 +86,8 @@ def test_scoring_pads_and_grays_as_training_did(options):
 def test_a_saved_classifier_keeps_padding_and_grayscale_and_an_older_one_has_none(tmp_path):
     preprocessing = Preprocessing(36, 32, padding=2, grayscale=True)
     save_classifier(new_classifier("resnet18", ("a", "b"), preprocessing), tmp_path)
-    assert load_classifier(tmp_path).preprocessing == preprocessing
+    assert read_classifier(tmp_path)[0].preprocessing == preprocessing
     description = json.loads((tmp_path / "classifier.json").read_text())
     del description["preprocessing"]["padding"], description["preprocessing"]["grayscale"]
     (tmp_path / "classifier.json").write_text(json.dumps(description))
-    assert load_classifier(tmp_path).preprocessing == Preprocessing(36, 32)
+    assert read_classifier(tmp_path)[0].preprocessing == Preprocessing(36, 32)

@@ -29,8 +29,8 @@ from mlflow_resnet.errors import BadImagesError, InvalidImageError, InvalidOptio
 from mlflow_resnet.images.decoding.decode import read_bytes
 from mlflow_resnet.images.directories import LabeledDirectory
 from mlflow_resnet.io.atomic import leftovers, new_file
-from mlflow_resnet.io.cache_folder import private_cache
 from mlflow_resnet.io.memory import available_memory, size_in_words
+from mlflow_resnet.io.own_folders import private_cache
 from mlflow_resnet.io.parallel import map_ordered
 
 MODES = ("auto", "ram", "disk", "none")

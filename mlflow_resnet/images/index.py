@@ -16,7 +16,7 @@ from mlflow_resnet.images.parquet_rows import TABLE_LIMITS as PARQUET_LIMITS
 from mlflow_resnet.images.parquet_rows import read_parquet_rows
 from mlflow_resnet.io.file_names import name_problem, quote_name, text_problem
 from mlflow_resnet.io.own_folders import INDEX_NAME
-from mlflow_resnet.io.parquet.limits import check_parquet
+from mlflow_resnet.io.parquet import check_parquet
 from mlflow_resnet.io.reasons import os_reason
 
 SOURCE, TRANSFER = "mlflow_resnet.source", "mlflow_resnet.transfer"  # facts about the conversion

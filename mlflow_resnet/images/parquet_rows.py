@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from mlflow_resnet.errors import InvalidDatasetError, InvalidTableError
 from mlflow_resnet.images.decoding.decode import MAX_IMAGE_BYTES
-from mlflow_resnet.io.parquet.limits import ParquetLimits, check_parquet, count_repeated_bytes, inspect_parquet
+from mlflow_resnet.io.parquet import ParquetLimits, check_parquet, count_repeated_bytes, inspect_parquet
 from mlflow_resnet.io.reasons import one_line
 
 ROWS_AT_ONCE = 1000

@@ -16,12 +16,11 @@ from mlflow_resnet.images.decoding.decode import MAX_IMAGE_BYTES, read_bytes
 from mlflow_resnet.images.directories import LabeledDirectory, Walk, build_labeled_directory, list_labeled, walk_order
 from mlflow_resnet.images.index import read_references
 from mlflow_resnet.images.rules import file_kind, path_kind
-from mlflow_resnet.io.cache_folder import private_cache
 from mlflow_resnet.io.file_names import leads_out
+from mlflow_resnet.io.own_folders import private_cache
 from mlflow_resnet.io.parallel import map_ordered
 from mlflow_resnet.io.s3.access import MEANINGS, connect_s3
-from mlflow_resnet.io.s3.listing import StoredObject, check_names, objects
-from mlflow_resnet.io.s3.location import Location, parse_location
+from mlflow_resnet.io.s3.listing import Location, StoredObject, check_names, objects, parse_location
 from mlflow_resnet.io.s3.transfer import THREADS, copy_objects, read_content
 from mlflow_resnet.io.text.places import is_remote, local_path, place_problem
 

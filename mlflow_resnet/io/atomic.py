@@ -16,9 +16,10 @@ from pathlib import Path
 
 from mlflow_resnet.errors import MlflowResnetError, OutputError
 from mlflow_resnet.io.owned import (
-    can_be_exchanged,
     follow_links,
+    is_open,
     is_same_file,
+    is_trusted,
     lock_directory,
     make_private,
     open_to_others,
@@ -210,7 +211,8 @@ def _replace_directory(partial: Path, status: os.stat_result, final: Path, overw
 
 
 def _refuse_exchanged(path: Path, status: os.stat_result, final: Path) -> None:
-    if can_be_exchanged(path) and not is_same_file(path, status):
+    around = os.stat(path.parent)
+    if (is_open(around) or not is_trusted(around)) and not is_same_file(path, status):
         raise OutputError(final, "was exchanged by another user while it was written; give a place of your own")
 
 
@@ -222,11 +224,12 @@ def _remove(folder: Path, status: os.stat_result) -> None:
 
 @contextmanager
 def output_errors(path: Path) -> Iterator[None]:
-    """Any error of the file system is an error of the output."""
+    """Any error of the file system is an error of the output, which tells the free space if the disk is full."""
     try:
         yield
     except OSError as error:
-        raise unwritable(path, error) from error
+        free = f"; {free_bytes(path)} bytes are free" if error.errno == errno.ENOSPC else ""
+        raise OutputError(path, f"cannot be written ({os_reason(error)}{free})") from error
 
 
 @contextmanager
@@ -237,13 +240,8 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _WRITE_ERRORS:
             raise
-        raise unwritable(path, error) from error
-
-
-def unwritable(path: Path, error: OSError) -> OutputError:
-    """Returns the error that `path` cannot be written, with the free space if the disk is full."""
-    free = f"; {free_bytes(path)} bytes are free" if error.errno == errno.ENOSPC else ""
-    return OutputError(path, f"cannot be written ({os_reason(error)}{free})")
+        with output_errors(path):
+            raise
 
 
 def free_bytes(path: Path) -> int:

@@ -9,14 +9,13 @@ import hashlib
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from mlflow_resnet.errors import MlflowResnetError, NotSentError, PathError
 from mlflow_resnet.io.atomic import output_errors, resumable_file
-from mlflow_resnet.io.cache_folder import private_cache
 from mlflow_resnet.io.console import say
-from mlflow_resnet.io.own_folders import INDEX_NAME
+from mlflow_resnet.io.own_folders import INDEX_NAME, private_cache
 from mlflow_resnet.io.owned import lock_directory, make_private
 from mlflow_resnet.io.s3.upload import UploadedFile, UploadedFolder
 from mlflow_resnet.io.text.places import is_remote
@@ -43,11 +42,15 @@ def destinations(*outputs: str, key: str = "") -> Iterator[list[Path]]:
     """
     with ExitStack() as stack:
         stages = {each: stack.enter_context(stage_folder(each, key)) for each in outputs if is_remote(each)}
-        yield [stages[each].folder if each in stages else Path(each) for each in outputs]
-        for stage in stages.values():
-            stage.send()
-        for stage in stages.values():
-            stage.finish()
+        yield [stages[each][1] if each in stages else Path(each) for each in outputs]
+        remedy = "the same command sends it" if key else "copy it from there"
+        for upload, folder in stages.values():
+            with explain_send_errors(upload.uri, f"The result is whole in {folder}; {remedy}"):
+                say(f"sending to {upload.uri}")
+                upload.send(folder, INDEXES)
+        for upload, folder in stages.values():
+            with explain_send_errors(upload.uri, f"The result is whole in {folder}; {remedy}"):
+                upload.finish()
 
 
 @contextmanager
@@ -59,12 +62,9 @@ def destination(output: str, key: str = "") -> Iterator[Path]:
 
 @contextmanager
 def resumable_destination(output: str) -> Iterator[Path]:
-    """Yields a file as `resumable_file` does; for S3 it is made in the cache and sent at the end. Until then, all
-    is kept.
+    """Yields a file as `resumable_file` does; for S3 it is made in the cache, where all is kept, and sent at the end.
 
-    Raises:
-        OutputError: before the block, if it cannot be written.
-        NotSentError: after it, if S3 does not take it.
+    Raises OutputError before the block if it cannot be written; NotSentError after it if S3 does not take it.
     """
     if not is_remote(output):
         with resumable_file(output) as path:
@@ -85,40 +85,29 @@ def resumable_destination(output: str) -> Iterator[Path]:
         shutil.rmtree(stage)
 
 
-class StagedFolder:
-    """A folder on this machine, and the prefix that it is sent to."""
-
-    def __init__(self, upload: UploadedFolder, stage: Path, is_kept: bool) -> None:
-        self.upload, self.folder = upload, stage / RESULT
-        self.remedy = "the same command sends it" if is_kept else "copy it from there"
-
-    def send(self) -> None:
-        with self.explain_errors():
-            say(f"sending to {self.upload.uri}")
-            self.upload.send(self.folder, INDEXES)
-
-    def finish(self) -> None:
-        with self.explain_errors():
-            self.upload.finish()
-
-    def explain_errors(self) -> AbstractContextManager[None]:
-        return explain_send_errors(self.upload.uri, f"The result is whole in {self.folder}; {self.remedy}")
-
-
 @contextmanager
-def stage_folder(output: str, key: str) -> Iterator[StagedFolder]:
-    """Yields a local folder for one output in S3; see `destinations`. Removes what was sent if the block fails."""
+def stage_folder(output: str, key: str) -> Iterator[tuple[UploadedFolder, Path]]:
+    """Yields one output in S3, and a local folder for it; see `destinations`. Removes what was sent if the block fails.
+
+    The stage has the token that identifies our objects in S3, which outlives what else is in it.
+    """
     upload = UploadedFolder(output)
     with enter_stage(output, key) as stage:
-        if not key:
-            empty_stage(stage)
+        token = stage / TOKEN
+        for each in () if key else stage.iterdir():
+            if each != token:
+                shutil.rmtree(each, ignore_errors=True)
         try:
-            upload.begin(token_in(stage))
-            yield StagedFolder(upload, stage, is_kept=bool(key))
+            with output_errors(token):
+                if not token.exists():
+                    token.write_text(secrets.token_hex(16))
+                content = token.read_text()
+            upload.begin(content)
+            yield upload, stage / RESULT
         except BaseException:
             with suppress(MlflowResnetError):  # else the token is needed
                 upload.withdraw()
-                if [each.name for each in stage.iterdir()] == [TOKEN]:
+                if list(stage.iterdir()) == [token]:
                     shutil.rmtree(stage)
             raise
         shutil.rmtree(stage)
@@ -126,33 +115,13 @@ def stage_folder(output: str, key: str) -> Iterator[StagedFolder]:
 
 @contextmanager
 def enter_stage(output: str, key: str = "") -> Iterator[Path]:
-    """A private folder in the cache for this output, in which no other process is.
-
-    Raises:
-        OutputError: if the cache cannot be written, or another process makes the same output.
-    """
+    """A private folder in the cache for this output. Raises OutputError if there can be none, or a process is in it."""
     digest = hashlib.sha256(f"{output.rstrip('/')}\0{key}".encode(errors="backslashreplace")).hexdigest()
     stage = private_cache() / STAGES_FOLDER / digest[:16]
     with output_errors(stage):
         make_private(stage)
     with lock_directory(stage, output):
         yield stage
-
-
-def empty_stage(stage: Path) -> None:
-    """Empties a stage, but keeps the token that identifies its objects in S3."""
-    for each in stage.iterdir():
-        if each.name != TOKEN:
-            shutil.rmtree(each, ignore_errors=True)
-
-
-def token_in(stage: Path) -> str:
-    """Returns the token that calls with this stage share."""
-    path = stage / TOKEN
-    with output_errors(path):
-        if not path.exists():
-            path.write_text(secrets.token_hex(16))
-        return path.read_text()
 
 
 @contextmanager

@@ -57,11 +57,7 @@ def leads_out(name: str, windows: bool = os.name == "nt") -> bool:
 
 
 def path_below(root: Path, name: str) -> Path:
-    """The file `name` below `root`. Neither it nor a folder on the way is a link.
-
-    Raises:
-        OutputError: if there is no such path.
-    """
+    """The file `name` below `root`. Raises OutputError if it cannot be one, or it or a folder on the way is a link."""
     problem, path = name_problem(name), root
     for part in () if problem else name.split("/"):
         path = path / part

@@ -1,20 +1,19 @@
-"""Available memory, and sizes in words."""
+"""Available memory, sizes in words, and a budget for concurrent work."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Condition
 
 # Where a control group tells its limit, its use, and (in memory.stat) the cached files it would give back.
 _VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 _VERSION_2 = ("memory.max", "memory.current", "inactive_file")
 
 
-def available_memory(
-    groups: Path = Path("/sys/fs/cgroup"),
-    membership: Path = Path("/proc/self/cgroup"),
-) -> int:
+def available_memory(groups: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int:
     """Bytes that can be taken without swapping: the system's, or less where a container's limit (cgroup) is nearer.
 
     `groups` is where Linux shows the control groups, `membership` the file that names this process's.
@@ -52,17 +51,37 @@ def _rooms(groups: Path, membership: Path) -> Iterator[int]:
         _, controllers, path = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):
             continue
-        root, files = (groups / "memory", _VERSION_1) if controllers else (groups, _VERSION_2)
+        root, (limit, usage, reclaimable) = (groups / "memory", _VERSION_1) if controllers else (groups, _VERSION_2)
         group = root / path.lstrip("/")
         for folder in (group, *group.parents):
-            if folder.is_relative_to(root) and (room := _room(folder, *files)) is not None:
-                yield room
+            if folder.is_relative_to(root):
+                with suppress(OSError, ValueError, KeyError):  # no such group, or its limit is "max"
+                    stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                    used = int((folder / usage).read_text()) - int(stat[reclaimable])
+                    yield max(int((folder / limit).read_text()) - used, 0)
 
 
-def _room(folder: Path, limit: str, usage: str, reclaimable: str) -> int | None:
-    try:
-        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        used = int((folder / usage).read_text()) - int(stat[reclaimable])
-        return max(int((folder / limit).read_text()) - used, 0)
-    except (OSError, ValueError, KeyError):  # no such group, or its limit is "max"
-        return None
+class Room:
+    """Room for `total()` bytes, asked for once, when the first takes some. What would exceed it waits."""
+
+    def __init__(self, total: Callable[[], int]) -> None:
+        self._find_total, self._total, self._taken = total, 0, 0
+        self._changed = Condition()
+
+    @contextmanager
+    def hold(self, size: int) -> Iterator[None]:
+        """Takes `size` bytes while the block runs; one that alone is over the total gets all of it.
+
+        A thread that holds some must not ask for more.
+        """
+        with self._changed:
+            self._total = self._total or max(1, self._find_total())
+            size = min(size, self._total)
+            self._changed.wait_for(lambda: self._taken + size <= self._total)
+            self._taken += size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= size
+                self._changed.notify_all()

@@ -35,16 +35,20 @@ NOTE_KINDS = {  # of a training's notes
 
 
 class Notes:
-    """Named facts that JSON can hold, in memory, and in the file `path` if there is one. Threads may share them.
-
-    Raises:
-        CheckpointError: if the file cannot be read.
-    """
+    """Named facts that JSON can hold, in memory, and in the file `path` if there is one. Threads may share them."""
 
     def __init__(self, path: Path | None = None, **facts: Any) -> None:
+        """Raises CheckpointError if the file is there and cannot be read."""
         self.path = path
         self.lock = threading.Lock()
-        noted = read_notes(path) if path else {}
+        noted = {}
+        if path:
+            try:
+                noted = read_notes(path)
+            except FileNotFoundError:
+                pass
+            except (OSError, ValueError) as error:
+                raise CheckpointError(path, f"cannot be read ({one_line(error)}). Remove the folder") from None
         kept = all_without_credentials(noted)
         self.facts = kept | facts
         if kept != noted:
@@ -60,29 +64,26 @@ class Notes:
         return self.facts.get(name, default)
 
     def note(self, **facts: Any) -> None:
-        """Adds facts, without credentials in them; they are on the disk when this returns.
+        """Adds facts, without credentials in them; they are on the disk when this returns, or it raises OutputError.
 
-        Raises:
-            OutputError: if they cannot be written.
+        On a full disk they are written into the room that the first call kept free for this.
         """
         with self.lock:
             self.facts |= all_without_credentials(facts)
-            if self.path:
-                self.write(self.path)
-
-    def write(self, path: Path) -> None:
-        """Writes the file; on a full disk, into the room that the first call kept free for this."""
-        spare = path.with_name(SPARE)
-        content = json.dumps(self.facts, indent=1).encode()
-        try:
-            if not path.exists():
-                write_whole(spare, bytes(SPARE_BYTES))
-            write_whole(path, content)
-        except OutputError as error:
-            if not is_full(error) or not spare.exists():
-                raise
-            spare.unlink()
-            write_whole(path, content)
+            if not self.path:
+                return
+            spare = self.path.with_name(SPARE)
+            content = json.dumps(self.facts, indent=1).encode()
+            try:
+                if not self.path.exists():
+                    write_whole(spare, bytes(SPARE_BYTES))
+                write_whole(self.path, content)
+            except OutputError as error:
+                is_full = isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
+                if not is_full or not spare.exists():
+                    raise
+                spare.unlink()
+                write_whole(self.path, content)
 
     def clear(self) -> None:
         """Forgets everything; the file stays until the next fact."""
@@ -95,23 +96,8 @@ def write_whole(path: Path, content: bytes) -> None:
         write_file(partial, content)
 
 
-def is_full(error: OutputError) -> bool:
-    """Returns whether an error means that there is no space left."""
-    return isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
 def read_notes(path: Path) -> dict[str, Any]:
-    """Reads the notes in a file; empty if there is none."""
-    try:
-        return parse_notes(read_plain(path, MOST_JSON))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise CheckpointError(path, f"cannot be read ({one_line(error)}). Remove the folder") from None
-
-
-def parse_notes(content: bytes) -> dict[str, Any]:
-    """Notes of a training as they are in a file. Raises ValueError if they are damaged."""
-    facts = parse_fields(content)
+    """The notes of a training in a file. Raises ValueError if they are damaged, and OSError."""
+    facts = parse_fields(read_plain(path, MOST_JSON))
     check_fields(facts, NOTE_KINDS)
     return facts

@@ -21,10 +21,9 @@ ONLY_A_FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOF
 def follow_links(path: str | os.PathLike[str]) -> Path:
     """Returns `path` with all links resolved.
 
-    Raises:
-        OutputError: if the last part of it is a link of another user, or any part is one in a folder for everybody:
-            they could lead to any file of this user. Also if it is no path, but a URI: no folder is called "s3:"; or if
-            it is not UTF-8, as libraries that write need it.
+    Raises OutputError if the last part of it is a link of another user, or any part is one in a folder for everybody:
+    they could lead to any file of this user. Also if it is no path, but a URI: no folder is called "s3:"; or if it is
+    not UTF-8, as libraries that write need it.
     """
     path = local_path(os.fspath(path))
     if problem := place_problem(path, in_s3=False):
@@ -70,11 +69,7 @@ def make_private(path: Path) -> None:
 
 
 def check_owned(path: Path, status: os.stat_result, kind: type[PathError] = OutputError) -> None:
-    """Raises an error unless only this user, or a group that it was given to, may write in the folder.
-
-    Raises:
-        kind: about `path`, if it is a link, no folder, of another user, or for everybody.
-    """
+    """Raises `kind` about `path` if it is a link or no folder, or others than this user and a group may write in it."""
     advice = "Remove it, or give a place that is not there yet"
     if not stat.S_ISDIR(status.st_mode):
         what = "a link" if stat.S_ISLNK(status.st_mode) else "no folder"
@@ -88,22 +83,13 @@ def check_owned(path: Path, status: os.stat_result, kind: type[PathError] = Outp
         raise kind(path, f"can be written by every user, who could decide what is written where. {advice}")
 
 
-def can_be_exchanged(path: Path) -> bool:
-    """Returns whether another user may replace what is at `path`."""
-    status = os.stat(path.parent)
-    return is_open(status) or not is_trusted(status)
-
-
 def is_open(status: os.stat_result) -> bool:
     """Returns whether every user may write to it."""
     return hasattr(os, "geteuid") and bool(status.st_mode & stat.S_IWOTH)
 
 
 def read_new_status(folder: Path) -> os.stat_result | None:
-    """Returns the status of a private folder as new ones in `folder` get it: some file systems have no owners.
-
-    None if none can be made.
-    """
+    """The status that new private folders in `folder` get: some file systems have no owners. None if there are none."""
     new = folder / f".{secrets.token_hex(8)}"
     try:
         os.mkdir(new, 0o700)
@@ -127,8 +113,7 @@ def lock_directory(
 
     Yields a name of the folder that stays its name, also if somebody moves it away and puts another one there.
 
-    Raises:
-        kind: about `final`, if another process is in it; about `directory`, as `check_owned` does.
+    Raises `kind` about `final`, if another process is in it; about `directory`, as `check_owned` does.
     """
     try:
         import fcntl

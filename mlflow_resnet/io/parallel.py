@@ -81,11 +81,7 @@ def batch_items(items: Iterable[T], size: int) -> Generator[list[T], None, None]
 
 
 def within(seconds: float, question: Callable[[], R]) -> R:
-    """The answer to `question`, which is asked in a thread that is left behind if it takes longer.
-
-    Raises:
-        TimeoutError: if it does; otherwise what `question` raises.
-    """
+    """The answer to `question`, asked in a thread; raises TimeoutError, and leaves that behind, if it takes longer."""
     outcome: Future[R] = Future()
     context = contextvars.copy_context()
 

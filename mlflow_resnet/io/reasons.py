@@ -8,9 +8,7 @@ import re
 
 from mlflow_resnet.io.text.characters import presentable
 
-MAX_REASON_CHARACTERS = (
-    600  # characters of a reason: MLflow and its like need so many to say what is wrong and what helps
-)
+MAX_REASON_CHARACTERS = 600  # so many MLflow and its like need to say what is wrong and what helps
 SENTENCE_END = re.compile(r"(?<=[.!?;]) (?=[^a-z])")
 COLOR_CODES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # as some libraries have them in their messages
 

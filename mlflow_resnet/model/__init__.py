@@ -8,8 +8,8 @@ prepared       a network made ready to predict: uint8 images to probabilities
 onednn         its convolutions on a CPU
 precision      fp32 or bf16
 prediction     Predictor: images to predictions, for evaluation, scoring and serving alike
-backends       ONNX Runtime, OpenVINO, torch.export
-storage        a model's files
-stored         a saved model as it was read, and the digest of all that decides its answers
+engines        ONNX Runtime, OpenVINO, torch.export, each imported when it is first used; int8
+forwards       picks the engine and the precision that predict with a classifier
+storage        a saved model's files, and the digest of all that decides its answers
 hardware       memory, TF32
 """

@@ -20,18 +20,13 @@ def keep_freed_memory() -> None:
     about 10 % slower. Not where addresses are limited (ulimit -v): oneDNN asks the system itself for room for its code,
     and ends in an error or a crash when what is kept has taken all of it.
     """
-    if not is_own_process() or has_limited_addresses():
+    if sys.platform != "linux" or not is_own_process():
         return
-    call_glibc("mallopt", M_MMAP_MAX, 0)
-    call_glibc("mallopt", M_TRIM_THRESHOLD, 2**31 - 1)
-
-
-def has_limited_addresses() -> bool:
-    if sys.platform != "linux":
-        return False
     import resource
 
-    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+    if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
+        call_glibc("mallopt", M_MMAP_MAX, 0)
+        call_glibc("mallopt", M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def give_back_memory(device: torch.device) -> None:

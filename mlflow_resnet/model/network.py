@@ -23,8 +23,7 @@ def build_network(
 ) -> nn.Module:
     """A randomly initialized network with one output per class. The global random state stays as it was.
 
-    Raises:
-        InvalidOptionsError: if `architecture` is not one of `ARCHITECTURES`.
+    Raises InvalidOptionsError if `architecture` is not one of `ARCHITECTURES`.
     """
     if architecture not in ARCHITECTURES:
         raise InvalidOptionsError([f"architecture is {architecture!r}; choose one of {join_names(ARCHITECTURES)}"])
@@ -42,11 +41,7 @@ def assemble_network(architecture: str, num_classes: int, weights: Mapping[str, 
 
 
 def pick_device(device: str = "auto") -> torch.device:
-    """`auto` is CUDA, then MPS, then the CPU.
-
-    Raises:
-        InvalidOptionsError: if the device does not exist on this machine.
-    """
+    """`auto` is CUDA, then MPS, then the CPU. Raises InvalidOptionsError for a device that does not exist here."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -54,10 +49,8 @@ def pick_device(device: str = "auto") -> torch.device:
             raise RuntimeError("unknown type")
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
-        reason = one_line(error)
-        raise InvalidOptionsError(
-            [f"device is {device!r}, which cannot be used here ({reason}); try auto or cpu"]
-        ) from None
+        problem = f"device is {device!r}, which cannot be used here ({one_line(error)}); try auto or cpu"
+        raise InvalidOptionsError([problem]) from None
 
 
 def find_stage(name: str) -> str:

@@ -19,12 +19,9 @@ LARGEST_DIFFERENCE = {torch.float32: 2e-3, torch.bfloat16: 0.05}
 
 
 def pack_stages(stages: nn.Sequential, shape: Size, dtype: torch.dtype = torch.float32) -> nn.Sequential:
-    """Returns a module that computes the same as `stages`, fused for `dtype` inputs of one shape.
+    """Returns a module that computes the same as `stages`, fused for `dtype` inputs of one shape (N, 3, H, W).
 
     `stages` itself where torch has no such operators, or they do not compute the same on this CPU.
-
-    Args:
-        shape: (N, 3, H, W).
     """
     inputs = torch.rand(shape, generator=torch.Generator().manual_seed(1)).to(dtype)
     inputs = inputs.contiguous(memory_format=torch.channels_last)
@@ -40,18 +37,15 @@ def pack_stages(stages: nn.Sequential, shape: Size, dtype: torch.dtype = torch.f
 def _pack_each(stages: nn.Sequential, inputs: Tensor) -> tuple[Tensor, list[nn.Module]]:
     """Returns the outputs for `inputs`, which set the shapes, and the packed modules."""
     modules: list[nn.Module] = []
-    for module in _flat(stages):
-        if isinstance(module, nn.Conv2d):
-            module = PackedConv(module, inputs)
-        elif isinstance(module, (BasicBlock, Bottleneck)):
-            module = PackedBlock(module, inputs.clone())
-        modules.append(module)
-        inputs = module(inputs)
+    for stage in stages:
+        for module in stage if isinstance(stage, nn.Sequential) else [stage]:
+            if isinstance(module, nn.Conv2d):
+                module = PackedConv(module, inputs)
+            elif isinstance(module, (BasicBlock, Bottleneck)):
+                module = PackedBlock(module, inputs.clone())
+            modules.append(module)
+            inputs = module(inputs)
     return inputs, modules
-
-
-def _flat(stages: nn.Sequential) -> list[nn.Module]:
-    return [inner for stage in stages for inner in (stage if isinstance(stage, nn.Sequential) else [stage])]
 
 
 class PackedConv(nn.Module):

@@ -42,10 +42,8 @@ class PrecisionCheck:
 def scoring_precision(precision: str, device: torch.device, checks: Mapping[str, PrecisionCheck]) -> str:
     """The precision that scoring with `auto`, `bf16` or `fp32` uses on `device`.
 
-    `auto` is bf16 where the hardware has it, if it passed its check when the model was logged; otherwise fp32.
-
-    Raises:
-        InvalidOptionsError: for any other, and for bf16 on a device that has none.
+    `auto` is bf16 where the hardware has it, if it passed its check when the model was logged; otherwise fp32. Raises
+    InvalidOptionsError for any other, and for bf16 on a device that has none.
     """
     if precision not in PRECISIONS:
         raise InvalidOptionsError([f"precision is {precision!r}; choose one of {join_names(PRECISIONS)}"])
@@ -59,8 +57,7 @@ def scoring_precision(precision: str, device: torch.device, checks: Mapping[str,
 def pick_precision(precision: str, device: torch.device) -> torch.dtype:
     """The type that training with `auto`, `bf16` or `fp32` computes convolutions in on `device`; weights stay float32.
 
-    Raises:
-        InvalidOptionsError: for bf16 on a device that has none.
+    Raises InvalidOptionsError for bf16 on a device that has none.
     """
     if precision == "auto":
         return torch.bfloat16 if has_native_bf16(device) else torch.float32

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from threading import BoundedSemaphore
@@ -47,19 +47,10 @@ class Prediction:
     explanation: bytes | None = None
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    name: str
-    place: str
-    image: Tensor | None
-    error: str = ""
-
-
 class Predictor:
     """A classifier made ready to predict on one device. Safe to share by threads.
 
     Attributes:
-        classifier: as it was given.
         precision: of the convolutions, "fp32", "bf16" or "int8".
         model_sha256: the digest of the saved model that this is, as it was loaded; empty if it was not loaded.
         model_id: of the logged model that it is, where a server says so; otherwise empty.
@@ -83,9 +74,9 @@ class Predictor:
         self.preprocessing = classifier.preprocessing
         self.temperature = classifier.temperature
         self.device = pick_device(device)
-        self.precision = (
-            precision if forward else scoring_precision(precision, self.device, classifier.precision_checks)
-        )
+        if not forward:
+            precision = scoring_precision(precision, self.device, classifier.precision_checks)
+        self.precision = precision
         self.model_sha256, self.model_id = model_sha256, model_id
         self.threads = num_workers or default_threads()
         self._decoding = BoundedSemaphore(self.threads)  # whatever the number of requests: a large image takes memory
@@ -107,8 +98,7 @@ class Predictor:
             tta: "flip" averages the probabilities of each image and its mirror image; "" does not.
             resolution: a crop size in pixels instead of the trained one; 0: that.
 
-        Raises:
-            InvalidOptionsError: for a resolution that the backend was not made for.
+        Raises InvalidOptionsError for a resolution that the backend was not made for.
         """
         if resolution not in (0, self.preprocessing.crop_size) and not self._any_size:
             problem = f"resolution is {resolution}, but only the backend torch looks at images with another than"
@@ -134,11 +124,7 @@ class Predictor:
         threads decode the next one."""
         loaded = map_ordered(self._load, sources, self.threads, ahead=2 * batch_size)
         for batch in batch_items(loaded, batch_size):
-            predictions = self._predict_batch(batch)
-            if keep_images:
-                yield [replace(each, image=item.image) for item, each in zip(batch, predictions, strict=True)]
-            else:
-                yield list(predictions)
+            yield list(self._predict_batch(batch, keep_images))
 
     def predict_arrays(self, images: Iterable[np.ndarray], batch_size: int = 32) -> Iterator[np.ndarray]:
         """The probabilities of images that the preprocessing has already made: uint8 of shape (H, W, 3) each.
@@ -148,24 +134,23 @@ class Predictor:
         for batch in batch_items(images, batch_size):
             yield from self.probabilities(torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2))
 
-    def _load(self, source: ImageSource) -> _Loaded:
+    def _load(self, source: ImageSource) -> Prediction:
+        """The image, without probabilities, or why it cannot be read."""
         try:
             with self._decoding:
-                return _Loaded(source.name, source.place, self.preprocessing.load(source.read()))
+                return Prediction(source.name, None, "", source.place, self.preprocessing.load(source.read()))
         except InvalidImageError as error:
-            return _Loaded(source.name, source.place, None, error.message)
+            return Prediction(source.name, None, error.message, source.place)
 
-    def _predict_batch(self, batch: list[_Loaded]) -> Iterator[Prediction]:
-        images = [item.image for item in batch if item.image is not None]
-        probabilities = iter(self.probabilities(stack_images(images)) if images else ())
-        for item in batch:
-            row = None if item.image is None else next(probabilities)
-            if row is None or np.isfinite(row).all():
-                yield Prediction(item.name, row, item.error, item.place)
+    def _predict_batch(self, loaded: list[Prediction], keep_images: bool) -> Iterator[Prediction]:
+        images = [each.image.permute(1, 2, 0) for each in loaded if each.image is not None]  # as they are in memory
+        rows: Iterator[np.ndarray] = iter(self.probabilities(torch.stack(images).permute(0, 3, 1, 2)) if images else ())
+        for each in loaded:
+            if each.image is None:
+                yield each
+                continue
+            kept, row = each.image if keep_images else None, next(rows)
+            if np.isfinite(row).all():
+                yield replace(each, probabilities=row, image=kept)
             else:
-                yield Prediction(item.name, None, "the network's output is not finite", item.place)
-
-
-def stack_images(images: Sequence[Tensor]) -> Tensor:
-    """Images of shape (3, H, W) as one tensor of shape (N, 3, H, W), with the channels last in memory, as they are."""
-    return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
+                yield replace(each, error="the network's output is not finite", image=kept)

@@ -69,11 +69,7 @@ class InertDict:
 
 
 def read_state_dict(path: Path, name: str) -> dict[str, Tensor]:
-    """The network's tensors in a .safetensors file, or in any file that torch.save wrote.
-
-    Raises:
-        WeightsError: if it holds no state_dict, or not one, or cannot be read.
-    """
+    """The network's tensors in a .safetensors file, or one of torch.save's. Raises WeightsError if there are none."""
     try:
         if is_safetensors(path):
             if not is_utf8(str(path)):
@@ -87,10 +83,8 @@ def read_state_dict(path: Path, name: str) -> dict[str, Tensor]:
     except WeightsError:
         raise
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError and others for damaged files
-        reason = one_line(error)
-        raise WeightsError(
-            name, f"not a readable state_dict ({reason}). Save it with torch.save(net.state_dict())."
-        ) from None
+        problem = f"not a readable state_dict ({one_line(error)}). Save it with torch.save(net.state_dict())."
+        raise WeightsError(name, problem) from None
     return find_network(loaded, name)
 
 
@@ -154,11 +148,7 @@ def choose_stand_in(name: str) -> type | None:
 
 
 def find_network(loaded: Any, name: str) -> dict[str, Tensor]:
-    """Returns the one state_dict in the loaded value, with the network's keys.
-
-    Raises:
-        WeightsError: if there is none, or several that cannot be told apart.
-    """
+    """Returns the state_dict in the loaded value, with the network's keys. Raises WeightsError unless there is one."""
     found = dict(networks_in(loaded, set()))
     usual = [place for place in found if USUAL_PARTS.issuperset(filter(None, place.split(".")))]
     if len(found) == 1 or len(usual) == 1:
@@ -166,7 +156,8 @@ def find_network(loaded: Any, name: str) -> dict[str, Tensor]:
     if found:
         places = join_names(place.removesuffix(".") or "itself" for place in usual or found)
         raise WeightsError(name, f"holds several networks: {places}. Save one of them as a state_dict.")
-    if (pickled := next(objects_in(loaded), None)) is not None:
+    values = [loaded, *loaded.values()] if isinstance(loaded, Mapping) else [loaded]
+    if (pickled := next((each for each in values if isinstance(each, Inert)), None)) is not None:
         raise WeightsError(
             name,
             f"holds a pickled object ({type(pickled).__name__[:80]}) and no state_dict; its classes are not imported. "
@@ -196,9 +187,3 @@ def networks_in(
 def is_plain(value: Any) -> bool:
     """Returns whether `value` is a contiguous tensor with data."""
     return isinstance(value, Tensor) and value.layout == torch.strided and not (value.is_quantized or value.is_meta)
-
-
-def objects_in(value: Any) -> Iterator[Inert]:
-    """Yields the inert objects in the loaded value."""
-    values = [value, *value.values()] if isinstance(value, Mapping) else [value]
-    yield from (each for each in values if isinstance(each, Inert))

@@ -38,27 +38,21 @@ def load_starting_weights(
             s3://), or a model's URI or folder. The head is kept only if it was made for the same classes.
         load_model: what loads the model of a URI.
 
-    Raises:
-        WeightsError: if they cannot be had or do not fit.
+    Raises WeightsError if they cannot be had or do not fit.
     """
     place = local_path(weights)
     if weights not in get_model_weights(classifier.architecture).__members__:
         if weights.startswith(MODEL_SCHEMES) or os.path.isdir(place):
-            return start_from_model(classifier, place, load_model)
+            try:
+                parent = load_model(place)
+            except InvalidModelError as error:
+                raise WeightsError(place, error.message) from None
+            same_classes = parent.classes == classifier.classes  # in the same order: only then its head fits
+            return copy_into(classifier, parent.network.state_dict(), place, same_head=same_classes)
         if os.path.isfile(place) or is_remote(place) or place.lower().endswith(SUFFIXES) or os.sep in place:
             return copy_into(classifier, read_state_dict(local_file(place), weights), weights, same_head=True)
     member = imagenet_weights(classifier.architecture, weights)
     return copy_into(classifier, download_weights(member), str(member), same_head=False)
-
-
-def start_from_model(classifier: ImageClassifier, model_uri: str, load_model: Callable[[str], ImageClassifier]) -> str:
-    """Starts from a saved model of ours; its head fits only if it has the same class names in the same order."""
-    try:
-        parent = load_model(model_uri)
-    except InvalidModelError as error:
-        raise WeightsError(model_uri, error.message) from None
-    state = parent.network.state_dict()
-    return copy_into(classifier, state, model_uri, same_head=parent.classes == classifier.classes)
 
 
 def imagenet_weights(architecture: str, name: str) -> WeightsEnum:
@@ -92,11 +86,7 @@ def download_weights(member: WeightsEnum) -> dict[str, Tensor]:
 
 
 def fetch(url: str, path: Path) -> None:
-    """Downloads a file whose name ends with the beginning of its SHA-256. torch.hub would wait for a server forever.
-
-    Raises:
-        OSError: if it cannot be had, or is another file.
-    """
+    """Downloads a file with its SHA-256 in its name, or raises OSError. torch.hub would wait for a server forever."""
     from tqdm import tqdm
 
     path.parent.mkdir(parents=True, exist_ok=True)

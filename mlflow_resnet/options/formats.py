@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-EXPORT_FORMATS = {  # what `export` writes, by `model/backends/<name>.py`, and in which precisions
+EXPORT_FORMATS = {  # what `export` writes, by the engine's name in `model/engines.py`, and in which precisions
     "onnx": ("fp32", "int8"),  # ONNX Runtime has no convolutions in bf16 on CPUs
     "openvino": ("fp32", "bf16", "int8"),
     "torch_export": ("fp32", "bf16"),

@@ -69,7 +69,7 @@ class Evidence(Record):
 
     Attributes:
         model_sha256: of all that decides what the version answers, as it was loaded and measured; see
-            `mlflow_resnet.model.stored`.
+            `mlflow_resnet.model.storage`.
         metrics: by the names of `mlflow_resnet.evaluation.metrics`, such as top1_accuracy; finite.
         measured_at: UTC, in ISO format with its offset.
         champion: None if nobody held the alias.

@@ -15,9 +15,8 @@ from mlflow_resnet.errors import CheckpointError, MlflowResnetError
 from mlflow_resnet.io.atomic import disk_errors
 from mlflow_resnet.io.console import say
 from mlflow_resnet.io.file_names import name_problem
-from mlflow_resnet.io.notes import Notes, parse_notes
+from mlflow_resnet.io.notes import Notes, read_notes
 from mlflow_resnet.io.reasons import one_line
-from mlflow_resnet.io.untrusted import MOST_JSON, read_plain
 from mlflow_resnet.runs.mirror_stores import Store
 from mlflow_resnet.training.checkpoints import CHECKPOINT_NUMBER, KEPT, SUMS_FILE, CheckpointFolder
 
@@ -165,7 +164,7 @@ class Mirror:
             path = Path(folder) / NOTES
             self.store.fetch(NOTES, path)
             try:
-                return parse_notes(read_plain(path, MOST_JSON))
+                return read_notes(path)
             except ValueError as error:
                 raise CheckpointError(self.store.uri, f"its {NOTES} is damaged ({one_line(error)})") from None
 

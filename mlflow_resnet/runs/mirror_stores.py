@@ -13,8 +13,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.io.s3.access import connect_s3, patiently
-from mlflow_resnet.io.s3.listing import StoredObject, list_objects
-from mlflow_resnet.io.s3.location import Location, parse_location
+from mlflow_resnet.io.s3.listing import Location, StoredObject, list_objects, parse_location
 from mlflow_resnet.io.s3.transfer import receive
 
 RUN_ARTIFACTS = "artifacts"

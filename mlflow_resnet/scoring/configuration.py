@@ -10,9 +10,9 @@ from typing import Any
 
 from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.mlflow_seams import CONFIGURATION_VARIABLE, DEFAULT_DEVICE_VARIABLE, is_scoring_server
-from mlflow_resnet.model.backends.forwards import TORCH, prepare_forward, usable_device
+from mlflow_resnet.model.forwards import TORCH, prepare_forward, usable_device
 from mlflow_resnet.model.prediction import Predictor
-from mlflow_resnet.model.stored import StoredModel
+from mlflow_resnet.model.storage import StoredModel
 from mlflow_resnet.scoring.mlflows_checks import check_models_of_ours
 from mlflow_resnet.scoring.over_http import hosting
 from mlflow_resnet.scoring.pyfunc import ScoringModel
@@ -61,9 +61,7 @@ def configure_predictor(stored: StoredModel, config: dict[str, Any], num_workers
         text = f"{wrong[0]} in the model's configuration is {config.get(wrong[0])!r:.60}"
         raise InvalidOptionsError([f"{text}; it must be text, such as auto"])
     device = usable_device(choose_device(config), config["backend"])
-    precision, forward = prepare_forward(
-        stored.classifier, device, config["precision"], config["backend"], stored.data, stored.exports
-    )
+    precision, forward = prepare_forward(stored, device, config["precision"], config["backend"])
     identity = {"model_sha256": stored.sha256, "model_id": stored.model_id}
     return Predictor(stored.classifier, str(device), num_workers, precision, forward, **identity)
 

@@ -8,8 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlflow_resnet.errors import InvalidModelError
-from mlflow_resnet.model.storage import fetch_model
-from mlflow_resnet.model.stored import StoredModel, check_recorded, read_model
+from mlflow_resnet.model.storage import StoredModel, check_recorded, fetch_model, read_model
 from mlflow_resnet.registry.binding import Binding, bind, bind_folder
 
 

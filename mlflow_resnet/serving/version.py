@@ -20,8 +20,7 @@ from mlflow_resnet import flavor
 from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.model.prediction import PROBABILITY
-from mlflow_resnet.model.storage import fetch_model
-from mlflow_resnet.model.stored import StoredModel, get_config, read_mlmodel_fields
+from mlflow_resnet.model.storage import StoredModel, fetch_model, get_config, read_mlmodel_fields
 from mlflow_resnet.options.base import AUTO
 from mlflow_resnet.registry.binding import Binding, bind
 from mlflow_resnet.registry.versions import format_version_uri

@@ -13,8 +13,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 from mlflow_resnet._version import __version__
 from mlflow_resnet.evaluation.evaluation import Evaluation, prefix_metric
 from mlflow_resnet.io.text.characters import presentable
-from mlflow_resnet.io.text.markdown import code
-from mlflow_resnet.io.text.templates import render_template
+from mlflow_resnet.io.text.templates import code, render_template
 from mlflow_resnet.options.metric_names import HEADLINE
 from mlflow_resnet.options.sweep import SweepOptions
 from mlflow_resnet.options.train import TrainOptions

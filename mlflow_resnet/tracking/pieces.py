@@ -42,7 +42,7 @@ from mlflow_resnet.io.text.characters import all_encodable
 from mlflow_resnet.io.text.credentials import all_without_credentials
 from mlflow_resnet.io.untrusted import build_record, shorten_value
 from mlflow_resnet.mlflow_seams import DATASET_CONTEXT_TAG, TABLES_TAG
-from mlflow_resnet.model.stored import FLAVOR_NAME, MODEL_SHA256, read_model
+from mlflow_resnet.model.storage import FLAVOR_NAME, MODEL_SHA256, read_model
 from mlflow_resnet.registry import aliases, versions
 from mlflow_resnet.tracking.conflicts import RECORD_TAG, find_conflict, find_differing_params
 from mlflow_resnet.tracking.dataset import name_for_stores

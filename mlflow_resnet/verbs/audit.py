@@ -13,8 +13,8 @@ from mlflow_resnet.images.audit.image_facts import FactsJournal, check_imagehash
 from mlflow_resnet.images.layout import TRAIN, VAL
 from mlflow_resnet.images.scan import scan
 from mlflow_resnet.images.sources import check_directories, fetch_labeled_directory
-from mlflow_resnet.io.cache_folder import private_cache
 from mlflow_resnet.io.console import say
+from mlflow_resnet.io.own_folders import private_cache
 from mlflow_resnet.io.parallel import default_threads
 from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.options.audit import AuditOptions

@@ -17,7 +17,7 @@ from mlflow_resnet.errors import InvalidOptionsError, InvalidTableError, join_na
 from mlflow_resnet.evaluation.evaluation import METRIC_PREFIXES, prefix_metric
 from mlflow_resnet.evaluation.pairing import TRUTH, Pairing, compare_predictions
 from mlflow_resnet.evaluation.report import PREDICTIONS
-from mlflow_resnet.io.parquet.limits import ParquetLimits, check_parquet
+from mlflow_resnet.io.parquet import ParquetLimits, check_parquet
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.text.characters import format_rows, in_lines
 from mlflow_resnet.mlflow_seams import DATASET_CONTEXT_TAG

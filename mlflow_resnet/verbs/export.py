@@ -20,13 +20,12 @@ from mlflow_resnet.io.own_folders import mark_own
 from mlflow_resnet.io.parallel import default_threads, map_ordered
 from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.io.text.places import result_place
-from mlflow_resnet.model.backends.exported import write_export
-from mlflow_resnet.model.backends.forwards import ENGINES, load_forward
-from mlflow_resnet.model.backends.quantized import quantize
 from mlflow_resnet.model.classifier import ImageClassifier
+from mlflow_resnet.model.engines import ENGINES, quantize
+from mlflow_resnet.model.forwards import load_forward
 from mlflow_resnet.model.precision import LARGEST_ACCURACY_LOSS
 from mlflow_resnet.model.prediction import Predictor
-from mlflow_resnet.model.storage import digest_classifier, write_description
+from mlflow_resnet.model.storage import digest_classifier, write_description, write_export
 from mlflow_resnet.options.export import ExportOptions
 from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.data import scan_dataset

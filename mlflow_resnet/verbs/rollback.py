@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from mlflow_resnet.errors import InvalidModelError, PromotionRefusedError, presentable
-from mlflow_resnet.model.stored import MODEL_SHA256
+from mlflow_resnet.model.storage import MODEL_SHA256
 from mlflow_resnet.options.rollback import RollbackOptions
 from mlflow_resnet.registry import aliases, versions
 from mlflow_resnet.registry.alias_history import ROLLBACK, Move, champions, entries, format_version

@@ -23,8 +23,8 @@ from mlflow_resnet.images.cache import MODES, PreparedImages, prepare_images
 from mlflow_resnet.images.decoding.decode import decode
 from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.images.scan import scan
-from mlflow_resnet.io.cache_folder import cache_folder
 from mlflow_resnet.io.memory import available_memory
+from mlflow_resnet.io.own_folders import cache_folder
 
 IMAGES = 15  # in `pets`
 

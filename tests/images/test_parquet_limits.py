@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlflow_resnet.errors import InvalidTableError
-from mlflow_resnet.io.parquet.limits import MAX_FOOTER_BYTES, ParquetLimits, check_parquet
+from mlflow_resnet.io.parquet import MAX_FOOTER_BYTES, ParquetLimits, check_parquet
 
 LIMITS = ParquetLimits(rows=100_000, decoded_bytes=64 * 2**20, page_bytes=16 * 2**20)
 NAMES = [f"cat/{number:06d}.jpg" for number in range(20_000)]

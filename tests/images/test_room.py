@@ -9,7 +9,7 @@ from made_images import encoded, photo
 from mlflow_resnet.images.decoding import decode as decoding
 from mlflow_resnet.images.decoding.decode import BYTES_PER_PIXEL, open_picture
 from mlflow_resnet.io import parallel
-from mlflow_resnet.io.room import Room
+from mlflow_resnet.io.memory import Room
 
 PICTURE = encoded(photo(100, 100), "PNG")
 

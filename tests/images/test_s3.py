@@ -18,8 +18,7 @@ from mlflow_resnet.errors import (
 from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.images.sources import directory_sources, fetch_labeled_directory, local_file
 from mlflow_resnet.io.s3.access import connect_s3
-from mlflow_resnet.io.s3.listing import objects
-from mlflow_resnet.io.s3.location import parse_location
+from mlflow_resnet.io.s3.listing import objects, parse_location
 
 
 @pytest.fixture

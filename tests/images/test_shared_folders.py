@@ -13,7 +13,7 @@ from helpers import run_main, write_picture
 
 from mlflow_resnet.errors import CheckpointError, OutputError
 from mlflow_resnet.io.atomic import new_directory, new_file, resumable_directory, resumable_file
-from mlflow_resnet.io.cache_folder import private_cache
+from mlflow_resnet.io.own_folders import private_cache
 from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.runs.folder import open_training_folder, training_folder
 

@@ -13,7 +13,7 @@ from mlflow_resnet import flavor
 from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError
 from mlflow_resnet.io.memory import available_memory
 from mlflow_resnet.mlflow_seams import CONFIGURATION_VARIABLE
-from mlflow_resnet.model.stored import read_model
+from mlflow_resnet.model.storage import read_model
 from mlflow_resnet.scoring.configuration import CONFIG_LIMITS, configure_model
 from mlflow_resnet.scoring.over_http.guard import SERVING
 from mlflow_resnet.serving import fitting

@@ -13,7 +13,7 @@ from mlflow_resnet.errors import InvalidModelError, MlflowResnetError, ServerUnr
 from mlflow_resnet.images.index import read_index
 from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.io.reasons import one_line
-from mlflow_resnet.io.s3.location import parse_location
+from mlflow_resnet.io.s3.listing import parse_location
 from mlflow_resnet.io.text.credentials import all_without_credentials, without_credentials
 from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.runs.folder import ROOT, TrainingFolder, as_given, default_folder, digest_identity, identify_training

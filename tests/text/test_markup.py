@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 from markdown_it import MarkdownIt
 
-from mlflow_resnet.io.text.markdown import code, plain
 from mlflow_resnet.io.text.spreadsheets import QUOTED, RAW, is_ours, strip_quote, without_formulas, write_csv
+from mlflow_resnet.io.text.templates import code, plain
 from mlflow_resnet.scoring.to_file.batch import WRITERS
 from mlflow_resnet.scoring.to_file.lists import ImageList
 

@@ -10,7 +10,7 @@ from mlflow_resnet import flavor
 from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError, InvalidOptionsError, OutputError
 from mlflow_resnet.images.sources import check_directories, local_file
 from mlflow_resnet.io.atomic import new_directory, new_file
-from mlflow_resnet.io.cache_folder import private_cache
+from mlflow_resnet.io.own_folders import private_cache
 from mlflow_resnet.io.text.places import local_path, place_problem, result_place
 from mlflow_resnet.options import AuditOptions, ConvertOptions, DemoOptions, ScoreOptions, SplitOptions, TrainOptions
 from mlflow_resnet.runs.folder import open_training_folder

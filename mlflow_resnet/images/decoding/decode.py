@@ -40,9 +40,8 @@ from mlflow_resnet.images.decoding.appearance import (
 )
 from mlflow_resnet.images.decoding.cost import check_structure, check_work
 from mlflow_resnet.images.decoding.kinds import describe_content
-from mlflow_resnet.io.memory import available_memory
+from mlflow_resnet.io.memory import Room, available_memory
 from mlflow_resnet.io.reasons import one_line, os_reason
-from mlflow_resnet.io.room import Room
 
 IMAGE_EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".ppm", ".pgm", ".pbm", ".bmp", ".tif", ".tiff", ".webp", ".gif")

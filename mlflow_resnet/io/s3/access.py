@@ -51,9 +51,8 @@ CODES = {
 def connect_s3(uri: str, attempts: int = 1) -> Any:
     """A client for `uri`, which any number of threads may use, with the usual AWS configuration.
 
-    It makes so many attempts at a request itself; `patiently` makes more.
-
-    The endpoint is $MLFLOW_S3_ENDPOINT_URL, as for MLflow's artifacts, else what AWS's own variables and files say.
+    It makes so many attempts at a request itself; `patiently` makes more. The endpoint is
+    $MLFLOW_S3_ENDPOINT_URL, as for MLflow's artifacts, else what AWS's own variables and files say.
 
     Raises:
         InvalidDatasetError: if that configuration cannot be used.
@@ -85,8 +84,7 @@ def patiently(uri: str, request: Callable[[], T]) -> T:
     botocore's own retries would not do: all requests of a client share a quota of them, which a busy server uses up
     after 250 objects, and they do not cover the body of an answer.
 
-    Raises:
-        InvalidDatasetError: about `uri`, if that does not help, or for any other error. It shows no secret.
+    Raises InvalidDatasetError about `uri`, if that does not help, or for any other error. It shows no secret.
     """
     deadline = time.monotonic() + PATIENCE_SECONDS
     longest = 0.1
@@ -116,7 +114,10 @@ def explain_error(uri: str, error: Exception) -> Exception:
 
     if isinstance(error, known.ClientError):
         status = read_status(error.response)
-        return choose_error_class(status)(uri, MEANINGS.get(status, f"S3 answered: {one_line(error)}"))
+        kind: type[InvalidDatasetError] = StoreUnreachableError if status in PASSING else InvalidDatasetError
+        if status in OF_ONE_OBJECT:
+            kind = ObjectUnreadableError
+        return kind(uri, MEANINGS.get(status, f"S3 answered: {one_line(error)}"))
     if isinstance(error, (known.NoCredentialsError, known.PartialCredentialsError)):
         return InvalidDatasetError(uri, f"no AWS credentials were found. {CREDENTIALS}")
     if isinstance(error, known.NoRegionError):
@@ -127,13 +128,6 @@ def explain_error(uri: str, error: Exception) -> Exception:
     if isinstance(error, (known.BotoCoreError, ValueError)):  # ValueError: an endpoint that is no URL
         return InvalidDatasetError(uri, f"cannot be read ({one_line(error)})")
     return error
-
-
-def choose_error_class(status: str) -> type[InvalidDatasetError]:
-    """The class of the error that a status is."""
-    if status in OF_ONE_OBJECT:
-        return ObjectUnreadableError
-    return StoreUnreachableError if status in PASSING else InvalidDatasetError
 
 
 def read_status(response: dict[str, Any]) -> str:

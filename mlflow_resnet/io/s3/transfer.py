@@ -17,8 +17,7 @@ from typing import Any, BinaryIO
 from mlflow_resnet.io.atomic import new_file
 from mlflow_resnet.io.parallel import map_ordered
 from mlflow_resnet.io.s3.access import CONNECTIONS, patiently
-from mlflow_resnet.io.s3.listing import StoredObject
-from mlflow_resnet.io.s3.location import Location
+from mlflow_resnet.io.s3.listing import Location, StoredObject
 
 THREADS = CONNECTIONS // 2
 CHUNK_BYTES = 2**20
@@ -36,10 +35,8 @@ def copy_objects(
     """Copies missing objects to `cache` and returns the paths of all.
 
     Calls `on_object` after each, in the caller's thread. Of one that is larger than `limit`, so many bytes are copied.
-
-    Raises:
-        InvalidDatasetError: if an object is gone, or is no longer the one that was listed, or breaks off every time.
-        OutputError: if the cache cannot be written.
+    Raises InvalidDatasetError if an object is gone, or no longer the one that was listed, or breaks off every time; and
+    OutputError about the cache.
     """
 
     def fetch(each: StoredObject) -> str:

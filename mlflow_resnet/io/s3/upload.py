@@ -12,8 +12,7 @@ from mlflow_resnet.errors import InvalidDatasetError, ObjectUnreadableError, Out
 from mlflow_resnet.io.file_names import quote_name
 from mlflow_resnet.io.parallel import map_ordered
 from mlflow_resnet.io.s3.access import MEANINGS, connect_s3, patiently
-from mlflow_resnet.io.s3.listing import UNFINISHED, StoredObject, list_objects
-from mlflow_resnet.io.s3.location import Location, parse_location
+from mlflow_resnet.io.s3.listing import UNFINISHED, Location, StoredObject, list_objects, parse_location
 from mlflow_resnet.io.s3.transfer import THREADS, read_content
 
 ATTEMPTS = 5  # at one part of a file: a large one would take too long to be sent anew
@@ -73,18 +72,18 @@ class UploadedFolder:
         names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
         for name in names:
             check_key(self.uri, self.location.prefix + name)
+
+        def send_one(name: str) -> None:
+            key = self.location.prefix + name
+            self.sent.append(key)
+            send_file(self.client, self.location, folder / name, key)
+
         with write_errors(self.uri):
             leftovers = self.find_leftovers()
             self.mark()
             self.remove(leftovers)
             for now in (set(names) - set(last), set(names) & set(last)):
-                for _ in map_ordered(partial(self.send_one, folder), sorted(now), THREADS):
-                    pass
-
-    def send_one(self, folder: Path, name: str) -> None:
-        key = self.location.prefix + name
-        self.sent.append(key)
-        send_file(self.client, self.location, folder / name, key)
+                list(map_ordered(send_one, sorted(now), THREADS))
 
     def finish(self) -> None:
         """The prefix is whole from now on."""
@@ -99,30 +98,20 @@ class UploadedFolder:
                 self.unmark()
 
     def find_leftovers(self) -> list[str]:
-        """Returns the keys, without the marker, of an interrupted call with the same token.
-
-        Raises:
-            OutputError: if there is anything else.
-        """
+        """The keys of an interrupted call with the same token. Raises OutputError if there is anything else."""
         found = list_objects(self.client, self.location, self.location.prefix)
         if (first := next(found, None)) is None:
             return []
-        token = self.read_marker()
-        if token is None:
-            raise OutputError(self.uri, "is not empty; give a new prefix, or empty this one")
+        try:
+            marker = StoredObject(UNFINISHED, self.marker, size=0, etag="")
+            token = read_content(self.client, self.location, marker, len(self.token))
+        except ObjectUnreadableError:
+            raise OutputError(self.uri, "is not empty; give a new prefix, or empty this one") from None
         if token != self.token:
             problem = "is being written by another call, or one was killed while it wrote. If so, remove what is there"
             raise OutputError(self.uri, problem)
         self.is_marked = True
         return [each.key for each in (first, *found) if each.key != self.marker]
-
-    def read_marker(self) -> bytes | None:
-        """The token of the call that is writing; None if there is none."""
-        try:
-            marker = StoredObject(UNFINISHED, self.marker, size=0, etag="")
-            return read_content(self.client, self.location, marker, len(self.token))
-        except ObjectUnreadableError:
-            return None
 
     def mark(self) -> None:
         put = partial(self.client.put_object, Bucket=self.location.bucket, Key=self.marker, Body=self.token)
@@ -137,16 +126,11 @@ class UploadedFolder:
         def remove_one(key: str) -> None:
             patiently(self.uri, partial(self.client.delete_object, Bucket=self.location.bucket, Key=key))
 
-        for _ in map_ordered(remove_one, keys, THREADS):
-            pass
+        list(map_ordered(remove_one, keys, THREADS))
 
 
 def locate_output(uri: str) -> Location:
-    """Returns the location of `uri`, whose key must be usable as a path.
-
-    Raises:
-        OutputError: if there can be no such place.
-    """
+    """Returns the location of `uri`. Raises OutputError if there can be none, or its key is not usable as a path."""
     try:
         location = parse_location(uri)
     except InvalidDatasetError as error:

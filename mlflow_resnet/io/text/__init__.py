@@ -3,6 +3,6 @@
 characters    for terminals, logs and messages: control characters become visible, secrets are left out
 credentials   URIs without user names, passwords, signatures and tokens
 places        what is a path, what is in S3, and what is nowhere
-markdown      for descriptions that MLflow shows
+templates     Markdown for descriptions that MLflow shows, HTML for reports
 spreadsheets  for CSV files, which spreadsheets take formulas from
 """

@@ -36,11 +36,7 @@ def result_place(output: str, name: str = "") -> Path | str:
 
 
 def place_problem(text: str, in_s3: bool = True) -> str:
-    """Returns why the scheme of `text` is not supported; empty if it is, or there is none.
-
-    Args:
-        in_s3: whether it may be in S3 too.
-    """
+    """Returns why the scheme of `text` is not supported (S3's may be excluded); empty if it is, or there is none."""
     scheme = SCHEME.match(local_path(text))
     if not scheme or (in_s3 and is_remote(text)):
         return ""

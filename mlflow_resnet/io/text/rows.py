@@ -51,7 +51,8 @@ def read_bounded_rows(file: IO[str]) -> Iterator[list[str]]:
     taken = 0
     every_line = read_bounded_lines(file)
     first = next(filter(str.strip, every_line), "")
-    delimiter = find_delimiter(first)
+    unquoted = "".join(first.split('"')[::2])
+    delimiter = next((each for each in DELIMITERS if each in unquoted), ",")
     if first.lower().startswith("sep=") and len(first.strip()) == 5:  # Excel's own way to say it
         delimiter, first = first[4], next(every_line, "")
 
@@ -69,9 +70,3 @@ def read_bounded_rows(file: IO[str]) -> Iterator[list[str]]:
             yield row
     except csv.Error as error:
         raise InvalidTableError(f"no CSV ({error})") from None
-
-
-def find_delimiter(header: str) -> str:
-    """Returns the delimiter of a CSV header, ignoring quoted cells."""
-    outside = "".join(header.split('"')[::2])
-    return next((each for each in DELIMITERS if each in outside), ",")

@@ -5,6 +5,7 @@ All that a template shows is escaped for where it stands, unless a filter has ma
 
 from __future__ import annotations
 
+import re
 import shlex
 from functools import cache
 from typing import Any
@@ -13,8 +14,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, pass_eval_contex
 from jinja2.nodes import EvalContext
 from markupsafe import Markup
 
-from mlflow_resnet.io.text.characters import printable
-from mlflow_resnet.io.text.markdown import code, plain
+from mlflow_resnet.io.text.characters import presentable, printable
+
+ENDS_CODE = re.compile(r"[`|<>]")  # a code span, a cell of a table; and what some renderers take for HTML all the same
+MEANS_SOMETHING = re.compile(r"[\\`*\[\]|~]|\b_|_\b|(?<=\W)_")  # in the middle of a line
+ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
 def render_template(path: str, **facts: Any) -> str:
@@ -43,6 +47,18 @@ def escape_value(context: EvalContext, value: object) -> str:
     if isinstance(value, Markup):
         return value
     return printable(str(value)) if context.autoescape else plain(value)
+
+
+def code(text: object) -> str:
+    """A code span, also in a cell of a table. What could end it is written as `\\x60`."""
+    inside = ENDS_CODE.sub(lambda found: f"\\x{ord(found[0]):02x}", presentable(text))
+    return f"`{inside or ' '}`"
+
+
+def plain(text: object) -> str:
+    """Text that is read as it is, in the middle of a line."""
+    escaped = MEANS_SOMETHING.sub(lambda found: f"\\{found[0]}", presentable(text))
+    return "".join(ENTITIES.get(each, each) for each in escaped)
 
 
 def mark_code(text: object) -> Markup:

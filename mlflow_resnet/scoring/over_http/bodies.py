@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mlflow_resnet.errors import InvalidTableError, RefusedBodyError
-from mlflow_resnet.io.parquet.limits import ParquetLimits, TooManyRowsError, check_parquet
+from mlflow_resnet.io.parquet import ParquetLimits, TooManyRowsError, check_parquet
 from mlflow_resnet.scoring.sentences import without_words_of_others
 
 MIB = 2**20

@@ -3,6 +3,10 @@
 A Parquet file of 260 bytes can hold 20,000 rows of 100 kB: pages are compressed, and a dictionary holds a value once
 that every row repeats. Footers can lie about sizes, so the headers of the pages are read, which the reader of Arrow
 believes too. Nothing is decompressed until all of them are within the limits.
+
+Footers and page headers are in the compact form of Thrift. It is read here only to look at what a file claims before a
+library believes it, so whatever is unusual is refused: fields that come twice, structures deeper than Parquet's, and
+what ends too early.
 """
 
 from __future__ import annotations
@@ -20,7 +24,6 @@ import pyarrow.parquet as pq
 
 from mlflow_resnet.errors import InvalidTableError
 from mlflow_resnet.io.memory import size_in_words
-from mlflow_resnet.io.parquet.thrift import EndsTooEarlyError, Long, Struct, ThriftError, read_struct
 from mlflow_resnet.io.reasons import one_line
 
 MAX_FOOTER_BYTES = 2 * 2**20  # a thousand times what a table with the columns of an index has
@@ -35,11 +38,16 @@ _BYTES_OF_TYPE = {0: 1, 1: 4, 2: 8, 3: 12, 4: 4, 5: 8, _BYTE_ARRAY: 0}
 _BYTES_BESIDE_VALUE = 16  # offset, validity, levels
 _DATA_PAGES = {0: (5, 2), 3: (8, 4)}  # type of page -> the fields of its header, and of the encoding in that
 _DICTIONARY_PAGE = 2
-_DICTIONARY_ENCODINGS, _DELTA_BYTE_ARRAY = (2, 8), 7
+_DICTIONARY_ENCODINGS, _DELTA_BYTE_ARRAY = {2, 8}, 7
 # The files of parquet-mr before 1.3 (2013) have bytes between their columns, which Arrow reads too.
 _FIRST_WRITERS = re.compile(rb"\s*parquet-mr(?! version (1\.([3-9]|\d\d)|[2-9]))", re.IGNORECASE)
 
+MAX_STRUCT_DEPTH = 16  # Parquet's own structures are 6 deep
+_STOP, _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 0, 1, 2, 3, 7, 8, 9, 10, 12
+_INTEGERS, _LONG = (4, 5), 6
+
 File = str | os.PathLike[str] | BinaryIO
+Struct = dict[int, Any]
 
 
 class TooManyRowsError(InvalidTableError):
@@ -79,13 +87,10 @@ class _Chunk:
     encodings: set[int] = field(default_factory=set)
 
     @property
-    def least_bytes(self) -> int:
-        """Lower bound of the decoded bytes, without values of dictionaries."""
-        return self.values * (_BYTES_BESIDE_VALUE + self.width) + self.plain_bytes
-
-    @property
-    def repeats_values(self) -> bool:
-        return self.kind == _BYTE_ARRAY and bool(self.encodings.intersection(_DICTIONARY_ENCODINGS))
+    def most_bytes(self) -> int:
+        """Upper bound of the decoded bytes, without values of dictionaries."""
+        shared = self.values * self.largest_page if _DELTA_BYTE_ARRAY in self.encodings else 0
+        return self.values * (_BYTES_BESIDE_VALUE + self.width) + self.plain_bytes + shared
 
 
 def check_parquet(file: File, limits: ParquetLimits, columns: Collection[str] | None = None) -> pq.FileMetaData:
@@ -117,7 +122,6 @@ def inspect_parquet(
             if rows > limits.rows:
                 raise TooManyRowsError(rows, limits.rows)
             chunks = list(_chunks(opened, footer, size, columns, limits))
-            _check_size(sum(map(_bound_chunk_bytes, chunks)), limits)
             opened.seek(0)
             return _check_repeated(opened, chunks, limits)
         except (KeyError, TypeError, IndexError, AttributeError):
@@ -229,16 +233,11 @@ def _page_header(file: BinaryIO, position: int, end: int) -> tuple[Struct, int]:
     raise ThriftError("the header of a page is too long")
 
 
-def _bound_chunk_bytes(chunk: _Chunk) -> int:
-    """Returns an upper bound of a chunk's decoded bytes, without values of dictionaries."""
-    shared = chunk.values * chunk.largest_page if _DELTA_BYTE_ARRAY in chunk.encodings else 0
-    return chunk.least_bytes + shared
-
-
 def _check_repeated(file: BinaryIO, chunks: list[_Chunk], limits: ParquetLimits) -> tuple[pq.FileMetaData, list[str]]:
     """Adds up the values of dictionaries as often as they are used, without repeating them."""
-    total = sum(map(_bound_chunk_bytes, chunks))
-    repeated = [chunk for chunk in chunks if chunk.repeats_values]
+    total = sum(chunk.most_bytes for chunk in chunks)
+    _check_size(total, limits)
+    repeated = [chunk for chunk in chunks if chunk.kind == _BYTE_ARRAY and chunk.encodings & _DICTIONARY_ENCODINGS]
     names = sorted({chunk.path for chunk in repeated})
     parquet = pq.ParquetFile(file, read_dictionary=names)
     if total + sum(chunk.values * chunk.largest_page for chunk in repeated) > limits.decoded_bytes:
@@ -277,3 +276,86 @@ def _check_size(size: int, limits: ParquetLimits) -> None:
 
 def over_limit(what: str, count: int, limit: int) -> str:
     return f"{count} {what}, over the limit of {limit}; send or write it in parts"
+
+
+class Long(int):
+    """A number written as one of 64 bits. A reader that expects 32 bits passes over it, and the other way round."""
+
+
+class ThriftError(ValueError):
+    """The content is not the Thrift that Parquet writes."""
+
+
+class EndsTooEarlyError(ThriftError):
+    """The structure is longer than the content."""
+
+
+def read_struct(content: bytes) -> tuple[Struct, int]:
+    """The structure that `content` begins with, by the numbers of its fields, and its size. Raises ThriftError."""
+    reader = _Reader(content)
+    return reader.struct(0), reader.position
+
+
+class _Reader:
+    def __init__(self, content: bytes) -> None:
+        self.content, self.position = content, 0
+
+    def byte(self) -> int:
+        return self.skip(1)[0]
+
+    def skip(self, size: int) -> bytes:
+        begin, self.position = self.position, self.position + size
+        if self.position > len(self.content):
+            raise EndsTooEarlyError("it ends too early")
+        return self.content[begin : self.position]
+
+    def varint(self) -> int:
+        value = shift = 0
+        while shift < 70:
+            byte = self.byte()
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+            shift += 7
+        raise ThriftError("a number is too long")
+
+    def zigzag(self) -> int:
+        value = self.varint()
+        return (value >> 1) ^ -(value & 1)
+
+    def struct(self, depth: int) -> Struct:
+        if depth > MAX_STRUCT_DEPTH:
+            raise ThriftError("its structures are nested too deeply")
+        found: Struct = {}
+        number = 0
+        while (header := self.byte()) & 0x0F != _STOP:
+            number = number + (header >> 4) if header >> 4 else self.zigzag()
+            if number in found:
+                raise ThriftError("a field comes twice")
+            kind = header & 0x0F
+            found[number] = kind == _TRUE if kind in (_TRUE, _FALSE) else self.value(kind, depth)
+        return found
+
+    def value(self, kind: int, depth: int) -> Any:
+        if kind in _INTEGERS:
+            return self.zigzag()
+        if kind == _LONG:
+            return Long(self.zigzag())
+        if kind == _BINARY:
+            return self.skip(self.varint())
+        if kind == _STRUCT:
+            return self.struct(depth + 1)
+        if kind in (_LIST, _SET):
+            return self.items(depth)
+        if kind in (_TRUE, _FALSE, _BYTE):  # in a list, a truth takes a byte too
+            return self.byte()
+        if kind == _DOUBLE:
+            return self.skip(8)
+        raise ThriftError("it has a field of a kind that Parquet does not use")
+
+    def items(self, depth: int) -> list[Any]:
+        header = self.byte()
+        count = header >> 4 if header >> 4 < 15 else self.varint()
+        if depth > MAX_STRUCT_DEPTH or count > len(self.content) - self.position:  # every item takes a byte at least
+            raise ThriftError("a list is longer than what it is in")
+        return [self.value(header & 0x0F, depth + 1) for _ in range(count)]
