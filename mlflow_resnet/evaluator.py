@@ -101,13 +101,12 @@ def measure_model(
     from mlflow_resnet.tracking import record
     from mlflow_resnet.tracking.data import check_dataset
     from mlflow_resnet.tracking.dataset import get_dataset_images
-    from mlflow_resnet.tracking.recorder import Recorder
 
     data = check_dataset(get_dataset_images(dataset), options.on_bad_image, options.num_workers)
     predictor = Predictor(model.get_raw_model(), options.device, options.num_workers, options.precision)
     predictor = predictor.at_test_time(options.tta, options.resolution)
     evaluation = evaluate_directory(predictor, data.directory, options.batch_size)
-    recorder = Recorder(Notes(run_id=run_id, model_id=model_id or record.find_known_model_id(model.metadata)))
+    recorder = record.Recorder(Notes(run_id=run_id, model_id=model_id or record.find_known_model_id(model.metadata)))
     artifacts: dict[str, EvaluationArtifact] = {}
     uri = mlflow.get_artifact_uri(record.EVALUATION)
     record.log_evaluation(

@@ -22,7 +22,7 @@ from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
 from mlflow_resnet.training.recipe import Recipe
 
 MAX_LISTED_CLASSES = 20
-MAX_RUN, MAX_VERSION = 8000, 5000  # characters that MLflow keeps of a description
+MAX_RUN, MAX_VERSION = 8000, 5000  # characters that MLflow keeps of the description of a run, and of a version
 FEW_IMAGES = 20  # of a class; its numbers are mostly luck
 TEMPERATURE = "calibration/temperature"
 TORCHVISION_LICENCE = (
@@ -78,13 +78,8 @@ def training_card(facts: CardFacts) -> str:
     return cut_text(card, MAX_RUN)
 
 
-def for_version(card: str) -> str:
-    """Shortens a card to what the description of a version can hold."""
-    return cut_text(card, MAX_VERSION)
-
-
 def cut_text(text: str, most: int) -> str:
-    """Whole lines of the text, which ends with a note if there is more."""
+    """Whole lines of at most so many characters of a description, which ends with a note if there is more."""
     end = "\n\n… (cut; MLflow keeps no more)"
     return text if len(text) <= most else text[: most - len(end)].rpartition("\n")[0] + end
 
