@@ -1,5 +1,4 @@
-"""Lists and decodes labeled directories once, and returns them as dataset inputs of a run. Unreadable images are
-all reported here."""
+"""Lists and decodes labeled directories once, reports what cannot be read, and makes them dataset inputs of a run."""
 
 from __future__ import annotations
 
@@ -50,23 +49,17 @@ def check_dataset(data: ImageDirectoryDataset, on_bad_image: str, num_workers: i
 
 
 def scan_directory(image_dir: str, options: ScanOptions, role: str) -> tuple[LabeledDirectory, Scan]:
-    """Returns a directory without what the policy leaves out, and the scan of all of it."""
-    directory = list_locally(image_dir, role, options.follow_links)
+    """Returns a directory, copied if it is in S3, without what the policy leaves out, and the scan of all of it."""
+    with progress(None, f"copying {role} images", is_remote(image_dir)) as bar:
+        directory = processes.call_first_alone(
+            lambda: fetch_labeled_directory(image_dir, bar.update, options.follow_links)
+        )
     found = scan_together(directory, options.num_workers or default_threads(), f"checking {role} images")
     kept = apply_policy(directory, found, options.on_bad_image)
-    say(
-        f"{role}: {len(kept)} images of {len(kept.classes)} classes in {image_dir}",
-        str(kept.ignored),
-        kept.advice,
-        describe_left_out(found.bad),
-    )
+    left_out = f"left out {len(found.bad)} unreadable images: {join_names(map(printable, found.bad))}"
+    summary = f"{role}: {len(kept)} images of {len(kept.classes)} classes in {image_dir}"
+    say(summary, str(kept.ignored), kept.advice, left_out if found.bad else "")
     return kept, found
-
-
-def list_locally(image_dir: str, role: str, follow_links: bool) -> LabeledDirectory:
-    """The directory, copied from S3 if it is there."""
-    with progress(None, f"copying {role} images", is_remote(image_dir)) as bar:
-        return processes.call_first_alone(lambda: fetch_labeled_directory(image_dir, bar.update, follow_links))
 
 
 def scan_together(directory: LabeledDirectory, threads: int, title: str) -> Scan:
@@ -83,14 +76,8 @@ def progress(total: int | None, title: str, wanted: bool = True) -> tqdm:
     return tqdm(total=total, desc=title, unit="img", leave=False, disable=None if wanted and is_first() else True)
 
 
-def describe_left_out(bad: dict[str, str]) -> str:
-    return f"left out {len(bad)} unreadable images: {join_names(map(printable, bad))}" if bad else ""
-
-
 def build_dataset(directory: LabeledDirectory, found: Scan, suffix: str = "") -> ImageDirectoryDataset:
     """A scanned directory as a dataset called after the last part of the path or URI that the user gave."""
-    uri = directory.source
-    name = printable(os.path.basename(os.path.abspath(uri)))
-    return ImageDirectoryDataset(
-        directory, build_dataset_source(uri), name + suffix, digest_directory(directory, found.hashes), found
-    )
+    source, digest = build_dataset_source(directory.source), digest_directory(directory, found.hashes)
+    name = printable(os.path.basename(os.path.abspath(directory.source)))
+    return ImageDirectoryDataset(directory, source, name + suffix, digest, found)

@@ -46,14 +46,7 @@ class Piece:
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def send(self, client: MlflowClient, files: Path, ids: Notes) -> None:
-        """Sends the piece with what is in the folder `files`.
-
-        Args:
-            ids: of run and model, to which those are added that the server gives.
-
-        Raises:
-            Exception: of any kind, if it cannot be sent.
-        """
+        """Sends the piece with what is in `files`, and notes in `ids` what the server calls it. Raises any error."""
         raise NotImplementedError
 
     def to_json(self) -> dict[str, Any]:
