@@ -112,11 +112,8 @@ class BadImagesError(InvalidDatasetError):
     def __init__(self, path: AnyPath, reasons: dict[str, str]) -> None:
         self.reasons = reasons
         pairs = join_names(f"{printable(name)} ({reason})" for name, reason in reasons.items())
-        super().__init__(
-            path,
-            f"{len(reasons)} unreadable image{'s' * (len(reasons) != 1)}: {pairs}. "
-            "Repair or remove them, or leave them out with --on-bad-image skip.",
-        )
+        problem = f"{len(reasons)} unreadable image{'s' * (len(reasons) != 1)}: {pairs}"
+        super().__init__(path, f"{problem}. Repair or remove them, or leave them out with --on-bad-image skip.")
 
 
 class ObjectUnreadableError(InvalidDatasetError):
@@ -171,9 +168,8 @@ class WeightsMismatchError(WeightsError):
 
     def __init__(self, weights: str, architecture: str, wrong: Mapping[str, Sequence[str]]) -> None:
         facts = "; ".join(f"{len(keys)} keys {kind}: {join_names(keys)}" for kind, keys in wrong.items() if keys)
-        super().__init__(
-            weights, f"not a state_dict of {architecture}: {facts}. Choose the architecture it was made for."
-        )
+        problem = f"not a state_dict of {architecture}: {facts}. Choose the architecture it was made for."
+        super().__init__(weights, problem)
 
 
 class InvalidModelError(MlflowResnetError):

@@ -97,8 +97,7 @@ def measure_model(
     from mlflow_resnet.mlflow_seams import load_evaluation_artifact
     from mlflow_resnet.model.prediction import Predictor
     from mlflow_resnet.tracking import record
-    from mlflow_resnet.tracking.data import check_dataset
-    from mlflow_resnet.tracking.dataset import get_dataset_images
+    from mlflow_resnet.tracking.data import check_dataset, get_dataset_images
 
     data = check_dataset(get_dataset_images(dataset), options.on_bad_image, options.num_workers)
     predictor = Predictor(model.get_raw_model(), options.device, options.num_workers, options.precision)

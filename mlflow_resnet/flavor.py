@@ -177,11 +177,7 @@ def log_model(classifier: ImageClassifier, name: str = "model", **kwargs: Any) -
 
 
 def log_model_sha256(model: LoggedModel, digest: str) -> None:
-    """Logs the digest of the model as a param of the logged model, which cannot be changed.
-
-    Raises:
-        TamperedModelError: if the logged model has another one already.
-    """
+    """Logs the digest as a param of the logged model, which cannot be changed. TamperedModelError if it has another."""
     recorded = model.params.get(MODEL_SHA256)
     if recorded is None:
         try:

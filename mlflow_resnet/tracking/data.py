@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 
+import pandas as pd
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.evaluation_dataset import EvaluationDataset
 from tqdm import tqdm
 
-from mlflow_resnet.errors import join_names, printable
+from mlflow_resnet.errors import InvalidDatasetError, join_names, printable
+from mlflow_resnet.images.cells import format_cell
 from mlflow_resnet.images.directories import LabeledDirectory
+from mlflow_resnet.images.rules import Ignored
 from mlflow_resnet.images.scan import Scan, apply_policy, digest_directory, scan
 from mlflow_resnet.images.sources import fetch_labeled_directory
 from mlflow_resnet.images.splitting.directory_split import split_labeled
@@ -18,7 +23,7 @@ from mlflow_resnet.options.evaluate import EvaluateOptions
 from mlflow_resnet.options.export import ExportOptions
 from mlflow_resnet.options.promote import PromoteOptions
 from mlflow_resnet.options.train import TrainOptions
-from mlflow_resnet.tracking.dataset import ImageDirectoryDataset, build_dataset_source
+from mlflow_resnet.tracking.dataset import ImageDirectoryDataset, ImagesToEvaluate, build_dataset_source
 from mlflow_resnet.training.distributed import processes
 
 ScanOptions = EvaluateOptions | ExportOptions | PromoteOptions | TrainOptions
@@ -46,6 +51,28 @@ def check_dataset(data: ImageDirectoryDataset, on_bad_image: str, num_workers: i
     found = data.found if data.found.facts else scan_together(data.directory, threads, f"checking {data.name}")
     directory = apply_policy(data.directory, found, on_bad_image)
     return ImageDirectoryDataset(directory, data.source, data.name, data.digest, found)
+
+
+def get_dataset_images(dataset: EvaluationDataset) -> ImageDirectoryDataset:
+    """Returns our own dataset, or one of a table with one column of paths; InvalidDatasetError for other tables."""
+    if isinstance(dataset, ImagesToEvaluate):
+        return dataset.images
+    table = pd.DataFrame(dataset.features_data)
+    if len(table.columns) != 1:
+        columns = join_names(map(repr, table.columns))
+        problem = f"has {columns} beside the targets; give one column, of paths, or name it with feature_names"
+        raise InvalidDatasetError(dataset.name, problem)
+    paths = tuple(table.iloc[:, 0])
+    if wrong := [each for each in paths if not isinstance(each, str | os.PathLike)]:
+        problem = f"has {wrong[0]!r:.40} among its images; give paths of files"
+        raise InvalidDatasetError(dataset.name, problem)
+    files = tuple(map(os.fspath, paths))
+    labels = tuple(each if isinstance(each, str) else format_cell(each) for each in dataset.labels_data)
+    if "" in labels:
+        raise InvalidDatasetError(dataset.name, f"has no target in row {labels.index('') + 1}; leave that row out")
+    classes = tuple(sorted(set(labels)))
+    directory = LabeledDirectory(dataset.name, classes, files, labels, files, Ignored())
+    return ImageDirectoryDataset(directory, CodeDatasetSource({}), dataset.name, dataset.digest)
 
 
 def scan_directory(image_dir: str, options: ScanOptions, role: str) -> tuple[LabeledDirectory, Scan]:

@@ -65,27 +65,23 @@ class Outbox(Recorder):
         self.last = max((int(folder.name) for folder in self.pieces()), default=0)
 
     def put(self, piece: pieces.Piece, write: Callable[[Path], object] | None = None) -> None:
+        self.last += 1
         try:
-            self.keep(piece, write)
-        except OutputError:
+            with new_directory(self.path / f"{self.last:06d}") as folder:
+                (folder / FILES).mkdir()
+                if write:
+                    write(folder / FILES)
+                    for path in (folder / FILES).rglob("*"):
+                        sync_to_disk(path)
+                write_file(folder / PIECE, json.dumps(piece.to_json()).encode())
+                sync_to_disk(folder)
+            sync_to_disk(self.path)
+            self.news.set()
+        except OutputError:  # the disk is full
             self.wait_until_empty(lambda: self.is_delivering and not self.trouble)
             if self.pieces() or not self.is_delivering:
                 raise
             super().put(piece, write)
-
-    def keep(self, piece: pieces.Piece, write: Callable[[Path], object] | None) -> None:
-        """Raises OutputError if the disk is full."""
-        self.last += 1
-        with new_directory(self.path / f"{self.last:06d}") as folder:
-            (folder / FILES).mkdir()
-            if write:
-                write(folder / FILES)
-                for path in (folder / FILES).rglob("*"):
-                    sync_to_disk(path)
-            write_file(folder / PIECE, json.dumps(piece.to_json()).encode())
-            sync_to_disk(folder)
-        sync_to_disk(self.path)
-        self.news.set()
 
     def pieces(self) -> list[Path]:
         """The folders of those that were not delivered, in order."""
@@ -120,19 +116,18 @@ class Outbox(Recorder):
         Raises:
             NotDeliveredError: if that was not possible. An error in the block counts more.
         """
-        thread = threading.Thread(target=self.deliver_as_they_come, daemon=True)
-        thread.start()
+        threading.Thread(target=self.deliver_as_they_come, daemon=True).start()
         self.is_delivering = True
         try:
-            try:
-                yield
-            except BaseException:
-                began = time.monotonic()
-                self.wait_until_empty(lambda: time.monotonic() < began + seconds_after_error)
-                raise
+            yield
+        except BaseException:
             began = time.monotonic()
+            self.wait_until_empty(lambda: time.monotonic() < began + seconds_after_error)
+            raise
+        else:
+            ended = time.monotonic()
             self.wait_until_empty(
-                lambda: not self.trouble or time.monotonic() < max(began, self.trouble_began) + seconds
+                lambda: not self.trouble or time.monotonic() < max(ended, self.trouble_began) + seconds
             )
         finally:
             self.over.set()

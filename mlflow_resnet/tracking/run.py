@@ -85,11 +85,7 @@ def as_logged(params: Mapping[str, Any]) -> dict[str, str]:
 
 
 def find_conflict(run: Run, params: Mapping[str, Any], record_id: str = "") -> str:
-    """Returns what in a run contradicts a record with these params; empty if nothing does.
-
-    Args:
-        record_id: of the training, sweep or test of learning rates; empty if it is of another kind.
-    """
+    """Returns what in a run contradicts a record of these params, and of this id if it has one; or nothing."""
     held = run.data.tags.get(RECORD_TAG, record_id)
     if record_id and held != record_id:
         return "holds another training"
@@ -237,7 +233,7 @@ def end_attached_run() -> Iterator[None]:
 
 @contextlib.contextmanager
 def enter_worker_run() -> Iterator[dict[str, str]]:
-    """Around processes of which the first has a `enter_run`; yields environment variables for them.
+    """Around processes of which the first has an `enter_run`; yields environment variables for them.
 
     They log to the caller's active run, which stays active. A run that they began ends also if they were killed.
     """

@@ -70,11 +70,7 @@ def note_result(notes: Notes, best_epoch: int, metrics: Mapping[str, float], cla
 
 
 def read_record(notes: Notes) -> TrainingRecord:
-    """Reads what `note_result` and the deliveries have noted.
-
-    Raises:
-        CheckpointError: if the notes are damaged.
-    """
+    """Reads what `note_result` and the deliveries have noted. Raises CheckpointError if the notes are damaged."""
     run_id, model_id, version, alias = (notes.get(name) or "" for name in ("run_id", "model_id", "version", "alias"))
     metrics = notes.get("metrics", {})
     try:
