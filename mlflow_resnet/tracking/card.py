@@ -72,7 +72,6 @@ def training_card(facts: CardFacts) -> str:
         worst=table[table["support"] > 0].sort_values("recall", kind="stable").iloc[0],
         rare=tuple(table["class"][table["support"] < FEW_IMAGES]),
         few_images=FEW_IMAGES,
-        start=facts.start[0].upper() + facts.start[1:],
         uri=uri,
         versions=versions,
     )

@@ -47,8 +47,7 @@ def scan_dataset(image_dir: str, options: ScanOptions, role: str) -> ImageDirect
 
 def check_dataset(data: ImageDirectoryDataset, on_bad_image: str, num_workers: int) -> ImageDirectoryDataset:
     """A dataset without the images that the policy leaves out. It is scanned if that was not done yet."""
-    threads = num_workers or default_threads()
-    found = data.found if data.found.facts else scan_together(data.directory, threads, f"checking {data.name}")
+    found = data.found if data.found.facts else scan_together(data.directory, num_workers, f"checking {data.name}")
     directory = apply_policy(data.directory, found, on_bad_image)
     return ImageDirectoryDataset(directory, data.source, data.name, data.digest, found)
 
@@ -81,7 +80,7 @@ def scan_directory(image_dir: str, options: ScanOptions, role: str) -> tuple[Lab
         directory = processes.call_first_alone(
             lambda: fetch_labeled_directory(image_dir, bar.update, options.follow_links)
         )
-    found = scan_together(directory, options.num_workers or default_threads(), f"checking {role} images")
+    found = scan_together(directory, options.num_workers, f"checking {role} images")
     kept = apply_policy(directory, found, options.on_bad_image)
     left_out = f"left out {len(found.bad)} unreadable images: {join_names(map(printable, found.bad))}"
     summary = f"{role}: {len(kept)} images of {len(kept.classes)} classes in {image_dir}"
@@ -89,11 +88,11 @@ def scan_directory(image_dir: str, options: ScanOptions, role: str) -> tuple[Lab
     return kept, found
 
 
-def scan_together(directory: LabeledDirectory, threads: int, title: str) -> Scan:
+def scan_together(directory: LabeledDirectory, num_workers: int, title: str) -> Scan:
     """Scans the directory; of several processes that train together, each scans a part and all get the whole."""
     own = directory.subset(processes.own_share(len(directory)))
     with progress(len(own), title) as bar:
-        parts = processes.gather_values(scan(own, threads, bar.update))
+        parts = processes.gather_values(scan(own, num_workers or default_threads(), bar.update))
     facts = {name: found for part in parts for name, found in part.facts.items()}
     return Scan({name: facts[name] for name in directory.names})
 

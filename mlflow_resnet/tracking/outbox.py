@@ -1,5 +1,4 @@
-"""Where the pieces of a run's record wait, so that a training survives a server that is away: in folders, until a
-thread delivers them."""
+"""Keeps the pieces of a run's record in folders until a thread delivers them, so that the server may be away."""
 
 from __future__ import annotations
 
