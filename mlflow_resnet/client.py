@@ -85,7 +85,9 @@ def batches(paths: Iterable[str], batch_size: int) -> Iterator[list[str]]:
     batch: list[str] = []
     total = 0
     for path in paths:
-        size = read_file_size(path)
+        size = 0
+        with contextlib.suppress(OSError):  # there is none
+            size = os.path.getsize(path)
         if batch and (len(batch) == batch_size or total + size > BATCH_BYTES):
             yield batch
             batch, total = [], 0
@@ -93,13 +95,6 @@ def batches(paths: Iterable[str], batch_size: int) -> Iterator[list[str]]:
         total += size
     if batch:
         yield batch
-
-
-def read_file_size(path: str) -> int:
-    """Bytes of a file; 0 if there is none."""
-    with contextlib.suppress(OSError):
-        return os.path.getsize(path)
-    return 0
 
 
 def score_batch(
@@ -124,12 +119,15 @@ def content_or_error(path: str) -> bytes | str:
 def answer(
     http: requests.Session, url: str, params: dict[str, Any], timeout: float, contents: Sequence[bytes]
 ) -> list[Row]:
-    """The server's rows for some images.
-
-    Raises:
-        ScoringServerError: if it has none.
-    """
-    body = json_body(contents, params) if params else parquet_body(contents)
+    """The server's rows for some images. Raises ScoringServerError if it has none."""
+    body: dict[str, Any]
+    if params:  # which Parquet cannot carry
+        data = [[base64.b64encode(content).decode()] for content in contents]
+        body = {"json": {"dataframe_split": {"columns": ["image"], "data": data}, "params": params}}
+    else:
+        file = io.BytesIO()
+        pd.DataFrame({"image": contents}).to_parquet(file, compression=None)
+        body = {"data": file.getvalue(), "headers": PARQUET_HEADERS}
     try:
         response = http.post(url, timeout=timeout, **body)
         rows = response.json()["predictions"] if response.ok else []
@@ -145,19 +143,6 @@ def answer(
     if len(rows) != len(contents):
         raise ScoringServerError(url, f"answered with {len(rows)} rows to {len(contents)} images.")
     return rows
-
-
-def parquet_body(contents: Sequence[bytes]) -> dict[str, Any]:
-    """Arguments of `requests.post` for raw bytes, which are sent as they are."""
-    file = io.BytesIO()
-    pd.DataFrame({"image": contents}).to_parquet(file, compression=None)
-    return {"data": file.getvalue(), "headers": PARQUET_HEADERS}
-
-
-def json_body(contents: Sequence[bytes], params: dict[str, Any]) -> dict[str, Any]:
-    """Returns arguments of `requests.post` for JSON with `params`, which Parquet cannot carry."""
-    data = [[base64.b64encode(content).decode()] for content in contents]
-    return {"json": {"dataframe_split": {"columns": ["image"], "data": data}, "params": params}}
 
 
 def extract_reason(response: requests.Response) -> str:

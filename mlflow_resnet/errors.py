@@ -48,55 +48,9 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
 
-from mlflow_resnet.io.text.characters import LISTED, encodable, in_lines, join_names, presentable, printable
+from mlflow_resnet.io.text.characters import encodable, in_lines, join_names, presentable, printable
 
-__all__ = [
-    "AuditFailedError",
-    "BadImagesError",
-    "CheckpointError",
-    "ClassMismatchError",
-    "InvalidDatasetError",
-    "InvalidImageError",
-    "InvalidModelError",
-    "InvalidOptionsError",
-    "InvalidTableError",
-    "LISTED",
-    "MissingPackageError",
-    "MlflowResnetError",
-    "NotDeliveredError",
-    "NotLabeledDatasetError",
-    "NotSentError",
-    "ObjectUnreadableError",
-    "OutOfMemoryError",
-    "OutputError",
-    "PathError",
-    "ProcessEndedError",
-    "PredictionsDivergedError",
-    "PromotionRefusedError",
-    "RefusedBodyError",
-    "ScoringServerError",
-    "ServerBusyError",
-    "ServerRefusesError",
-    "ServerUnreachableError",
-    "StoreUnreachableError",
-    "SweepError",
-    "TamperedModelError",
-    "TamperedWeightsError",
-    "TrainingDivergedError",
-    "WeightsDownloadError",
-    "WeightsError",
-    "WeightsMismatchError",
-    "encodable",
-    "join_names",
-    "presentable",
-    "printable",
-]
-
-
-def display_path(path: str | os.PathLike[str]) -> str:
-    """Returns `path` for messages; a path through the handle of an open folder becomes that folder's path."""
-    text = encodable(path)
-    return os.path.realpath(text) if text.startswith("/proc/self/fd/") else text
+AnyPath = str | os.PathLike[str]
 
 
 class MlflowResnetError(MlflowException):
@@ -105,7 +59,7 @@ class MlflowResnetError(MlflowException):
     exit_code = 2
     is_shared = False  # by all processes that train together, so that one of them tells it
     is_passing = False  # the same call may succeed later, so what was done up to here is kept
-    has_lines = False  # the message is a list for whoever starts a server, and not one line
+    has_lines = False  # the message is a list, and not one line
     status = INVALID_PARAMETER_VALUE  # MLflow's, which decides what a scoring server answers
 
     def __init__(self, message: str) -> None:
@@ -133,8 +87,11 @@ class InvalidOptionsError(MlflowResnetError):
 class PathError(MlflowResnetError):
     """Something at `path` cannot be used."""
 
-    def __init__(self, path: str | os.PathLike[str], problem: str) -> None:
-        self.path, self.problem = presentable(display_path(path)), problem
+    def __init__(self, path: AnyPath, problem: str) -> None:
+        text = encodable(path)
+        if text.startswith("/proc/self/fd/"):  # through the handle of an open folder
+            text = os.path.realpath(text)
+        self.path, self.problem = presentable(text), problem
         super().__init__(f"{self.path}: {problem}")
 
 
@@ -145,21 +102,18 @@ class InvalidDatasetError(PathError):
 class NotLabeledDatasetError(InvalidDatasetError):
     """`path` has no class folders."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: AnyPath) -> None:
         super().__init__(path, "no class folders. Put each class's images in a folder named after the class.")
 
 
 class BadImagesError(InvalidDatasetError):
     """Some images cannot be read; `reasons` maps each name to why."""
 
-    def __init__(self, path: str | os.PathLike[str], reasons: dict[str, str]) -> None:
+    def __init__(self, path: AnyPath, reasons: dict[str, str]) -> None:
         self.reasons = reasons
         pairs = join_names(f"{printable(name)} ({reason})" for name, reason in reasons.items())
-        super().__init__(
-            path,
-            f"{len(reasons)} unreadable image{'s' * (len(reasons) != 1)}: {pairs}. "
-            "Repair or remove them, or leave them out with --on-bad-image skip.",
-        )
+        problem = f"{len(reasons)} unreadable image{'s' * (len(reasons) != 1)}: {pairs}"
+        super().__init__(path, f"{problem}. Repair or remove them, or leave them out with --on-bad-image skip.")
 
 
 class ObjectUnreadableError(InvalidDatasetError):
@@ -175,20 +129,11 @@ class StoreUnreachableError(InvalidDatasetError):
 class ClassMismatchError(InvalidDatasetError):
     """`path` holds class folders that are not among the known classes."""
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        extra: Sequence[str],
-        known: Sequence[str],
-        owner: str,
-        advice: str = "Rename or remove them.",
-    ) -> None:
+    def __init__(self, path: AnyPath, extra: Sequence[str], known: Sequence[str], owner: str, advice: str = "") -> None:
         self.extra, self.known = tuple(extra), tuple(known)
-        super().__init__(
-            path,
-            f"class folders {join_names(map(repr, extra))} are unknown to {owner}, "
-            f"which has {join_names(map(repr, known))}. {advice}",
-        )
+        unknown, has = join_names(map(repr, extra)), join_names(map(repr, known))
+        problem = f"class folders {unknown} are unknown to {owner}, which has {has}."
+        super().__init__(path, f"{problem} {advice or 'Rename or remove them.'}")
 
 
 class InvalidImageError(MlflowResnetError):
@@ -223,9 +168,8 @@ class WeightsMismatchError(WeightsError):
 
     def __init__(self, weights: str, architecture: str, wrong: Mapping[str, Sequence[str]]) -> None:
         facts = "; ".join(f"{len(keys)} keys {kind}: {join_names(keys)}" for kind, keys in wrong.items() if keys)
-        super().__init__(
-            weights, f"not a state_dict of {architecture}: {facts}. Choose the architecture it was made for."
-        )
+        problem = f"not a state_dict of {architecture}: {facts}. Choose the architecture it was made for."
+        super().__init__(weights, problem)
 
 
 class InvalidModelError(MlflowResnetError):

@@ -17,12 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlflow
-from mlflow.models.evaluation import EvaluationArtifact, EvaluationResult, ModelEvaluator
-from mlflow.models.evaluation.artifacts import (
-    ImageEvaluationArtifact,
-    JsonEvaluationArtifact,
-    ParquetEvaluationArtifact,
-)
+from mlflow.models.evaluation import EvaluationArtifact, EvaluationResult, ModelEvaluator, artifacts
 from mlflow.utils.import_hooks import register_post_import_hook
 
 if TYPE_CHECKING:
@@ -34,11 +29,10 @@ if TYPE_CHECKING:
 NAME = "resnet"
 FLAVOR = "mlflow_resnet"  # `flavor.FLAVOR_NAME`, without importing torch for another's model
 ARTIFACTS: dict[str, Callable[[str], EvaluationArtifact]] = {
-    ".json": JsonEvaluationArtifact,
-    ".parquet": ParquetEvaluationArtifact,
-    ".png": ImageEvaluationArtifact,
+    ".json": artifacts.JsonEvaluationArtifact,
+    ".parquet": artifacts.ParquetEvaluationArtifact,
+    ".png": artifacts.ImageEvaluationArtifact,
 }
-
 
 _logger = logging.getLogger(__name__)
 
@@ -61,14 +55,12 @@ class ResnetEvaluator(ModelEvaluator):
     def evaluate(
         self,
         *,
-        model_type: str,
         dataset: EvaluationDataset,
         run_id: str,
         evaluator_config: Mapping[str, Any],
         model: Any = None,
         extra_metrics: Any = None,
         custom_artifacts: Any = None,
-        predictions: Any = None,
         model_id: str | None = None,
         **kwargs: Any,
     ) -> EvaluationResult | None:
@@ -77,13 +69,18 @@ class ResnetEvaluator(ModelEvaluator):
         Raises:
             MlflowResnetError: for anything a user can cause.
         """
-        from mlflow_resnet.errors import InvalidOptionsError
+        from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError
 
-        if self.times_asked > 1 and FLAVOR not in list_flavors(model):
+        flavors = list_flavors(model)
+        if self.times_asked > 1 and FLAVOR not in flavors:
             return None
         if extra_metrics or custom_artifacts:
             raise InvalidOptionsError([f"the evaluator {NAME} takes no extra_metrics and no custom_artifacts"])
-        check_model(model)
+        if FLAVOR not in flavors:
+            found = f"its flavors are {', '.join(flavors)}" if flavors else "it is not a saved model"
+            raise InvalidModelError("model", f"{found}; the evaluator {NAME} measures those of the flavor {FLAVOR}.")
+        if getattr(model, "env_manager", "local") != "local":
+            raise InvalidOptionsError([f"env_manager is {model.env_manager!r}; the evaluator {NAME} needs 'local'"])
         return measure_model(model, dataset, read_evaluator_config(model, evaluator_config), run_id, model_id)
 
 
@@ -97,28 +94,27 @@ def measure_model(
     """
     from mlflow_resnet.evaluation.evaluation import evaluate_directory
     from mlflow_resnet.io.notes import Notes
+    from mlflow_resnet.mlflow_seams import load_evaluation_artifact
     from mlflow_resnet.model.prediction import Predictor
     from mlflow_resnet.tracking import record
-    from mlflow_resnet.tracking.data import check_dataset
-    from mlflow_resnet.tracking.dataset import get_dataset_images
-    from mlflow_resnet.tracking.recorder import Recorder
+    from mlflow_resnet.tracking.data import check_dataset, get_dataset_images
 
     data = check_dataset(get_dataset_images(dataset), options.on_bad_image, options.num_workers)
     predictor = Predictor(model.get_raw_model(), options.device, options.num_workers, options.precision)
     predictor = predictor.at_test_time(options.tta, options.resolution)
     evaluation = evaluate_directory(predictor, data.directory, options.batch_size)
-    recorder = Recorder(Notes(run_id=run_id, model_id=model_id or record.find_known_model_id(model.metadata)))
-    artifacts: dict[str, EvaluationArtifact] = {}
+    recorder = record.Recorder(Notes(run_id=run_id, model_id=model_id or record.find_known_model_id(model.metadata)))
+    files: dict[str, EvaluationArtifact] = {}
     uri = mlflow.get_artifact_uri(record.EVALUATION)
-    record.log_evaluation(
-        recorder,
-        evaluation,
-        data,
-        predictor,
-        with_metrics=not model_id,
-        look=lambda folder: artifacts.update(artifacts_in(folder, uri)),
-    )
-    return EvaluationResult(evaluation.metrics | evaluation.details, artifacts, run_id)
+
+    def load_files(folder: Path) -> None:
+        for path in sorted(folder.iterdir()):
+            if kind := ARTIFACTS.get(path.suffix):
+                files[path.stem] = kind(f"{uri}/{path.name}")
+                load_evaluation_artifact(files[path.stem], path)
+
+    record.log_evaluation(recorder, evaluation, data, predictor, with_metrics=not model_id, look=load_files)
+    return EvaluationResult(evaluation.metrics | evaluation.details, files, run_id)
 
 
 def leave_to_resnet(evaluate: Callable[..., EvaluationResult | None]) -> Callable[..., EvaluationResult | None]:
@@ -137,18 +133,6 @@ def leave_to_resnet(evaluate: Callable[..., EvaluationResult | None]) -> Callabl
 def list_flavors(model: Any) -> list[str]:
     """The flavors of a model that MLflow has loaded; none of a function, or of predictions without a model."""
     return list(model.metadata.flavors) if getattr(model, "metadata", None) else []
-
-
-def check_model(model: Any) -> None:
-    """Raises InvalidModelError for a foreign model, InvalidOptionsError for one in another environment."""
-    from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError
-
-    flavors = list_flavors(model)
-    if FLAVOR not in flavors:
-        found = f"its flavors are {', '.join(flavors)}" if flavors else "it is not a saved model"
-        raise InvalidModelError("model", f"{found}; the evaluator {NAME} measures those of the flavor {FLAVOR}.")
-    if getattr(model, "env_manager", "local") != "local":
-        raise InvalidOptionsError([f"env_manager is {model.env_manager!r}; the evaluator {NAME} needs 'local'"])
 
 
 def read_evaluator_config(model: PyFuncModel, config: Mapping[str, Any]) -> EvaluateOptions:
@@ -178,18 +162,6 @@ def read_evaluator_config(model: PyFuncModel, config: Mapping[str, Any]) -> Eval
         raise InvalidOptionsError(problems)
     given = {"device": choose_device(configured), "precision": configured["precision"]} | dict(config)
     return EvaluateOptions(model_uri="", image_dir="", **given)
-
-
-def artifacts_in(folder: Path, uri: str) -> dict[str, EvaluationArtifact]:
-    """Returns the files of a report as MLflow's artifacts below `uri`, by names without suffix."""
-    from mlflow_resnet.mlflow_seams import load_evaluation_artifact
-
-    artifacts = {}
-    for path in sorted(folder.iterdir()):
-        if kind := ARTIFACTS.get(path.suffix):
-            artifacts[path.stem] = kind(f"{uri}/{path.name}")
-            load_evaluation_artifact(artifacts[path.stem], path)
-    return artifacts
 
 
 def leave_models_of_ours(module: Any) -> None:

@@ -59,15 +59,7 @@ from mlflow_resnet.scoring.pyfunc import ScoringModel
 
 PARAM_TYPES = {int: DataType.long, float: DataType.double, str: DataType.string, bool: DataType.boolean}
 PACKAGE = Path(__file__).parent
-REQUIREMENTS = (
-    "torch",
-    "torchvision",
-    "pillow",
-    "safetensors",
-    "numpy",
-    "pandas",
-    "boto3",  # predict takes s3://
-)
+REQUIREMENTS = ("torch", "torchvision", "pillow", "safetensors", "numpy", "pandas", "boto3")  # predict takes s3://
 
 
 def get_default_pip_requirements(backend: str = TORCH) -> list[str]:
@@ -136,8 +128,9 @@ def save_model(
         mlflow_resnet_version=__version__,
     )
     if conda_env is None and pip_requirements is None:
-        pip_requirements = get_default_pip_requirements(config["backend"]) + as_list(extra_pip_requirements)
-        extra_pip_requirements = None
+        extra = extra_pip_requirements  # a list, or the path of a file
+        more = [f"-r {extra}"] if isinstance(extra, str) else list(extra or [])
+        pip_requirements, extra_pip_requirements = get_default_pip_requirements(config["backend"]) + more, None
     mlflow.pyfunc.save_model(
         path,
         loader_module=__name__,
@@ -153,11 +146,6 @@ def save_model(
     )
     add_data(classifier, Path(path), mlflow_model, exports)
     return mlflow_model
-
-
-def as_list(requirements: list[str] | str | None) -> list[str]:
-    """Requirements given as a list or as the path of a file, as a list of lines that pip understands."""
-    return [f"-r {requirements}"] if isinstance(requirements, str) else list(requirements or [])
 
 
 def add_data(
@@ -192,11 +180,7 @@ def log_model(classifier: ImageClassifier, name: str = "model", **kwargs: Any) -
 
 
 def log_model_sha256(model: LoggedModel, digest: str) -> None:
-    """Logs the digest of the model as a param of the logged model, which cannot be changed.
-
-    Raises:
-        TamperedModelError: if the logged model has another one already.
-    """
+    """Logs the digest as a param of the logged model, which cannot be changed. TamperedModelError if it has another."""
     recorded = model.params.get(MODEL_SHA256)
     if recorded is None:
         try:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT, MLFLOW_DEFAULT_PREDICTION_DEVICE
 from mlflow.prompt.constants import _PROMPT_SOURCE_PLACEHOLDERS
+from mlflow.utils import validation
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_LOGGED_ARTIFACTS, MLFLOW_RUN_NOTE
 
 if TYPE_CHECKING:
@@ -89,20 +90,13 @@ def detach_active_run(status: str) -> Callable[[], None]:
 
 # The registry's store and the server around it
 
-
-def validate_model_name(name: str) -> None:
-    """Raises MlflowException for a name that the registry does not take."""
-    from mlflow.utils.validation import _validate_model_name
-
-    _validate_model_name(name)
+validate_model_name = validation._validate_model_name  # raises MlflowException for one that the registry does not take
 
 
 def validate_alias(alias: str) -> None:
     """Raises MlflowException for an alias that the registry does not take."""
-    from mlflow.utils.validation import _validate_model_alias_name, _validate_model_alias_name_reserved
-
-    _validate_model_alias_name(alias)
-    _validate_model_alias_name_reserved(alias)
+    validation._validate_model_alias_name(alias)
+    validation._validate_model_alias_name_reserved(alias)
 
 
 def query_rows(store: SqlAlchemyStore, session: Any, table: Any) -> Any:

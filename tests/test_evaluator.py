@@ -26,7 +26,7 @@ from mlflow_resnet.evaluator import FLAVOR
 from mlflow_resnet.flavor import FLAVOR_NAME
 from mlflow_resnet.images.directories import list_labeled
 from mlflow_resnet.options import EvaluateOptions
-from mlflow_resnet.tracking.dataset import get_dataset_images
+from mlflow_resnet.tracking.data import get_dataset_images
 from mlflow_resnet.verbs.evaluate import evaluate
 
 

@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.tracking.dataset import from_image_directory, name_for_stores
 from mlflow_resnet.tracking.pieces import MetricsPiece, Point
-from mlflow_resnet.tracking.recorder import Recorder
+from mlflow_resnet.tracking.record import Recorder
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.tracking.outbox import PIECE, Outbox, read_piece
 from mlflow_resnet.tracking.pieces import ParamsPiece
-from mlflow_resnet.tracking.recorder import Recorder
+from mlflow_resnet.tracking.record import Recorder
 
 FILE, CLASS, FOLDER = (os.fsdecode(name) for name in (b"caf\xe9.jpg", b"gr\xfcn", b"dossier \xe9t\xe9"))
 NO_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}

@@ -8,12 +8,10 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_PROJECT_ENTRY_
 
 from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.options import TrainOptions
-from mlflow_resnet.tracking.conflicts import RECORD_TAG, is_same_value
-from mlflow_resnet.tracking.outages import begin_offline
-from mlflow_resnet.tracking.outbox import Outbox
+from mlflow_resnet.tracking.outbox import Outbox, begin_offline
 from mlflow_resnet.tracking.pieces import ParamsPiece
-from mlflow_resnet.tracking.recorder import Recorder
-from mlflow_resnet.tracking.run import enter_run
+from mlflow_resnet.tracking.record import Recorder
+from mlflow_resnet.tracking.run import RECORD_TAG, enter_run, is_same_value
 from mlflow_resnet.verbs.train import train
 
 PARAMS = {"learning_rate": 0.01, "recipe.batch_size": 16}

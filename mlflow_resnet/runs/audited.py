@@ -11,7 +11,7 @@ from mlflow_resnet.images.scan import Scan
 from mlflow_resnet.io.console import say
 from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
-from mlflow_resnet.tracking.recorder import Recorder
+from mlflow_resnet.tracking.record import Recorder
 
 
 def collect_audited_images(part: str, directory: LabeledDirectory, found: Scan) -> list[AuditedImage]:

@@ -32,9 +32,8 @@ from mlflow_resnet.runs.mirror_stores import open_store
 from mlflow_resnet.runs.preparation import Training
 from mlflow_resnet.tracking.outbox import Outbox
 from mlflow_resnet.tracking.pieces import EpochPiece, TagsPiece, end_run
-from mlflow_resnet.tracking.remains import find_gone, find_unregistered, restore_run
-from mlflow_resnet.tracking.run import choose_experiment, try_briefly
-from mlflow_resnet.tracking.training_record import TrainingRecord, note_result, read_record
+from mlflow_resnet.tracking.run import choose_experiment, find_gone, restore_run, try_briefly
+from mlflow_resnet.tracking.training_record import TrainingRecord, find_unregistered, note_result, read_record
 from mlflow_resnet.training.checkpoints import KEPT, CheckpointFolder
 from mlflow_resnet.training.course import EpochResult
 from mlflow_resnet.training.recipe import phases

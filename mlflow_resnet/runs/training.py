@@ -24,10 +24,10 @@ from mlflow_resnet.options.train import TrainOptions
 from mlflow_resnet.runs.audited import audit_training
 from mlflow_resnet.runs.preparation import Training
 from mlflow_resnet.tracking import record
-from mlflow_resnet.tracking.card import TEMPERATURE, CardFacts, for_version, headline_tags, training_card
+from mlflow_resnet.tracking.card import MAX_VERSION, TEMPERATURE, CardFacts, cut_text, headline_tags, training_card
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
 from mlflow_resnet.tracking.pieces import VersionPiece
-from mlflow_resnet.tracking.recorder import Recorder, make_recorder
+from mlflow_resnet.tracking.record import Recorder, make_recorder
 from mlflow_resnet.tracking.training_record import TrainingRecord, note_result, read_record
 from mlflow_resnet.training.course import EpochResult
 from mlflow_resnet.training.saving import Saving
@@ -170,7 +170,7 @@ def log_card(
     tags = headline_tags(evaluations)
     recorder.ids.note(headline=tags)  # for a version that is registered later
     if name := options.registered_model_name:
-        recorder.put(VersionPiece(name=name, alias=options.alias, description=for_version(card), tags=tags))
+        recorder.put(VersionPiece(name=name, alias=options.alias, description=cut_text(card, MAX_VERSION), tags=tags))
 
 
 def train_in_run(options: TrainOptions, training: Training, run: Run) -> TrainingRecord:

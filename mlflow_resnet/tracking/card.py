@@ -21,13 +21,9 @@ from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
 from mlflow_resnet.training.recipe import Recipe
 
 MAX_LISTED_CLASSES = 20
-MAX_RUN, MAX_VERSION = 8000, 5000  # characters that MLflow keeps of a description
+MAX_RUN, MAX_VERSION = 8000, 5000  # characters that MLflow keeps of the description of a run, and of a version
 FEW_IMAGES = 20  # of a class; its numbers are mostly luck
 TEMPERATURE = "calibration/temperature"
-TORCHVISION_LICENCE = (
-    "torchvision's code is BSD-3-Clause; its weights may have terms of their own, derived from ImageNet, whose images "
-    "are for non-commercial research"
-)
 
 
 @dataclass(frozen=True)
@@ -57,8 +53,14 @@ class CardFacts:
 
 def training_card(facts: CardFacts) -> str:
     """Results with intervals, confidence, data, weights and licence, limits, and how to use and repeat it."""
-    validation = facts.evaluations["validation"]
+    options, validation = facts.options, facts.evaluations["validation"]
     table = validation.per_class
+    uri, commit = "models:/m-…", resolve_tags().get(MLFLOW_GIT_COMMIT)
+    if options.registered_model_name:  # so far as it is known before it is registered
+        which = f"@{options.alias}" if options.alias else "/VERSION"
+        uri = f"models:/{presentable(options.registered_model_name)}{which}"
+    versions = [f"mlflow_resnet {__version__}" + (f" at commit {commit}" if commit else "")]
+    versions += [f"{name.replace('_', ' ')} {value}" for name, value in facts.environment.items()]
     card = render_template(
         "tracking/card.md.jinja",
         facts=facts,
@@ -69,21 +71,14 @@ def training_card(facts: CardFacts) -> str:
         worst=table[table["support"] > 0].sort_values("recall", kind="stable").iloc[0],
         rare=tuple(table["class"][table["support"] < FEW_IMAGES]),
         few_images=FEW_IMAGES,
-        start=facts.start[0].upper() + facts.start[1:],
-        licence=describe_licence(facts),
-        uri=build_model_uri(facts.options),
-        versions=list_versions(facts.environment),
+        uri=uri,
+        versions=versions,
     )
     return cut_text(card, MAX_RUN)
 
 
-def for_version(card: str) -> str:
-    """Shortens a card to what the description of a version can hold."""
-    return cut_text(card, MAX_VERSION)
-
-
 def cut_text(text: str, most: int) -> str:
-    """Whole lines of the text, which ends with a note if there is more."""
+    """Whole lines of at most so many characters of a description, which ends with a note if there is more."""
     end = "\n\n… (cut; MLflow keeps no more)"
     return text if len(text) <= most else text[: most - len(end)].rpartition("\n")[0] + end
 
@@ -92,30 +87,6 @@ def list_classes(classes: Sequence[str]) -> Markup:
     """The names of the first classes as code spans, and how many more there are."""
     more = f" and {len(classes) - MAX_LISTED_CLASSES} more" if len(classes) > MAX_LISTED_CLASSES else ""
     return Markup(", ".join(map(code, classes[:MAX_LISTED_CLASSES])) + more)
-
-
-def describe_licence(facts: CardFacts) -> str:
-    options = facts.options
-    if facts.recipe.strategy == "scratch" or not (options.weights or options.pretrained):
-        return "No licence but that of the images binds them"
-    if options.weights and not options.weights.startswith("IMAGENET1K"):
-        return "The licence of these weights, and that of the images, binds the model"
-    return TORCHVISION_LICENCE
-
-
-def build_model_uri(options: TrainOptions) -> str:
-    """The URI that the trained model has when it is registered, so far as it is known before."""
-    if not options.registered_model_name:
-        return "models:/m-…"
-    which = f"@{options.alias}" if options.alias else "/VERSION"
-    return f"models:/{presentable(options.registered_model_name)}{which}"
-
-
-def list_versions(environment: Mapping[str, Any]) -> list[str]:
-    """What besides the options and the images decides the bits of the weights."""
-    commit = resolve_tags().get(MLFLOW_GIT_COMMIT)
-    own = f"mlflow_resnet {__version__}" + (f" at commit {commit}" if commit else "")
-    return [own, *(f"{name.replace('_', ' ')} {value}" for name, value in environment.items())]
 
 
 def headline_tags(evaluations: Mapping[str, Evaluation]) -> dict[str, str]:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.dataset import Dataset
 from mlflow.data.dataset_source import DatasetSource
 from mlflow.data.dataset_source_registry import resolve_dataset_source
@@ -93,7 +92,7 @@ class ImageDirectoryDataset(Dataset, PyFuncConvertibleDatasetMixin):
         self, path: str | None = None, feature_names: Sequence[str] | None = None
     ) -> EvaluationDataset:
         """Returns the dataset for evaluators; `path` and `feature_names` are MLflow's."""
-        return ImagesToEvaluate(self, path, feature_names)
+        return ImagesToEvaluate(self, path=path, feature_names=feature_names)
 
     def to_dict(self) -> dict[str, str]:
         """The base class's fields with schema and profile."""
@@ -111,49 +110,10 @@ def name_for_stores(name: str) -> str:
 class ImagesToEvaluate(EvaluationDataset):
     """A table of paths and labels for any evaluator, with the dataset itself in `images`."""
 
-    def __init__(
-        self, images: ImageDirectoryDataset, path: str | None = None, feature_names: Sequence[str] | None = None
-    ) -> None:
+    def __init__(self, images: ImageDirectoryDataset, **given: Any) -> None:
         self.images = images
-        super().__init__(
-            images.frame,
-            targets=images.targets,
-            name=images.name.replace('"', "'"),  # MLflow refuses it
-            path=path,
-            feature_names=feature_names,
-            digest=images.digest,
-        )
-
-
-def get_dataset_images(dataset: EvaluationDataset) -> ImageDirectoryDataset:
-    """Returns the images to evaluate: of our own dataset, or of a table's only column of paths.
-
-    Raises:
-        InvalidDatasetError: if a table has other columns or values.
-    """
-    from mlflow_resnet.errors import InvalidDatasetError, join_names
-    from mlflow_resnet.images.cells import format_cell
-    from mlflow_resnet.images.directories import LabeledDirectory
-    from mlflow_resnet.images.rules import Ignored
-
-    if isinstance(dataset, ImagesToEvaluate):
-        return dataset.images
-    table = pd.DataFrame(dataset.features_data)
-    if len(table.columns) != 1:
-        columns = join_names(map(repr, table.columns))
-        problem = f"has {columns} beside the targets; give one column, of paths, or name it with feature_names"
-        raise InvalidDatasetError(dataset.name, problem)
-    paths = tuple(table.iloc[:, 0])
-    if wrong := [each for each in paths if not isinstance(each, str | os.PathLike)]:
-        problem = f"has {wrong[0]!r:.40} among its images; give paths of files"
-        raise InvalidDatasetError(dataset.name, problem)
-    files = tuple(map(os.fspath, paths))
-    labels = tuple(each if isinstance(each, str) else format_cell(each) for each in dataset.labels_data)
-    if "" in labels:
-        raise InvalidDatasetError(dataset.name, f"has no target in row {labels.index('') + 1}; leave that row out")
-    classes = tuple(sorted(set(labels)))
-    directory = LabeledDirectory(dataset.name, classes, files, labels, files, Ignored())
-    return ImageDirectoryDataset(directory, CodeDatasetSource({}), dataset.name, dataset.digest)
+        name = images.name.replace('"', "'")  # MLflow refuses it
+        super().__init__(images.frame, targets=images.targets, name=name, digest=images.digest, **given)
 
 
 def build_dataset_source(uri: str) -> DatasetSource:

@@ -1,21 +1,24 @@
-"""Where the pieces of a run's record wait: in folders, until a thread delivers them."""
+"""Keeps the pieces of a run's record in folders until a thread delivers them, so that the server may be away."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import mlflow
 from mlflow import MlflowClient
+from mlflow.environment_variables import MLFLOW_RUN_ID
 from mlflow.exceptions import MlflowException
+from mlflow.tracking.context.registry import resolve_tags
 
 from mlflow_resnet.errors import CheckpointError, NotDeliveredError, OutputError
 from mlflow_resnet.io.atomic import new_directory, sync_to_disk, write_file
@@ -23,16 +26,20 @@ from mlflow_resnet.io.console import say
 from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.untrusted import MOST_JSON, parse_fields, read_plain
-from mlflow_resnet.tracking.pieces import MODEL_NAME, ModelFilesPiece, Piece, parse_piece
-from mlflow_resnet.tracking.recorder import Recorder
+from mlflow_resnet.tracking import pieces
+from mlflow_resnet.tracking.record import Recorder
+from mlflow_resnet.tracking.run import as_logged, enter_run, status_after
 from mlflow_resnet.tracking.server import require_answer
 
+LAST_LOGGED = "val_loss"  # of what is logged of an epoch
+SECONDS_AT_END = 30.0  # for a server that is away
+SECONDS_AFTER_ERROR = 3.0
 LONGEST_DELIVERY_PAUSE = 30.0  # seconds between two tries
 SECONDS_BETWEEN_QUESTIONS = 5.0
 PIECE, FILES = "piece.json", "files"
 PIECE_FOLDER = re.compile(r"[0-9]{6,12}")  # of the folder of a piece
 LEFTOVER = re.compile(r"\.[0-9]{6,12}(\.partial-[0-9a-f]+)?")  # of one that was not finished, or is being removed
-P = TypeVar("P", bound=Piece)
+P = TypeVar("P", bound=pieces.Piece)
 
 
 class Outbox(Recorder):
@@ -51,32 +58,29 @@ class Outbox(Recorder):
         self.news, self.in_hurry, self.over = threading.Event(), threading.Event(), threading.Event()
         if path.is_symlink():
             raise CheckpointError(path, "is a link, which could lead to any folder. Remove it")
-        for leftover in filter(is_leftover, path.glob(".*")):
-            shutil.rmtree(leftover, ignore_errors=True)
-        self.last = int(pieces[-1].name) if (pieces := self.pieces()) else 0
+        for leftover in path.glob(".*"):
+            if LEFTOVER.fullmatch(leftover.name):  # nothing else in a folder is removed
+                shutil.rmtree(leftover, ignore_errors=True)
+        self.last = max((int(folder.name) for folder in self.pieces()), default=0)
 
-    def put(self, piece: Piece, write: Callable[[Path], object] | None = None) -> None:
+    def put(self, piece: pieces.Piece, write: Callable[[Path], object] | None = None) -> None:
+        self.last += 1
         try:
-            self.keep(piece, write)
-        except OutputError:
+            with new_directory(self.path / f"{self.last:06d}") as folder:
+                (folder / FILES).mkdir()
+                if write:
+                    write(folder / FILES)
+                    for path in (folder / FILES).rglob("*"):
+                        sync_to_disk(path)
+                write_file(folder / PIECE, json.dumps(piece.to_json()).encode())
+                sync_to_disk(folder)
+            sync_to_disk(self.path)
+            self.news.set()
+        except OutputError:  # the disk is full
             self.wait_until_empty(lambda: self.is_delivering and not self.trouble)
             if self.pieces() or not self.is_delivering:
                 raise
             super().put(piece, write)
-
-    def keep(self, piece: Piece, write: Callable[[Path], object] | None) -> None:
-        """Raises OutputError if the disk is full."""
-        self.last += 1
-        with new_directory(self.path / f"{self.last:06d}") as folder:
-            (folder / FILES).mkdir()
-            if write:
-                write(folder / FILES)
-                for path in (folder / FILES).rglob("*"):
-                    sync_to_disk(path)
-            write_file(folder / PIECE, json.dumps(piece.to_json()).encode())
-            sync_to_disk(folder)
-        sync_to_disk(self.path)
-        self.news.set()
 
     def pieces(self) -> list[Path]:
         """The folders of those that were not delivered, in order."""
@@ -91,12 +95,7 @@ class Outbox(Recorder):
                     yield folder, piece
 
     def deliver_all(self) -> None:
-        """Delivers all pieces.
-
-        Raises:
-            CheckpointError: if a piece is damaged.
-            Exception: of any kind; what was not delivered is kept.
-        """
+        """Delivers all pieces. Raises CheckpointError if one is damaged, or any error; what is left is kept."""
         for folder in self.pieces():
             if self.over.is_set():
                 return
@@ -116,19 +115,18 @@ class Outbox(Recorder):
         Raises:
             NotDeliveredError: if that was not possible. An error in the block counts more.
         """
-        thread = threading.Thread(target=self.deliver_as_they_come, daemon=True)
-        thread.start()
+        threading.Thread(target=self.deliver_as_they_come, daemon=True).start()
         self.is_delivering = True
         try:
-            try:
-                yield
-            except BaseException:
-                began = time.monotonic()
-                self.wait_until_empty(lambda: time.monotonic() < began + seconds_after_error)
-                raise
+            yield
+        except BaseException:
             began = time.monotonic()
+            self.wait_until_empty(lambda: time.monotonic() < began + seconds_after_error)
+            raise
+        else:
+            ended = time.monotonic()
             self.wait_until_empty(
-                lambda: not self.trouble or time.monotonic() < max(began, self.trouble_began) + seconds
+                lambda: not self.trouble or time.monotonic() < max(ended, self.trouble_began) + seconds
             )
         finally:
             self.over.set()
@@ -146,17 +144,14 @@ class Outbox(Recorder):
                 self.deliver_all()
             except Exception as error:  # connections, servers, databases, object stores: no common base class
                 self.begin_trouble(one_line(error))
-                self.pause(pause)
+                if self.in_hurry.wait(pause):
+                    time.sleep(1.0)
                 pause = min(2 * pause, LONGEST_DELIVERY_PAUSE)
                 self.news.set()
             else:
-                self.end_trouble()
-                pause = 1.0
-
-    def pause(self, seconds: float) -> None:
-        """Until the next try; a second if there is a hurry."""
-        if self.in_hurry.is_set() or self.in_hurry.wait(seconds):
-            time.sleep(1.0)
+                if self.trouble:
+                    say("MLflow answers again, and has all that was kept")
+                self.trouble, pause = "", 1.0
 
     def begin_trouble(self, reason: str) -> None:
         if not self.trouble:
@@ -167,11 +162,6 @@ class Outbox(Recorder):
             self.trouble_began = time.monotonic()
         self.trouble = reason
 
-    def end_trouble(self) -> None:
-        if self.trouble:
-            say("MLflow answers again, and has all that was kept")
-        self.trouble = ""
-
     def wait_until_empty(self, is_worth_while: Callable[[], bool]) -> None:
         """Waits for the thread, which now tries every second."""
         self.in_hurry.set()
@@ -180,19 +170,15 @@ class Outbox(Recorder):
         while self.pieces() and is_worth_while():
             time.sleep(0.05)
             if not self.trouble and time.monotonic() > asked + SECONDS_BETWEEN_QUESTIONS:
-                self.ask_server()
+                try:
+                    require_answer(mlflow.get_tracking_uri())
+                except MlflowException as error:  # the thread may learn it only after minutes
+                    self.begin_trouble(one_line(error))
                 asked = time.monotonic()
-
-    def ask_server(self) -> None:
-        """Begins trouble if the server does not answer, which the thread may learn from MLflow only after minutes."""
-        try:
-            require_answer(mlflow.get_tracking_uri())
-        except MlflowException as error:
-            self.begin_trouble(one_line(error))
 
     def model_path(self) -> Path | None:
         """Returns the folder of the trained model until it is delivered."""
-        return next((folder / FILES / MODEL_NAME for folder, _ in self.find(ModelFilesPiece)), None)
+        return next((folder / FILES / pieces.MODEL_NAME for folder, _ in self.find(pieces.ModelFilesPiece)), None)
 
     def not_delivered(self, reason: str) -> NotDeliveredError:
         """Returns the error that pieces are left."""
@@ -208,12 +194,7 @@ class Outbox(Recorder):
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-def is_leftover(path: Path) -> bool:
-    """Returns whether a killed process left this; nothing else in a folder is removed."""
-    return LEFTOVER.fullmatch(path.name) is not None
-
-
-def read_piece(folder: Path) -> Piece:
+def read_piece(folder: Path) -> pieces.Piece:
     """Reads a piece that waits in a folder.
 
     Raises:
@@ -221,23 +202,77 @@ def read_piece(folder: Path) -> Piece:
         CheckpointError: if it is damaged.
     """
     try:
-        piece = parse_piece(parse_fields(read_plain(folder / PIECE, MOST_JSON)))
-        check_files(folder)
+        piece = pieces.parse_piece(parse_fields(read_plain(folder / PIECE, MOST_JSON)))
+        for path in (folder, *folder.rglob("*")):
+            if path.is_symlink() or not (path.is_dir() or path.is_file()):  # a link could lead to any file
+                raise ValueError(f"{path.relative_to(folder.parent)} is a link, device or pipe")
         return piece
-    except FileNotFoundError:
-        if folder.is_dir():
-            raise explain_damaged_piece(folder, f"no {PIECE}") from None
-        raise
     except (OSError, ValueError) as error:
-        raise explain_damaged_piece(folder, one_line(error)) from None
+        is_missing = isinstance(error, FileNotFoundError)
+        if is_missing and not folder.is_dir():
+            raise
+        reason = f"no {PIECE}" if is_missing else one_line(error)
+        problem = f"is damaged ({reason}). To deliver what comes after it, remove it"
+        raise CheckpointError(folder, problem) from None
 
 
-def check_files(folder: Path) -> None:
-    """Raises ValueError if there is anything but plain files and folders: a link could lead to any file."""
-    for path in (folder, *folder.rglob("*")):
-        if path.is_symlink() or not (path.is_dir() or path.is_file()):
-            raise ValueError(f"{path.relative_to(folder.parent)} is a link, device or pipe")
+@contextmanager
+def record_through_outbox(outbox: Outbox, name: str, params: Mapping[str, Any], offline: bool) -> Iterator[set[int]]:
+    """Records a training in a run through an outbox; `name` is that of a new run. Yields the epochs that its record
+    has already.
+
+    The epochs that a run has count only if the notes of this training say that it began this run.
+
+    Raises:
+        NotDeliveredError: at the end, if the server has not taken all that was put into the outbox.
+    """
+    ids = outbox.ids
+    if offline:
+        begin_offline(outbox, name, params)
+        with note_end(ids):
+            yield find_pending_epochs(outbox)
+        return
+    begun_in = ids.get("run_id")
+    with enter_run(name, params, ids["record_id"], begun_in) as run:
+        run_id = run.info.run_id
+        if begun_in not in (None, run_id):
+            ids.note(begun=False, model_id="")  # another run has nothing yet
+        ids.note(run_id=run_id)
+        known = find_pending_epochs(outbox)
+        if run_id == begun_in:
+            known |= {metric.step for metric in MlflowClient().get_metric_history(run_id, LAST_LOGGED)}
+        with outbox.deliver_meanwhile(SECONDS_AT_END, SECONDS_AFTER_ERROR), note_end(ids):
+            yield known
 
 
-def explain_damaged_piece(folder: Path, problem: str) -> CheckpointError:
-    return CheckpointError(folder, f"is damaged ({problem}). To deliver what comes after it, remove it")
+def begin_offline(outbox: Outbox, name: str, params: Mapping[str, Any]) -> None:
+    """The run is found or made when the outbox is delivered, unless this training has begun one already."""
+    if outbox.ids.get("run_id") or any(outbox.find(pieces.RunPiece)):
+        return
+    facts = {
+        "name": name,
+        "experiment": os.environ.get("MLFLOW_EXPERIMENT_NAME", "Default"),
+        "experiment_id": os.environ.get("MLFLOW_EXPERIMENT_ID", ""),
+        "time": pieces.now(),
+        "tags": resolve_tags(),
+    }
+    if given := os.environ.get(MLFLOW_RUN_ID.name):
+        facts |= {"run_id": given, "record_id": outbox.ids["record_id"], "params": as_logged(params)}
+    outbox.put(pieces.GivenRunPiece(**facts) if given else pieces.RunPiece(**facts))
+
+
+def find_pending_epochs(outbox: Outbox) -> set[int]:
+    """The epochs whose metrics wait in the outbox."""
+    waiting = outbox.find(pieces.MetricsPiece)
+    return {point.step for _, piece in waiting for point in piece.points if LAST_LOGGED in point.values}
+
+
+@contextmanager
+def note_end(ids: Notes) -> Iterator[None]:
+    """Notes how and when the training ended, for a server that could not be told."""
+    try:
+        yield
+    except BaseException as error:
+        ids.note(status=status_after(error), ended=pieces.now())
+        raise
+    ids.note(status="FINISHED", ended=pieces.now())

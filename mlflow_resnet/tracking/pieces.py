@@ -7,46 +7,31 @@ twice, it leaves the same as delivered once, because after a kill nobody knows w
 from __future__ import annotations
 
 import json
-import os
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
 import mlflow
-from mlflow import MlflowClient
-from mlflow.entities import (
-    Dataset,
-    DatasetInput,
-    InputTag,
-    LifecycleStage,
-    LoggedModel,
-    LoggedModelInput,
-    LoggedModelOutput,
-    LoggedModelStatus,
-    Metric,
-    Param,
-    RunTag,
-)
+from mlflow import MlflowClient, entities
 from mlflow.models import Model
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from mlflow_resnet import flavor
 from mlflow_resnet.io.notes import Notes
+from mlflow_resnet.io.parallel import batch_items
 from mlflow_resnet.io.text.characters import all_encodable
 from mlflow_resnet.io.text.credentials import all_without_credentials
 from mlflow_resnet.io.untrusted import build_record, shorten_value
 from mlflow_resnet.mlflow_seams import DATASET_CONTEXT_TAG, TABLES_TAG
 from mlflow_resnet.model.storage import FLAVOR_NAME, MODEL_SHA256, read_model
 from mlflow_resnet.registry import aliases, versions
-from mlflow_resnet.tracking.conflicts import RECORD_TAG, find_conflict, find_differing_params
 from mlflow_resnet.tracking.dataset import name_for_stores
-from mlflow_resnet.tracking.run import find_run
+from mlflow_resnet.tracking.run import RECORD_TAG, find_conflict, find_differing_params, find_run
 
 MODEL_NAME = "model"
 PARAMS_AT_ONCE = 100  # the most that MLflow takes
@@ -61,14 +46,7 @@ class Piece:
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def send(self, client: MlflowClient, files: Path, ids: Notes) -> None:
-        """Sends the piece with what is in the folder `files`.
-
-        Args:
-            ids: of run and model, to which those are added that the server gives.
-
-        Raises:
-            Exception: of any kind, if it cannot be sent.
-        """
+        """Sends the piece with what is in `files`, and notes in `ids` what the server calls it. Raises any error."""
         raise NotImplementedError
 
     def to_json(self) -> dict[str, Any]:
@@ -114,7 +92,10 @@ class RunPiece(Piece):
 
     def find_or_create(self, client: MlflowClient) -> str:
         """Returns the id of the run that has this piece's id as a tag."""
-        experiment_id = self.experiment_id or find_or_create_experiment(client, self.experiment)
+        experiment_id = self.experiment_id
+        if not experiment_id:
+            found = client.get_experiment_by_name(self.experiment)
+            experiment_id = found.experiment_id if found else client.create_experiment(self.experiment)
         known = client.search_runs([experiment_id], f"tags.`{PIECE_TAG}` = '{self.id}'", max_results=1)
         tags = self.tags | {PIECE_TAG: self.id}
         run = known[0] if known else client.create_run(experiment_id, self.time, tags, self.name)
@@ -136,7 +117,7 @@ class GivenRunPiece(RunPiece):
         if ids.get("run_id"):
             return
         given, tags = find_run(self.run_id), self.tags | {RECORD_TAG: self.record_id}
-        if given is None or given.info.lifecycle_stage != LifecycleStage.ACTIVE:
+        if given is None or given.info.lifecycle_stage != entities.LifecycleStage.ACTIVE:
             ids.note(run_id=replace(self, tags=tags).find_or_create(client))
         elif find_conflict(given, self.params, self.record_id):
             tags[MLFLOW_PARENT_RUN_ID] = self.run_id
@@ -160,8 +141,8 @@ class ParamsPiece(Piece):
         run = client.get_run(ids["run_id"])
         differing = find_differing_params(run, self.params)
         named = {OWN_PREFIX + name if name in differing else name: value for name, value in self.params.items()}
-        params = iter([Param(name, value) for name, value in named.items() if name not in run.data.params])
-        while some := list(islice(params, PARAMS_AT_ONCE)):
+        params = [entities.Param(name, value) for name, value in named.items() if name not in run.data.params]
+        for some in batch_items(params, PARAMS_AT_ONCE):
             client.log_batch(ids["run_id"], params=some)
 
 
@@ -172,7 +153,7 @@ class TagsPiece(Piece):
     tags: dict[str, str]
 
     def send(self, client: MlflowClient, files: Path, ids: Notes) -> None:
-        client.log_batch(ids["run_id"], tags=[RunTag(name, value) for name, value in self.tags.items()])
+        client.log_batch(ids["run_id"], tags=[entities.RunTag(name, value) for name, value in self.tags.items()])
 
 
 @dataclass(frozen=True)
@@ -230,9 +211,9 @@ class InputPiece(Piece):
     of_model: bool
 
     def send(self, client: MlflowClient, files: Path, ids: Notes) -> None:
-        dataset = Dataset(**{**self.dataset, "name": name_for_stores(self.dataset["name"])})
-        data = DatasetInput(dataset, [InputTag(DATASET_CONTEXT_TAG, self.context)])
-        models = [LoggedModelInput(ids["model_id"])] if self.of_model else None
+        dataset = entities.Dataset(**{**self.dataset, "name": name_for_stores(self.dataset["name"])})
+        data = entities.DatasetInput(dataset, [entities.InputTag(DATASET_CONTEXT_TAG, self.context)])
+        models = [entities.LoggedModelInput(ids["model_id"])] if self.of_model else None
         client.log_inputs(ids["run_id"], [data], models)
 
 
@@ -285,7 +266,7 @@ class ModelFailedPiece(Piece):
 
     def send(self, client: MlflowClient, files: Path, ids: Notes) -> None:
         if model_id := ids.get("model_id"):
-            client.finalize_logged_model(model_id, LoggedModelStatus.FAILED)
+            client.finalize_logged_model(model_id, entities.LoggedModelStatus.FAILED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -323,57 +304,32 @@ PIECE_KINDS: dict[str, type[Piece]] = {
 KIND_NAMES = {kind: name for name, kind in PIECE_KINDS.items()}
 
 
-def find_or_create_experiment(client: MlflowClient, name: str) -> str:
-    """Returns the id of the experiment of that name."""
-    experiment = client.get_experiment_by_name(name)
-    return experiment.experiment_id if experiment else client.create_experiment(name)
-
-
 def log_points(client: MlflowClient, points: Sequence[Point], run_id: str, model_id: str | None) -> None:
     """Logs metrics, tied to their data and perhaps to the model. MLflow keeps equal points once.
 
     Its store in files forgets the step of a metric that is tied to data, and none would be a curve.
     """
     keeps_steps = urlsplit(mlflow.get_tracking_uri()).scheme not in ("", "file")
-    client.log_batch(
-        run_id,
-        metrics=[
-            Metric(
-                name,
-                value,
-                at.time,
-                at.step,
-                model_id=model_id if at.of_model else None,
-                dataset_name=name_for_stores(data[0]) if data else None,
-                dataset_digest=data[1] if data else None,
-                run_id=run_id,
-            )
-            for at in points
-            for data in [at.dataset if keeps_steps else None]
-            for name, value in at.values.items()
-        ],
-    )
+    metrics = []
+    for at in points:
+        tied = {"run_id": run_id, "model_id": model_id if at.of_model else None}
+        if at.dataset and keeps_steps:
+            tied |= {"dataset_name": name_for_stores(at.dataset[0]), "dataset_digest": at.dataset[1]}
+        metrics += [entities.Metric(name, value, at.time, at.step, **tied) for name, value in at.values.items()]
+    client.log_batch(run_id, metrics=metrics)
 
 
-def find_or_create_model(client: MlflowClient, run_id: str, name: str, tag: str) -> LoggedModel:
+def find_or_create_model(client: MlflowClient, run_id: str, name: str, tag: str) -> entities.LoggedModel:
     """Returns the logged model of a run that has a name and a tag, by which it is found again."""
     run = client.get_run(run_id)
     experiment = run.info.experiment_id
     of_name = client.search_logged_models([experiment], f"source_run_id = '{run_id}' AND name = '{name}'")
-    known = [model for model in of_name if model.tags.get(PIECE_TAG) == tag]
-    if known:
-        return known[0]
-    return client.create_logged_model(
-        experiment,
-        name,
-        run_id,
-        tags=resolve_tags({PIECE_TAG: tag}),
-        params=run.data.params,
-        model_type="image-classifier",
-    )
+    known = next((model for model in of_name if model.tags.get(PIECE_TAG) == tag), None)
+    tags = resolve_tags({PIECE_TAG: tag})
+    return known or client.create_logged_model(experiment, name, run_id, tags, run.data.params, "image-classifier")
 
 
-def complete_model(client: MlflowClient, run_id: str, model: LoggedModel, folder: Path, step: int) -> None:
+def complete_model(client: MlflowClient, run_id: str, model: entities.LoggedModel, folder: Path, step: int) -> None:
     """Gives a logged model the files in a folder. It is then ready, and an output of the run at a step."""
     description = Model.load(folder)
     description.model_id, description.run_id = model.model_id, model.source_run_id
@@ -382,11 +338,11 @@ def complete_model(client: MlflowClient, run_id: str, model: LoggedModel, folder
     client.log_model_artifacts(model.model_id, str(folder))
     digest = description.flavors[FLAVOR_NAME].get(MODEL_SHA256)  # not if it has waited since before there was one
     flavor.log_model_sha256(model, digest or read_model(folder).sha256)
-    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    client.finalize_logged_model(model.model_id, entities.LoggedModelStatus.READY)
     outputs = client.get_run(run_id).outputs
     known = [output.model_id for output in outputs.model_outputs] if outputs else []
     if model.model_id not in known:  # MLflow takes none a second time
-        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
+        client.log_outputs(run_id, [entities.LoggedModelOutput(model.model_id, step)])
 
 
 def end_run(ids: Notes) -> None:
@@ -394,17 +350,6 @@ def end_run(ids: Notes) -> None:
     client = MlflowClient()
     if run_id := ids.get("run_id"):
         client.set_terminated(run_id, ids.get("status", "KILLED"), ids.get("ended"))
-
-
-def describe_new_run(name: str) -> dict[str, Any]:
-    """Returns what a `RunPiece` must know of now."""
-    return {
-        "name": name,
-        "experiment": os.environ.get("MLFLOW_EXPERIMENT_NAME", "Default"),
-        "experiment_id": os.environ.get("MLFLOW_EXPERIMENT_ID", ""),
-        "time": now(),
-        "tags": resolve_tags(),
-    }
 
 
 def now() -> int:

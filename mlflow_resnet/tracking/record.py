@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from PIL import Image
@@ -23,33 +25,37 @@ from mlflow_resnet.images.audit.audit_report import write_audit_report
 from mlflow_resnet.images.audit.findings import AuditedImage, Finding
 from mlflow_resnet.images.directories import spread_evenly
 from mlflow_resnet.io.console import say
+from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.io.text.spreadsheets import write_csv
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.prediction import Predictor
+from mlflow_resnet.tracking import pieces
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
-from mlflow_resnet.tracking.pieces import (
-    MODEL_NAME,
-    EpochPiece,
-    FilesPiece,
-    InputPiece,
-    MetricsPiece,
-    ModelFailedPiece,
-    ModelFilesPiece,
-    ModelPiece,
-    ParamsPiece,
-    Point,
-    TagsPiece,
-    now,
-)
-from mlflow_resnet.tracking.recorder import Recorder
 from mlflow_resnet.tracking.run import SIGNAL_ERRORS
 from mlflow_resnet.training.course import EpochResult
 from mlflow_resnet.training.input.labeled_images import TrainingImages
 
 EVALUATION = "evaluation"  # the context of the data, and the folder of the report
 GALLERY_IMAGES = 16
-LAST_LOGGED = "val_loss"  # of what is logged of an epoch
-RATE = "schedule/learning_rate"
+
+
+class Recorder:
+    """Delivers each piece at once. `ids` are those of the run and what belongs to it."""
+
+    def __init__(self, ids: Notes) -> None:
+        self.ids = ids
+
+    def put(self, piece: pieces.Piece, write: Callable[[Path], object] | None = None) -> None:
+        """Records a piece, as it would come back from a disk; `write` puts its files into an empty folder."""
+        with tempfile.TemporaryDirectory() as folder:
+            if write:
+                write(Path(folder))
+            pieces.parse_piece(piece.to_json()).send(MlflowClient(), Path(folder), self.ids)
+
+
+def make_recorder(run: Run) -> Recorder:
+    """Returns a recorder that writes to a run of this process."""
+    return Recorder(Notes(run_id=run.info.run_id))
 
 
 def log_gallery(recorder: Recorder, train: TrainingImages) -> None:
@@ -62,18 +68,17 @@ def log_gallery(recorder: Recorder, train: TrainingImages) -> None:
 def log_files(
     recorder: Recorder, write: Callable[[Path], object], folder: str = "", tables: Sequence[str] = ()
 ) -> None:
-    """Logs the files that `write` writes into an empty folder as artifacts in `folder`. The UI shows `tables` as
-    such."""
-    recorder.put(FilesPiece(folder=folder, tables=list(tables)), write)
+    """Logs what `write` puts into an empty folder as artifacts in `folder`. MLflow's UI shows `tables` as tables."""
+    recorder.put(pieces.FilesPiece(folder=folder, tables=list(tables)), write)
 
 
 def log_params(recorder: Recorder, params: Mapping[str, Any]) -> None:
     """The params that the run lacks."""
-    recorder.put(ParamsPiece(params={name: str(value) for name, value in params.items()}))
+    recorder.put(pieces.ParamsPiece(params={name: str(value) for name, value in params.items()}))
 
 
 def log_tags(recorder: Recorder, tags: Mapping[str, str]) -> None:
-    recorder.put(TagsPiece(tags=dict(tags)))
+    recorder.put(pieces.TagsPiece(tags=dict(tags)))
 
 
 def log_metrics(
@@ -88,22 +93,18 @@ def log_metrics(
     Args:
         timestamp: the same for the same numbers, if they may be logged twice; 0: now.
     """
-    recorder.put(MetricsPiece(points=[make_point(values, 0, timestamp or now(), data, of_model)]))
+    recorder.put(pieces.MetricsPiece(points=[make_point(values, 0, timestamp or pieces.now(), data, of_model)]))
 
 
 def make_point(
-    values: Mapping[str, float],
-    step: int,
-    time: int,
-    data: ImageDirectoryDataset | None = None,
-    of_model: bool = False,
-) -> Point:
-    return Point(dict(values), step, time, [data.name, data.digest] if data else None, of_model)
+    values: Mapping[str, float], step: int, time: int, data: ImageDirectoryDataset | None = None, of_model: bool = False
+) -> pieces.Point:
+    return pieces.Point(dict(values), step, time, [data.name, data.digest] if data else None, of_model)
 
 
 def log_data(recorder: Recorder, data: ImageDirectoryDataset, context: str, of_model: bool = False) -> None:
     """Logs the images as an input of the run; for S3 also the versions of the objects."""
-    recorder.put(InputPiece(dataset=data.to_dict(), context=context, of_model=of_model))
+    recorder.put(pieces.InputPiece(dataset=data.to_dict(), context=context, of_model=of_model))
     if data.directory.objects:
         table = pd.DataFrame([asdict(each) for each in data.directory.objects])[["key", "size", "etag"]]
         log_files(recorder, lambda folder: write_csv(table, folder / f"{context}.csv"), "manifests")
@@ -117,7 +118,7 @@ def log_audit(recorder: Recorder, images: Sequence[AuditedImage], found: Sequenc
 
 def begin_model(recorder: Recorder, val: ImageDirectoryDataset) -> None:
     """A logged model without files yet."""
-    recorder.put(ModelPiece())
+    recorder.put(pieces.ModelPiece())
     log_data(recorder, val, "validation", of_model=True)
 
 
@@ -130,13 +131,8 @@ def model_fails_with(recorder: Recorder) -> Iterator[None]:
         raise
     except BaseException:
         with contextlib.suppress(Exception):  # the first error is the one to report
-            recorder.put(ModelFailedPiece())
+            recorder.put(pieces.ModelFailedPiece())
         raise
-
-
-def find_logged_epochs(run_id: str) -> set[int]:
-    """The epochs whose metrics the run has."""
-    return {metric.step for metric in MlflowClient().get_metric_history(run_id, LAST_LOGGED)}
 
 
 def log_epoch(
@@ -149,31 +145,26 @@ def log_epoch(
 ) -> None:
     """The epoch's metrics, tied to their data, and those of a best epoch to the model too, if there is one.
 
+    The step is the epoch, and the optimizer's for learning rates. How long it took is tied to no data or model.
+
     Args:
         classifier: of the epoch's weights, to be logged as a model too, unless the disk is full.
     """
-    points = list_points(result, train, val, has_model and result.is_best)
-    if classifier:
-        try:
-            recorder.put(EpochPiece(step=result.epoch, points=points), make_saver(classifier))
-            return
-        except OutputError as error:
-            say(f"epoch {result.epoch} gets no model: {error.message}", "training goes on")
-    recorder.put(MetricsPiece(points=points))
-
-
-def list_points(
-    result: EpochResult, train: ImageDirectoryDataset, val: ImageDirectoryDataset, of_model: bool
-) -> list[Point]:
-    """The step is the epoch, and the optimizer's for learning rates. How long it took is tied to no data or model."""
     of_val = {name: value for name, value in result.metrics.items() if name.startswith("val_")}
     timing = {name: value for name, value in result.metrics.items() if name.startswith("timing/")}
     of_train = {name: value for name, value in result.metrics.items() if name not in of_val | timing}
-    points = [make_point({RATE: rate}, step, time) for step, rate, time in result.rates]
+    of_model = has_model and result.is_best
+    points = [make_point({"schedule/learning_rate": rate}, step, time) for step, rate, time in result.rates]
     points.append(make_point(timing, result.epoch, result.timestamp))
     points.append(make_point(of_train, result.epoch, result.timestamp, train, of_model))
     points.append(make_point(of_val, result.epoch, result.timestamp, val, of_model))
-    return points
+    if classifier:
+        try:
+            recorder.put(pieces.EpochPiece(step=result.epoch, points=points), make_saver(classifier))
+            return
+        except OutputError as error:
+            say(f"epoch {result.epoch} gets no model: {error.message}", "training goes on")
+    recorder.put(pieces.MetricsPiece(points=points))
 
 
 def log_report(
@@ -230,9 +221,9 @@ def log_classifier(recorder: Recorder, classifier: ImageClassifier, best_epoch: 
 
     `flavor.log_model` would create a model of its own, or copy the run's system metrics to this one.
     """
-    recorder.put(ModelFilesPiece(step=best_epoch), make_saver(classifier))
+    recorder.put(pieces.ModelFilesPiece(step=best_epoch), make_saver(classifier))
 
 
 def make_saver(classifier: ImageClassifier) -> Callable[[Path], object]:
     """Returns a function that saves the classifier's model into the folder of a piece."""
-    return lambda folder: flavor.save_model(classifier, folder / MODEL_NAME)
+    return lambda folder: flavor.save_model(classifier, folder / pieces.MODEL_NAME)

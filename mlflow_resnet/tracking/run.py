@@ -1,9 +1,10 @@
-"""Attaching to a run or starting one, and how it ends."""
+"""Attaching to a run or starting one, what it may record without contradiction, and how it ends."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,25 +15,28 @@ from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Run
 from mlflow.environment_variables import MLFLOW_EXPERIMENT_ID, MLFLOW_EXPERIMENT_NAME, MLFLOW_RUN_ID
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_PROJECT_ENTRY_POINT
+from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
+from mlflow_resnet.errors import encodable, join_names
 from mlflow_resnet.io.console import is_first, say
+from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.io.parallel import within
 from mlflow_resnet.io.text.characters import presentable
+from mlflow_resnet.io.text.credentials import without_credentials
 from mlflow_resnet.mlflow_seams import detach_active_run
-from mlflow_resnet.tracking.conflicts import RECORD_TAG, find_conflict
 from mlflow_resnet.tracking.server import keep_address_private
 
 SIGNAL_ERRORS = (KeyboardInterrupt, SystemExit)  # Ctrl-C, and SIGTERM, which the command line turns into SystemExit
 DEFAULT_EXPERIMENT, DEFAULT_EXPERIMENT_ID = "Default", "0"  # of every store of MLflow
+RECORD_TAG = "mlflow_resnet.record"  # of a run: which training, sweep or test of learning rates it holds
 CONTINUED_IN = "mlflow_resnet.continued_in"
-NOT_FOUND_CODES = (
-    "RESOURCE_DOES_NOT_EXIST",
-    "INVALID_PARAMETER_VALUE",
-)  # what MLflow answers to an id that it does not have
-T = TypeVar("T")
+NOT_FOUND_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # MLflow's answers to an id it does not have
+TRUE = ("true", "t", "yes", "y", "on", "1")  # as the command line has them
+FALSE = ("false", "f", "no", "n", "off", "0")
 SECONDS_TO_HEAR = 8.0
 RUN_ID_FILE = "MLFLOW_RESNET_RUN_ID_FILE"  # variable: where a worker process leaves the id of the run it began
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -50,48 +54,70 @@ def enter_run(
         resumed_id: of an earlier run to go on with, if it still exists. A run that `mlflow run` started gets only a
             tag that names it.
     """
-    resumed = resumed_id if resumed_id and has_run(resumed_id) else None
-    if active := mlflow.active_run():
-        with itself_or_child(active, name, params, record_id, resumed) as run:
-            yield run
-        return
-    keep_address_private()
-    attached = MLFLOW_RUN_ID.get()
-    run_name = None if attached or resumed else presentable(name)
-    if attached and resumed and attached != resumed and find_parent(resumed) != attached:
-        MlflowClient().set_tag(attached, CONTINUED_IN, resumed)
-    run = mlflow.start_run(resumed, run_name=run_name, log_system_metrics=True)
-    own = resumed if attached else run.info.run_id
-    with end_after_block(run), itself_or_child(run, name, params, record_id, own) as run:
+    client = MlflowClient()
+    run: Run | None = mlflow.active_run()
+    own = resumed_id if resumed_id and has_run(resumed_id) else None  # the run that this record began or begins
+    with contextlib.ExitStack() as stack:
+        if not run:
+            keep_address_private()
+            attached = MLFLOW_RUN_ID.get()
+            if attached and own and attached != own and find_parent(own) != attached:
+                client.set_tag(attached, CONTINUED_IN, own)
+            run_name = None if attached or own else presentable(name)
+            run = mlflow.start_run(own, run_name=run_name, log_system_metrics=True)
+            stack.enter_context(end_after_block(run))
+            own = own if attached else run.info.run_id
+        given = run.info.run_id
+        if given != own and (conflict := find_conflict(client.get_run(given), params, record_id)):
+            earlier = own if own and find_parent(own) == given else None
+            run = stack.enter_context(child_run(name, resumed_id=earlier))
+            say(f"run {given} {conflict}, so this is recorded in run {run.info.run_id}, a child of it")
+        if record_id:
+            client.set_tag(run.info.run_id, RECORD_TAG, record_id)
+        if file := os.environ.get(RUN_ID_FILE):
+            Path(file).write_text(run.info.run_id)
         yield run
 
 
-@contextlib.contextmanager
-def itself_or_child(given: Run, name: str, params: Mapping[str, Any], record_id: str, own: str | None) -> Iterator[Run]:
-    """Yields the active run `given`, or a child of it if the record would contradict it.
+def as_logged(params: Mapping[str, Any]) -> dict[str, str]:
+    """Params as a run gets them: text that every server takes, without credentials."""
+    return {name: without_credentials(encodable(str(value))) for name, value in params.items()}
 
-    Args:
-        own: the run that this record began or begins, if any.
+
+def find_conflict(run: Run, params: Mapping[str, Any], record_id: str = "") -> str:
+    """Returns what in a run contradicts a record of these params, and of this id if it has one; or nothing."""
+    held = run.data.tags.get(RECORD_TAG, record_id)
+    if record_id and held != record_id:
+        return "holds another training"
+    if names := find_differing_params(run, as_logged(params)):
+        return f"has other values of {join_names(names)}"
+    return ""
+
+
+def find_differing_params(run: Run, params: Mapping[str, str]) -> list[str]:
+    """The names of the params that the run has with other values."""
+    logged = run.data.params
+    is_project = MLFLOW_PROJECT_ENTRY_POINT in run.data.tags
+    return [name for name in params if name in logged and not is_same_value(logged[name], params[name], is_project)]
+
+
+def is_same_value(logged: str, value: str, is_project: bool) -> bool:
+    """Returns whether a logged param equals ours. `mlflow run` logs values as typed, and quoted for a shell.
+
+    It also gives a path that was typed from another folder, or downloaded, so that ours alone is absolute.
     """
-    client, run_id = MlflowClient(), given.info.run_id
-    conflict = "" if run_id == own else find_conflict(client.get_run(run_id), params, record_id)
-    if conflict:
-        earlier = own if own and find_parent(own) == run_id else None
-        with child_run(name, resumed_id=earlier) as run:
-            say(f"run {run_id} {conflict}, so this is recorded in run {run.info.run_id}, a child of it")
-            begin_record(run, record_id)
-            yield run
-    else:
-        begin_record(given, record_id)
-        yield given
-
-
-def begin_record(run: Run, record_id: str) -> None:
-    """Notes in the run the record that it holds, and for the parent process that it is used."""
-    if record_id:
-        MlflowClient().set_tag(run.info.run_id, RECORD_TAG, record_id)
-    if file := os.environ.get(RUN_ID_FILE):
-        Path(file).write_text(run.info.run_id)
+    if logged == value[:MAX_PARAM_VAL_LENGTH] or (is_project and os.path.isabs(value)):
+        return True
+    with contextlib.suppress(ValueError):  # a quote that does not end
+        words = shlex.split(logged)
+        logged = words[0] if len(words) == 1 else logged
+    typed = without_credentials(logged)
+    if value in ("True", "False"):
+        return typed.casefold() in (TRUE if value == "True" else FALSE)
+    try:
+        return float(typed) == float(value)
+    except ValueError:
+        return typed == value
 
 
 @contextlib.contextmanager
@@ -125,7 +151,7 @@ def end_after_block(run: Run, killed_by: tuple[type[BaseException], ...] = ()) -
 
 
 def try_briefly(tell: Callable[[], object]) -> None:
-    """Limits requests in the block to one attempt of a few seconds, and ignores their errors."""
+    """Calls a function that talks to the server for a few seconds at most, and ignores its errors."""
     with contextlib.suppress(Exception):
         within(SECONDS_TO_HEAR, tell)
 
@@ -134,6 +160,24 @@ def has_run(run_id: str) -> bool:
     """Whether the tracking server has the run, and not in its trash."""
     run = find_run(run_id)
     return run is not None and run.info.lifecycle_stage == LifecycleStage.ACTIVE
+
+
+def find_gone(ids: Notes) -> str:
+    """Returns what the server no longer has of run and model; empty if it has both. A run in the trash is there."""
+    client, where = MlflowClient(), f"is no longer on MLflow at {mlflow.get_tracking_uri()}"
+    run_id, model_id = ids.get("run_id") or "", ids.get("model_id") or ""
+    run = find_run(run_id)
+    if run is None or client.get_experiment(run.info.experiment_id).lifecycle_stage != LifecycleStage.ACTIVE:
+        return f"its run {run_id} {where}"
+    model = find_known(lambda: client.get_logged_model(model_id))
+    return "" if model else f"its model {model_id} {where}"
+
+
+def restore_run(run_id: str) -> None:
+    """Takes the run out of the trash, if it is there."""
+    if MlflowClient().get_run(run_id).info.lifecycle_stage == LifecycleStage.DELETED:
+        MlflowClient().restore_run(run_id)
+        say(f"run {run_id} was in the trash of MLflow, and is restored")
 
 
 def find_run(run_id: str) -> Run | None:
@@ -189,7 +233,7 @@ def end_attached_run() -> Iterator[None]:
 
 @contextlib.contextmanager
 def enter_worker_run() -> Iterator[dict[str, str]]:
-    """Around processes of which the first has a `enter_run`; yields environment variables for them.
+    """Around processes of which the first has an `enter_run`; yields environment variables for them.
 
     They log to the caller's active run, which stays active. A run that they began ends also if they were killed.
     """

@@ -12,7 +12,6 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 from requests import RequestException
@@ -53,15 +52,19 @@ def ask_server(uri: str, question: Callable[[], object]) -> None:
     """Asks, and turns a timeout or any error into one line."""
     try:
         if uri.startswith(SQLITE):
-            open_sqlite(uri)
+            path = unquote(uri.removeprefix(SQLITE).partition("?")[0])
+            with contextlib.closing(sqlite3.connect(path)) as connection:
+                connection.execute("PRAGMA schema_version")  # of what is no database, MLflow would ask it for minutes
             question()  # a new database takes as long as it takes: its tables are being made
         else:
             require_answer(uri)
             within(CHECK_SECONDS, question)
     except MlflowException as error:
-        if is_silence(error):
+        is_temporary = error.error_code == "TEMPORARILY_UNAVAILABLE"
+        if is_temporary or isinstance(error.__cause__ or error.__context__, RequestException):  # no MLflow was reached
             raise ServerUnreachableError(uri, one_line(error)) from None
-        raise ServerRefusesError(uri, whole_message(error)) from None
+        answer = one_line(error, MAX_MESSAGE).removeprefix(f"{error.error_code}: ")  # whole: its remedies come last
+        raise ServerRefusesError(uri, answer) from None
     except UnicodeEncodeError:
         raise ServerUnreachableError(uri, "its path is not UTF-8") from None
     except Exception as error:  # connections, DNS, TLS, databases: no common base class
@@ -76,21 +79,3 @@ def require_answer(uri: str) -> None:
     """
     if urlsplit(uri).scheme in ("http", "https"):
         http_request(get_default_host_creds(uri), "/health", "GET", max_retries=1, timeout=HEALTH_SECONDS)
-
-
-def is_silence(error: MlflowException) -> bool:
-    """Returns whether the error means that no working server was reached."""
-    is_temporary = error.error_code == ErrorCode.Name(TEMPORARILY_UNAVAILABLE)
-    return is_temporary or isinstance(error.__cause__ or error.__context__, RequestException)
-
-
-def whole_message(error: MlflowException) -> str:
-    """Returns MLflow's message on one line; its remedies come last."""
-    return one_line(error, MAX_MESSAGE).removeprefix(f"{error.error_code}: ")
-
-
-def open_sqlite(uri: str) -> None:
-    """Raises an error at once for a file that cannot be opened as a database, which MLflow would retry for minutes."""
-    path = unquote(uri.removeprefix(SQLITE).partition("?")[0])
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA schema_version")

@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
+from mlflow import MlflowClient
+
 from mlflow_resnet.errors import CheckpointError
+from mlflow_resnet.io.console import say
 from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.untrusted import build_record
+from mlflow_resnet.mlflow_seams import NOTE_TAG
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.precision import PrecisionCheck
-from mlflow_resnet.tracking.card import TEMPERATURE
+from mlflow_resnet.registry.versions import find_version
+from mlflow_resnet.tracking.card import MAX_VERSION, TEMPERATURE, cut_text
+from mlflow_resnet.tracking.pieces import VersionPiece
+from mlflow_resnet.tracking.run import find_known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +70,7 @@ def note_result(notes: Notes, best_epoch: int, metrics: Mapping[str, float], cla
 
 
 def read_record(notes: Notes) -> TrainingRecord:
-    """Reads what `note_result` and the deliveries have noted.
-
-    Raises:
-        CheckpointError: if the notes are damaged.
-    """
+    """Reads what `note_result` and the deliveries have noted. Raises CheckpointError if the notes are damaged."""
     run_id, model_id, version, alias = (notes.get(name) or "" for name in ("run_id", "model_id", "version", "alias"))
     metrics = notes.get("metrics", {})
     try:
@@ -85,3 +88,22 @@ def read_record(notes: Notes) -> TrainingRecord:
         temperature=notes.get("temperature", metrics.get(TEMPERATURE, 1.0)),  # the metric: in notes of 0.1.0
         precision_checks=checks,
     )
+
+
+def find_unregistered(ids: Notes, name: str, alias: str) -> VersionPiece | None:
+    """Returns the piece to send so that the model is a version of `name`, with the alias if that is free.
+
+    None if that is so; `ids` then say which version it is, and whether it has the alias.
+    """
+    version = find_version(f"models:/{ids['model_id']}", name)
+    model = find_known(lambda: MlflowClient().get_registered_model(name)) if alias else None
+    holder = str(model.aliases.get(alias, "")) if model else ""
+    if holder and (version is None or holder != str(version.version)):
+        say(f"alias {alias} of {name} leads to version {holder} by now, and stays there")
+        alias = ""
+    if version is None or (alias and not holder):
+        card = MlflowClient().get_run(ids["run_id"]).data.tags.get(NOTE_TAG, "")
+        tags = ids.get("headline", {})
+        return VersionPiece(name=name, alias=alias, description=cut_text(card, MAX_VERSION), tags=tags)
+    ids.note(version=str(version.version), alias=alias)
+    return None

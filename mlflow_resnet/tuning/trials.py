@@ -37,7 +37,7 @@ from mlflow_resnet.runs.preparation import build_training
 from mlflow_resnet.runs.training import log_beginning
 from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
-from mlflow_resnet.tracking.recorder import make_recorder
+from mlflow_resnet.tracking.record import make_recorder
 from mlflow_resnet.tracking.run import child_run, has_run
 from mlflow_resnet.training.budget import Budget
 from mlflow_resnet.training.course import EpochResult

@@ -30,7 +30,7 @@ from mlflow_resnet.options.export import ExportOptions
 from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.data import scan_dataset
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
-from mlflow_resnet.tracking.recorder import make_recorder
+from mlflow_resnet.tracking.record import make_recorder
 from mlflow_resnet.tracking.run import end_attached_run, enter_run
 from mlflow_resnet.tracking.server import check_servers
 from mlflow_resnet.verbs.frame import check_model_servers

@@ -18,7 +18,7 @@ from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.options.find_lr import FindLrOptions
 from mlflow_resnet.runs.preparation import check_options, prepare_training
 from mlflow_resnet.runs.training import all_params, log_beginning
-from mlflow_resnet.tracking.recorder import make_recorder
+from mlflow_resnet.tracking.record import make_recorder
 from mlflow_resnet.tracking.run import end_attached_run, enter_run
 from mlflow_resnet.training.rate_test import RatePoint, Suggestion, rate_points, suggest_rates
 from mlflow_resnet.training.recipe import phases

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from itertools import islice
 
 from mlflow_resnet import flavor
-from mlflow_resnet.errors import LISTED
 from mlflow_resnet.evaluation.metrics import format_interval
-from mlflow_resnet.io.text.characters import in_lines
+from mlflow_resnet.io.text.characters import LISTED, in_lines
 from mlflow_resnet.model.hardware import keep_freed_memory
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.weights import MODEL_SCHEMES

@@ -13,17 +13,17 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from mlflow_resnet.errors import LISTED, InvalidOptionsError, join_names, printable
+from mlflow_resnet.errors import InvalidOptionsError, join_names, printable
 from mlflow_resnet.evaluation.galleries import WRONG, mosaic, tile
 from mlflow_resnet.evaluation.report import picture
 from mlflow_resnet.images.directories import no_images
 from mlflow_resnet.images.rules import Ignored
 from mlflow_resnet.images.sources import ImageSource, check_directories, directory_sources
-from mlflow_resnet.io.text.characters import format_rows, in_lines
+from mlflow_resnet.io.text.characters import LISTED, format_rows, in_lines
 from mlflow_resnet.model.prediction import Prediction, Predictor
 from mlflow_resnet.options.shadow import ShadowOptions
 from mlflow_resnet.tracking import record
-from mlflow_resnet.tracking.recorder import make_recorder
+from mlflow_resnet.tracking.record import make_recorder
 from mlflow_resnet.tracking.run import end_attached_run, enter_run
 from mlflow_resnet.verbs.frame import check_model_servers, open_predictor
 

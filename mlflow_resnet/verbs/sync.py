@@ -7,7 +7,7 @@ from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.options.sync import SyncOptions
 from mlflow_resnet.runs.folder import open_training_folder
 from mlflow_resnet.tracking.pieces import VersionPiece
-from mlflow_resnet.tracking.remains import find_gone
+from mlflow_resnet.tracking.run import find_gone
 from mlflow_resnet.tracking.server import check_servers
 from mlflow_resnet.tracking.training_record import TrainingRecord
 

@@ -14,7 +14,7 @@ from mlflow_resnet.runs.folder import TrainingFolder, identify_training_fully, p
 from mlflow_resnet.runs.launch import in_processes
 from mlflow_resnet.runs.preparation import Training, agree_on_options, check_options, prepare_training
 from mlflow_resnet.runs.training import all_params, train_in_run, train_recorded
-from mlflow_resnet.tracking.outages import record_through_outbox
+from mlflow_resnet.tracking.outbox import record_through_outbox
 from mlflow_resnet.tracking.run import end_attached_run, enter_run, enter_worker_run
 from mlflow_resnet.tracking.training_record import TrainingRecord, TrainResult
 from mlflow_resnet.training.distributed import processes
