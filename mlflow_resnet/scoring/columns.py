@@ -58,6 +58,6 @@ def build_scored_frame(
     return pd.DataFrame(columns | {ERROR: as_objects(errors)})
 
 
-def as_objects(texts: Iterable[str]) -> pd.Series:
-    """A column of Python strings, whatever type pandas has for them."""
+def as_objects(texts: Iterable[object]) -> pd.Series:
+    """A column of Python strings, or None, whatever type pandas has for them."""
     return pd.Series(list(texts), dtype=object)

@@ -9,12 +9,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlflow_resnet.errors import InvalidOptionsError
-from mlflow_resnet.mlflow_seams import CONFIGURATION_VARIABLE, DEFAULT_DEVICE_VARIABLE, is_scoring_server
+from mlflow_resnet.mlflow_seams import (
+    CONFIGURATION_VARIABLE,
+    DEFAULT_DEVICE_VARIABLE,
+    is_scoring_server,
+    replace_input_check,
+)
 from mlflow_resnet.model.backends.forwards import TORCH, prepare_forward, usable_device
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.stored import StoredModel
-from mlflow_resnet.scoring.mlflows_checks import check_models_of_ours
-from mlflow_resnet.scoring.over_http import hosting
+from mlflow_resnet.scoring.mlflows_checks import check_input
+from mlflow_resnet.scoring.over_http.guard import is_serving
+from mlflow_resnet.scoring.over_http.hosting import share_mlflow_cores
 from mlflow_resnet.scoring.pyfunc import ScoringModel
 
 DEFAULT_MODEL_CONFIG: dict[str, Any] = {
@@ -32,21 +38,17 @@ MAX_DIGITS = 18
 
 
 def configure_model(stored: StoredModel, given: Mapping[str, Any]) -> ScoringModel:
-    """The model that answers `predict`.
-
-    Args:
-        given: what differs from `DEFAULT_MODEL_CONFIG`.
-    """
-    check_models_of_ours()
+    """The model that answers `predict`, configured by what is `given`, and otherwise by `DEFAULT_MODEL_CONFIG`."""
+    replace_input_check(check_input)
     config = DEFAULT_MODEL_CONFIG | dict(given)
-    hosted = hosting.is_hosted()
-    if hosted:
-        hosting.share_mlflow_cores()
-    number = read_limited if hosted else read_positive
+    is_hosted = is_serving() or is_scoring_server()
+    if is_hosted:
+        share_mlflow_cores()
+    number = read_limited if is_hosted else read_positive
     numbers = {name: number(config, name) for name in CONFIG_LIMITS}
     latency = read_milliseconds(config)
     model = ScoringModel(configure_predictor(stored, config), max_latency_ms=latency, **numbers)
-    if hosted:
+    if is_hosted:
         model.warm_up()
     if is_scoring_server():
         from mlflow_resnet.scoring.over_http.mlflows_server import bound_mlflows_server

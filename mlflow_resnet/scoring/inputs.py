@@ -68,11 +68,6 @@ def image_sources(model_input: Any, guard: Guard) -> Iterator[ImageSource]:
             yield make_failing_source(name, error.message)
 
 
-def count_images(model_input: Any) -> int:
-    """Images in a request over HTTP, where every value is one."""
-    return sum(1 for _ in list_cells(model_input))
-
-
 def as_table(model_input: Any) -> pd.DataFrame | None:
     """Returns any form of a table as a DataFrame with all columns; None for anything else.
 
@@ -88,16 +83,14 @@ def as_table(model_input: Any) -> pd.DataFrame | None:
     if isinstance(model_input, (list, tuple)) and model_input:
         if all(isinstance(row, dict) for row in model_input):
             return pd.DataFrame(list(model_input))
-        if any(isinstance(row, (list, tuple)) and len(row) > 1 for row in model_input):
-            raise several_values()
-    is_array = isinstance(model_input, np.ndarray) and model_input.dtype.kind not in "biufc"
-    if is_array and model_input.ndim > 1 and model_input.shape[-1] > 1:
-        raise several_values()
+        has_rows = any(isinstance(row, (list, tuple)) and len(row) > 1 for row in model_input)
+    else:
+        is_array = isinstance(model_input, np.ndarray) and model_input.dtype.kind not in "biufc"
+        has_rows = is_array and model_input.ndim > 1 and model_input.shape[-1] > 1
+    if has_rows:
+        problem = "rows of several values without names; pass the images alone, or a table with names"
+        raise InvalidOptionsError([problem])
     return None
-
-
-def several_values() -> InvalidOptionsError:
-    return InvalidOptionsError(["rows of several values without names; pass the images alone, or a table with names"])
 
 
 def as_column(value: Any) -> list[Any]:
@@ -126,7 +119,7 @@ def image_column(table: pd.DataFrame) -> pd.Series:
     """Returns the image column as Python objects: the only one, or the one named so.
 
     Raises:
-        InvalidOptionsError: if none does, or several do equally, or it holds numbers.
+        InvalidOptionsError: if none is, or several are equally, or it holds numbers.
     """
     column = table.iloc[:, find_image_position(table)]
     if holds_numbers(column):
@@ -139,7 +132,8 @@ def find_image_position(table: pd.DataFrame) -> int:
     """Returns the position of the image column. Columns of numbers have none, whatever they are called."""
     if table.shape[1] == 1:
         return 0
-    names = [normalize_column(name) for name in table.columns]
+    texts = [str(name)[:LONGEST_COLUMN_NAME].casefold() for name in table.columns]
+    names = [re.sub(r"[^a-z0-9]", "", text) for text in texts]
     usual = [place for place, name in enumerate(names) if name in COLUMN_NAMES]
     usual = [place for place in usual if not holds_numbers(table.iloc[:, place])]
     best = min(usual, key=lambda place: COLUMN_NAMES.index(names[place]), default=None)
@@ -148,11 +142,6 @@ def find_image_position(table: pd.DataFrame) -> int:
     columns = f"columns {join_names(map(repr, table.columns))}" if table.shape[1] else "a table without columns"
     problem = f"{columns}; pass the one with the images alone, or name it 'image'"
     raise InvalidOptionsError([COLUMNS_CANNOT_BE_USED if is_serving() else problem])
-
-
-def normalize_column(name: object) -> str:
-    """Normalizes a column's name: "Image Path" becomes "imagepath"."""
-    return re.sub(r"[^a-z0-9]", "", str(name)[:LONGEST_COLUMN_NAME].casefold())
 
 
 def holds_numbers(column: pd.Series) -> bool:
@@ -164,10 +153,7 @@ def list_cell_sources(cell: Any, name: str, guard: Guard) -> Iterator[ImageSourc
     """The sources that one value stands for. Raises InvalidImageError or InvalidDatasetError if it stands for none."""
     if isinstance(cell, (str, os.PathLike)) and not guard.serving:
         text = local_path(os.fspath(cell))
-        if is_remote(text):
-            yield from directory_sources(text, Counter())
-            return
-        if not URL.match(text) and os.path.isdir(text):
+        if is_remote(text) or (not URL.match(text) and os.path.isdir(text)):
             yield from directory_sources(text, Counter())
             return
     yield make_row_source(cell, name, guard)
@@ -183,13 +169,9 @@ def make_row_source(cell: Any, name: str, guard: Guard) -> ImageSource:
         return bytes_source(name, bytes(cell))
     if isinstance(cell, (str, os.PathLike)):
         return make_text_source(os.fspath(cell), name, guard)
-    what = "no value" if is_missing(cell) else f"a value of type {type(cell).__name__}"
+    is_missing = pd.api.types.is_scalar(cell) and pd.isna(cell)  # null in any of the forms that tables have
+    what = "no value" if is_missing else f"a value of type {type(cell).__name__}"
     raise InvalidImageError(f"{what}; expected bytes, base64 or a path")
-
-
-def is_missing(cell: Any) -> bool:
-    """Returns whether `cell` is null in any of the forms that tables have."""
-    return bool(pd.api.types.is_scalar(cell) and pd.isna(cell))
 
 
 def bytes_source(name: str, content: bytes) -> ImageSource:

@@ -13,17 +13,11 @@ from typing import Any
 
 import pandas as pd
 
-from mlflow_resnet.mlflow_seams import replace_input_check
 from mlflow_resnet.options.predict import explain_unknown_params
 from mlflow_resnet.scoring.inputs import as_table, image_column
 from mlflow_resnet.scoring.over_http.guard import is_serving
 
 LOADER = "mlflow_resnet.flavor"  # `flavor.__name__`, by which MLflow tells whose model it is
-
-
-def check_models_of_ours() -> None:
-    """From now on in this process, models of ours get the column of images, and unknown params are refused."""
-    replace_input_check(check_input)
 
 
 def check_input(
@@ -37,7 +31,9 @@ def check_input(
     if flavor != LOADER:
         return original(data, params, input_schema, params_schema, flavor)
     if params_schema is not None and isinstance(params, dict):
-        refuse_unknown(params, [param.name for param in params_schema.params])
+        known = [param.name for param in params_schema.params]
+        if unknown := [name for name in params if name not in known]:
+            raise explain_unknown_params(() if is_serving() else unknown, known)
     if input_schema is None or input_schema.is_tensor_spec() or input_schema.has_input_names():
         return original(data, params, input_schema, params_schema, flavor)  # a signature of the caller's own
     table = as_table(data)
@@ -46,9 +42,3 @@ def check_input(
     if table is None and isinstance(checked, pd.DataFrame):
         checked = checked.iloc[:, 0].tolist()
     return checked, params
-
-
-def refuse_unknown(params: dict[str, Any], known: list[str]) -> None:
-    """Raises InvalidOptionsError for params that the model does not take."""
-    if unknown := [name for name in params if name not in known]:
-        raise explain_unknown_params(() if is_serving() else unknown, known)

@@ -14,16 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from mlflow_resnet.io.parallel import default_threads
-from mlflow_resnet.mlflow_seams import is_scoring_server
-from mlflow_resnet.scoring.over_http.guard import is_serving
 
 WORLD_SIZE = "LOCAL_WORLD_SIZE"
 REQUESTS_AT_ONCE = 512  # each in a thread, most of which wait for the network
-
-
-def is_hosted() -> bool:
-    """Whether this process is a scoring server, or is going to be one when the model is loaded."""
-    return is_serving() or is_scoring_server()
 
 
 def share_mlflow_cores() -> None:

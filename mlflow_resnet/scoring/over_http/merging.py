@@ -57,16 +57,14 @@ class MergedForward:
     @contextlib.contextmanager
     def caller(self) -> Iterator[None]:
         """Within it a thread is going to bring images, and a batch may wait for them."""
-        self._count_callers(1)
+        with self._changed:
+            self._callers += 1
         try:
             yield
         finally:
-            self._count_callers(-1)
-
-    def _count_callers(self, more: int) -> None:
-        with self._changed:
-            self._callers += more
-            self._changed.notify()
+            with self._changed:
+                self._callers -= 1
+                self._changed.notify()
 
     def __call__(self, images: Tensor) -> np.ndarray:
         """Returns the rows of `images`, whatever they were merged with."""
@@ -88,7 +86,10 @@ class MergedForward:
                 job.turn.set_exception(error)
             raise
         finally:
-            self._pass_on()
+            with self._changed:
+                self._running = bool(self._waiting)
+                if self._waiting:
+                    self._waiting[0].turn.set_result(None)
         self._on_batch(len(rows))
         start = len(own.images)
         for job in others:
@@ -114,9 +115,3 @@ class MergedForward:
         """Returns whether a batch need not wait any longer."""
         images = sum(len(job.images) for job in self._waiting)
         return len(self._waiting) >= self._callers or images >= self.max_batch_size
-
-    def _pass_on(self) -> None:
-        with self._changed:
-            self._running = bool(self._waiting)
-            if self._waiting:
-                self._waiting[0].turn.set_result(None)

@@ -18,11 +18,11 @@ from mlflow.exceptions import MlflowException
 from mlflow_resnet.errors import InvalidOptionsError, MlflowResnetError
 from mlflow_resnet.mlflow_seams import call_in_server_loop, replace_invocations
 from mlflow_resnet.scoring.over_http.admission import CALL, Call
-from mlflow_resnet.scoring.over_http.bodies import BodyLimits, check_body, find_content_type
+from mlflow_resnet.scoring.over_http.bodies import check_body, find_content_type
 from mlflow_resnet.scoring.over_http.hosting import take_requests_at_once
 from mlflow_resnet.scoring.sentences import FAILED, sentence_for
 
-BODY_LIMITS = BodyLimits(bytes=128 * 2**20, text_bytes=128 * 2**20)  # the sizes themselves are a proxy's to limit
+MAX_DECODED_BYTES = 128 * 2**20  # of Parquet; the size of what is sent is a proxy's to limit
 
 _logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def answer_bounded(
 
     def answer() -> Any:
         kind = find_content_type(content_type or "")
-        content, _ = check_body(kind, data, BODY_LIMITS, max_images)
+        content, _ = check_body(kind, data, MAX_DECODED_BYTES, max_images)
         return invocations(content, kind, *others)
 
     token = CALL.set(Call(time.monotonic()))
