@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from mlflow_resnet.io.text.characters import is_utf8, join_names, presentable
 from mlflow_resnet.io.text.places import local_path, place_problem
+from mlflow_resnet.options.formats import BACKEND_PRECISIONS
 
 AUTO: Literal["auto"] = "auto"  # a value that the recipe decides
 MAX_SEED = 2**63  # what torch takes
@@ -21,13 +22,8 @@ LINE_LENGTH = 100  # characters of a command that MLflow's pages show without sc
 RESERVED_ALIASES = ("latest",)  # MLflow also reserves v<number>
 
 DEVICE = "auto, cpu, cuda, cuda:N or mps"
-SCORING_PRECISION = "auto: bf16 where the hardware has it and it passed its check in training, else fp32"
-BACKEND = "what predicts; auto: what the model is configured for, which is torch unless it was exported"
 PRECISIONS = ("auto", "bf16", "fp32")
 NUM_WORKERS = "threads that decode images; 0: one per core"
-TTA = "flip: average the probabilities of each image and its mirror image; empty: the image alone"
-TTAS = ("", "flip")
-RESOLUTION = "crop_size to look at images with, in pixels, resize_size in proportion; 0: as trained"
 SMALLEST_RESOLUTION, LARGEST_RESOLUTION = 32, 1024
 ON_BAD_IMAGE = "error: list unreadable images and stop; skip: leave them out"
 FOLLOW_LINKS = "follow links that lead out of the directory, as DVC, git-annex and Hugging Face's cache have them"
@@ -89,6 +85,25 @@ def follow_links_option() -> Any:
 
 def num_workers_option() -> Any:
     return option(NUM_WORKERS, 0, at_least=0)
+
+
+def tta_option() -> Any:
+    what = "flip: average the probabilities of each image and its mirror image; empty: the image alone"
+    return option(what, "", choices=("", "flip"))
+
+
+def resolution_option() -> Any:
+    return option("crop_size to look at images with, in pixels, resize_size in proportion; 0: as trained", 0)
+
+
+def backend_option() -> Any:
+    what = "what predicts; auto: what the model is configured for, which is torch unless it was exported"
+    return option(what, AUTO, choices=(AUTO, *BACKEND_PRECISIONS))
+
+
+def scoring_precision_option() -> Any:
+    what = "auto: bf16 where the hardware has it and it passed its check in training, else fp32"
+    return option(what, AUTO, choices=(*PRECISIONS, "int8"))
 
 
 def csv_formulas_option() -> Any:

@@ -5,25 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlflow_resnet.options.base import (
-    AUTO,
-    BACKEND,
     HERE_OR_IN_S3,
     IMAGE_DIR_LABELED,
-    PRECISIONS,
-    RESOLUTION,
-    SCORING_PRECISION,
-    TTA,
-    TTAS,
     Options,
+    backend_option,
     batch_size_option,
     device_option,
     follow_links_option,
     num_workers_option,
     on_bad_image_option,
     option,
+    resolution_option,
     resolution_problems,
+    scoring_precision_option,
+    tta_option,
 )
-from mlflow_resnet.options.formats import BACKEND_PRECISIONS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +30,13 @@ class EvaluateOptions(Options):
 
     model_uri: str = option("model to evaluate, such as models:/digits/1")
     image_dir: str = option(IMAGE_DIR_LABELED, place=HERE_OR_IN_S3)
-    tta: str = option(TTA, "", choices=TTAS)
-    resolution: int = option(RESOLUTION, 0)
+    tta: str = tta_option()
+    resolution: int = resolution_option()
     batch_size: int = batch_size_option()
     on_bad_image: str = on_bad_image_option()
     device: str = device_option()
-    backend: str = option(BACKEND, "auto", choices=(AUTO, *BACKEND_PRECISIONS))
-    precision: str = option(SCORING_PRECISION, "auto", choices=(*PRECISIONS, "int8"))
+    backend: str = backend_option()
+    precision: str = scoring_precision_option()
     follow_links: bool = follow_links_option()
     num_workers: int = num_workers_option()
 

@@ -6,24 +6,20 @@ import re
 from dataclasses import dataclass
 
 from mlflow_resnet.options.base import (
-    AUTO,
-    BACKEND,
     HERE_OR_IN_S3,
-    PRECISIONS,
-    RESOLUTION,
-    SCORING_PRECISION,
-    TTA,
-    TTAS,
     Options,
+    backend_option,
     batch_size_option,
     csv_formulas_option,
     device_option,
     follow_links_option,
     num_workers_option,
     option,
+    resolution_option,
     resolution_problems,
+    scoring_precision_option,
+    tta_option,
 )
-from mlflow_resnet.options.formats import BACKEND_PRECISIONS
 
 SHARD = re.compile("[0-9]{1,9}/[0-9]{1,9}")
 
@@ -50,12 +46,12 @@ class ScoreOptions(Options):
         "give no label to images whose most probable class has less than this probability", 0.0, at_least=0, at_most=1
     )
     csv_formulas: str = csv_formulas_option()
-    tta: str = option(TTA, "", choices=TTAS)
-    resolution: int = option(RESOLUTION, 0)
+    tta: str = tta_option()
+    resolution: int = resolution_option()
     batch_size: int = batch_size_option()
     device: str = device_option()
-    backend: str = option(BACKEND, "auto", choices=(AUTO, *BACKEND_PRECISIONS))
-    precision: str = option(SCORING_PRECISION, "auto", choices=(*PRECISIONS, "int8"))
+    backend: str = backend_option()
+    precision: str = scoring_precision_option()
     follow_links: bool = follow_links_option()
     num_workers: int = num_workers_option()
 

@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator
+from functools import partial
 
 import mlflow
+from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
+from mlflow.pyfunc import scoring_server
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -15,14 +18,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mlflow_resnet.errors import MlflowResnetError
 from mlflow_resnet.options.serve import ServeOptions
 from mlflow_resnet.registry.versions import parse_alias
 from mlflow_resnet.scoring.over_http import guard, hosting
 from mlflow_resnet.scoring.over_http.bodies import MIB
+from mlflow_resnet.scoring.over_http.mlflows_server import answer_shortly
+from mlflow_resnet.scoring.sentences import LONGEST_REASON
 from mlflow_resnet.serving.connections import complain_seldom
 from mlflow_resnet.serving.current import CurrentVersion
 from mlflow_resnet.serving.intake import Intake
-from mlflow_resnet.serving.invocations import answer_invocation
 from mlflow_resnet.serving.version import load_version
 
 SERVED = "mlflow_resnet.served"  # of a request's scope: the version that answers it
@@ -49,9 +54,6 @@ def create_app(options: ServeOptions, version_uri: str) -> Starlette:
         yield
         current.stop()
 
-    async def answer(scope: Scope, kind: str, content: bytes) -> Response:
-        return await answer_invocation(scope[SERVED].model, kind, content)
-
     async def ping(request: Request) -> Response:
         return Response("\n", media_type="application/json")
 
@@ -61,13 +63,28 @@ def create_app(options: ServeOptions, version_uri: str) -> Starlette:
     async def model(request: Request) -> JSONResponse:
         return JSONResponse(request[SERVED].facts() | current.facts())
 
-    intake = Intake(answer, options.max_body_mib * MIB, lambda scope: scope[SERVED].max_images)
+    intake = Intake(answer_invocation, options.max_body_mib * MIB, lambda scope: scope[SERVED].max_images)
     pages = {"/ping": ping, "/health": ping, "/version": version, "/model": model}
     routes = [Route(path, page, methods=["GET"]) for path, page in pages.items()]
     app = Starlette(routes=[*routes, Route("/invocations", intake, methods=["POST"])], lifespan=following)
     app.router.redirect_slashes = False
     app.add_middleware(Naming, current)
     return app
+
+
+async def answer_invocation(scope: Scope, kind: str, content: bytes) -> Response:
+    """Returns the predictions for a body that was taken in, or in short why there are none. MLflow parses it."""
+    model = scope[SERVED].model
+    answer = partial(scoring_server.invocations, content, kind, model, model.metadata.get_input_schema())
+    seconds = MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get()
+    try:
+        answered = await asyncio.wait_for(asyncio.to_thread(answer_shortly, answer), seconds)
+    except asyncio.TimeoutError:
+        return JSONResponse({"error_code": "DEADLINE_EXCEEDED", "message": "not done in time"}, 504)
+    except MlflowResnetError as error:
+        refusal = {"error_code": error.error_code, "message": str(error)[:LONGEST_REASON]}
+        return JSONResponse(refusal, error.get_http_status_code())
+    return Response(answered.response, answered.status, media_type=answered.mimetype)
 
 
 class Naming:

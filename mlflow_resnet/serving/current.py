@@ -79,25 +79,20 @@ class CurrentVersion:
 
     def _serve(self, version: ModelVersion) -> None:
         refusal = self._refusal if self._refusal and are_same(self._refusal.version, version) else None
-        if are_same(self.served.version, version):
-            self._refusal = None
-            self._note("")
-        elif refusal and time.monotonic() < refusal.again_at:
-            self._note(refusal.why)
-        else:
-            self._replace_by(version, 2 * (refusal.wait_seconds if refusal else self._poll_seconds))
-
-    def _replace_by(self, version: ModelVersion, wait_seconds: float) -> None:
-        """Args: wait_seconds: until the next attempt, should this one fail."""
-        try:
-            served = load_version(format_version_uri(version), self._device)
-        except MlflowException as error:
-            wait = min(wait_seconds, LONGEST_WAIT_SECONDS)
-            self._refusal = RefusedVersion(version, error.message, wait, time.monotonic() + wait)
-            self._note(error.message)
-            return
-        say(f"@{self._alias} moved: {served.uri} answers from now on, no longer {self.served.uri}")
-        self.served, self._refusal = served, None
+        if not are_same(self.served.version, version):
+            if refusal and time.monotonic() < refusal.again_at:
+                self._note(refusal.why)
+                return
+            try:
+                served = load_version(format_version_uri(version), self._device)
+            except MlflowException as error:
+                wait = min(2 * (refusal.wait_seconds if refusal else self._poll_seconds), LONGEST_WAIT_SECONDS)
+                self._refusal = RefusedVersion(version, error.message, wait, time.monotonic() + wait)
+                self._note(error.message)
+                return
+            say(f"@{self._alias} moved: {served.uri} answers from now on, no longer {self.served.uri}")
+            self.served = served
+        self._refusal = None
         self._note("")
 
     def _note(self, error: str) -> None:

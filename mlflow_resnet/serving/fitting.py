@@ -26,24 +26,22 @@ BYTES_PER_CLASS = 512  # of the weights at least: inputs of the smallest last la
 
 
 def check_texts(path: Path) -> None:
-    """Raises InvalidModelError if a file of a downloaded model that will be parsed is too large or heavy for that."""
+    """Raises InvalidModelError if a file of a downloaded model that will be parsed is too large or heavy for that.
+
+    MLmodel must be YAML, and no more once it is loaded than a model needs.
+    """
     for file in path.rglob("*"):
         is_text = file.name == MLMODEL_FILE_NAME or file.suffix in (".json", ".yaml", ".txt")
         if is_text and file.is_file() and (size := file.stat().st_size) > MAX_TEXT_BYTES:
             limit = size_in_words(MAX_TEXT_BYTES)
             raise InvalidModelError("", f"{file.name} has {size_in_words(size)}, over the limit of {limit}.")
-    check_mlmodel(path / MLMODEL_FILE_NAME)
-
-
-def check_mlmodel(file: Path) -> None:
-    """Raises InvalidModelError if MLmodel is no YAML, or would be more once it is loaded than a model needs."""
     try:
-        with open(file, "rb") as opened:
+        with open(path / MLMODEL_FILE_NAME, "rb") as opened:
             for count, event in enumerate(yaml.parse(opened, getattr(yaml, "CSafeLoader", yaml.SafeLoader))):
                 if count > MAX_YAML_EVENTS or isinstance(event, yaml.AliasEvent):
-                    raise InvalidModelError("", f"its {file.name} is not what MLflow writes.")
+                    raise InvalidModelError("", f"its {MLMODEL_FILE_NAME} is not what MLflow writes.")
     except (OSError, ValueError, yaml.YAMLError):
-        raise InvalidModelError("", f"its {file.name} cannot be read.") from None
+        raise InvalidModelError("", f"its {MLMODEL_FILE_NAME} cannot be read.") from None
 
 
 def check_fits(path: Path, config: Mapping[str, Any]) -> None:
@@ -63,7 +61,12 @@ def check_fits(path: Path, config: Mapping[str, Any]) -> None:
         raise InvalidModelError("", f"its weights are too small for the {classes} classes that it claims.")
     if not 1 <= side <= LARGEST_IMAGE_SIZE:
         raise InvalidModelError("", f"looks at images of {side} pixels; expected 1 to {LARGEST_IMAGE_SIZE}.")
-    needed = MODEL_COPIES * sum(sizes) + find_largest_batch(config) * side**2 * BYTES_PER_INPUT_PIXEL
+    try:
+        config = DEFAULT_MODEL_CONFIG | dict(config)
+        batch = max(read_limited(config, name) for name in ("batch_size", "max_batch_size"))
+    except InvalidOptionsError as error:
+        raise InvalidModelError("", f"{error.message}.") from None
+    needed = MODEL_COPIES * sum(sizes) + batch * side**2 * BYTES_PER_INPUT_PIXEL
     if needed > (available := available_memory()):
         problem = f"needs about {size_in_words(needed)} of memory, and {size_in_words(available)} are free"
         raise InvalidModelError("", f"{problem}. Serve it on a larger machine, or with a smaller max_batch_size.")
@@ -77,11 +80,3 @@ def read_shape(description: Mapping[str, Any]) -> tuple[int, int]:
         return side, len(description["classes"])
     except (LookupError, TypeError, ValueError, OverflowError):
         raise InvalidModelError("", f"{DESCRIPTION_FILE} does not describe a classifier.") from None
-
-
-def find_largest_batch(config: Mapping[str, Any]) -> int:
-    """Images that go through the network together, as a model is configured."""
-    try:
-        return max(read_limited(DEFAULT_MODEL_CONFIG | dict(config), name) for name in ("batch_size", "max_batch_size"))
-    except InvalidOptionsError as error:
-        raise InvalidModelError("", f"{error.message}.") from None

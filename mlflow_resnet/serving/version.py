@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,9 +20,9 @@ from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.model.prediction import PROBABILITY
 from mlflow_resnet.model.storage import fetch_model
-from mlflow_resnet.model.stored import StoredModel, get_config, read_mlmodel_fields
+from mlflow_resnet.model.stored import get_config, read_mlmodel_fields
 from mlflow_resnet.options.base import AUTO
-from mlflow_resnet.registry.binding import Binding, bind
+from mlflow_resnet.registry.binding import bind
 from mlflow_resnet.registry.versions import format_version_uri
 from mlflow_resnet.scoring.columns import ERROR
 from mlflow_resnet.scoring.configuration import (
@@ -95,7 +94,10 @@ def load_version(model_uri: str, device: str = AUTO) -> ServedVersion:
         with fetch_model(known.uri) as path:
             config = read_configuration(path, device)
             check_fits(path, config)
-            model, stored = load_data(path, known, config)
+            stored, metadata = read_verified(path, known), flavor.read_mlmodel(str(path))
+            model = PyFuncModel(metadata, configure_model(stored, config), model_id=known.model_id or None)
+            with contextlib.suppress(Exception):  # without it, a picture of our own is tried
+                model.input_example = metadata.load_input_example(str(path))
         os.environ[guard.SERVING] = "true"  # from here on predict takes what it takes over HTTP
         try_out(model)
     except InvalidOptionsError:
@@ -116,48 +118,27 @@ def read_configuration(path: Path, device: str) -> dict[str, Any]:
     return DEFAULT_MODEL_CONFIG | saved | read_operators_configuration() | chosen
 
 
-def load_data(path: Path, known: Binding, config: dict[str, Any]) -> tuple[PyFuncModel, StoredModel]:
-    """Loads the model as MLflow would, but runs none of the code that travels with it."""
-    stored = read_verified(path, known)
-    metadata = flavor.read_mlmodel(str(path))
-    model = PyFuncModel(metadata, configure_model(stored, config), model_id=known.model_id or None)
-    with contextlib.suppress(Exception):  # without it, a picture of our own is tried
-        model.input_example = metadata.load_input_example(str(path))
-    return model, stored
-
-
 def try_out(model: PyFuncModel) -> None:
     """Predicts on the model's own input example, or on a picture made here if that cannot be read over HTTP.
 
     Raises:
-        InvalidModelError: if the answer is not what the signature says, or no probabilities. The caller names it.
+        InvalidModelError: if the answer is not what the signature says, or no finite probabilities that add up to 1.
+            The caller names it.
     """
-    errors = ""
-    for example in list_examples(model):
+    saved, errors = model.input_example, ""
+    for example in [flavor.default_input_example()] if saved is None else [saved, flavor.default_input_example()]:
         frame = pd.DataFrame(model.predict(example))
         signature = model.metadata.get_output_schema()
         if signature and list(frame.columns) != signature.input_names():
             raise InvalidModelError("", f"answers with columns {list(frame.columns)}, not those of its signature.")
         read = frame[frame[ERROR] == ""]
         if len(read):
-            return check_probabilities(read)
+            sums = read.filter(like=PROBABILITY).to_numpy(np.float64).sum(axis=1)
+            if not (np.abs(sums - 1) <= SUM_TOLERANCE).all():  # a NaN fails too
+                raise InvalidModelError("", f"probabilities of its input example add up to {sums[0]:g}, not to 1.")
+            return
         errors = one_line(ValueError(*frame[ERROR].head(1)))
     raise InvalidModelError("", f"does not answer on its input example: {errors}.")
-
-
-def list_examples(model: PyFuncModel) -> Iterator[Any]:
-    """The input example that was saved, and a picture made here."""
-    if model.input_example is not None:
-        yield model.input_example
-    yield flavor.default_input_example()
-
-
-def check_probabilities(frame: pd.DataFrame) -> None:
-    """Raises InvalidModelError unless each row has finite probabilities that add up to 1."""
-    names = [name for name in frame.columns if name.startswith(PROBABILITY)]
-    sums = frame[names].to_numpy(np.float64).sum(axis=1)
-    if not (np.abs(sums - 1) <= SUM_TOLERANCE).all():  # a NaN fails too
-        raise InvalidModelError("", f"probabilities of its input example add up to {sums[0]:g}, not to 1.")
 
 
 def utc_now() -> str:
