@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from mlflow_resnet.errors import InvalidOptionsError
+from mlflow_resnet.io.parallel import default_threads
 from mlflow_resnet.mlflow_seams import (
     CONFIGURATION_VARIABLE,
     DEFAULT_DEVICE_VARIABLE,
@@ -18,9 +22,8 @@ from mlflow_resnet.mlflow_seams import (
 from mlflow_resnet.model.backends.forwards import TORCH, prepare_forward, usable_device
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.stored import StoredModel
-from mlflow_resnet.scoring.mlflows_checks import check_input
+from mlflow_resnet.scoring.inputs import check_input
 from mlflow_resnet.scoring.over_http.guard import is_serving
-from mlflow_resnet.scoring.over_http.hosting import share_mlflow_cores
 from mlflow_resnet.scoring.pyfunc import ScoringModel
 
 DEFAULT_MODEL_CONFIG: dict[str, Any] = {
@@ -35,10 +38,14 @@ DEFAULT_MODEL_CONFIG: dict[str, Any] = {
 # What a model may say of itself where it is served; more is for the operator to say, in CONFIGURATION_VARIABLE.
 CONFIG_LIMITS = {"batch_size": 256, "max_batch_size": 256, "max_images_per_request": 1024}
 MAX_DIGITS = 18
+WORLD_SIZE = "LOCAL_WORLD_SIZE"
 
 
 def configure_model(stored: StoredModel, given: Mapping[str, Any]) -> ScoringModel:
-    """The model that answers `predict`, configured by what is `given`, and otherwise by `DEFAULT_MODEL_CONFIG`."""
+    """The model that answers `predict`, configured by what is `given`, and otherwise by `DEFAULT_MODEL_CONFIG`.
+
+    MLflow's scoring server loads it before it listens, so what is done here is done when `/ping` says yes.
+    """
     replace_input_check(check_input)
     config = DEFAULT_MODEL_CONFIG | dict(given)
     is_hosted = is_serving() or is_scoring_server()
@@ -55,6 +62,22 @@ def configure_model(stored: StoredModel, given: Mapping[str, Any]) -> ScoringMod
 
         bound_mlflows_server(numbers["max_images_per_request"])
     return model
+
+
+def share_mlflow_cores() -> None:
+    """Divides the cores among the workers of `mlflow models serve --workers N`, as torchrun's processes do."""
+    workers = parse_workers(sys.argv)
+    if workers > 1 and WORLD_SIZE not in os.environ:
+        os.environ[WORLD_SIZE] = str(workers)
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(default_threads())
+
+
+def parse_workers(command: list[str]) -> int:
+    """N of `uvicorn … --workers N …`, which is the `sys.argv` of its workers too; 1 if that is not the command."""
+    with contextlib.suppress(ValueError, IndexError):
+        return int(command[command.index("--workers") + 1])
+    return 1
 
 
 def configure_predictor(stored: StoredModel, config: dict[str, Any], num_workers: int = 0) -> Predictor:

@@ -11,7 +11,7 @@ import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from mlflow_resnet.images.decoding.decode import MAX_IMAGE_BYTES, looks_like_ima
 from mlflow_resnet.images.sources import ImageSource, directory_sources, file_source, make_failing_source, object_source
 from mlflow_resnet.io.s3.access import connect_s3
 from mlflow_resnet.io.text.places import is_remote, local_path
+from mlflow_resnet.options.predict import explain_unknown_params
 from mlflow_resnet.scoring.over_http.guard import Guard, is_serving
 from mlflow_resnet.scoring.sentences import COLUMNS_CANNOT_BE_USED, NUMBERS_CANNOT_BE_USED
 
@@ -40,6 +41,7 @@ COLUMN_NAMES = (
     *("imageuri", "imageurl", "uri", "url"),
 )
 LONGEST_COLUMN_NAME = 50
+LOADER = "mlflow_resnet.flavor"  # `flavor.__name__`
 
 
 def image_sources(model_input: Any, guard: Guard) -> Iterator[ImageSource]:
@@ -113,6 +115,39 @@ def list_cells(model_input: Any) -> Iterator[Any]:
             yield from list_cells(cell)
     else:
         yield model_input
+
+
+def check_input(
+    original: Callable[..., Any], data: Any, params: Any, input_schema: Any, params_schema: Any, flavor: Any = None
+) -> tuple[Any, Any]:
+    """Replaces `original`, by which MLflow compares what a caller gives with a model's signature, for models of ours.
+
+    Of the one unnamed column of our signature, which alone takes texts, bytes, lists and tables, MLflow makes "the
+    first column", whatever is in it; and it drops params that it does not know. It has no hook for either.
+
+    Args:
+        flavor: by which MLflow tells whose model it is.
+
+    Returns:
+        A table with one column or a list, and params.
+
+    Raises:
+        InvalidOptionsError: if a table has no column of images, or a param is unknown.
+    """
+    if flavor != LOADER:
+        return original(data, params, input_schema, params_schema, flavor)
+    if params_schema is not None and isinstance(params, dict):
+        known = [param.name for param in params_schema.params]
+        if unknown := [name for name in params if name not in known]:
+            raise explain_unknown_params(() if is_serving() else unknown, known)
+    if input_schema is None or input_schema.is_tensor_spec() or input_schema.has_input_names():
+        return original(data, params, input_schema, params_schema, flavor)  # a signature of the caller's own
+    table = as_table(data)
+    given = data if table is None else image_column(table).to_frame()
+    checked, params = original(given, params, input_schema, params_schema, flavor)
+    if table is None and isinstance(checked, pd.DataFrame):
+        checked = checked.iloc[:, 0].tolist()
+    return checked, params
 
 
 def image_column(table: pd.DataFrame) -> pd.Series:

@@ -1,8 +1,7 @@
 """`mlflow-resnet serve`: MLflow's scoring server, of one registered version that each answer names.
 
 connections  how many, how long each may take to ask, which heads of requests are clear
-fitting      whether a version fits into this machine
-version      a version, verified, loaded and tried, as an application
+version      a version, verified, loaded and tried, if it fits into this machine
 current      which version answers now, and the thread that follows the alias
 app          the application around it: names the version in every answer, `/model`
 intake       what is taken in at all: whole bodies, in time, of bounded sizes, so many at once

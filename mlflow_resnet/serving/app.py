@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
+from typing import Any
 
 import mlflow
 from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
@@ -21,8 +22,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mlflow_resnet.errors import MlflowResnetError
 from mlflow_resnet.options.serve import ServeOptions
 from mlflow_resnet.registry.versions import parse_alias
-from mlflow_resnet.scoring.over_http import guard, hosting
+from mlflow_resnet.scoring.over_http.admission import take_requests_at_once
 from mlflow_resnet.scoring.over_http.bodies import MIB
+from mlflow_resnet.scoring.over_http.guard import SERVING
 from mlflow_resnet.scoring.over_http.mlflows_server import answer_shortly
 from mlflow_resnet.scoring.sentences import LONGEST_REASON
 from mlflow_resnet.serving.connections import complain_seldom
@@ -39,7 +41,7 @@ def create_app(options: ServeOptions, version_uri: str) -> Starlette:
     Raises:
         InvalidModelError: if that cannot be served.
     """
-    os.environ[guard.SERVING] = "true"
+    os.environ[SERVING] = "true"
     alias = parse_alias(options.model_uri)
     current = CurrentVersion(load_version(version_uri, options.device), alias, options.device, options.poll_seconds)
     if options.follow:
@@ -47,24 +49,20 @@ def create_app(options: ServeOptions, version_uri: str) -> Starlette:
 
     @contextlib.asynccontextmanager
     async def following(app: Starlette) -> AsyncIterator[None]:
-        hosting.take_requests_at_once()
+        take_requests_at_once()
         complain_seldom(asyncio.get_running_loop())
         if options.follow:
             current.start()
         yield
         current.stop()
 
-    async def ping(request: Request) -> Response:
-        return Response("\n", media_type="application/json")
-
-    async def version(request: Request) -> Response:
-        return Response(mlflow.__version__, media_type="application/json")
-
     async def model(request: Request) -> JSONResponse:
         return JSONResponse(request[SERVED].facts() | current.facts())
 
     intake = Intake(answer_invocation, options.max_body_mib * MIB, lambda scope: scope[SERVED].max_images)
-    pages = {"/ping": ping, "/health": ping, "/version": version, "/model": model}
+    ping = Response("\n", media_type="application/json")
+    version = Response(mlflow.__version__, media_type="application/json")
+    pages: dict[str, Callable[..., Any]] = {"/ping": ping, "/health": ping, "/version": version, "/model": model}
     routes = [Route(path, page, methods=["GET"]) for path, page in pages.items()]
     app = Starlette(routes=[*routes, Route("/invocations", intake, methods=["POST"])], lifespan=following)
     app.router.redirect_slashes = False

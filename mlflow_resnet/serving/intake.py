@@ -17,9 +17,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from mlflow_resnet.errors import RefusedBodyError
-from mlflow_resnet.scoring.over_http.admission import CALL, Call
+from mlflow_resnet.scoring.over_http.admission import CALL, REQUESTS_AT_ONCE, Call
 from mlflow_resnet.scoring.over_http.bodies import PARQUET, check_body, find_content_type
-from mlflow_resnet.scoring.over_http.hosting import REQUESTS_AT_ONCE
 
 BUSY = (429, 503)
 Answer = Callable[[Scope, str, bytes], Awaitable[Response]]

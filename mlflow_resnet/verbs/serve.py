@@ -44,7 +44,11 @@ def serve(options: ServeOptions) -> None:
         os.environ["LOCAL_WORLD_SIZE"] = str(options.workers)  # they share the cores, for decoding and for torch
         os.environ.setdefault("OMP_NUM_THREADS", str(default_threads()))
         if options.workers == 1:
-            serve_here(options, version_uri, listener)
+            from mlflow_resnet.serving.app import create_app
+
+            app = create_app(options, version_uri)
+            announce(options, version_uri)
+            uvicorn.Server(uvicorn.Config(app, **list_connection_limits())).run([listener])
             return
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             pool.submit(try_version, version_uri, options.device).result()
@@ -76,14 +80,6 @@ def bind_socket(host: str, port: int) -> socket.socket:
         problem = f"port {port} of {host} cannot be served from ({error.strerror}); choose another port or host"
         raise InvalidOptionsError([problem]) from None
     return listener
-
-
-def serve_here(options: ServeOptions, version_uri: str, listener: socket.socket) -> None:
-    from mlflow_resnet.serving.app import create_app
-
-    app = create_app(options, version_uri)
-    announce(options, version_uri)
-    uvicorn.Server(uvicorn.Config(app, **list_connection_limits())).run([listener])
 
 
 def list_connection_limits() -> dict[str, Any]:

@@ -17,9 +17,8 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_resnet.errors import InvalidOptionsError, MlflowResnetError
 from mlflow_resnet.mlflow_seams import call_in_server_loop, replace_invocations
-from mlflow_resnet.scoring.over_http.admission import CALL, Call
+from mlflow_resnet.scoring.over_http.admission import CALL, Call, take_requests_at_once
 from mlflow_resnet.scoring.over_http.bodies import check_body, find_content_type
-from mlflow_resnet.scoring.over_http.hosting import take_requests_at_once
 from mlflow_resnet.scoring.sentences import FAILED, sentence_for
 
 MAX_DECODED_BYTES = 128 * 2**20  # of Parquet; the size of what is sent is a proxy's to limit

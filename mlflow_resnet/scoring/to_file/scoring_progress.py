@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from itertools import takewhile
 from threading import Event, Thread
 
 from tqdm import tqdm
@@ -17,27 +17,13 @@ SECONDS_PER_LINE = 60.0
 SECONDS_BEFORE_COUNTING = 5.0  # a short call does not pay for a second listing
 
 
-@dataclass
 class ScoringProgress:
     """Counts rows as they are made. `total` is 0 as long as nobody knows it, `done` what an earlier call made."""
 
-    title: str
-    unit: str
-    done: int = 0
-    total: int = 0
-    rows: int = field(init=False, default=0)
-
-    def __post_init__(self) -> None:
+    def __init__(self, title: str, unit: str, done: int, total: int) -> None:
+        self.title, self.unit, self.done, self.total, self.rows = title, unit, done, total, 0
         stream = progress_stream()
-        self.bar = tqdm(
-            desc=self.title,
-            unit=self.unit,
-            initial=self.done,
-            total=self.total or None,
-            file=stream,
-            leave=False,
-            disable=not stream.isatty(),
-        )
+        self.bar = tqdm(desc=title, unit=unit, initial=done, file=stream, leave=False, disable=not stream.isatty())
         self.started = self.told = time.monotonic()
 
     def advance(self, rows: int) -> None:
@@ -46,14 +32,10 @@ class ScoringProgress:
         self.bar.update(rows)
         if self.bar.disable and time.monotonic() - self.told >= SECONDS_PER_LINE:
             self.told = time.monotonic()
-            say(self.line(self.told - self.started))
-
-    def line(self, seconds: float) -> str:
-        """How far it is, such as `scoring  1200/4000 img  80 img/s  0:35 left`, after so many seconds."""
-        made, rate = self.done + self.rows, self.rows / seconds
-        of = f"/{self.total}" if self.total else ""
-        left = f"  {tqdm.format_interval(max(self.total - made, 0) / rate)} left" if self.total and rate else ""
-        return f"{self.title}  {made}{of} {self.unit}  {rate:.0f} {self.unit}/s{left}"
+            made, rate = self.done + self.rows, self.rows / (self.told - self.started)
+            of = f"/{self.total}" if self.total else ""
+            left = f"  {tqdm.format_interval(max(self.total - made, 0) / rate)} left" if self.total and rate else ""
+            say(f"{self.title}  {made}{of} {self.unit}  {rate:.0f} {self.unit}/s{left}")
 
 
 @contextmanager
@@ -79,12 +61,7 @@ def count(progress: ScoringProgress, items: Iterable[object], ended: Event) -> N
     """Counts the total in a thread; errors are left to the caller that makes the rows."""
     if ended.wait(SECONDS_BEFORE_COUNTING):
         return
-    found = 0
-    try:
-        for _ in items:
-            if ended.is_set():
-                return
-            found += 1
-    except MlflowResnetError:
-        return
-    progress.total = found
+    with suppress(MlflowResnetError):
+        found = sum(1 for _ in takewhile(lambda _: not ended.is_set(), items))
+        if not ended.is_set():
+            progress.total = found
