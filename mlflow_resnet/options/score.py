@@ -5,21 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from mlflow_resnet.options.base import (
-    HERE_OR_IN_S3,
-    Options,
-    backend_option,
-    batch_size_option,
-    csv_formulas_option,
-    device_option,
-    follow_links_option,
-    num_workers_option,
-    option,
-    resolution_option,
-    resolution_problems,
-    scoring_precision_option,
-    tta_option,
-)
+from mlflow_resnet.options import base
+from mlflow_resnet.options.base import HERE_OR_IN_S3, Options, option
 
 SHARD = re.compile("[0-9]{1,9}/[0-9]{1,9}")
 
@@ -45,15 +32,15 @@ class ScoreOptions(Options):
     min_confidence: float = option(
         "give no label to images whose most probable class has less than this probability", 0.0, at_least=0, at_most=1
     )
-    csv_formulas: str = csv_formulas_option()
-    tta: str = tta_option()
-    resolution: int = resolution_option()
-    batch_size: int = batch_size_option()
-    device: str = device_option()
-    backend: str = backend_option()
-    precision: str = scoring_precision_option()
-    follow_links: bool = follow_links_option()
-    num_workers: int = num_workers_option()
+    csv_formulas: str = base.csv_formulas_option()
+    tta: str = base.tta_option()
+    resolution: int = base.resolution_option()
+    batch_size: int = base.batch_size_option()
+    device: str = base.device_option()
+    backend: str = base.backend_option()
+    precision: str = base.scoring_precision_option()
+    follow_links: bool = base.follow_links_option()
+    num_workers: int = base.num_workers_option()
 
     @property
     def part(self) -> tuple[int, int]:
@@ -62,7 +49,7 @@ class ScoreOptions(Options):
         return int(number), int(parts)
 
     def combinations(self) -> list[str]:
-        problems = resolution_problems(self.resolution)
+        problems = base.resolution_problems(self.resolution)
         if self.shard and not (SHARD.fullmatch(self.shard) and 1 <= self.part[0] <= self.part[1]):
             problems.append(f"shard is {self.shard!r}; it must be i/n with i from 1 to n, such as 2/8")
         return problems

@@ -5,7 +5,6 @@ columns         the columns of scored data
 loading         a saved model, read and compared with what its server knows of it
 configuration   what a saved model says of itself, which can be changed at load
 pyfunc          the model that MLflow loads: predict(model_input, params)
-sentences       what is said instead of MLflow's words
 to_file         any number of images to a file
 over_http       what differs when the caller is somebody else
 """

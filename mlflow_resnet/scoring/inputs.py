@@ -25,7 +25,6 @@ from mlflow_resnet.io.s3.access import connect_s3
 from mlflow_resnet.io.text.places import is_remote, local_path
 from mlflow_resnet.options.predict import explain_unknown_params
 from mlflow_resnet.scoring.over_http.guard import Guard, is_serving
-from mlflow_resnet.scoring.sentences import COLUMNS_CANNOT_BE_USED, NUMBERS_CANNOT_BE_USED
 
 DATA_URI = re.compile(rb"data:[^,]{0,100};base64,")
 MAX_ENCODED_BYTES = MAX_IMAGE_BYTES * 4 // 3 * 79 // 76 + 1024  # base64 with line breaks and a prefix
@@ -41,7 +40,9 @@ COLUMN_NAMES = (
     *("imageuri", "imageurl", "uri", "url"),
 )
 LONGEST_COLUMN_NAME = 50
-LOADER = "mlflow_resnet.flavor"  # `flavor.__name__`
+LOADER = "mlflow_resnet.flavor"  # `flavor.__name__`, by which MLflow tells whose model it is
+COLUMNS_CANNOT_BE_USED = "the input cannot be used: of several columns, one must be named image"
+NUMBERS_CANNOT_BE_USED = "the input cannot be used: its column of images holds numbers"
 
 
 def image_sources(model_input: Any, guard: Guard) -> Iterator[ImageSource]:
@@ -120,16 +121,11 @@ def list_cells(model_input: Any) -> Iterator[Any]:
 def check_input(
     original: Callable[..., Any], data: Any, params: Any, input_schema: Any, params_schema: Any, flavor: Any = None
 ) -> tuple[Any, Any]:
-    """Replaces `original`, by which MLflow compares what a caller gives with a model's signature, for models of ours.
+    """Extends `original`, by which MLflow compares input and params with the signature of a model, if that is ours.
 
     Of the one unnamed column of our signature, which alone takes texts, bytes, lists and tables, MLflow makes "the
-    first column", whatever is in it; and it drops params that it does not know. It has no hook for either.
-
-    Args:
-        flavor: by which MLflow tells whose model it is.
-
-    Returns:
-        A table with one column or a list, and params.
+    first column", whatever is in it; and it drops params that it does not know. It has no hook for either. Here a
+    table comes out with its column of images alone, and all else as a list.
 
     Raises:
         InvalidOptionsError: if a table has no column of images, or a param is unknown.

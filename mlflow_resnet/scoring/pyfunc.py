@@ -103,7 +103,10 @@ class ScoringModel:
         if options.explain:
             encoded = as_objects(p.explanation and base64.b64encode(p.explanation).decode() for p in predictions)
             frame.insert(len(frame.columns) - 1, EXPLANATION, encoded)
-        if is_spark_task():
+        # Of a table spark_udf takes the first column if a `result_type` such as "string" asks for one, and that is to
+        # be the label; where more are asked for, it takes them by their names.
+        pyspark = sys.modules.get("pyspark")
+        if pyspark is not None and pyspark.TaskContext.get() is not None:
             frame.insert(0, SCORED_LABELS, frame.pop(SCORED_LABELS))
         if guard.serving and any(frame[ERROR]):  # MLflow's server would write a bare NaN: invalid JSON
             return frame.astype(object).where(frame.notna(), None)
@@ -120,11 +123,3 @@ class ScoringModel:
     def get_raw_model(self) -> ImageClassifier:
         """The classifier itself."""
         return self._predictor.classifier
-
-
-def is_spark_task() -> bool:
-    """Returns whether this process is a Spark worker. Of a table spark_udf takes the first column if a
-    `result_type` such as "string" asks for one, and that is to be the label; where more are asked for, it takes
-    them by their names."""
-    pyspark = sys.modules.get("pyspark")
-    return pyspark is not None and pyspark.TaskContext.get() is not None

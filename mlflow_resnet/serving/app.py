@@ -25,8 +25,7 @@ from mlflow_resnet.registry.versions import parse_alias
 from mlflow_resnet.scoring.over_http.admission import take_requests_at_once
 from mlflow_resnet.scoring.over_http.bodies import MIB
 from mlflow_resnet.scoring.over_http.guard import SERVING
-from mlflow_resnet.scoring.over_http.mlflows_server import answer_shortly
-from mlflow_resnet.scoring.sentences import LONGEST_REASON
+from mlflow_resnet.scoring.over_http.mlflows_server import LONGEST_REASON, answer_shortly
 from mlflow_resnet.serving.connections import complain_seldom
 from mlflow_resnet.serving.current import CurrentVersion
 from mlflow_resnet.serving.intake import Intake

@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlflow_resnet.io.console import say
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.registry.versions import are_same, format_version_uri
-from mlflow_resnet.scoring.sentences import without_words_of_others
+from mlflow_resnet.scoring.over_http.bodies import without_words_of_others
 from mlflow_resnet.serving.version import ServedVersion, load_version, utc_now
 from mlflow_resnet.tracking.server import require_answer
 

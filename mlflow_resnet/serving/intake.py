@@ -131,7 +131,7 @@ class Intake:
         arrival.content.clear()
         if self.requests >= REQUESTS_AT_ONCE:
             raise busy()
-        call = Call(time.monotonic())
+        call = Call()
         self.requests += 1
         try:
             content, size = await asyncio.to_thread(check_body, kind, content, self._max_bytes, self._max_images(scope))

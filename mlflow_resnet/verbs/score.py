@@ -18,7 +18,7 @@ from mlflow_resnet.options.score import ScoreOptions
 from mlflow_resnet.scoring.columns import build_scored_frame
 from mlflow_resnet.scoring.to_file.batch import WRITERS, ScoredFile, build_scored_table, join, score_to_parts
 from mlflow_resnet.scoring.to_file.parts import Parts
-from mlflow_resnet.scoring.to_file.scoring_progress import show_progress
+from mlflow_resnet.scoring.to_file.scoring_progress import ScoringProgress
 from mlflow_resnet.scoring.to_file.selection import Selection
 from mlflow_resnet.tracking.run import end_attached_run
 from mlflow_resnet.verbs.frame import check_model_servers, open_predictor
@@ -50,7 +50,7 @@ def score(options: ScoreOptions) -> ScoredFile:
             predictor = predictor.at_test_time(options.tta, options.resolution)
             parts = Parts(path.parent, identify_rows(options, predictor) | identity)
             done = parts.progress
-            with show_progress("scoring", "img", done.rows, items=images.items()) as progress:
+            with ScoringProgress("scoring", "img", done.rows, items=images.items()) as progress:
                 score_to_parts(
                     predictor,
                     images.sources(ignored, after=done.last),
@@ -65,7 +65,7 @@ def score(options: ScoreOptions) -> ScoredFile:
                     raise no_images(options.image_dir, Ignored(**ignored))
                 empty = build_scored_frame([], predictor.classes, options.top_k)  # the file has its columns
                 parts.add(build_scored_table(empty), unreadable=0, unsure=0, last="")
-            with show_progress("writing", "row", total=parts.progress.rows) as progress:
+            with ScoringProgress("writing", "row", total=parts.progress.rows) as progress:
                 scored = join(parts, path, options.output, progress.advance, options.csv_formulas)
             say(f"{scored.rows} images in {options.image_dir}", str(Ignored(**ignored)))
     return scored

@@ -21,8 +21,8 @@ from mlflow_resnet.scoring.over_http.bodies import (
     PARQUET,
     check_body,
     find_content_type,
+    without_words_of_others,
 )
-from mlflow_resnet.scoring.sentences import without_words_of_others
 
 MIB = 2**20
 MAX_BYTES = 16 * MIB

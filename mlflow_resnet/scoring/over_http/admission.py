@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
@@ -47,7 +47,7 @@ class Call:
         is_scored: whether it has come as far as the model.
     """
 
-    arrived: float
+    arrived: float = field(default_factory=time.monotonic)
     retry_after: int = 1
     is_scored: bool = False
 
@@ -106,7 +106,7 @@ class Admission:
             ServerBusyError: if they cannot be had in the time of a request.
             InvalidOptionsError: if even an idle server could not.
         """
-        call = CALL.get() or Call(time.monotonic())
+        call = CALL.get() or Call()
         work = Work(call, MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get(), images)
         with self._lock:
             self._check(work)

@@ -14,7 +14,6 @@ from itertools import accumulate
 
 from mlflow_resnet.errors import InvalidTableError, RefusedBodyError
 from mlflow_resnet.io.parquet.limits import ParquetLimits, TooManyRowsError, check_parquet
-from mlflow_resnet.scoring.sentences import without_words_of_others
 
 MIB = 2**20
 JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
@@ -119,6 +118,11 @@ def bound_decoded_size(content: bytes, max_bytes: int, max_images: int) -> int:
         except InvalidTableError as error:
             refusal = RefusedBodyError(f"the Parquet file cannot be taken: {without_words_of_others(error.message)}")
     raise refusal
+
+
+def without_words_of_others(sentence: str) -> str:
+    """Removes parenthesized foreign text, such as hosts, ports, URIs and paths, from our sentence."""
+    return re.sub(r" \(.*\)", "", sentence, flags=re.DOTALL)
 
 
 def is_utf8_content(content: bytes) -> bool:
