@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from enum import Enum
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 from mlflow_resnet.io.text.characters import is_utf8, join_names, presentable
@@ -87,23 +88,27 @@ def num_workers_option() -> Any:
     return option(NUM_WORKERS, 0, at_least=0)
 
 
-def tta_option() -> Any:
-    what = "flip: average the probabilities of each image and its mirror image; empty: the image alone"
-    return option(what, "", choices=("", "flip"))
-
-
-def resolution_option() -> Any:
-    return option("crop_size to look at images with, in pixels, resize_size in proportion; 0: as trained", 0)
-
-
-def backend_option() -> Any:
-    what = "what predicts; auto: what the model is configured for, which is torch unless it was exported"
-    return option(what, AUTO, choices=(AUTO, *BACKEND_PRECISIONS))
-
-
-def scoring_precision_option() -> Any:
-    what = "auto: bf16 where the hardware has it and it passed its check in training, else fp32"
-    return option(what, AUTO, choices=(*PRECISIONS, "int8"))
+tta_option = partial(
+    option,
+    "flip: average the probabilities of each image and its mirror image; empty: the image alone",
+    "",
+    choices=("", "flip"),
+)
+resolution_option = partial(
+    option, "crop_size to look at images with, in pixels, resize_size in proportion; 0: as trained", 0
+)
+backend_option = partial(
+    option,
+    "what predicts; auto: what the model is configured for, which is torch unless it was exported",
+    AUTO,
+    choices=(AUTO, *BACKEND_PRECISIONS),
+)
+scoring_precision_option = partial(
+    option,
+    "auto: bf16 where the hardware has it and it passed its check in training, else fp32",
+    AUTO,
+    choices=(*PRECISIONS, "int8"),
+)
 
 
 def csv_formulas_option() -> Any:

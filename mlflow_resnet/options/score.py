@@ -1,7 +1,5 @@
 """The options of `score`."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The options of `serve`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from mlflow_resnet.options.base import Options, device_option, option

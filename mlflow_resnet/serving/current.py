@@ -1,7 +1,5 @@
 """The version that answers, and the thread that follows the alias."""
 
-from __future__ import annotations
-
 import threading
 import time
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Scores images to a file."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Merges images of several threads into batches of one network."""
 
-from __future__ import annotations
-
 import contextlib
 import threading
 from collections import deque
