@@ -100,9 +100,8 @@ def read_operators_configuration() -> dict[str, Any]:
     with contextlib.suppress(ValueError, TypeError, RecursionError):
         given = dict(json.loads(os.environ.get(CONFIGURATION_VARIABLE) or "{}"))
         return {name: value for name, value in given.items() if name in DEFAULT_MODEL_CONFIG}
-    raise InvalidOptionsError(
-        [f'{CONFIGURATION_VARIABLE} is no JSON object; expected one such as {{"max_batch_size": 64}}']
-    )
+    problem = f'{CONFIGURATION_VARIABLE} is no JSON object; expected one such as {{"max_batch_size": 64}}'
+    raise InvalidOptionsError([problem])
 
 
 def choose_device(config: dict[str, Any]) -> str:

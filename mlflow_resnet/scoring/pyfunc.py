@@ -119,5 +119,4 @@ class ScoringModel:
             return list(self._admission.count_predictions(work, predictions, batch_size))
 
     def get_raw_model(self) -> ImageClassifier:
-        """The classifier itself."""
         return self._predictor.classifier

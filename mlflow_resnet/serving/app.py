@@ -63,7 +63,7 @@ def create_app(options: ServeOptions, version_uri: str) -> Starlette:
     routes = [Route(path, page, methods=["GET"]) for path, page in pages.items()]
     app = Starlette(routes=[*routes, Route("/invocations", intake, methods=["POST"])], lifespan=following)
     app.router.redirect_slashes = False
-    app.add_middleware(Naming, current)
+    app.add_middleware(name_version, current)
     return app
 
 
@@ -82,21 +82,20 @@ async def answer_invocation(scope: Scope, kind: str, content: bytes) -> Response
     return Response(answered.response, answered.status, media_type=answered.mimetype)
 
 
-class Naming:
-    """Gives each request the version that answers now, and names it in the answer."""
+def name_version(app: ASGIApp, current: CurrentVersion) -> ASGIApp:
+    """Gives each request to `app` the version that answers now, and names it in the answer."""
 
-    def __init__(self, app: ASGIApp, current: CurrentVersion) -> None:
-        self._app, self._current = app, current
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer_named(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await app(scope, receive, send)
             return
-        served = scope[SERVED] = self._current.served  # once: what the headers name is what answers
+        served = scope[SERVED] = current.served  # once: what the headers name is what answers
 
         async def send_named(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(served.headers)
             await send(message)
 
-        await self._app(scope, receive, send_named)
+        await app(scope, receive, send_named)
+
+    return answer_named

@@ -50,11 +50,10 @@ class CurrentVersion:
         self._thread = threading.Thread(target=self._follow, daemon=True, name="follows the alias")
 
     def start(self) -> None:
-        """Follows the alias from now on."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends that, but does not wait long for a registry that does not answer."""
+        """Follows the alias no more, but does not wait long for a registry that does not answer."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(STOP_SECONDS)

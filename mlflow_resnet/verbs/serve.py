@@ -81,7 +81,6 @@ def bind_socket(host: str, port: int) -> socket.socket:
 
 
 def list_connection_limits() -> dict[str, Any]:
-    """Returns uvicorn's connection settings."""
     return {"http": Connection, "ws": "none", "backlog": backlog(), "timeout_keep_alive": KEEP_ALIVE_SECONDS}
 
 

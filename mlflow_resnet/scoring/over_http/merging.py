@@ -89,11 +89,10 @@ class MergedForward:
                 if self._waiting:
                     self._waiting[0].turn.set_result(None)
         self._on_batch(len(rows))
-        start = len(own.images)
-        for job in others:
-            job.turn.set_result(rows[start : start + len(job.images)])
-            start += len(job.images)
-        return rows[: len(own.images)]
+        own_rows, *others_rows = np.split(rows, np.cumsum([len(job.images) for job in batch])[:-1])
+        for job, part in zip(others, others_rows, strict=True):
+            job.turn.set_result(part)
+        return own_rows
 
     def _next_batch(self) -> list[_Job]:
         with self._changed:

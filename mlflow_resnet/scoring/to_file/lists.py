@@ -1,7 +1,7 @@
 """Lists of images: a text file with a path or `s3://` URI per line, or a table with a column of them."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -155,9 +155,8 @@ def parquet_cells(path: Path) -> Iterator[Cell]:
             yield cell if isinstance(cell, bytes if has_images else str) else format_cell(cell)
 
 
-def find_list_column(path: Path, header: Iterable[str], others: Sequence[str] = ()) -> str:
+def find_list_column(path: Path, names: Sequence[str], others: Sequence[str] = ()) -> str:
     """The column of images: one of the usual names or of the `others`, or the only one."""
-    names = list(header)
     found = find_column(names, (*LIST_COLUMNS, *others)) or (names[0] if len(names) == 1 else "")
     if not found:
         there = join_names(map(repr, names)) or "none"
