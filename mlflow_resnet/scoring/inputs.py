@@ -9,7 +9,7 @@ import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -53,11 +53,10 @@ def image_sources(model_input: Any, guard: Guard) -> Iterator[ImageSource]:
     single = isinstance(model_input, (str, os.PathLike))
     only_a_row = (InvalidImageError,) if single else (InvalidImageError, InvalidDatasetError)
     table = as_table(model_input)
-    cells = list_cells(model_input if table is None else table)
+    cells: Iterable[Any] = list_cells(model_input if table is None else table)
     if guard.serving:
-        first = list(itertools.islice(cells, guard.max_images + 1))
-        guard.check_number(len(first))
-        cells = iter(first)
+        cells = list(itertools.islice(cells, guard.max_images + 1))
+        guard.check_number(len(cells))
     for position, cell in enumerate(cells):
         name = f"image[{position}]"
         try:

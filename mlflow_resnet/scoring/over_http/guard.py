@@ -19,7 +19,6 @@ ALLOWED_ROOT = "MLFLOW_RESNET_ALLOWED_ROOT"
 SERVING = "MLFLOW_RESNET_SERVING"
 SERVING_SWITCHES = (SERVING_VARIABLE, SERVING)
 REFUSED = "not an image: send the bytes of an image file, base64-encoded; paths and URLs are not opened here"
-
 TO_OPERATOR = f"{REFUSED}; for files of your own, set {ALLOWED_ROOT} to their folder, or use `mlflow-resnet score`"
 
 

@@ -25,7 +25,9 @@ class ScoringProgress(AbstractContextManager["ScoringProgress"]):
         """Args: items: as many as there will be rows in all, if `total` does not say; a thread counts them."""
         self.title, self.unit, self.done, self.total, self.rows = title, unit, done, total, 0
         stream = progress_stream()
-        self.bar = tqdm(desc=title, unit=unit, initial=done, file=stream, leave=False, disable=not stream.isatty())
+        self.bar = tqdm(
+            None, title, total or None, unit=unit, initial=done, file=stream, leave=False, disable=not stream.isatty()
+        )
         self.started = self.told = time.monotonic()
         self.ended = Event()
         if not total:
