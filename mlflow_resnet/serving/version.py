@@ -194,8 +194,10 @@ def try_out(model: PyFuncModel) -> None:
         InvalidModelError: if the answer is not what the signature says, or no finite probabilities that add up to 1.
             The caller names it.
     """
-    saved, errors = model.input_example, ""
-    for example in [flavor.default_input_example()] if saved is None else [saved, flavor.default_input_example()]:
+    examples, errors = [flavor.default_input_example()], ""
+    if model.input_example is not None:
+        examples.insert(0, model.input_example)
+    for example in examples:
         frame = pd.DataFrame(model.predict(example))
         signature = model.metadata.get_output_schema()
         if signature and list(frame.columns) != signature.input_names():

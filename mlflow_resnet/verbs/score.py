@@ -36,8 +36,7 @@ def score(options: ScoreOptions) -> ScoredFile:
     """
     with end_attached_run():
         if Path(options.output).suffix not in WRITERS:
-            problem = f"unknown format; end the name with one of {', '.join(WRITERS)}."
-            raise OutputError(options.output, problem)
+            raise OutputError(options.output, f"unknown format; end the name with one of {', '.join(WRITERS)}.")
         images = Selection(options.image_dir, *options.part, options.follow_links)
         images.check()
         check_model_servers(options.model_uri)
