@@ -46,7 +46,7 @@ def scored(items, monkeypatch, pause=0.0):
     """Scores 3 of as many images as there are items, each of which takes a moment."""
     monkeypatch.setattr(scoring, "SECONDS_BEFORE_COUNTING", 0.0)
     monkeypatch.setattr(scoring, "SECONDS_PER_LINE", 0.0)
-    with scoring.show_progress("scoring", "img", done=10, items=items) as progress:
+    with scoring.ScoringProgress("scoring", "img", done=10, items=items) as progress:
         for rows in (1, 2):
             while items and not progress.total:
                 time.sleep(0.001)

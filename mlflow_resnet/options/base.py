@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from mlflow_resnet.io.text.characters import is_utf8, join_names, presentable
 from mlflow_resnet.io.text.places import local_path, place_problem
+from mlflow_resnet.options.formats import BACKEND_PRECISIONS
 
 AUTO: Literal["auto"] = "auto"  # a value that the recipe decides
 MAX_SEED = 2**63  # what torch takes
@@ -22,12 +23,7 @@ Place = Literal["", "here", "here or in S3"]
 LINE_LENGTH = 100  # characters of a command that MLflow's pages show without scrolling
 COMPARISONS = {"at_least": ge, "above": gt, "below": lt, "at_most": le}
 
-SCORING_PRECISION = "auto: bf16 where the hardware has it and it passed its check in training, else fp32"
-BACKEND = "what predicts; auto: what the model is configured for, which is torch unless it was exported"
 PRECISIONS = ("auto", "bf16", "fp32")
-TTA = "flip: average the probabilities of each image and its mirror image; empty: the image alone"
-TTAS = ("", "flip")
-RESOLUTION = "crop_size to look at images with, in pixels, resize_size in proportion; 0: as trained"
 SMALLEST_RESOLUTION, LARGEST_RESOLUTION = 32, 1024
 IMAGE_DIR_LABELED = "directory of class folders, local or s3://"
 ALIAS_TO_MOVE = "alias to move"
@@ -83,6 +79,27 @@ csv_formulas_option = partial(
     "text in CSV files that a spreadsheet would run: with an apostrophe in front (quoted), or as it is (raw)",
     "quoted",
     choices=("quoted", "raw"),
+)
+tta_option = partial(
+    option,
+    "flip: average the probabilities of each image and its mirror image; empty: the image alone",
+    "",
+    choices=("", "flip"),
+)
+resolution_option = partial(
+    option, "crop_size to look at images with, in pixels, resize_size in proportion; 0: as trained", 0
+)
+backend_option = partial(
+    option,
+    "what predicts; auto: what the model is configured for, which is torch unless it was exported",
+    AUTO,
+    choices=(AUTO, *BACKEND_PRECISIONS),
+)
+scoring_precision_option = partial(
+    option,
+    "auto: bf16 where the hardware has it and it passed its check in training, else fp32",
+    AUTO,
+    choices=(*PRECISIONS, "int8"),
 )
 
 

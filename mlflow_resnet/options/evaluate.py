@@ -1,29 +1,9 @@
 """The options of `evaluate`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
-from mlflow_resnet.options.base import (
-    AUTO,
-    BACKEND,
-    HERE_OR_IN_S3,
-    IMAGE_DIR_LABELED,
-    PRECISIONS,
-    RESOLUTION,
-    SCORING_PRECISION,
-    TTA,
-    TTAS,
-    Options,
-    batch_size_option,
-    device_option,
-    follow_links_option,
-    num_workers_option,
-    on_bad_image_option,
-    option,
-    resolution_problems,
-)
-from mlflow_resnet.options.formats import BACKEND_PRECISIONS
+from mlflow_resnet.options import base
+from mlflow_resnet.options.base import HERE_OR_IN_S3, IMAGE_DIR_LABELED, Options, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +14,15 @@ class EvaluateOptions(Options):
 
     model_uri: str = option("model to evaluate, such as models:/digits/1")
     image_dir: str = option(IMAGE_DIR_LABELED, place=HERE_OR_IN_S3)
-    tta: str = option(TTA, "", choices=TTAS)
-    resolution: int = option(RESOLUTION, 0)
-    batch_size: int = batch_size_option()
-    on_bad_image: str = on_bad_image_option()
-    device: str = device_option()
-    backend: str = option(BACKEND, "auto", choices=(AUTO, *BACKEND_PRECISIONS))
-    precision: str = option(SCORING_PRECISION, "auto", choices=(*PRECISIONS, "int8"))
-    follow_links: bool = follow_links_option()
-    num_workers: int = num_workers_option()
+    tta: str = base.tta_option()
+    resolution: int = base.resolution_option()
+    batch_size: int = base.batch_size_option()
+    on_bad_image: str = base.on_bad_image_option()
+    device: str = base.device_option()
+    backend: str = base.backend_option()
+    precision: str = base.scoring_precision_option()
+    follow_links: bool = base.follow_links_option()
+    num_workers: int = base.num_workers_option()
 
     def combinations(self) -> list[str]:
-        return resolution_problems(self.resolution)
+        return base.resolution_problems(self.resolution)

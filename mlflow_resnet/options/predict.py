@@ -8,7 +8,7 @@ from typing import Any
 
 from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.io.text.characters import join_names
-from mlflow_resnet.options.base import RESOLUTION, TTA, TTAS, Options, option, resolution_problems
+from mlflow_resnet.options.base import Options, option, resolution_option, resolution_problems, tta_option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +20,8 @@ class PredictOptions(Options):
     min_confidence: float = option(
         "give no label to images whose most probable class has less than this probability", 0.0, at_least=0, at_most=1
     )
-    tta: str = option(TTA, "", choices=TTAS)
-    resolution: int = option(RESOLUTION, 0)
+    tta: str = tta_option()
+    resolution: int = resolution_option()
     explain: bool = option("add a picture of what speaks for the most probable class", False)
 
     def combinations(self) -> list[str]:

@@ -1,29 +1,10 @@
 """The options of `score`."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 
-from mlflow_resnet.options.base import (
-    AUTO,
-    BACKEND,
-    HERE_OR_IN_S3,
-    PRECISIONS,
-    RESOLUTION,
-    SCORING_PRECISION,
-    TTA,
-    TTAS,
-    Options,
-    batch_size_option,
-    csv_formulas_option,
-    device_option,
-    follow_links_option,
-    num_workers_option,
-    option,
-    resolution_problems,
-)
-from mlflow_resnet.options.formats import BACKEND_PRECISIONS
+from mlflow_resnet.options import base
+from mlflow_resnet.options.base import HERE_OR_IN_S3, Options, option
 
 SHARD = re.compile("[0-9]{1,9}/[0-9]{1,9}")
 
@@ -49,15 +30,15 @@ class ScoreOptions(Options):
     min_confidence: float = option(
         "give no label to images whose most probable class has less than this probability", 0.0, at_least=0, at_most=1
     )
-    csv_formulas: str = csv_formulas_option()
-    tta: str = option(TTA, "", choices=TTAS)
-    resolution: int = option(RESOLUTION, 0)
-    batch_size: int = batch_size_option()
-    device: str = device_option()
-    backend: str = option(BACKEND, "auto", choices=(AUTO, *BACKEND_PRECISIONS))
-    precision: str = option(SCORING_PRECISION, "auto", choices=(*PRECISIONS, "int8"))
-    follow_links: bool = follow_links_option()
-    num_workers: int = num_workers_option()
+    csv_formulas: str = base.csv_formulas_option()
+    tta: str = base.tta_option()
+    resolution: int = base.resolution_option()
+    batch_size: int = base.batch_size_option()
+    device: str = base.device_option()
+    backend: str = base.backend_option()
+    precision: str = base.scoring_precision_option()
+    follow_links: bool = base.follow_links_option()
+    num_workers: int = base.num_workers_option()
 
     @property
     def part(self) -> tuple[int, int]:
@@ -66,7 +47,7 @@ class ScoreOptions(Options):
         return int(number), int(parts)
 
     def combinations(self) -> list[str]:
-        problems = resolution_problems(self.resolution)
+        problems = base.resolution_problems(self.resolution)
         if self.shard and not (SHARD.fullmatch(self.shard) and 1 <= self.part[0] <= self.part[1]):
             problems.append(f"shard is {self.shard!r}; it must be i/n with i from 1 to n, such as 2/8")
         return problems

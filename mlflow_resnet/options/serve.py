@@ -1,14 +1,8 @@
 """The options of `serve`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
-from mlflow_resnet.options.base import (
-    Options,
-    device_option,
-    option,
-)
+from mlflow_resnet.options.base import Options, device_option, option
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,10 @@
 """From a caller's input to rows of scored images.
 
-inputs          the forms of input: directories, files, bytes, base64, tables, s3://
+inputs          the forms of input: directories, files, bytes, base64, tables, s3://; MLflow's check of them
 columns         the columns of scored data
 loading         a saved model, read and compared with what its server knows of it
 configuration   what a saved model says of itself, which can be changed at load
-mlflows_checks  what MLflow checks before a model is asked
 pyfunc          the model that MLflow loads: predict(model_input, params)
-sentences       what is said instead of MLflow's words
 to_file         any number of images to a file
 over_http       what differs when the caller is somebody else
 """

@@ -1,7 +1,5 @@
 """The columns of scored data: the designer's, exactly, and `image` and `error`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -58,6 +56,6 @@ def build_scored_frame(
     return pd.DataFrame(columns | {ERROR: as_objects(errors)})
 
 
-def as_objects(texts: Iterable[str]) -> pd.Series:
-    """A column of Python strings, whatever type pandas has for them."""
+def as_objects(texts: Iterable[object]) -> pd.Series:
+    """A column of Python strings, or None, whatever type pandas has for them."""
     return pd.Series(list(texts), dtype=object)

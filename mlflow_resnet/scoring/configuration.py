@@ -1,20 +1,27 @@
 """A saved model's configuration, which may be changed when it is loaded."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from mlflow_resnet.errors import InvalidOptionsError
-from mlflow_resnet.mlflow_seams import CONFIGURATION_VARIABLE, DEFAULT_DEVICE_VARIABLE, is_scoring_server
+from mlflow_resnet.io.parallel import default_threads
+from mlflow_resnet.mlflow_seams import (
+    CONFIGURATION_VARIABLE,
+    DEFAULT_DEVICE_VARIABLE,
+    is_scoring_server,
+    replace_input_check,
+)
 from mlflow_resnet.model.forwards import TORCH, prepare_forward, usable_device
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.storage import StoredModel
-from mlflow_resnet.scoring.mlflows_checks import check_models_of_ours
-from mlflow_resnet.scoring.over_http import hosting
+from mlflow_resnet.scoring.inputs import check_input
+from mlflow_resnet.scoring.over_http.guard import is_serving
 from mlflow_resnet.scoring.pyfunc import ScoringModel
 
 DEFAULT_MODEL_CONFIG: dict[str, Any] = {
@@ -29,30 +36,46 @@ DEFAULT_MODEL_CONFIG: dict[str, Any] = {
 # What a model may say of itself where it is served; more is for the operator to say, in CONFIGURATION_VARIABLE.
 CONFIG_LIMITS = {"batch_size": 256, "max_batch_size": 256, "max_images_per_request": 1024}
 MAX_DIGITS = 18
+WORLD_SIZE = "LOCAL_WORLD_SIZE"
 
 
 def configure_model(stored: StoredModel, given: Mapping[str, Any]) -> ScoringModel:
-    """The model that answers `predict`.
+    """The model that answers `predict`, configured by what is `given`, and otherwise by `DEFAULT_MODEL_CONFIG`.
 
-    Args:
-        given: what differs from `DEFAULT_MODEL_CONFIG`.
+    MLflow's scoring server loads it before it listens, so what is done here is done when `/ping` says yes.
     """
-    check_models_of_ours()
+    replace_input_check(check_input)
     config = DEFAULT_MODEL_CONFIG | dict(given)
-    hosted = hosting.is_hosted()
-    if hosted:
-        hosting.share_mlflow_cores()
-    number = read_limited if hosted else read_positive
+    is_hosted = is_serving() or is_scoring_server()
+    if is_hosted:
+        share_mlflow_cores()
+    number = read_limited if is_hosted else read_positive
     numbers = {name: number(config, name) for name in CONFIG_LIMITS}
     latency = read_milliseconds(config)
     model = ScoringModel(configure_predictor(stored, config), max_latency_ms=latency, **numbers)
-    if hosted:
+    if is_hosted:
         model.warm_up()
     if is_scoring_server():
         from mlflow_resnet.scoring.over_http.mlflows_server import bound_mlflows_server
 
         bound_mlflows_server(numbers["max_images_per_request"])
     return model
+
+
+def share_mlflow_cores() -> None:
+    """Divides the cores among the workers of `mlflow models serve --workers N`, as torchrun's processes do."""
+    workers = parse_workers(sys.argv)
+    if workers > 1 and WORLD_SIZE not in os.environ:
+        os.environ[WORLD_SIZE] = str(workers)
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(default_threads())
+
+
+def parse_workers(command: list[str]) -> int:
+    """N of `uvicorn … --workers N …`, which is the `sys.argv` of its workers too; 1 if that is not the command."""
+    with contextlib.suppress(ValueError, IndexError):
+        return int(command[command.index("--workers") + 1])
+    return 1
 
 
 def configure_predictor(stored: StoredModel, config: dict[str, Any], num_workers: int = 0) -> Predictor:
@@ -75,9 +98,8 @@ def read_operators_configuration() -> dict[str, Any]:
     with contextlib.suppress(ValueError, TypeError, RecursionError):
         given = dict(json.loads(os.environ.get(CONFIGURATION_VARIABLE) or "{}"))
         return {name: value for name, value in given.items() if name in DEFAULT_MODEL_CONFIG}
-    raise InvalidOptionsError(
-        [f'{CONFIGURATION_VARIABLE} is no JSON object; expected one such as {{"max_batch_size": 64}}']
-    )
+    problem = f'{CONFIGURATION_VARIABLE} is no JSON object; expected one such as {{"max_batch_size": 64}}'
+    raise InvalidOptionsError([problem])
 
 
 def choose_device(config: dict[str, Any]) -> str:

@@ -5,13 +5,11 @@ a DataFrame, a Series, a dict of lists, or a list of dicts. In a list a director
 of a table is one image, and of several columns the one with the images is found by its name.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,8 +21,8 @@ from mlflow_resnet.images.decoding.decode import MAX_IMAGE_BYTES, looks_like_ima
 from mlflow_resnet.images.sources import ImageSource, directory_sources, file_source, make_failing_source, object_source
 from mlflow_resnet.io.s3.access import connect_s3
 from mlflow_resnet.io.text.places import is_remote, local_path
+from mlflow_resnet.options.predict import explain_unknown_params
 from mlflow_resnet.scoring.over_http.guard import Guard, is_serving
-from mlflow_resnet.scoring.sentences import COLUMNS_CANNOT_BE_USED, NUMBERS_CANNOT_BE_USED
 
 DATA_URI = re.compile(rb"data:[^,]{0,100};base64,")
 MAX_ENCODED_BYTES = MAX_IMAGE_BYTES * 4 // 3 * 79 // 76 + 1024  # base64 with line breaks and a prefix
@@ -40,6 +38,9 @@ COLUMN_NAMES = (
     *("imageuri", "imageurl", "uri", "url"),
 )
 LONGEST_COLUMN_NAME = 50
+LOADER = "mlflow_resnet.flavor"  # `flavor.__name__`, by which MLflow tells whose model it is
+COLUMNS_CANNOT_BE_USED = "the input cannot be used: of several columns, one must be named image"
+NUMBERS_CANNOT_BE_USED = "the input cannot be used: its column of images holds numbers"
 
 
 def image_sources(model_input: Any, guard: Guard) -> Iterator[ImageSource]:
@@ -52,11 +53,10 @@ def image_sources(model_input: Any, guard: Guard) -> Iterator[ImageSource]:
     single = isinstance(model_input, (str, os.PathLike))
     only_a_row = (InvalidImageError,) if single else (InvalidImageError, InvalidDatasetError)
     table = as_table(model_input)
-    cells = list_cells(model_input if table is None else table)
+    cells: Iterable[Any] = list_cells(model_input if table is None else table)
     if guard.serving:
-        first = list(itertools.islice(cells, guard.max_images + 1))
-        guard.check_number(len(first))
-        cells = iter(first)
+        cells = list(itertools.islice(cells, guard.max_images + 1))
+        guard.check_number(len(cells))
     for position, cell in enumerate(cells):
         name = f"image[{position}]"
         try:
@@ -66,11 +66,6 @@ def image_sources(model_input: Any, guard: Guard) -> Iterator[ImageSource]:
                 yield make_row_source(cell, name, guard)
         except only_a_row as error:
             yield make_failing_source(name, error.message)
-
-
-def count_images(model_input: Any) -> int:
-    """Images in a request over HTTP, where every value is one."""
-    return sum(1 for _ in list_cells(model_input))
 
 
 def as_table(model_input: Any) -> pd.DataFrame | None:
@@ -88,16 +83,14 @@ def as_table(model_input: Any) -> pd.DataFrame | None:
     if isinstance(model_input, (list, tuple)) and model_input:
         if all(isinstance(row, dict) for row in model_input):
             return pd.DataFrame(list(model_input))
-        if any(isinstance(row, (list, tuple)) and len(row) > 1 for row in model_input):
-            raise several_values()
-    is_array = isinstance(model_input, np.ndarray) and model_input.dtype.kind not in "biufc"
-    if is_array and model_input.ndim > 1 and model_input.shape[-1] > 1:
-        raise several_values()
+        has_rows = any(isinstance(row, (list, tuple)) and len(row) > 1 for row in model_input)
+    else:
+        is_array = isinstance(model_input, np.ndarray) and model_input.dtype.kind not in "biufc"
+        has_rows = is_array and model_input.ndim > 1 and model_input.shape[-1] > 1
+    if has_rows:
+        problem = "rows of several values without names; pass the images alone, or a table with names"
+        raise InvalidOptionsError([problem])
     return None
-
-
-def several_values() -> InvalidOptionsError:
-    return InvalidOptionsError(["rows of several values without names; pass the images alone, or a table with names"])
 
 
 def as_column(value: Any) -> list[Any]:
@@ -122,11 +115,39 @@ def list_cells(model_input: Any) -> Iterator[Any]:
         yield model_input
 
 
+def check_input(
+    original: Callable[..., Any], data: Any, params: Any, input_schema: Any, params_schema: Any, flavor: Any = None
+) -> tuple[Any, Any]:
+    """Extends `original`, by which MLflow compares input and params with the signature of a model, if that is ours.
+
+    Of the one unnamed column of our signature, which alone takes texts, bytes, lists and tables, MLflow makes "the
+    first column", whatever is in it; and it drops params that it does not know. It has no hook for either. Here a
+    table comes out with its column of images alone, and all else as a list.
+
+    Raises:
+        InvalidOptionsError: if a table has no column of images, or a param is unknown.
+    """
+    if flavor != LOADER:
+        return original(data, params, input_schema, params_schema, flavor)
+    if params_schema is not None and isinstance(params, dict):
+        known = [param.name for param in params_schema.params]
+        if unknown := [name for name in params if name not in known]:
+            raise explain_unknown_params(() if is_serving() else unknown, known)
+    if input_schema is None or input_schema.is_tensor_spec() or input_schema.has_input_names():
+        return original(data, params, input_schema, params_schema, flavor)  # a signature of the caller's own
+    table = as_table(data)
+    given = data if table is None else image_column(table).to_frame()
+    checked, params = original(given, params, input_schema, params_schema, flavor)
+    if table is None and isinstance(checked, pd.DataFrame):
+        checked = checked.iloc[:, 0].tolist()
+    return checked, params
+
+
 def image_column(table: pd.DataFrame) -> pd.Series:
     """Returns the image column as Python objects: the only one, or the one named so.
 
     Raises:
-        InvalidOptionsError: if none does, or several do equally, or it holds numbers.
+        InvalidOptionsError: if none is, or several are equally, or it holds numbers.
     """
     column = table.iloc[:, find_image_position(table)]
     if holds_numbers(column):
@@ -139,7 +160,8 @@ def find_image_position(table: pd.DataFrame) -> int:
     """Returns the position of the image column. Columns of numbers have none, whatever they are called."""
     if table.shape[1] == 1:
         return 0
-    names = [normalize_column(name) for name in table.columns]
+    texts = [str(name)[:LONGEST_COLUMN_NAME].casefold() for name in table.columns]
+    names = [re.sub(r"[^a-z0-9]", "", text) for text in texts]
     usual = [place for place, name in enumerate(names) if name in COLUMN_NAMES]
     usual = [place for place in usual if not holds_numbers(table.iloc[:, place])]
     best = min(usual, key=lambda place: COLUMN_NAMES.index(names[place]), default=None)
@@ -148,11 +170,6 @@ def find_image_position(table: pd.DataFrame) -> int:
     columns = f"columns {join_names(map(repr, table.columns))}" if table.shape[1] else "a table without columns"
     problem = f"{columns}; pass the one with the images alone, or name it 'image'"
     raise InvalidOptionsError([COLUMNS_CANNOT_BE_USED if is_serving() else problem])
-
-
-def normalize_column(name: object) -> str:
-    """Normalizes a column's name: "Image Path" becomes "imagepath"."""
-    return re.sub(r"[^a-z0-9]", "", str(name)[:LONGEST_COLUMN_NAME].casefold())
 
 
 def holds_numbers(column: pd.Series) -> bool:
@@ -164,10 +181,7 @@ def list_cell_sources(cell: Any, name: str, guard: Guard) -> Iterator[ImageSourc
     """The sources that one value stands for. Raises InvalidImageError or InvalidDatasetError if it stands for none."""
     if isinstance(cell, (str, os.PathLike)) and not guard.serving:
         text = local_path(os.fspath(cell))
-        if is_remote(text):
-            yield from directory_sources(text, Counter())
-            return
-        if not URL.match(text) and os.path.isdir(text):
+        if is_remote(text) or (not URL.match(text) and os.path.isdir(text)):
             yield from directory_sources(text, Counter())
             return
     yield make_row_source(cell, name, guard)
@@ -183,13 +197,9 @@ def make_row_source(cell: Any, name: str, guard: Guard) -> ImageSource:
         return bytes_source(name, bytes(cell))
     if isinstance(cell, (str, os.PathLike)):
         return make_text_source(os.fspath(cell), name, guard)
-    what = "no value" if is_missing(cell) else f"a value of type {type(cell).__name__}"
+    is_missing = pd.api.types.is_scalar(cell) and pd.isna(cell)  # null in any of the forms that tables have
+    what = "no value" if is_missing else f"a value of type {type(cell).__name__}"
     raise InvalidImageError(f"{what}; expected bytes, base64 or a path")
-
-
-def is_missing(cell: Any) -> bool:
-    """Returns whether `cell` is null in any of the forms that tables have."""
-    return bool(pd.api.types.is_scalar(cell) and pd.isna(cell))
 
 
 def bytes_source(name: str, content: bytes) -> ImageSource:

@@ -1,12 +1,10 @@
 """The model that MLflow loads: predict(model_input, params)."""
 
-from __future__ import annotations
-
 import base64
 import copy
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -17,9 +15,9 @@ from mlflow_resnet.evaluation.explanations import explain_sources
 from mlflow_resnet.images.sources import ImageSource
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.prediction import SCORED_LABELS, Prediction, Predictor
-from mlflow_resnet.options.predict import PredictOptions, predict_options
-from mlflow_resnet.scoring.columns import ERROR, EXPLANATION, build_scored_frame
-from mlflow_resnet.scoring.inputs import count_images, image_sources
+from mlflow_resnet.options.predict import predict_options
+from mlflow_resnet.scoring.columns import ERROR, EXPLANATION, as_objects, build_scored_frame
+from mlflow_resnet.scoring.inputs import image_sources, list_cells
 from mlflow_resnet.scoring.over_http.admission import CALL, Admission
 from mlflow_resnet.scoring.over_http.guard import Guard, current_guard, is_serving
 from mlflow_resnet.scoring.over_http.merging import MergedForward
@@ -54,8 +52,8 @@ class ScoringModel:
         """
         size = self._predictor.preprocessing.image_size
         self._run_once(1, size)
-        in_time = at_least_one(MOST_WARM_UP_SECONDS / max(self._admission.seconds_per_image, 1e-6))
-        self._run_once(min(self._merged.max_batch_size, in_time), size)
+        in_time = int(MOST_WARM_UP_SECONDS / max(self._admission.seconds_per_image, 1e-6))
+        self._run_once(max(1, min(self._merged.max_batch_size, in_time)), size)
 
     def _run_once(self, count: int, size: int) -> None:
         images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8)
@@ -86,68 +84,39 @@ class ScoringModel:
             call.is_scored = True
         options = predict_options(params, tell_values=not is_serving())
         predictor = self._predictor.at_test_time(options.tta, options.resolution)
-        growth = self._growth(options)
-        max_images = at_least_one(self._max_images / growth / (2 if options.tta else 1))
+        # The cost of an image relative to the trained resolution. What may go through the network at once is divided
+        # by it over HTTP, so that no params make a request larger than the operator allows.
+        growth = max(1.0, (options.resolution / self._predictor.preprocessing.crop_size) ** 2)
+        max_images = max(1, int(self._max_images / growth / (2 if options.tta else 1)))
         guard = current_guard(max_images, is_request=call is not None)
-        usual = at_least_one(self._batch_size / growth)
-        batch_size = options.batch_size or usual
+        usual = max(1, int(self._batch_size / growth))
         predict = partial(explain_sources, predictor) if options.explain else predictor.predict
         with self._merged.caller():
             if guard.serving:
-                predictions = self._answer_in_time(predict, model_input, min(batch_size, usual), guard)
+                batch_size = min(options.batch_size or usual, usual)
+                predictions = self._answer_in_time(predict, model_input, batch_size, guard)
             else:
-                predictions = list(predict(image_sources(model_input, guard), batch_size))
+                predictions = list(predict(image_sources(model_input, guard), options.batch_size or usual))
         frame = build_scored_frame(predictions, predictor.classes, options.top_k, options.min_confidence)
         if options.explain:
-            frame.insert(len(frame.columns) - 1, EXPLANATION, encode_explanations(predictions))
-        if is_spark_task():
+            encoded = as_objects(p.explanation and base64.b64encode(p.explanation).decode() for p in predictions)
+            frame.insert(len(frame.columns) - 1, EXPLANATION, encoded)
+        # Of a table spark_udf takes the first column if a `result_type` such as "string" asks for one, and that is to
+        # be the label; where more are asked for, it takes them by their names.
+        pyspark = sys.modules.get("pyspark")
+        if pyspark is not None and pyspark.TaskContext.get() is not None:
             frame.insert(0, SCORED_LABELS, frame.pop(SCORED_LABELS))
-        return without_nan(frame) if guard.serving and any(frame[ERROR]) else frame
+        if guard.serving and any(frame[ERROR]):  # MLflow's server would write a bare NaN: invalid JSON
+            return frame.astype(object).where(frame.notna(), None)
+        return frame
 
     def _answer_in_time(self, predict: Predict, model_input: Any, batch_size: int, guard: Guard) -> list[Prediction]:
-        """The predictions for a request over HTTP.
-
-        Raises:
-            ServerBusyError: if they cannot be had in time.
-        """
-        images = count_images(model_input)
+        """The predictions for a request over HTTP. Raises ServerBusyError if they cannot be had in time."""
+        images = sum(1 for _ in list_cells(model_input))
         guard.check_number(images)
         with self._admission.admit(images) as work:
             predictions = predict(work.limit(image_sources(model_input, guard)), batch_size)
             return list(self._admission.count_predictions(work, predictions, batch_size))
 
-    def _growth(self, options: PredictOptions) -> float:
-        """Returns the cost of an image relative to the trained resolution, at least 1.
-
-        Over HTTP the configured numbers of images per batch and per request are divided by it, so that no params make
-        a request larger than the operator allows.
-        """
-        return max(1.0, (options.resolution / self._predictor.preprocessing.crop_size) ** 2)
-
     def get_raw_model(self) -> ImageClassifier:
-        """The classifier itself."""
         return self._predictor.classifier
-
-
-def is_spark_task() -> bool:
-    """Returns whether this process is a Spark worker. Of a table spark_udf takes the first column if a
-    `result_type` such as "string" asks for one, and that is to be the label; where more are asked for, it takes
-    them by their names."""
-    pyspark = sys.modules.get("pyspark")
-    return pyspark is not None and pyspark.TaskContext.get() is not None
-
-
-def at_least_one(number: float) -> int:
-    """`number` as an integer from 1."""
-    return max(1, int(number))
-
-
-def encode_explanations(predictions: Sequence[Prediction]) -> pd.Series:
-    """The PNGs in base64, which JSON takes; None where there is none."""
-    pngs = [prediction.explanation for prediction in predictions]
-    return pd.Series([png and base64.b64encode(png).decode() for png in pngs], dtype=object)
-
-
-def without_nan(frame: pd.DataFrame) -> pd.DataFrame:
-    """None instead of NaN, which MLflow's server would write as a bare NaN: invalid JSON."""
-    return frame.astype(object).where(frame.notna(), None)

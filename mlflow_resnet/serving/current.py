@@ -1,7 +1,5 @@
 """The version that answers, and the thread that follows the alias."""
 
-from __future__ import annotations
-
 import threading
 import time
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ from mlflow.exceptions import MlflowException
 from mlflow_resnet.io.console import say
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.registry.versions import are_same, format_version_uri
-from mlflow_resnet.scoring.sentences import without_words_of_others
+from mlflow_resnet.scoring.over_http.bodies import without_words_of_others
 from mlflow_resnet.serving.version import ServedVersion, load_version, utc_now
 from mlflow_resnet.tracking.server import require_answer
 
@@ -52,11 +50,10 @@ class CurrentVersion:
         self._thread = threading.Thread(target=self._follow, daemon=True, name="follows the alias")
 
     def start(self) -> None:
-        """Follows the alias from now on."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends that, but does not wait long for a registry that does not answer."""
+        """Follows the alias no more, but does not wait long for a registry that does not answer."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(STOP_SECONDS)
@@ -79,25 +76,20 @@ class CurrentVersion:
 
     def _serve(self, version: ModelVersion) -> None:
         refusal = self._refusal if self._refusal and are_same(self._refusal.version, version) else None
-        if are_same(self.served.version, version):
-            self._refusal = None
-            self._note("")
-        elif refusal and time.monotonic() < refusal.again_at:
-            self._note(refusal.why)
-        else:
-            self._replace_by(version, 2 * (refusal.wait_seconds if refusal else self._poll_seconds))
-
-    def _replace_by(self, version: ModelVersion, wait_seconds: float) -> None:
-        """Args: wait_seconds: until the next attempt, should this one fail."""
-        try:
-            served = load_version(format_version_uri(version), self._device)
-        except MlflowException as error:
-            wait = min(wait_seconds, LONGEST_WAIT_SECONDS)
-            self._refusal = RefusedVersion(version, error.message, wait, time.monotonic() + wait)
-            self._note(error.message)
-            return
-        say(f"@{self._alias} moved: {served.uri} answers from now on, no longer {self.served.uri}")
-        self.served, self._refusal = served, None
+        if not are_same(self.served.version, version):
+            if refusal and time.monotonic() < refusal.again_at:
+                self._note(refusal.why)
+                return
+            try:
+                served = load_version(format_version_uri(version), self._device)
+            except MlflowException as error:
+                wait = min(2 * (refusal.wait_seconds if refusal else self._poll_seconds), LONGEST_WAIT_SECONDS)
+                self._refusal = RefusedVersion(version, error.message, wait, time.monotonic() + wait)
+                self._note(error.message)
+                return
+            say(f"@{self._alias} moved: {served.uri} answers from now on, no longer {self.served.uri}")
+            self.served = served
+        self._refusal = None
         self._note("")
 
     def _note(self, error: str) -> None:

@@ -3,8 +3,6 @@
 A body is received here, in its time, before anything else sees the request; what has not arrived costs nothing.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
@@ -17,14 +15,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from mlflow_resnet.errors import RefusedBodyError
-from mlflow_resnet.scoring.over_http.admission import CALL, Call
-from mlflow_resnet.scoring.over_http.bodies import BodyLimits, check_body, find_content_type
-from mlflow_resnet.scoring.over_http.hosting import REQUESTS_AT_ONCE
+from mlflow_resnet.scoring.over_http.admission import CALL, REQUESTS_AT_ONCE, Call
+from mlflow_resnet.scoring.over_http.bodies import PARQUET, check_body, find_content_type
 
 BUSY = (429, 503)
 Answer = Callable[[Scope, str, bytes], Awaitable[Response]]
 BODIES_AT_ONCE = 4  # of the largest size
-TEXT_SHARE = 4  # JSON and CSV may have this part of the largest size
+TEXT_SHARE = 4  # JSON and CSV may have this part of the largest size: their parsers need several times as much
 FIRST_SECONDS = 10.0  # for a body of no bytes; more of them have more time
 BYTES_PER_SECOND = 16 * 2**10
 
@@ -54,8 +51,7 @@ class Intake:
 
     def __init__(self, answer: Answer, max_body_bytes: int, max_images: Callable[[Scope], int]) -> None:
         """Args: max_images: how many the model that answers takes at once."""
-        self._answer, self._max_images = answer, max_images
-        self._limits = BodyLimits(max_body_bytes, max_body_bytes // TEXT_SHARE)
+        self._answer, self._max_bytes, self._max_images = answer, max_body_bytes, max_images
         self._most_held = BODIES_AT_ONCE * max_body_bytes
         self._arriving: dict[Arrival, None] = {}  # the one that takes longest first
         self.requests = self.held = 0
@@ -66,7 +62,8 @@ class Intake:
             headers = Headers(scope=scope)
             kind = find_content_type(headers.get("content-type", ""), headers.get("content-encoding", ""))
             self._check_size(int(headers.get("content-length", "0")), kind)
-            self._check_requests()
+            if self.requests >= REQUESTS_AT_ONCE:
+                raise busy()
             content = await self._receive_body(arrival, kind, receive)
             if content is not None:
                 await self._answer_whole(arrival, kind, content, scope, receive, send)
@@ -78,14 +75,12 @@ class Intake:
             self.held -= arrival.held
 
     def _check_size(self, size: int, kind: str) -> None:
-        if size > (limit := self._limits.of(kind)):
-            parquet = "" if limit == self._limits.bytes else ", or Parquet, which may be larger"
+        limit, parquet = self._max_bytes, ""
+        if kind != PARQUET:
+            limit, parquet = limit // TEXT_SHARE, ", or Parquet, which may be larger"
+        if size > limit:
             problem = f"the body is over the limit of {limit / 2**20:g} MiB; send several requests{parquet}"
             raise HTTPException(413, problem)
-
-    def _check_requests(self) -> None:
-        if self.requests >= REQUESTS_AT_ONCE:
-            raise busy()
 
     async def _receive_body(self, arrival: Arrival, kind: str, receive: Receive) -> bytes | None:
         """The body; None if the client has left."""
@@ -132,11 +127,12 @@ class Intake:
         self, arrival: Arrival, kind: str, content: bytes, scope: Scope, receive: Receive, send: Send
     ) -> None:
         arrival.content.clear()
-        self._check_requests()
-        call = Call(time.monotonic())
+        if self.requests >= REQUESTS_AT_ONCE:
+            raise busy()
+        call = Call()
         self.requests += 1
         try:
-            content, size = await asyncio.to_thread(check_body, kind, content, self._limits, self._max_images(scope))
+            content, size = await asyncio.to_thread(check_body, kind, content, self._max_bytes, self._max_images(scope))
             self._hold(arrival, max(size, arrival.held))
             CALL.set(call)  # in the context of this request, which is a task of its own
             answer = await self._answer(scope, kind, content)

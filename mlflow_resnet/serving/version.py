@@ -1,10 +1,12 @@
-"""A registered version, verified, loaded and tried, before it answers."""
+"""A registered version, measured, verified, loaded and tried, before it answers.
 
-from __future__ import annotations
+With `--follow` it is loaded in the process that serves another one, so what its files say is not believed: whether it
+fits into memory is checked first.
+"""
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -13,29 +15,46 @@ from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
+import yaml
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.pyfunc import PyFuncModel
 
 from mlflow_resnet import flavor
 from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError
+from mlflow_resnet.io.memory import available_memory, size_in_words
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.model.prediction import PROBABILITY
-from mlflow_resnet.model.storage import StoredModel, fetch_model, get_config, read_mlmodel_fields
+from mlflow_resnet.model.storage import (
+    DATA_SUBPATH,
+    DESCRIPTION_FILE,
+    WEIGHTS_FILE,
+    fetch_model,
+    get_config,
+    read_description,
+    read_mlmodel_fields,
+)
 from mlflow_resnet.options.base import AUTO
-from mlflow_resnet.registry.binding import Binding, bind
+from mlflow_resnet.registry.binding import bind
 from mlflow_resnet.registry.versions import format_version_uri
 from mlflow_resnet.scoring.columns import ERROR
 from mlflow_resnet.scoring.configuration import (
     DEFAULT_MODEL_CONFIG,
     configure_model,
+    read_limited,
     read_operators_configuration,
     read_positive,
 )
 from mlflow_resnet.scoring.loading import read_verified
 from mlflow_resnet.scoring.over_http import guard
-from mlflow_resnet.serving.fitting import check_fits, check_texts
 
 SUM_TOLERANCE = 1e-3  # float32 over many classes
+MAX_TEXT_BYTES = 16 * 2**20  # of MLmodel, classifier.json and the like, which parsers make many times as large
+MAX_YAML_EVENTS = 10_000  # of MLmodel: values, and beginnings and ends of lists
+LARGEST_IMAGE_SIZE = 2048  # pixels of each side that a network may see
+MODEL_COPIES = 3  # of the weights, while they are loaded
+BYTES_PER_INPUT_PIXEL = 500  # that a network takes for a batch: 150 (resnet18) to 440 (resnet50) were measured
+BYTES_PER_CLASS = 512  # of the weights at least: inputs of the smallest last layer, one byte each
 
 
 @dataclass(frozen=True)
@@ -94,7 +113,10 @@ def load_version(model_uri: str, device: str = AUTO) -> ServedVersion:
         with fetch_model(known.uri) as path:
             config = read_configuration(path, device)
             check_fits(path, config)
-            model, stored = load_data(path, known, config)
+            stored, metadata = read_verified(path, known), flavor.read_mlmodel(str(path))
+            model = PyFuncModel(metadata, configure_model(stored, config), model_id=known.model_id or None)
+            with contextlib.suppress(Exception):  # without it, a picture of our own is tried
+                model.input_example = metadata.load_input_example(str(path))
         os.environ[guard.SERVING] = "true"  # from here on predict takes what it takes over HTTP
         try_out(model)
     except InvalidOptionsError:
@@ -115,48 +137,86 @@ def read_configuration(path: Path, device: str) -> dict[str, Any]:
     return DEFAULT_MODEL_CONFIG | saved | read_operators_configuration() | chosen
 
 
-def load_data(path: Path, known: Binding, config: dict[str, Any]) -> tuple[PyFuncModel, StoredModel]:
-    """Loads the model as MLflow would, but runs none of the code that travels with it."""
-    stored = read_verified(path, known)
-    metadata = flavor.read_mlmodel(str(path))
-    model = PyFuncModel(metadata, configure_model(stored, config), model_id=known.model_id or None)
-    with contextlib.suppress(Exception):  # without it, a picture of our own is tried
-        model.input_example = metadata.load_input_example(str(path))
-    return model, stored
+def check_texts(path: Path) -> None:
+    """Raises InvalidModelError if a file of a downloaded model that will be parsed is too large or heavy for that.
+
+    MLmodel must be YAML, and no more once it is loaded than a model needs.
+    """
+    for file in path.rglob("*"):
+        is_text = file.name == MLMODEL_FILE_NAME or file.suffix in (".json", ".yaml", ".txt")
+        if is_text and file.is_file() and (size := file.stat().st_size) > MAX_TEXT_BYTES:
+            limit = size_in_words(MAX_TEXT_BYTES)
+            raise InvalidModelError("", f"{file.name} has {size_in_words(size)}, over the limit of {limit}.")
+    try:
+        with open(path / MLMODEL_FILE_NAME, "rb") as opened:
+            for count, event in enumerate(yaml.parse(opened, getattr(yaml, "CSafeLoader", yaml.SafeLoader))):
+                if count > MAX_YAML_EVENTS or isinstance(event, yaml.AliasEvent):
+                    raise InvalidModelError("", f"its {MLMODEL_FILE_NAME} is not what MLflow writes.")
+    except (OSError, ValueError, yaml.YAMLError):
+        raise InvalidModelError("", f"its {MLMODEL_FILE_NAME} cannot be read.") from None
+
+
+def check_fits(path: Path, config: Mapping[str, Any]) -> None:
+    """Makes sure that a downloaded model can be loaded and warmed up in the memory that there is.
+
+    Args:
+        config: what its MLmodel says of how it is served.
+
+    Raises:
+        InvalidModelError: if it cannot, claims what cannot be, or is configured for more than it may.
+    """
+    data = path / DATA_SUBPATH
+    sizes = [file.stat().st_size for file in data.rglob("*") if file.is_file()]
+    side, classes = read_shape(read_description(data))
+    weights = data / WEIGHTS_FILE
+    if classes * BYTES_PER_CLASS > (weights.stat().st_size if weights.is_file() else 0):
+        raise InvalidModelError("", f"its weights are too small for the {classes} classes that it claims.")
+    if not 1 <= side <= LARGEST_IMAGE_SIZE:
+        raise InvalidModelError("", f"looks at images of {side} pixels; expected 1 to {LARGEST_IMAGE_SIZE}.")
+    try:
+        config = DEFAULT_MODEL_CONFIG | dict(config)
+        batch = max(read_limited(config, name) for name in ("batch_size", "max_batch_size"))
+    except InvalidOptionsError as error:
+        raise InvalidModelError("", f"{error.message}.") from None
+    needed = MODEL_COPIES * sum(sizes) + batch * side**2 * BYTES_PER_INPUT_PIXEL
+    if needed > (available := available_memory()):
+        problem = f"needs about {size_in_words(needed)} of memory, and {size_in_words(available)} are free"
+        raise InvalidModelError("", f"{problem}. Serve it on a larger machine, or with a smaller max_batch_size.")
+
+
+def read_shape(description: Mapping[str, Any]) -> tuple[int, int]:
+    """Returns the image size and the number of classes in a description."""
+    try:
+        fields = description["preprocessing"]
+        side = int(fields["crop_size"]) + 2 * int(fields.get("padding", 0))
+        return side, len(description["classes"])
+    except (LookupError, TypeError, ValueError, OverflowError):
+        raise InvalidModelError("", f"{DESCRIPTION_FILE} does not describe a classifier.") from None
 
 
 def try_out(model: PyFuncModel) -> None:
     """Predicts on the model's own input example, or on a picture made here if that cannot be read over HTTP.
 
     Raises:
-        InvalidModelError: if the answer is not what the signature says, or no probabilities. The caller names it.
+        InvalidModelError: if the answer is not what the signature says, or no finite probabilities that add up to 1.
+            The caller names it.
     """
-    errors = ""
-    for example in list_examples(model):
+    examples, errors = [flavor.default_input_example()], ""
+    if model.input_example is not None:
+        examples.insert(0, model.input_example)
+    for example in examples:
         frame = pd.DataFrame(model.predict(example))
         signature = model.metadata.get_output_schema()
         if signature and list(frame.columns) != signature.input_names():
             raise InvalidModelError("", f"answers with columns {list(frame.columns)}, not those of its signature.")
         read = frame[frame[ERROR] == ""]
         if len(read):
-            return check_probabilities(read)
+            sums = read.filter(like=PROBABILITY).to_numpy(np.float64).sum(axis=1)
+            if not (np.abs(sums - 1) <= SUM_TOLERANCE).all():  # a NaN fails too
+                raise InvalidModelError("", f"probabilities of its input example add up to {sums[0]:g}, not to 1.")
+            return
         errors = one_line(ValueError(*frame[ERROR].head(1)))
     raise InvalidModelError("", f"does not answer on its input example: {errors}.")
-
-
-def list_examples(model: PyFuncModel) -> Iterator[Any]:
-    """The input example that was saved, and a picture made here."""
-    if model.input_example is not None:
-        yield model.input_example
-    yield flavor.default_input_example()
-
-
-def check_probabilities(frame: pd.DataFrame) -> None:
-    """Raises InvalidModelError unless each row has finite probabilities that add up to 1."""
-    names = [name for name in frame.columns if name.startswith(PROBABILITY)]
-    sums = frame[names].to_numpy(np.float64).sum(axis=1)
-    if not (np.abs(sums - 1) <= SUM_TOLERANCE).all():  # a NaN fails too
-        raise InvalidModelError("", f"probabilities of its input example add up to {sums[0]:g}, not to 1.")
 
 
 def utc_now() -> str:

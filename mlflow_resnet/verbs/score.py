@@ -1,11 +1,11 @@
 """Scores images to a file."""
 
-from __future__ import annotations
-
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from mlflow_resnet._version import __version__
+from mlflow_resnet.errors import OutputError
 from mlflow_resnet.images.directories import no_images
 from mlflow_resnet.images.rules import Ignored
 from mlflow_resnet.io.console import say
@@ -13,9 +13,10 @@ from mlflow_resnet.io.destinations import resumable_destination
 from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.options.score import ScoreOptions
-from mlflow_resnet.scoring.to_file.batch import ScoredFile, add_nothing, check_suffix, join, score_to_parts
+from mlflow_resnet.scoring.columns import build_scored_frame
+from mlflow_resnet.scoring.to_file.batch import WRITERS, ScoredFile, build_scored_table, join, score_to_parts
 from mlflow_resnet.scoring.to_file.parts import Parts
-from mlflow_resnet.scoring.to_file.scoring_progress import show_progress
+from mlflow_resnet.scoring.to_file.scoring_progress import ScoringProgress
 from mlflow_resnet.scoring.to_file.selection import Selection
 from mlflow_resnet.tracking.run import end_attached_run
 from mlflow_resnet.verbs.frame import check_model_servers, open_predictor
@@ -34,7 +35,8 @@ def score(options: ScoreOptions) -> ScoredFile:
         MlflowResnetError: for anything a user can cause. A bad image is only a row.
     """
     with end_attached_run():
-        check_suffix(options.output)
+        if Path(options.output).suffix not in WRITERS:
+            raise OutputError(options.output, f"unknown format; end the name with one of {', '.join(WRITERS)}.")
         images = Selection(options.image_dir, *options.part, options.follow_links)
         images.check()
         check_model_servers(options.model_uri)
@@ -45,7 +47,7 @@ def score(options: ScoreOptions) -> ScoredFile:
             predictor = predictor.at_test_time(options.tta, options.resolution)
             parts = Parts(path.parent, identify_rows(options, predictor) | identity)
             done = parts.progress
-            with show_progress("scoring", "img", done.rows, items=images.items()) as progress:
+            with ScoringProgress("scoring", "img", done.rows, items=images.items()) as progress:
                 score_to_parts(
                     predictor,
                     images.sources(ignored, after=done.last),
@@ -58,8 +60,9 @@ def score(options: ScoreOptions) -> ScoredFile:
             if parts.progress.rows == 0:
                 if not options.shard:
                     raise no_images(options.image_dir, Ignored(**ignored))
-                add_nothing(parts, predictor.classes, options.top_k)
-            with show_progress("writing", "row", total=parts.progress.rows) as progress:
+                empty = build_scored_frame([], predictor.classes, options.top_k)  # the file has its columns
+                parts.add(build_scored_table(empty), unreadable=0, unsure=0, last="")
+            with ScoringProgress("writing", "row", total=parts.progress.rows) as progress:
                 scored = join(parts, path, options.output, progress.advance, options.csv_formulas)
             say(f"{scored.rows} images in {options.image_dir}", str(Ignored(**ignored)))
     return scored

@@ -1,7 +1,5 @@
 """Serves a registered version over HTTP, in one process or several."""
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import os
@@ -32,7 +30,7 @@ WORKER_PATIENCE_SECONDS = 60  # a busy worker answers uvicorn late, and must not
 
 
 def serve(options: ServeOptions) -> None:
-    """Serves until a signal ends it. Requests that have begun are answered.
+    """Serves until a signal ends it, here or in workers that uvicorn spawns and restarts. Begun requests are answered.
 
     Raises:
         MlflowResnetError: for anything a user can cause, before anything is served.
@@ -41,13 +39,28 @@ def serve(options: ServeOptions) -> None:
     with bind_socket(options.host, options.port) as listener:
         check_servers(registry=True)
         version_uri = format_version_uri(resolve(options.model_uri))
-        share_worker_cores(options.workers)
+        os.environ["LOCAL_WORLD_SIZE"] = str(options.workers)  # they share the cores, for decoding and for torch
+        os.environ.setdefault("OMP_NUM_THREADS", str(default_threads()))
         if options.workers == 1:
-            serve_here(options, version_uri, listener)
+            from mlflow_resnet.serving.app import create_app
+
+            app = create_app(options, version_uri)
+            announce(options, version_uri)
+            uvicorn.Server(uvicorn.Config(app, **list_connection_limits())).run([listener])
             return
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             pool.submit(try_version, version_uri, options.device).result()
-    serve_in_workers(options, version_uri)
+    os.environ[WHAT_TO_SERVE] = json.dumps([asdict(options), version_uri])
+    announce(options, version_uri)
+    uvicorn.run(
+        f"{__name__}:worker_app",
+        factory=True,
+        workers=options.workers,
+        host=options.host,
+        port=options.port,
+        timeout_worker_healthcheck=WORKER_PATIENCE_SECONDS,
+        **list_connection_limits(),
+    )
 
 
 def bind_socket(host: str, port: int) -> socket.socket:
@@ -67,37 +80,7 @@ def bind_socket(host: str, port: int) -> socket.socket:
     return listener
 
 
-def share_worker_cores(workers: int) -> None:
-    """Divides the cores among the workers, for decoding threads and for torch."""
-    os.environ["LOCAL_WORLD_SIZE"] = str(workers)
-    os.environ.setdefault("OMP_NUM_THREADS", str(default_threads()))
-
-
-def serve_here(options: ServeOptions, version_uri: str, listener: socket.socket) -> None:
-    from mlflow_resnet.serving.app import create_app
-
-    app = create_app(options, version_uri)
-    announce(options, version_uri)
-    uvicorn.Server(uvicorn.Config(app, **list_connection_limits())).run([listener])
-
-
-def serve_in_workers(options: ServeOptions, version_uri: str) -> None:
-    """Serves in several processes, which uvicorn spawns and restarts."""
-    os.environ[WHAT_TO_SERVE] = json.dumps([asdict(options), version_uri])
-    announce(options, version_uri)
-    uvicorn.run(
-        f"{__name__}:worker_app",
-        factory=True,
-        workers=options.workers,
-        host=options.host,
-        port=options.port,
-        timeout_worker_healthcheck=WORKER_PATIENCE_SECONDS,
-        **list_connection_limits(),
-    )
-
-
 def list_connection_limits() -> dict[str, Any]:
-    """Returns uvicorn's connection settings."""
     return {"http": Connection, "ws": "none", "backlog": backlog(), "timeout_keep_alive": KEEP_ALIVE_SECONDS}
 
 

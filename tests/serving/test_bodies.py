@@ -19,18 +19,17 @@ from mlflow_resnet.scoring.over_http.bodies import (
     MAX_JSON_DIGITS,
     MAX_VALUES,
     PARQUET,
-    BodyLimits,
     check_body,
     find_content_type,
+    without_words_of_others,
 )
-from mlflow_resnet.scoring.sentences import without_words_of_others
 
 MIB = 2**20
-LIMITS = BodyLimits(16 * MIB, 4 * MIB)
+MAX_BYTES = 16 * MIB
 
 
-def checked(kind, content, limits=LIMITS, max_images=256):
-    return check_body(kind, content if isinstance(content, bytes) else content.encode(), limits, max_images)
+def checked(kind, content, max_images=256):
+    return check_body(kind, content if isinstance(content, bytes) else content.encode(), MAX_BYTES, max_images)
 
 
 def refusal(kind, content, **arguments):
@@ -153,7 +152,7 @@ def test_a_parquet_file_counts_with_what_it_decodes_to():
     frame = io.BytesIO()
     pd.DataFrame({"image": noise[:3]}).to_parquet(frame)
     checked(PARQUET, frame.getvalue())
-    assert checked(PARQUET, repeated(200, 100_000))[1] == 2 * LIMITS.bytes
+    assert checked(PARQUET, repeated(200, 100_000))[1] == 2 * MAX_BYTES
     assert "257 images in one request, over the limit of 256" in refusal(PARQUET, parquet(["a"] * 257))
 
 

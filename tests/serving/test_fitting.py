@@ -16,9 +16,8 @@ from mlflow_resnet.mlflow_seams import CONFIGURATION_VARIABLE
 from mlflow_resnet.model.storage import read_model
 from mlflow_resnet.scoring.configuration import CONFIG_LIMITS, configure_model
 from mlflow_resnet.scoring.over_http.guard import SERVING
-from mlflow_resnet.serving import fitting
-from mlflow_resnet.serving.fitting import check_fits, check_texts
-from mlflow_resnet.serving.version import read_configuration
+from mlflow_resnet.serving import version
+from mlflow_resnet.serving.version import check_fits, check_texts, read_configuration
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +103,7 @@ def test_a_version_looks_at_images_of_a_bounded_size(side, saved):
 
 
 def test_large_images_and_batches_are_counted_together(saved, monkeypatch):
-    monkeypatch.setattr(fitting, "available_memory", lambda: 2 * 2**30)
+    monkeypatch.setattr(version, "available_memory", lambda: 2 * 2**30)
     change_description(saved, preprocessing={"crop_size": 300})
     check_fits(saved, {"max_batch_size": 32})
     assert "needs about 10.9 GiB" in problem_of(saved, {"max_batch_size": 256})
@@ -135,5 +134,5 @@ def test_mlmodel_is_no_bomb(text, saved):
 
 @pytest.mark.parametrize("name", ["MLmodel", "data/classifier.json", "serving_input_example.json", "conda.yaml"])
 def test_texts_have_a_bounded_size(name, saved):
-    change(saved / name, lambda file: file.truncate(fitting.MAX_TEXT_BYTES + 2**20))
+    change(saved / name, lambda file: file.truncate(version.MAX_TEXT_BYTES + 2**20))
     assert problem_of(saved).endswith("has 17 MiB, over the limit of 16 MiB.")

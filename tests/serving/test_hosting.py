@@ -9,7 +9,8 @@ import threading
 
 import pytest
 
-from mlflow_resnet.scoring.over_http.hosting import WORLD_SIZE, parse_workers, take_requests_at_once
+from mlflow_resnet.scoring.configuration import WORLD_SIZE, parse_workers
+from mlflow_resnet.scoring.over_http.admission import take_requests_at_once
 from mlflow_resnet.verbs.serve import bind_socket
 
 REQUESTS = 50  # more than the threads that asyncio has by itself, 32 at most
@@ -59,7 +60,7 @@ def test_workers_are_counted_in_the_command(command, workers):
 
 
 def test_workers_of_mlflows_server_share_the_cores():
-    shared = "from mlflow_resnet.scoring.over_http.hosting import *; share_mlflow_cores(); "
+    shared = "from mlflow_resnet.scoring.configuration import *; share_mlflow_cores(); "
     shared += "print(default_threads(), torch.get_num_threads())"
     environment = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", WORLD_SIZE)}
     process = subprocess.run(

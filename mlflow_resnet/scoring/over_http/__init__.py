@@ -2,8 +2,7 @@
 
 guard           what is allowed
 bodies          what may be parsed
-admission       no work that cannot be done in time
+admission       requests at once, and no work that cannot be done in time
 merging         the images of several requests go through the network together
-hosting         cores and threads
-mlflows_server  has `mlflow models serve` go by these
+mlflows_server  has `mlflow models serve` go by these, and say what may be said
 """

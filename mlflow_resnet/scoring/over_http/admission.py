@@ -3,27 +3,36 @@
 Requests that cannot finish in time are refused immediately; queueing them would delay the rest.
 """
 
-from __future__ import annotations
-
+import asyncio
 import contextlib
 import math
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
 
-from mlflow_resnet.errors import InvalidOptionsError, MlflowResnetError, ServerBusyError
+from mlflow_resnet.errors import InvalidOptionsError, ServerBusyError
 from mlflow_resnet.images.sources import ImageSource
 from mlflow_resnet.io.parallel import batch_items
 from mlflow_resnet.model.prediction import Prediction
 
 TIME_MARGIN = 0.8  # of the time of a request that may be planned: the pace is an estimate
 MEMORY = 16  # images, over which the pace is averaged
+REQUESTS_AT_ONCE = 512  # each in a thread, most of which wait for the network
 ALWAYS = 32  # images that an idle server tries whatever it thinks of its pace, which may have changed
+
+
+def take_requests_at_once() -> None:
+    """Gives the running event loop threads for all requests.
+
+    Its own are a few per core, and a request that waits for one is not seen by anybody.
+    """
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(REQUESTS_AT_ONCE, "request"))
 
 
 @dataclass
@@ -36,7 +45,7 @@ class Call:
         is_scored: whether it has come as far as the model.
     """
 
-    arrived: float
+    arrived: float = field(default_factory=time.monotonic)
     retry_after: int = 1
     is_scored: bool = False
 
@@ -95,11 +104,10 @@ class Admission:
             ServerBusyError: if they cannot be had in the time of a request.
             InvalidOptionsError: if even an idle server could not.
         """
-        call = CALL.get() or Call(time.monotonic())
+        call = CALL.get() or Call()
         work = Work(call, MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get(), images)
         with self._lock:
-            if refusal := self._refusal(work):
-                raise refusal
+            self._check(work)
             if not self._pending:
                 self._since = time.monotonic()
             self._pending += images
@@ -110,21 +118,19 @@ class Admission:
                 self.learn(work.begun - work.done)  # what an error stopped took time too
             self._count(work, work.images - work.done)
 
-    def _refusal(self, work: Work) -> MlflowResnetError | None:
-        """Returns why the work is refused; None if it is admitted."""
+    def _check(self, work: Work) -> None:
         if not self._pending and work.images <= ALWAYS:
-            return None
+            return
         alone = work.images * self.seconds_per_image
         planned = TIME_MARGIN * work.seconds
         if alone > planned:
             most = max(1, int(planned / self.seconds_per_image))
             problem = f"{work.images} images take about {alone:.0f} s here, and a request may take {work.seconds} s"
-            return InvalidOptionsError([f"{problem}; send at most {most} at once"])
+            raise InvalidOptionsError([f"{problem}; send at most {most} at once"])
         late = alone + self._pending * self.seconds_per_image - (work.seconds_left - work.seconds + planned)
-        if late <= 0:
-            return None
-        work.call.retry_after = math.ceil(late)
-        return ServerBusyError(f"too busy to answer within {work.seconds} s; try again in {work.call.retry_after} s")
+        if late > 0:
+            work.call.retry_after = wait = math.ceil(late)
+            raise ServerBusyError(f"too busy to answer within {work.seconds} s; try again in {wait} s")
 
     def count_predictions(self, work: Work, predictions: Iterable[Prediction], batch_size: int) -> Iterator[Prediction]:
         """`predictions` of the work, which makes room for others as it is done."""

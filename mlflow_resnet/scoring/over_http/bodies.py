@@ -5,17 +5,13 @@ hold up the whole process meanwhile. What is checked here takes time in proporti
 a thread.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from itertools import accumulate
 
 from mlflow_resnet.errors import InvalidTableError, RefusedBodyError
 from mlflow_resnet.io.parquet import ParquetLimits, TooManyRowsError, check_parquet
-from mlflow_resnet.scoring.sentences import without_words_of_others
 
 MIB = 2**20
 JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
@@ -29,25 +25,9 @@ MAX_CELLS = 1_000_000  # of a CSV table
 _SURROGATES = re.compile(
     rb"(?<!\\)((?:\\\\)*)(?:(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
 )
-_BRACKETS = re.compile(rb"[\[\]{}]")
+_TEXT = re.compile(rb'"[^"]*"?')
+_BRACKET = re.compile(rb"[\[\]{}]")
 _LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (MAX_JSON_DIGITS + 1))
-
-
-@dataclass(frozen=True)
-class BodyLimits:
-    """The most that the body of a request may have.
-
-    Attributes:
-        bytes: of Parquet, as it is sent and once it is decoded.
-        text_bytes: of JSON and CSV, whose parsers need several times as much.
-    """
-
-    bytes: int
-    text_bytes: int
-
-    def of(self, kind: str) -> int:
-        """Bytes that a body of this kind may have."""
-        return self.bytes if kind == PARQUET else self.text_bytes
 
 
 def find_content_type(content_type: str, content_encoding: str = "") -> str:
@@ -66,10 +46,13 @@ def find_content_type(content_type: str, content_encoding: str = "") -> str:
     return kind
 
 
-def check_body(kind: str, content: bytes, limits: BodyLimits, max_images: int) -> tuple[bytes, int]:
+def check_body(kind: str, content: bytes, max_bytes: int, max_images: int) -> tuple[bytes, int]:
     """A body of this kind that can be parsed at a bounded price, and the bytes that it takes once it is parsed.
 
     It is `content`, or the same without what no text may hold.
+
+    Args:
+        max_bytes: of Parquet once it is decoded; the caller limits what is sent.
 
     Raises:
         RefusedBodyError: in one sentence that repeats nothing of it, if it is too much, or damaged.
@@ -79,7 +62,7 @@ def check_body(kind: str, content: bytes, limits: BodyLimits, max_images: int) -
     if kind == CSV:
         check_csv(content)
         return content, len(content)
-    return content, bound_decoded_size(content, limits, max_images)
+    return content, bound_decoded_size(content, max_bytes, max_images)
 
 
 def check_json(content: bytes) -> bytes:
@@ -90,43 +73,20 @@ def check_json(content: bytes) -> bytes:
     if b"\\" in content:
         content = _SURROGATES.sub(lambda found: found[0] if found[2] else found[1] + rb"\ufffd", content)
         unescaped = content.replace(rb"\\", b"").replace(rb"\"", b"")
+    too_many = RefusedBodyError(f"the JSON has more than {MAX_VALUES} values; send several requests, or Parquet")
     if unescaped.count(b'"') > 4 * MAX_VALUES:  # a value may have a name
-        raise too_many_values()
-    structure = b" ".join(outside_quotes(unescaped))
+        raise too_many
+    structure = _TEXT.sub(b" ", unescaped)
     if structure.count(b",") + structure.count(b"[") + structure.count(b"{") > MAX_VALUES:
-        raise too_many_values()
+        raise too_many
     if structure.count(b"]") + structure.count(b"}") > MAX_VALUES:
         raise RefusedBodyError("the body is not valid JSON")
     if _LONG_NUMBER.search(structure):
         raise RefusedBodyError(f"the JSON has a number of more than {MAX_JSON_DIGITS} digits")
-    if measure_depth(structure) > MAX_JSON_DEPTH:
+    depths = accumulate(1 if bracket in b"[{" else -1 for bracket in _BRACKET.findall(structure))
+    if max(depths, default=0) > MAX_JSON_DEPTH:
         raise RefusedBodyError(f"the JSON is nested more than {MAX_JSON_DEPTH} deep")
     return content
-
-
-def too_many_values() -> RefusedBodyError:
-    return RefusedBodyError(f"the JSON has more than {MAX_VALUES} values; send several requests, or Parquet")
-
-
-def measure_depth(structure: bytes) -> int:
-    """How deep brackets are nested."""
-    depth = deepest = 0
-    for bracket in _BRACKETS.finditer(structure):
-        depth += 1 if bracket[0] in b"[{" else -1
-        deepest = max(deepest, depth)
-    return deepest
-
-
-def outside_quotes(text: bytes) -> Iterator[bytes]:
-    """The parts of a text that are not between double quotes."""
-    position = 0
-    while (begin := text.find(b'"', position)) >= 0:
-        yield text[position:begin]
-        end = text.find(b'"', begin + 1)
-        if end < 0:
-            return
-        position = end + 1
-    yield text[position:]
 
 
 def check_csv(content: bytes) -> None:
@@ -139,16 +99,16 @@ def check_csv(content: bytes) -> None:
         raise RefusedBodyError("the CSV has too many rows and columns; send several requests, or Parquet")
 
 
-def bound_decoded_size(content: bytes, limits: BodyLimits, max_images: int) -> int:
+def bound_decoded_size(content: bytes, max_bytes: int, max_images: int) -> int:
     """Bytes that a Parquet file takes at most once it is decoded: the lower of two bounds, if that holds.
 
     Raises:
         RefusedBodyError: if none does, or if it has more rows than a request may have images.
     """
-    most = 2 * limits.bytes
+    most = 2 * max_bytes
     for size in (min(2 * len(content) + MIB, most), most):
         try:
-            check_parquet(io.BytesIO(content), ParquetLimits(max_images, size, min(size, limits.bytes)))
+            check_parquet(io.BytesIO(content), ParquetLimits(max_images, size, min(size, max_bytes)))
             return size
         except TooManyRowsError as error:
             problem = f"{error.rows} images in one request, over the limit of {max_images}; send several requests"
@@ -156,6 +116,11 @@ def bound_decoded_size(content: bytes, limits: BodyLimits, max_images: int) -> i
         except InvalidTableError as error:
             refusal = RefusedBodyError(f"the Parquet file cannot be taken: {without_words_of_others(error.message)}")
     raise refusal
+
+
+def without_words_of_others(sentence: str) -> str:
+    """Removes parenthesized foreign text, such as hosts, ports, URIs and paths, from our sentence."""
+    return re.sub(r" \(.*\)", "", sentence, flags=re.DOTALL)
 
 
 def is_utf8_content(content: bytes) -> bool:

@@ -4,8 +4,7 @@ An operator can open one folder to HTTP callers with MLFLOW_RESNET_ALLOWED_ROOT.
 configuration, because whoever logs a model must not decide what its server may read.
 """
 
-from __future__ import annotations
-
+import contextlib
 import os
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +19,6 @@ ALLOWED_ROOT = "MLFLOW_RESNET_ALLOWED_ROOT"
 SERVING = "MLFLOW_RESNET_SERVING"
 SERVING_SWITCHES = (SERVING_VARIABLE, SERVING)
 REFUSED = "not an image: send the bytes of an image file, base64-encoded; paths and URLs are not opened here"
-
 TO_OPERATOR = f"{REFUSED}; for files of your own, set {ALLOWED_ROOT} to their folder, or use `mlflow-resnet score`"
 
 
@@ -46,31 +44,20 @@ class Guard:
     refusal: str = REFUSED
 
     def file(self, text: str) -> ImageSource:
-        """The image file that an HTTP caller names, which is opened only when it is read.
+        """The image file that an HTTP caller names, links followed, which is opened only when it is read.
+
+        Outside the folder nothing is looked up, so that not even the time it takes tells what exists.
 
         Raises:
             InvalidImageError: always with the same sentence, whether or not there is one.
         """
-        place = self.place_in_root(text)
-        if self.root is None or place is None:
-            raise InvalidImageError(self.refusal)
-        return ImageSource(printable(text), partial(read_beneath, self.root, place))
-
-    def place_in_root(self, text: str) -> Path | None:
-        """Returns the path of the regular file that `text` names, relative to the root, links followed.
-
-        Outside the folder nothing is looked up, so that not even the time it takes tells what exists.
-        """
-        if self.root is None:
-            return None
-        named = Path(os.path.normpath(self.root / text))
-        if not named.is_relative_to(self.root):
-            return None
-        try:
-            path = named.resolve()
-            return path.relative_to(self.root) if path.is_relative_to(self.root) and path.is_file() else None
-        except (OSError, ValueError, RuntimeError):  # too long, a NUL, a circle of links
-            return None
+        root = self.root
+        if root and (named := Path(os.path.normpath(root / text))).is_relative_to(root):
+            with contextlib.suppress(OSError, ValueError, RuntimeError):  # too long, a NUL, a circle of links
+                path = named.resolve()
+                if path.is_relative_to(root) and path.is_file():
+                    return ImageSource(printable(text), partial(read_beneath, root, path.relative_to(root)))
+        raise InvalidImageError(self.refusal)
 
     def check_number(self, images: int) -> None:
         """Raises InvalidOptionsError if an HTTP request holds more images than it may."""

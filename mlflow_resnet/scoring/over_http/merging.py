@@ -1,7 +1,5 @@
 """Merges images of several threads into batches of one network."""
 
-from __future__ import annotations
-
 import contextlib
 import threading
 from collections import deque
@@ -57,16 +55,14 @@ class MergedForward:
     @contextlib.contextmanager
     def caller(self) -> Iterator[None]:
         """Within it a thread is going to bring images, and a batch may wait for them."""
-        self._count_callers(1)
+        with self._changed:
+            self._callers += 1
         try:
             yield
         finally:
-            self._count_callers(-1)
-
-    def _count_callers(self, more: int) -> None:
-        with self._changed:
-            self._callers += more
-            self._changed.notify()
+            with self._changed:
+                self._callers -= 1
+                self._changed.notify()
 
     def __call__(self, images: Tensor) -> np.ndarray:
         """Returns the rows of `images`, whatever they were merged with."""
@@ -88,13 +84,15 @@ class MergedForward:
                 job.turn.set_exception(error)
             raise
         finally:
-            self._pass_on()
+            with self._changed:
+                self._running = bool(self._waiting)
+                if self._waiting:
+                    self._waiting[0].turn.set_result(None)
         self._on_batch(len(rows))
-        start = len(own.images)
-        for job in others:
-            job.turn.set_result(rows[start : start + len(job.images)])
-            start += len(job.images)
-        return rows[: len(own.images)]
+        own_rows, *others_rows = np.split(rows, np.cumsum([len(job.images) for job in batch])[:-1])
+        for job, part in zip(others, others_rows, strict=True):
+            job.turn.set_result(part)
+        return own_rows
 
     def _next_batch(self) -> list[_Job]:
         with self._changed:
@@ -114,9 +112,3 @@ class MergedForward:
         """Returns whether a batch need not wait any longer."""
         images = sum(len(job.images) for job in self._waiting)
         return len(self._waiting) >= self._callers or images >= self.max_batch_size
-
-    def _pass_on(self) -> None:
-        with self._changed:
-            self._running = bool(self._waiting)
-            if self._waiting:
-                self._waiting[0].turn.set_result(None)

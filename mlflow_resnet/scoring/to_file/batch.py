@@ -1,31 +1,40 @@
 """Scores images to a file, streamed: memory does not grow with their number."""
 
-from __future__ import annotations
-
 import itertools
+import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlflow_resnet.errors import OutputError
 from mlflow_resnet.images.sources import ImageSource
 from mlflow_resnet.io.parallel import ahead
 from mlflow_resnet.io.text.places import result_place
 from mlflow_resnet.io.text.spreadsheets import QUOTED, write_csv
-from mlflow_resnet.model.prediction import Prediction, Predictor
-from mlflow_resnet.scoring.columns import SCORED_LABELS, build_scored_frame, text_columns
-from mlflow_resnet.scoring.to_file.failure_counts import Reason, Reasons
+from mlflow_resnet.model.prediction import IMAGE, Prediction, Predictor
+from mlflow_resnet.scoring.columns import ERROR, SCORED_LABELS, build_scored_frame, text_columns
 from mlflow_resnet.scoring.to_file.parts import ROWS_PER_PART, Parts
 
 SECONDS_PER_PART = 5.0
 SCORED_BATCHES_AHEAD = 2
+MAX_REASONS = 100  # that are told apart, however many images there are
+OTHERS = "other reasons"
+WITH_DIGITS = re.compile(r"\w*\d\w*")  # a size, an offset, an address: of one image
 Write = Callable[[pa.Table], object]
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why images could not be read, the first of them, and the number of those that share it, digits aside."""
+
+    text: str
+    example: str
+    count: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,11 +77,6 @@ def score_to_parts(
             parts.add(build_scored_table(frame), unreadable, unsure, portion[-1].place)
 
 
-def add_nothing(parts: Parts, classes: Sequence[str], top_k: int = 0) -> None:
-    """Adds an empty table, so that the file has its columns."""
-    parts.add(build_scored_table(build_scored_frame([], classes, top_k)), unreadable=0, unsure=0, last="")
-
-
 def portions(batches: Iterable[list[Prediction]], on_rows: Callable[[int], object]) -> Iterator[list[Prediction]]:
     """Yields whole batches, so that a resumed call forms the same ones: batch sizes decide rounding."""
     portion, began = [], time.monotonic()
@@ -110,21 +114,31 @@ def join(
     Raises:
         OutputError: if a part was damaged meanwhile.
     """
-    tables, reasons = parts.tables(), Reasons()
+    reasons: dict[str, Reason] = {}
+    tables = parts.tables()
     first = next(tables)
     with WRITERS[Path(output).suffix](path, first.schema, csv_formulas) as write:
         for table in itertools.chain([first], tables):
             write(table)
-            reasons.add(table)
+            count_reasons(table, reasons)
             on_rows(len(table))
     head, done = first.slice(0, 5).to_pandas(), parts.progress
-    return ScoredFile(result_place(output), done.rows, done.unreadable, done.unsure, head, reasons.by_count())
+    most_first = tuple(sorted(reasons.values(), key=lambda reason: -reason.count))
+    return ScoredFile(result_place(output), done.rows, done.unreadable, done.unsure, head, most_first)
 
 
-def check_suffix(output: str) -> None:
-    """Raises OutputError unless the suffix of `output` names a format."""
-    if Path(output).suffix not in WRITERS:
-        raise OutputError(output, f"unknown format; end the name with one of {', '.join(WRITERS)}.")
+def count_reasons(rows: pa.Table, reasons: dict[str, Reason]) -> None:
+    """Counts the unreadable images among `rows`, not those without a label because the model is unsure."""
+    text = text_columns(rows.column_names)
+    probability = next(name for name in rows.column_names if name not in text)
+    frame = rows.select([IMAGE, ERROR, probability]).to_pandas()
+    unread = frame[frame[probability].isna()]
+    for image, error in zip(unread[IMAGE], unread[ERROR], strict=True):
+        kind, reason = WITH_DIGITS.sub("…", error), Reason(error, image)
+        if kind not in reasons and len(reasons) >= MAX_REASONS:
+            kind, reason = OTHERS, Reason(OTHERS, image)
+        known = reasons.get(kind, reason)
+        reasons[kind] = replace(known, count=known.count + 1)
 
 
 @contextmanager

@@ -1,9 +1,7 @@
 """Lists of images: a text file with a path or `s3://` URI per line, or a table with a column of them."""
 
-from __future__ import annotations
-
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -85,13 +83,14 @@ class ImageList:
         except InvalidDatasetError as error:
             raise InvalidDatasetError(self.uri, error.problem) from None
         except InvalidTableError as error:
-            problem = f"cannot be read as a list of images: {error.message}"
-            raise InvalidDatasetError(self.uri, problem) from None
+            reason = f": {error.message}"
         except UnicodeError as error:
-            problem = f"cannot be read as a list of images: {describe_encoding(error)}"
-            raise InvalidDatasetError(self.uri, problem) from None
+            reason = f": {describe_encoding(error)}"
         except OSError as error:
-            raise InvalidDatasetError(self.uri, f"cannot be read as a list of images ({one_line(error)})") from None
+            reason = f" ({one_line(error)})"
+        else:
+            return
+        raise InvalidDatasetError(self.uri, f"cannot be read as a list of images{reason}")
 
     def sources(self, wanted: Callable[[int], bool]) -> Iterator[ImageSource]:
         """The images at the places, from 1, that are `wanted`; those in S3 are fetched a few ahead, as they come."""
@@ -100,40 +99,29 @@ class ImageList:
 
     def make_source(self, entry: tuple[int, Cell]) -> ImageSource:
         """Returns the source of the image at a place, named as in the list."""
-        place, cell = entry
-        if isinstance(cell, bytes):
-            return make_contained_source(f"row {place}", cell, str(place))
-        if not cell.strip():
-            return make_failing_source(f"row {place}", "the list names no image here", str(place))
-        if (content := decode_base64_cell(cell)) is not None:
-            return make_contained_source(f"row {place}", content, str(place))
-        text = cell
-        uri = self.absolute(text)
+        number, cell = entry
+        row, place = f"row {number}", str(number)
+        text, content = (cell, decode_base64_cell(cell)) if isinstance(cell, str) else ("", cell)
+        if content is not None:  # the image is in the list itself
+            if len(content) > MAX_IMAGE_BYTES:
+                return make_failing_source(row, TOO_LARGE, place)
+            return ImageSource(row, lambda: content, place)
+        if not text.strip():
+            return make_failing_source(row, "the list names no image here", place)
+        uri = choose_place([self.beside(spelling) for spelling in spell_path(text)])
         if is_remote(uri):
-            return object_source(self.client, uri, text, str(place))
+            return object_source(self.client, uri, text, place)
         if URL.match(uri):
-            return make_failing_source(without_credentials(encodable(text)), NO_URLS, str(place))
-        return file_source(uri, text, str(place))
-
-    def absolute(self, text: str) -> str:
-        """Resolves `text` against the list's folder: as written, or stripped if there is no such file."""
-        return choose_place([self.beside(spelling) for spelling in spell_path(text)])
+            return make_failing_source(without_credentials(encodable(text)), NO_URLS, place)
+        return file_source(uri, text, place)
 
     def beside(self, text: str) -> str:
+        """Resolves `text` against the list's folder or prefix."""
         if URL.match(text):
             return text
         if is_remote(self.uri) and not os.path.isabs(text):
             return f"{self.uri.rpartition('/')[0]}/{text}"
         return os.path.join(os.path.dirname(self.uri), text)
-
-
-def make_contained_source(name: str, content: bytes, place: str) -> ImageSource:
-    """An image that is in the list itself."""
-    return (
-        make_failing_source(name, TOO_LARGE, place)
-        if len(content) > MAX_IMAGE_BYTES
-        else ImageSource(name, lambda: content, place)
-    )
 
 
 def lines(path: Path) -> Iterator[str]:
@@ -156,21 +144,19 @@ def parquet_cells(path: Path) -> Iterator[Cell]:
     """Paths, or images themselves: in a column of bytes, or of records of bytes and a path as Hugging Face has them."""
     schema = read_parquet_schema(path)
     name = find_list_column(path, schema.names, find_image_columns(schema))
-    if not check_image_column(path, schema, name):
-        for row in read_parquet_rows(path, [name]):
-            cell = unwrap_cell(row[name])
-            yield cell if isinstance(cell, str) else "" if isinstance(cell, list) else format_cell(cell)
-        return
-    for row in read_image_rows(path, [name]):
+    has_images = check_image_column(path, schema, name)
+    for row in read_image_rows(path, [name]) if has_images else read_parquet_rows(path, [name]):
         cell = unwrap_cell(row[name])
-        if isinstance(cell, dict):
+        if has_images and isinstance(cell, dict):
             cell = get_record_content(cell)
-        yield cell if isinstance(cell, bytes) else "" if isinstance(cell, list) else format_cell(cell)
+        if isinstance(cell, list):
+            yield ""
+        else:
+            yield cell if isinstance(cell, bytes if has_images else str) else format_cell(cell)
 
 
-def find_list_column(path: Path, header: Iterable[str], others: Sequence[str] = ()) -> str:
+def find_list_column(path: Path, names: Sequence[str], others: Sequence[str] = ()) -> str:
     """The column of images: one of the usual names or of the `others`, or the only one."""
-    names = list(header)
     found = find_column(names, (*LIST_COLUMNS, *others)) or (names[0] if len(names) == 1 else "")
     if not found:
         there = join_names(map(repr, names)) or "none"

@@ -1,11 +1,9 @@
 """Progress of scoring: a bar on a terminal, a line a minute elsewhere."""
 
-from __future__ import annotations
-
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, suppress
+from itertools import takewhile
 from threading import Event, Thread
 
 from tqdm import tqdm
@@ -17,28 +15,23 @@ SECONDS_PER_LINE = 60.0
 SECONDS_BEFORE_COUNTING = 5.0  # a short call does not pay for a second listing
 
 
-@dataclass
-class ScoringProgress:
-    """Counts rows as they are made. `total` is 0 as long as nobody knows it, `done` what an earlier call made."""
+class ScoringProgress(AbstractContextManager["ScoringProgress"]):
+    """Counts rows as they are made, and shows it until the block ends.
 
-    title: str
-    unit: str
-    done: int = 0
-    total: int = 0
-    rows: int = field(init=False, default=0)
+    `total` is 0 as long as nobody knows it, `done` what an earlier call made.
+    """
 
-    def __post_init__(self) -> None:
+    def __init__(self, title: str, unit: str, done: int = 0, total: int = 0, items: Iterable[object] = ()) -> None:
+        """Args: items: as many as there will be rows in all, if `total` does not say; a thread counts them."""
+        self.title, self.unit, self.done, self.total, self.rows = title, unit, done, total, 0
         stream = progress_stream()
         self.bar = tqdm(
-            desc=self.title,
-            unit=self.unit,
-            initial=self.done,
-            total=self.total or None,
-            file=stream,
-            leave=False,
-            disable=not stream.isatty(),
+            None, title, total or None, unit=unit, initial=done, file=stream, leave=False, disable=not stream.isatty()
         )
         self.started = self.told = time.monotonic()
+        self.ended = Event()
+        if not total:
+            Thread(target=self.count, args=(items,), daemon=True).start()
 
     def advance(self, rows: int) -> None:
         self.rows += rows
@@ -46,45 +39,20 @@ class ScoringProgress:
         self.bar.update(rows)
         if self.bar.disable and time.monotonic() - self.told >= SECONDS_PER_LINE:
             self.told = time.monotonic()
-            say(self.line(self.told - self.started))
+            made, rate = self.done + self.rows, self.rows / (self.told - self.started)
+            of = f"/{self.total}" if self.total else ""
+            left = f"  {tqdm.format_interval(max(self.total - made, 0) / rate)} left" if self.total and rate else ""
+            say(f"{self.title}  {made}{of} {self.unit}  {rate:.0f} {self.unit}/s{left}")
 
-    def line(self, seconds: float) -> str:
-        """How far it is, such as `scoring  1200/4000 img  80 img/s  0:35 left`, after so many seconds."""
-        made, rate = self.done + self.rows, self.rows / seconds
-        of = f"/{self.total}" if self.total else ""
-        left = f"  {tqdm.format_interval(max(self.total - made, 0) / rate)} left" if self.total and rate else ""
-        return f"{self.title}  {made}{of} {self.unit}  {rate:.0f} {self.unit}/s{left}"
+    def count(self, items: Iterable[object]) -> None:
+        """Counts the total; errors are left to the caller that makes the rows."""
+        if self.ended.wait(SECONDS_BEFORE_COUNTING):
+            return
+        with suppress(MlflowResnetError):
+            found = sum(1 for _ in takewhile(lambda _: not self.ended.is_set(), items))
+            if not self.ended.is_set():
+                self.total = found
 
-
-@contextmanager
-def show_progress(
-    title: str, unit: str, done: int = 0, total: int = 0, items: Iterable[object] = ()
-) -> Iterator[ScoringProgress]:
-    """Progress that is shown until the block ends.
-
-    Args:
-        items: as many as there will be rows in all, if `total` does not say; they are counted meanwhile by a thread.
-    """
-    progress, ended = ScoringProgress(title, unit, done, total), Event()
-    if not total:
-        Thread(target=count, args=(progress, items, ended), daemon=True).start()
-    try:
-        yield progress
-    finally:
-        ended.set()
-        progress.bar.close()
-
-
-def count(progress: ScoringProgress, items: Iterable[object], ended: Event) -> None:
-    """Counts the total in a thread; errors are left to the caller that makes the rows."""
-    if ended.wait(SECONDS_BEFORE_COUNTING):
-        return
-    found = 0
-    try:
-        for _ in items:
-            if ended.is_set():
-                return
-            found += 1
-    except MlflowResnetError:
-        return
-    progress.total = found
+    def __exit__(self, *error: object) -> None:
+        self.ended.set()
+        self.bar.close()

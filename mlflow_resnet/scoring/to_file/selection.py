@@ -1,7 +1,5 @@
 """The images that a call scores: of a directory, an S3 prefix or a list, or a machine's share."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections import Counter
@@ -42,8 +40,7 @@ class Selection:
             InvalidDatasetError: if they cannot be listed, or if there is nothing.
         """
         if is_list(self.uri):
-            done = int(after or 0)
-            return ImageList(self.uri).sources(lambda place: place > done and self.has_line(place))
+            return ImageList(self.uri).sources(lambda place: place > int(after or 0) and self.has_line(place))
         return directory_sources(self.uri, ignored, after, self.has_place, self.follow_links)
 
     def items(self) -> Iterator[object]:
