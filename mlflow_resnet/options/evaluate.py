@@ -1,5 +1,7 @@
 """The options of `evaluate`."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 from mlflow_resnet.options import base

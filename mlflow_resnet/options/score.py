@@ -1,5 +1,7 @@
 """The options of `score`."""
 
+from __future__ import annotations
+
 import re
 from dataclasses import dataclass
 

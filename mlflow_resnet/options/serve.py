@@ -1,5 +1,7 @@
 """The options of `serve`."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 from mlflow_resnet.options.base import Options, device_option, option

@@ -1,5 +1,7 @@
 """The columns of scored data: the designer's, exactly, and `image` and `error`."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 
 import numpy as np

@@ -1,5 +1,7 @@
 """A saved model's configuration, which may be changed when it is loaded."""
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os

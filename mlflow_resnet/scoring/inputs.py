@@ -5,6 +5,8 @@ a DataFrame, a Series, a dict of lists, or a list of dicts. In a list a director
 of a table is one image, and of several columns the one with the images is found by its name.
 """
 
+from __future__ import annotations
+
 import itertools
 import os
 import re

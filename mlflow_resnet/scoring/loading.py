@@ -1,5 +1,7 @@
 """Loads a saved model and compares it with its server's record. Every loader comes through here."""
 
+from __future__ import annotations
+
 import contextlib
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,5 +1,7 @@
 """The model that MLflow loads: predict(model_input, params)."""
 
+from __future__ import annotations
+
 import base64
 import copy
 import sys

@@ -1,5 +1,7 @@
 """The application of one process: it answers as `mlflow models serve` does, and names the version that answers."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import os

@@ -1,5 +1,7 @@
 """The version that answers, and the thread that follows the alias."""
 
+from __future__ import annotations
+
 import threading
 import time
 from dataclasses import dataclass

@@ -3,6 +3,8 @@
 A body is received here, in its time, before anything else sees the request; what has not arrived costs nothing.
 """
 
+from __future__ import annotations
+
 import asyncio
 import time
 from collections.abc import Awaitable, Callable

@@ -4,6 +4,8 @@ With `--follow` it is loaded in the process that serves another one, so what its
 fits into memory is checked first.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 from collections.abc import Mapping

@@ -1,5 +1,7 @@
 """Scores images to a file."""
 
+from __future__ import annotations
+
 from collections import Counter
 from pathlib import Path
 from typing import Any

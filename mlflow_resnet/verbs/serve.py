@@ -1,5 +1,7 @@
 """Serves a registered version over HTTP, in one process or several."""
 
+from __future__ import annotations
+
 import json
 import multiprocessing
 import os

@@ -3,6 +3,8 @@
 Requests that cannot finish in time are refused immediately; queueing them would delay the rest.
 """
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import math

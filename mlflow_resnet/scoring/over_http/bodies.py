@@ -5,6 +5,8 @@ hold up the whole process meanwhile. What is checked here takes time in proporti
 a thread.
 """
 
+from __future__ import annotations
+
 import io
 import json
 import re

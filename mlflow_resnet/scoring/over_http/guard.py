@@ -4,6 +4,8 @@ An operator can open one folder to HTTP callers with MLFLOW_RESNET_ALLOWED_ROOT.
 configuration, because whoever logs a model must not decide what its server may read.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """Merges images of several threads into batches of one network."""
 
+from __future__ import annotations
+
 import contextlib
 import threading
 from collections import deque

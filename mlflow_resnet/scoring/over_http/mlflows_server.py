@@ -6,6 +6,8 @@ MlflowExceptions that it raises become answers. MLflow (3.17) refuses with the i
 exceptions, or with stack traces; fixed sentences stand in for messages that could repeat input or reveal addresses.
 """
 
+from __future__ import annotations
+
 import logging
 import re
 from collections.abc import Callable

@@ -1,5 +1,7 @@
 """Scores images to a file, streamed: memory does not grow with their number."""
 
+from __future__ import annotations
+
 import itertools
 import re
 import time

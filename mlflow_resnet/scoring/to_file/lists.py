@@ -1,5 +1,7 @@
 """Lists of images: a text file with a path or `s3://` URI per line, or a table with a column of them."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

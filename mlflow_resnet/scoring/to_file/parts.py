@@ -1,5 +1,7 @@
 """Scored rows on disk, from which an interrupted call is resumed."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass

@@ -1,5 +1,7 @@
 """Progress of scoring: a bar on a terminal, a line a minute elsewhere."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress

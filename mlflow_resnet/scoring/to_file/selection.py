@@ -1,5 +1,7 @@
 """The images that a call scores: of a directory, an S3 prefix or a list, or a machine's share."""
 
+from __future__ import annotations
+
 import hashlib
 import os
 from collections import Counter
