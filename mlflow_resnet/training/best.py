@@ -23,13 +23,9 @@ class Best:
     def __init__(self, metric: str, patience: int = 0, delay: int = 0) -> None:
         self.metric, self.patience, self.delay = metric, patience, delay
         self.epoch = 0
-        self.waiting_since = 0
+        self.waiting_since = 0  # the epoch after which patience began
         self.score: tuple[float, ...] = (-math.inf, -math.inf)
         self.weights: dict[str, Tensor] = {}
-
-    def begin_phase(self, epoch: int) -> None:
-        """Patience begins anew after `epoch`."""
-        self.waiting_since = epoch
 
     def update(self, epoch: int, metrics: dict[str, float], weights: dict[str, Tensor]) -> bool:
         """Copies the weights if this epoch is the best so far, and says whether it is."""

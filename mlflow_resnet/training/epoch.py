@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 
-from mlflow_resnet.training.distributed import processes
+from mlflow_resnet.training import processes
 
 T = TypeVar("T")
 
@@ -48,13 +47,6 @@ class EpochSoFar:
         """All processes call it together, unless the epoch is done: the sums are those of all of them."""
         return vars(self) | {"sums": self.sums if self.metrics else processes.sum_values(self.sums.clone())}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Undoes `state_dict`: the first process goes on with the sums of all, and the others with 0."""
-        sums = state["sums"].to(self.sums.device)
-        self.sums = sums if processes.rank() == 0 else torch.zeros_like(sums)
-        self.iterations, self.seconds, self.data_seconds = state["iterations"], state["seconds"], state["data_seconds"]
-        self.rates, self.metrics = state["rates"], state["metrics"]
-
     def time_batches(self, batches: Iterator[T]) -> Iterator[T]:
         """Yields the batches and counts the time spent waiting for them."""
         while True:
@@ -64,18 +56,6 @@ class EpochSoFar:
             if batch is None:
                 return
             yield batch
-
-    def speeds(self, images: int) -> dict[str, float]:
-        """Images per second with and without the time spent waiting for them, and that part of the time.
-
-        Args:
-            images: that were trained on.
-        """
-        return {
-            "train_images_per_second": images / self.seconds,
-            "timing/train_images_per_second_without_data": images / (self.seconds - self.data_seconds),
-            "timing/data_share": self.data_seconds / self.seconds,
-        }
 
     def add(self, sums: Tensor, rate: float, iterations: int) -> None:
         """Counts a step at a learning rate, of the `iterations` that the whole epoch has."""

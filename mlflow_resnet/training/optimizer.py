@@ -1,4 +1,4 @@
-"""The optimizer: which parameters it changes, and how fast each."""
+"""The optimizer: which parameters it changes, and how fast each; and the average of what it makes of them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mlflow_resnet.model.network import find_stage
 from mlflow_resnet.options.train import STAGES
@@ -19,6 +20,8 @@ MOMENTUM = 0.9
 TENSORS_KEPT = {"sgd": 1, "adamw": 2}  # of the size of each parameter
 STAGES_FROM_HEAD = ("head", *reversed(STAGES))
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
 
 def build_optimizer(network: nn.Module, recipe: Recipe) -> Optimizer:
     """SGD with Nesterov momentum, or AdamW, over the parameters that are not frozen.
@@ -26,23 +29,18 @@ def build_optimizer(network: nn.Module, recipe: Recipe) -> Optimizer:
     Each group has a `rate_factor` besides its `lr`: `layer_decay` to the power of the stage's distance from the head.
     Weight decay applies to weights of convolutions and the head, not to batch norms and biases.
     """
-    groups = parameter_groups(network, recipe)
-    if recipe.optimizer == "adamw":
-        return AdamW(groups, lr=recipe.learning_rate, fused=True)
-    return SGD(groups, lr=recipe.learning_rate, momentum=MOMENTUM, nesterov=True, fused=True)
-
-
-def parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Parameters of the same stage and weight decay, together."""
-    members: dict[tuple[float, float], list[Parameter]] = defaultdict(list)
+    members: dict[tuple[float, float], list[Parameter]] = defaultdict(list)  # of a factor and weight decay
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             factor = recipe.layer_decay ** STAGES_FROM_HEAD.index(find_stage(name))
             decay = recipe.weight_decay if parameter.ndim > 1 or recipe.decay_all else 0.0
             members[factor, decay].append(parameter)
-    return [
+    groups: list[dict[str, Any]] = [
         {"params": params, "rate_factor": factor, "weight_decay": decay} for (factor, decay), params in members.items()
     ]
+    if recipe.optimizer == "adamw":
+        return AdamW(groups, lr=recipe.learning_rate, fused=True)
+    return SGD(groups, lr=recipe.learning_rate, momentum=MOMENTUM, nesterov=True, fused=True)
 
 
 def name_optimizer_state(optimizer: Optimizer, module: nn.Module) -> dict[str, Tensor]:
@@ -69,3 +67,21 @@ def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
     """Sets `rate`, for each group times its `rate_factor`."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["rate_factor"]
+
+
+def average_weights(network: nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average of weights and buffers; `update_parameters(network)` after each step.
+
+    The decay begins low and rises to `decay` as (1 + steps) / (10 + steps), as in TensorFlow's
+    ExponentialMovingAverage, so that in a short run the average does not consist of the initial weights.
+    """
+
+    def average(averages: Tensors, values: Tensors, steps: Tensor | int) -> None:
+        if not averages[0].is_floating_point():
+            for mean, value in zip(averages, values, strict=True):
+                mean.copy_(value)
+            return
+        present = min(decay, (1 + float(steps)) / (10 + float(steps)))
+        get_ema_multi_avg_fn(present)(averages, values, steps)
+
+    return AveragedModel(network, multi_avg_fn=average, use_buffers=True)

@@ -18,13 +18,14 @@ from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.hardware import is_out_of_memory
 from mlflow_resnet.model.network import find_stage, stages_until
 from mlflow_resnet.options.train import STAGES
-from mlflow_resnet.training.checkpoints import CheckpointFolder, join_state, split_state
-from mlflow_resnet.training.course import CHECKPOINT_FORMAT, Course, collect_state, upgrade_state
-from mlflow_resnet.training.distributed import processes
+from mlflow_resnet.training import processes
+from mlflow_resnet.training.checkpoints import CheckpointFolder, State, join_state, split_state
+from mlflow_resnet.training.course import Course
 from mlflow_resnet.training.optimizer import TENSORS_KEPT
 from mlflow_resnet.training.recipe import Recipe
 from mlflow_resnet.training.trainer import Trainer, has_finite_weights
 
+CHECKPOINT_FORMAT = 2  # of the state in a checkpoint; that of 0.1.0 has no number, and counts as 1
 MAX_SHARE = 0.02  # of the time that checkpoints after epochs may take
 
 
@@ -60,10 +61,10 @@ class Saving:
         Raises:
             CheckpointError: if all are damaged, or the newest is of a newer mlflow_resnet or of something else.
         """
-        return processes.broadcast_first(self.read_state() if self.folder else None)
+        return processes.broadcast_first(self.read_state(self.folder) if self.folder else None)
 
-    def read_state(self) -> dict[str, Any] | None:
-        state = self.folder.load() if self.folder else None
+    def read_state(self, folder: CheckpointFolder) -> dict[str, Any] | None:
+        state = folder.load()
         if state is None:
             return None
         found = state.facts.get("format", 1)
@@ -97,7 +98,12 @@ class Saving:
 
         All processes call it, after the same step. One that cannot be written ends no training: it is told.
         """
-        state = collect_state(course, trainer)
+        state = {
+            "format": CHECKPOINT_FORMAT,
+            "network": dict(trainer.work.classifier.network.state_dict()),
+            "course": course.state_dict(),
+            "trainer": trainer.state_dict(),
+        }
         place = course.epoch, trainer.steps, bool(trainer.epoch.metrics)
         if self.folder is None or place == self.place or not has_finite_weights(trainer.work.classifier.network):
             return
@@ -110,6 +116,22 @@ class Saving:
             say(f"no checkpoint was written: {error.message}", "those before it are kept, and the next is tried")
         self.saved = perf_counter()
         self.cost = self.saved - started
+
+
+def upgrade_state(old: State) -> dict[str, Any]:
+    """Arranges a checkpoint of format 1 as `save` does."""
+    facts, tensors, trainer = old.facts, old.tensors, old.facts["trainer"]
+    best = facts["best"] | {"weights": tensors["best"]}
+    course = {name: facts[name] for name in ("phase", "phase_began", "epoch", "history", "newest")}
+    course |= {"evaluations": tensors["evaluations"], "best": best, "budget": {"seconds": facts["budget_seconds"]}}
+    names = ("steps", "parts", "rate_factor", "validation_seconds", "elapsed")
+    upgraded = {name: trainer[name] for name in names} | {
+        "schedule": {"fall_from": trainer["fall_from"], "seconds": trainer["phase_seconds"]},
+        "epoch": trainer["epoch"] | tensors["sums"],
+        "optimizer": tensors["optimizer"],
+        "average": tensors["average"],
+    }
+    return {"format": CHECKPOINT_FORMAT, "network": tensors["network"], "course": course, "trainer": upgraded}
 
 
 def checkpoint_bytes(classifier: ImageClassifier, recipe: Recipe, frozen_until: str, val_images: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from time import perf_counter
 from typing import Any
 
@@ -19,12 +19,12 @@ from mlflow_resnet.io.console import say
 from mlflow_resnet.model.hardware import give_back_memory, is_out_of_memory
 from mlflow_resnet.model.precision import pick_precision
 from mlflow_resnet.options.train import TrainOptions
-from mlflow_resnet.training.averaging import average_weights
-from mlflow_resnet.training.distributed import processes
+from mlflow_resnet.training import processes
 from mlflow_resnet.training.epoch import EpochSoFar
 from mlflow_resnet.training.input.labeled_images import class_weights
 from mlflow_resnet.training.input.mixing import Mixing
 from mlflow_resnet.training.optimizer import (
+    average_weights,
     build_optimizer,
     load_optimizer_state,
     name_optimizer_state,
@@ -43,7 +43,6 @@ class Trainer:
 
     Args:
         seconds: that the phase may take; infinite if there is no budget.
-        after_step: called with this after each step, when everything is of the same step.
     """
 
     def __init__(
@@ -53,7 +52,6 @@ class Trainer:
         options: TrainOptions,
         progress: TrainingProgress,
         seconds: float,
-        after_step: Callable[[Trainer], None] = lambda _: None,
     ) -> None:
         self.work, self.recipe, self.options, self.progress = work, recipe, options, progress
         self.device = work.device
@@ -70,12 +68,14 @@ class Trainer:
         weights = class_weights(work.train.data.targets, options.class_balance, self.num_classes)
         self.class_weights = None if weights is None else weights.to(self.device)
         self.parts = options.accumulation_steps
-        self.after_step = after_step
         self.rate_factor = 1.0  # of the schedule's learning rate, after a divergence
         self.steps = 0
         self.in_step = False
         self.validation_seconds = 0.0  # that the last validation took
         self.started = perf_counter()
+        self.begin_epoch()
+
+    def begin_epoch(self) -> None:
         self.epoch = EpochSoFar(torch.zeros(2, device=self.device))
 
     def state_dict(self) -> dict[str, Any]:
@@ -98,7 +98,9 @@ class Trainer:
         self.validation_seconds = state["validation_seconds"]
         self.started = perf_counter() - state["elapsed"]
         self.schedule.load_state_dict(state["schedule"])
-        self.epoch.load_state_dict(state["epoch"])
+        sums = state["epoch"]["sums"].to(self.device)
+        own = sums if processes.rank() == 0 else torch.zeros_like(sums)  # the first goes on with the sums of all
+        self.epoch = EpochSoFar(**state["epoch"] | {"sums": own})
         load_optimizer_state(self.optimizer, self.work.module, state["optimizer"])
         if self.average:
             self.average.load_state_dict(state["average"])
@@ -122,30 +124,32 @@ class Trainer:
         """Returns whether the schedule has ended."""
         return self.schedule.progress(self.steps, self.measure_elapsed()) >= 1
 
-    def train_one_epoch(self, epoch: int) -> dict[str, float]:
-        """Trains on every image once, or until the time is over; resumes a partial epoch.
+    def train_one_epoch(self, epoch: int) -> Iterator[None]:
+        """Trains on every image once, or until the time is over; resumes a partial epoch. Yields after each step.
 
-        Returns the means over images of loss and accuracy, the last learning rate, and what `speeds` says.
+        Then `self.epoch.metrics` has the means over images of loss and accuracy, the last learning rate, and the speed.
         """
-        so_far = self.epoch
+        so_far, batch_size = self.epoch, self.recipe.batch_size
         self.progress.start_epoch(epoch, self.iterations, so_far.iterations)
         if so_far.metrics:
-            return so_far.metrics
+            return
         self.work.train_mode()
         started, previous = perf_counter() - so_far.seconds, torch.zeros(2, device=self.device)
-        batches = self.work.batches(epoch, self.recipe.batch_size, so_far.iterations)
-        for images, targets in so_far.time_batches(batches):
+        for images, targets in so_far.time_batches(self.work.batches(epoch, batch_size, so_far.iterations)):
             sums = self.step(images, targets)
             self.check(processes.sum_values(previous[0]).item(), epoch)  # a GPU need not wait for that of this step
             previous = sums
             so_far.seconds = perf_counter() - started
             self.progress.advance()
             if self.progress.is_due(so_far.iterations):
-                self.show(epoch)
-            self.after_step(self)
+                seen = so_far.iterations * batch_size
+                loss = processes.sum_values(so_far.sums[0].clone()).item() / seen
+                self.check(loss, epoch)
+                self.progress.show(so_far.iterations, loss, seen / so_far.seconds)
+            yield
             if self.is_done():
                 break
-        seen = so_far.iterations * self.recipe.batch_size
+        seen = so_far.iterations * batch_size
         loss, hits = processes.sum_values(so_far.sums.double()).div(seen).tolist()
         self.check(loss, epoch)
         so_far.seconds = perf_counter() - started
@@ -153,28 +157,14 @@ class Trainer:
             "train_loss": loss,
             "train_top1_accuracy": hits,
             "learning_rate": so_far.learning_rate,
-        } | so_far.speeds(seen)
-        return so_far.metrics
-
-    def end_epoch(self) -> None:
-        """Begins to count anew."""
-        self.epoch = EpochSoFar(torch.zeros(2, device=self.device))
-
-    def show(self, epoch: int) -> None:
-        """Prints the mean loss so far."""
-        seen = self.epoch.iterations * self.recipe.batch_size
-        loss = processes.sum_values(self.epoch.sums[0].clone()).item() / seen
-        self.check(loss, epoch)
-        self.progress.show(self.epoch.iterations, loss, seen / self.epoch.seconds)
+            "train_images_per_second": seen / so_far.seconds,
+            "timing/train_images_per_second_without_data": seen / (so_far.seconds - so_far.data_seconds),
+            "timing/data_share": so_far.data_seconds / so_far.seconds,
+        }
 
     def check(self, loss: float, epoch: int) -> None:
         if not math.isfinite(loss):
             raise self.divergence(TrainingDivergedError, f"the training loss became {loss}", epoch)
-
-    def check_weights(self, module: torch.nn.Module, epoch: int) -> None:
-        """Raises TrainingDivergedError if a weight or statistic is not finite."""
-        if not has_finite_weights(module):
-            raise self.divergence(TrainingDivergedError, "a weight or a statistic became nan or infinite", epoch)
 
     def divergence(self, kind: type[TrainingDivergedError], what: str, epoch: int) -> MlflowResnetError:
         return processes.mark_shared(kind(what, epoch, self.epoch.iterations, self.epoch.learning_rate))
@@ -203,54 +193,52 @@ class Trainer:
     def gradients(self, inputs: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
         """Computes the gradients of a batch, in more parts if there is not enough memory for fewer.
 
-        Returns the sums over images of loss and hits, of shape (2,).
+        Args:
+            labels: class indices or probabilities.
+
+        Returns:
+            The sums over images of loss and hits, of shape (2,).
+
+        Raises:
+            OutOfMemoryError: if the parts are as small as they can be, or other processes wait for this one.
         """
+        images = len(inputs)
         while True:
             try:
                 return self.gradients_in_parts(inputs, targets, labels)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-            self.halve(len(inputs))  # after the error is gone, which holds on to what was computed
+            # Here the error is gone, which holds on to what was computed.
+            smaller = images // (2 * self.parts)
+            if smaller < MIN_IMAGES or processes.world_size() > 1:
+                raise OutOfMemoryError(images // self.parts, str(self.device))
+            self.parts *= 2
+            say(f"out of memory: batches of {images} are now computed in {self.parts} parts of {smaller} images")
+            self.optimizer.zero_grad(set_to_none=True)
+            give_back_memory(self.device)
 
     def gradients_in_parts(self, inputs: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)
-        sums = torch.zeros(2, device=self.device)
+        sums, smoothing = torch.zeros(2, device=self.device), self.recipe.label_smoothing
         parts = list(zip(*(x.chunk(self.parts) for x in (inputs, targets, labels)), strict=True))
         for number, (some_inputs, some_targets, some_labels) in enumerate(parts, start=1):
             with self.without_exchange(number < len(parts)):
                 with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
                     logits = self.network(some_inputs)
-                losses = self.losses(logits.float(), some_labels)
+                losses = cross_entropy(
+                    logits.float(), some_labels, self.class_weights, reduction="none", label_smoothing=smoothing
+                )
                 (losses.sum() / len(inputs)).backward()
             hits = (logits.argmax(dim=1) == some_targets).sum()
             sums += torch.stack([losses.detach().sum(), hits])
         return sums
-
-    def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy of each image, of shape (N,); `labels` are class indices or probabilities."""
-        smoothing = self.recipe.label_smoothing
-        return cross_entropy(logits, labels, self.class_weights, reduction="none", label_smoothing=smoothing)
 
     def without_exchange(self, wanted: bool) -> contextlib.AbstractContextManager:
         """Processes exchange gradients once a step, not after every part of it."""
         if wanted and isinstance(self.replica, DistributedDataParallel):
             return self.replica.no_sync()
         return contextlib.nullcontext()
-
-    def halve(self, images: int) -> None:
-        """Halves the size of the parts in which batches of `images` are computed.
-
-        Raises:
-            OutOfMemoryError: if the parts are as small as they can be, or other processes wait for this one.
-        """
-        smaller = images // (2 * self.parts)
-        if smaller < MIN_IMAGES or processes.world_size() > 1:
-            raise OutOfMemoryError(images // self.parts, str(self.device))
-        self.parts *= 2
-        say(f"out of memory: batches of {images} are now computed in {self.parts} parts of {smaller} images")
-        self.optimizer.zero_grad(set_to_none=True)
-        give_back_memory(self.device)
 
 
 def has_finite_weights(module: torch.nn.Module) -> bool:

@@ -19,7 +19,7 @@ from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import fold_batch_norms, freeze_stages, train_mode
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.preprocessing import to_tensor
-from mlflow_resnet.training.distributed import processes
+from mlflow_resnet.training import processes
 from mlflow_resnet.training.input.labeled_images import LabeledImages, TrainingImages
 
 FEATURE_BATCH_SIZE = 32

@@ -17,7 +17,7 @@ from mlflow_resnet.runs.training import all_params, train_in_run, train_recorded
 from mlflow_resnet.tracking.outages import record_through_outbox
 from mlflow_resnet.tracking.run import end_attached_run, enter_run, enter_worker_run
 from mlflow_resnet.tracking.training_record import TrainingRecord, TrainResult
-from mlflow_resnet.training.distributed import processes
+from mlflow_resnet.training import processes
 from mlflow_resnet.verbs.frame import describe_training
 
 
