@@ -7,7 +7,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,7 @@ from mlflow_resnet.io.text.places import is_remote
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.options.base import Affects, names_affecting
 from mlflow_resnet.options.train import TrainOptions
-from mlflow_resnet.runs.mirror import NOTES, Mirror
-from mlflow_resnet.runs.mirror_stores import open_store
+from mlflow_resnet.runs.mirror import NOTES, Mirror, open_store
 from mlflow_resnet.runs.preparation import Training
 from mlflow_resnet.tracking.outbox import Outbox
 from mlflow_resnet.tracking.pieces import EpochPiece, TagsPiece, end_run
@@ -38,7 +37,7 @@ from mlflow_resnet.tracking.training_record import TrainingRecord, note_result, 
 from mlflow_resnet.training.checkpoints import KEPT, CheckpointFolder
 from mlflow_resnet.training.course import EpochResult
 from mlflow_resnet.training.recipe import phases
-from mlflow_resnet.training.saving import Saving, checkpoint_bytes
+from mlflow_resnet.training.saving import checkpoint_bytes
 
 ROOT = "checkpoints"
 OUTBOX = "outbox"
@@ -87,11 +86,6 @@ def open_training_folder(directory: str) -> Iterator[TrainingFolder]:
         raise CheckpointError(path, "holds no training; give the folder that a training named, or its --checkpoint-dir")
     with lock_directory(path, path, CheckpointError):
         yield TrainingFolder(path)
-
-
-def plan_saving(folder: TrainingFolder, options: TrainOptions) -> Saving:
-    saving = Saving(folder.checkpoints, options.checkpoint_minutes, options.on_divergence == "rewind")
-    return replace(saving, on_saved=folder.mirror.offer) if folder.mirror else saving
 
 
 def default_folder(options: TrainOptions) -> str:
@@ -153,6 +147,8 @@ class TrainingFolder:
     def begin(self, identity: Mapping[str, Any], resume: str, mirror: str = "") -> None:
         """Decides whether to resume from this folder or the mirror, and claims the folder for this training.
 
+        Newer checkpoints are fetched from the mirror, unless this folder has another training.
+
         Raises:
             CheckpointError: if what is here is of another training that was not finished, or was not delivered.
         """
@@ -161,14 +157,21 @@ class TrainingFolder:
             self.begin_anew()
             changed = {}
         if mirror:
-            self.consult(mirror, identity, resume, bool(changed))
-            changed = differences(self.notes.get("identity", {}), identity)
+            training = digest_identity({name: value for name, value in identity.items() if name not in OF_THIS_MACHINE})
+            self.mirror = Mirror(open_store(mirror, training, self.notes), self.checkpoints, self.notes)
+            if resume == "never":
+                self.mirror.clear()
+            elif not changed and not self.is_finished:
+                self.mirror.fetch_newer()
+                changed = differences(self.notes.get("identity", {}), identity)
         if self.is_unfinished:
             if resume == "auto":
                 self.refuse(changed, "Give these again to go on with it, or --resume force to go on with the new ones,")
             self.refuse({name: text for name, text in changed.items() if name in FIXED_FACTS}, "Give these again,")
             say(f"going on from the checkpoint in {self.path}")
-            self.log_changes(changed)
+            if changed and self.notes.get("begun"):  # tags, since the params of a run cannot be changed
+                tag = f"mlflow_resnet.changed_at_checkpoint_{max(self.checkpoints.numbers())}"
+                self.outbox.put(TagsPiece(tags={tag: join_names(changed.values())}))
         self.note_identity(identity)
 
     def note_identity(self, identity: Mapping[str, Any]) -> None:
@@ -196,38 +199,19 @@ class TrainingFolder:
             self.outbox.put(version)
             self.deliver()
 
-    def log_changes(self, changed: Mapping[str, str]) -> None:
-        """Logs changed options as tags of the run, whose params cannot be changed."""
-        if changed and self.notes.get("begun"):
-            tag = f"mlflow_resnet.changed_at_checkpoint_{max(self.checkpoints.numbers())}"
-            self.outbox.put(TagsPiece(tags={tag: join_names(changed.values())}))
-
-    def consult(self, mirror: str, identity: Mapping[str, Any], resume: str, has_changed: bool) -> None:
-        """Fetches newer checkpoints from the mirror, unless this folder has another training."""
-        training = digest_identity({name: value for name, value in identity.items() if name not in OF_THIS_MACHINE})
-        self.mirror = Mirror(open_store(mirror, training, self.notes), self.checkpoints, self.notes)
-        if resume == "never":
-            self.mirror.clear()
-        elif not has_changed and not self.is_finished:
-            self.mirror.fetch_newer()
-
-    def mirror_checkpoints(self, delivers: bool) -> AbstractContextManager[None]:
-        """While checkpoints are copied to the mirror, if there is one; see `Mirror.running`."""
-        return self.mirror.run(delivers) if self.mirror else nullcontext()
-
     def check_room(self, options: TrainOptions, training: Training) -> None:
-        """Raises OutputError if the disk has no room for the checkpoints that are to come."""
-        last = phases(training.recipe)[-1]
-        if not self.is_finished:
-            size = checkpoint_bytes(training.classifier, last, options.freeze_until, len(training.val_images))
-            self.checkpoints.check_room(size, KEPT + 1 + bool(self.mirror), self.bytes_of_models(options, training))
+        """Raises OutputError if the disk has no room for the checkpoints that are to come.
 
-    def bytes_of_models(self, options: TrainOptions, training: Training) -> int:
-        """Estimates the bytes of epoch models that wait here for `sync`; 0 with a time budget."""
-        if not (options.offline and options.epoch_models) or options.max_minutes:
-            return 0
-        left = training.recipe.epochs - len(list(self.outbox.find(EpochPiece)))
-        return left * sum(tensor.nbytes for tensor in training.classifier.network.state_dict().values())
+        Nor for the models of epochs that wait here for `sync`, unless a time budget decides how many there will be.
+        """
+        if self.is_finished:
+            return
+        last, models = phases(training.recipe)[-1], 0
+        if options.offline and options.epoch_models and not options.max_minutes:
+            left = training.recipe.epochs - len(list(self.outbox.find(EpochPiece)))
+            models = left * sum(tensor.nbytes for tensor in training.classifier.network.state_dict().values())
+        size = checkpoint_bytes(training.classifier, last, options.freeze_until, len(training.val_images))
+        self.checkpoints.check_room(size, KEPT + 1 + bool(self.mirror), models)
 
     def refuse(self, changed: Mapping[str, str], remedy: str) -> None:
         """Raises an error if anything has changed."""

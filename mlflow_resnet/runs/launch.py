@@ -23,7 +23,9 @@ from mlflow_resnet.runs.worker import CALL_FILE, read_outcome
 def in_processes(count: int, function: Callable[[Any], Any], argument: Any, environment: dict[str, str]) -> Any:
     """Calls `function(argument)` in `count` processes, and returns what the first one returned.
 
-    The processes end when this one does, however it ends: torchrun's input is a pipe from it.
+    They find the modules that this process finds, and share its cores unless OMP_NUM_THREADS says otherwise. They end
+    when this one does, however it ends: torchrun's input is a pipe from it. It is on the loopback device, in a session
+    of its own, so that it gets a terminal's Ctrl-C from this process.
 
     Args:
         function: of a module, so that the processes can import it.
@@ -36,7 +38,12 @@ def in_processes(count: int, function: Callable[[Any], Any], argument: Any, envi
     with tempfile.TemporaryDirectory(prefix="mlflow_resnet-") as name:
         folder = Path(name)
         (folder / CALL_FILE).write_bytes(pickle.dumps((function, argument)))
-        with start_torchrun(count, folder, environment) as torchrun:
+        command = [sys.executable, "-m", "mlflow_resnet.runs.torchrun", str(folder)]
+        command += ["--standalone", "--local-addr", "localhost", "--log-dir", str(folder / "logs")]
+        command += ["--nproc-per-node", str(count), "-m", "mlflow_resnet.runs.worker", str(folder)]
+        variables = {"OMP_NUM_THREADS": str(default_threads(count))} | os.environ | environment
+        variables |= {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONSAFEPATH": "1"}
+        with subprocess.Popen(command, stdin=subprocess.PIPE, env=variables, start_new_session=True) as torchrun:
             try:
                 torchrun.wait()
             except BaseException as error:  # of a signal's handler
@@ -46,19 +53,6 @@ def in_processes(count: int, function: Callable[[Any], Any], argument: Any, envi
         if torchrun.returncode:
             raise find_cause(count, folder, torchrun.returncode)
         return read_outcome(0, folder)
-
-
-def start_torchrun(count: int, folder: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """Starts torchrun on the loopback device, in a session of its own: it gets a terminal's Ctrl-C from this process.
-
-    Workers find the modules that this process finds, and share its cores unless OMP_NUM_THREADS says otherwise.
-    """
-    command = [sys.executable, "-m", "mlflow_resnet.runs.torchrun", str(folder)]
-    command += ["--standalone", "--local-addr", "localhost", "--log-dir", str(folder / "logs")]
-    command += ["--nproc-per-node", str(count), "-m", "mlflow_resnet.runs.worker", str(folder)]
-    variables = {"OMP_NUM_THREADS": str(default_threads(count))} | os.environ | environment
-    variables |= {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONSAFEPATH": "1"}
-    return subprocess.Popen(command, stdin=subprocess.PIPE, env=variables, start_new_session=True)
 
 
 def find_cause(count: int, folder: Path, exit_code: int) -> MlflowResnetError:

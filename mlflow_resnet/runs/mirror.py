@@ -1,15 +1,20 @@
-"""Copies checkpoints to a store, and back."""
+"""Copies checkpoints to a store, and back: to artifacts of the run, or to a prefix in S3."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+from mlflow import MlflowClient
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from mlflow_resnet.errors import CheckpointError, MlflowResnetError
 from mlflow_resnet.io.atomic import disk_errors
@@ -17,12 +22,17 @@ from mlflow_resnet.io.console import say
 from mlflow_resnet.io.file_names import name_problem
 from mlflow_resnet.io.notes import Notes, parse_notes
 from mlflow_resnet.io.reasons import one_line
+from mlflow_resnet.io.s3.access import connect_s3, patiently
+from mlflow_resnet.io.s3.listing import StoredObject, list_objects
+from mlflow_resnet.io.s3.location import parse_location
+from mlflow_resnet.io.s3.transfer import receive
 from mlflow_resnet.io.untrusted import MOST_JSON, read_plain
-from mlflow_resnet.runs.mirror_stores import Store
 from mlflow_resnet.training.checkpoints import CHECKPOINT_NUMBER, KEPT, SUMS_FILE, CheckpointFolder
 
 NOTES = "training.json"
 MIRROR_SECONDS_AT_END = 10.0  # from the last checkpoint on, that its copy may take when the training ends
+ARTIFACT_FOLDER = "checkpoints"
+TRAINING_TAG = "mlflow_resnet.training"  # of a run: which training it is, for a machine that does not know its id
 
 
 class Mirror:
@@ -37,7 +47,7 @@ class Mirror:
         self.waiting: int | None = None
         self.offered = 0.0  # when a checkpoint last became the newest
         self.changed = threading.Condition()
-        self.is_busy = self.is_over = self.is_failing = False
+        self.is_over = self.is_failing = False
 
     @contextmanager
     def run(self, delivers: bool) -> Iterator[None]:
@@ -69,7 +79,7 @@ class Mirror:
         """Ends the thread after the remaining copies, if these do not take too long."""
         with self.changed:
             seconds = max(0.0, self.offered + MIRROR_SECONDS_AT_END - time.monotonic())
-            self.changed.wait_for(lambda: self.waiting is None and not self.is_busy, seconds)
+            self.changed.wait_for(lambda: not self.checkpoints.held, seconds)
             self.is_over = True
             self.changed.notify_all()
 
@@ -81,12 +91,15 @@ class Mirror:
                 number, self.waiting = self.waiting, None
                 if self.is_over or number is None:
                     return
-                self.is_busy = True
             with self.tell_failures():
-                self.copy(number)
+                folder = self.checkpoints.locate(number)
+                files = sorted(folder.iterdir(), key=lambda path: (path.name == SUMS_FILE, path.name))
+                self.send_notes()
+                for path in files:
+                    self.store.send(path, f"{folder.name}/{path.name}")
+                self.remove_but(KEPT)
             with self.changed:
                 self.checkpoints.held.discard(number)
-                self.is_busy = False
                 self.changed.notify_all()
 
     @contextmanager
@@ -100,14 +113,6 @@ class Mirror:
             self.is_failing = True
         else:
             self.is_failing = False
-
-    def copy(self, number: int) -> None:
-        folder = self.checkpoints.locate(number)
-        files = sorted(folder.iterdir(), key=lambda path: (path.name == SUMS_FILE, path.name))
-        self.send_notes()
-        for path in files:
-            self.store.send(path, f"{folder.name}/{path.name}")
-        self.remove_but(KEPT)
 
     def send_notes(self) -> None:
         """Sends the notes that another machine needs. What the server was not told yet, it will have to tell again."""
@@ -195,7 +200,7 @@ class Mirror:
             yield
         except MlflowResnetError:
             raise
-        except Exception as error:  # see failures_told
+        except Exception as error:  # see tell_failures
             raise CheckpointError(self.store.uri, f"cannot be reached ({one_line(error)})") from None
 
 
@@ -203,3 +208,98 @@ def whole_copies(names: list[str]) -> list[int]:
     """The numbers of the checkpoints whose last file is there, in order."""
     folders = [name.removesuffix(f"/{SUMS_FILE}") for name in names if name.endswith(f"/{SUMS_FILE}")]
     return sorted(int(folder) for folder in folders if CHECKPOINT_NUMBER.fullmatch(folder))
+
+
+class Store(Protocol):
+    """Files of one training, by names as `a/b`. Any method raises any exception if the store does not answer."""
+
+    uri: str
+
+    def names(self) -> list[str]:
+        """Returns the names of all files, in any order."""
+
+    def send(self, path: Path, name: str) -> None:
+        """Copies a file there, also over one of that name."""
+
+    def fetch(self, name: str, path: Path) -> None:
+        """Copies a file from there, one of the last `names`."""
+
+    def remove(self, folder: str) -> None:
+        """Removes the files `folder/…`, if the store can remove anything."""
+
+
+def open_store(mirror: str, training: str, notes: Notes) -> Store:
+    """The store that the option names. `training` tells trainings apart; `notes` has the id of the run."""
+    if mirror == "artifacts":
+        return ArtifactStore(training, notes)
+    return S3Store(f"{mirror.rstrip('/')}/{training}")
+
+
+class S3Store:
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self.place, self.client = parse_location(uri), connect_s3(uri)
+        self.found: dict[str, StoredObject] = {}
+
+    def names(self) -> list[str]:
+        self.found = {each.name: each for each in list_objects(self.client, self.place, self.place.prefix)}
+        return list(self.found)
+
+    def send(self, path: Path, name: str) -> None:
+        def request() -> None:
+            with open(path, "rb") as file:
+                self.client.put_object(Bucket=self.place.bucket, Key=self.place.prefix + name, Body=file)
+
+        patiently(self.uri, request)
+
+    def fetch(self, name: str, path: Path) -> None:
+        with open(path, "wb") as file:
+            receive(self.client, self.place, self.found[name], file)
+
+    def remove(self, folder: str) -> None:
+        for each in list_objects(self.client, self.place, f"{self.place.prefix}{folder}/"):
+            patiently(self.uri, partial(self.client.delete_object, Bucket=self.place.bucket, Key=each.key))
+
+
+class ArtifactStore:
+    """Artifacts of the run in the notes, or else of the newest run of the training."""
+
+    uri = "the run's artifacts"
+
+    def __init__(self, training: str, notes: Notes) -> None:
+        self.training, self.notes, self.is_tagged = training, notes, False
+
+    def run_id(self) -> str:
+        """Empty if there is none."""
+        if known := self.notes.get("run_id"):
+            return known
+        client = MlflowClient()
+        experiments = [each.experiment_id for each in client.search_experiments()]
+        wanted = f"tags.`{TRAINING_TAG}` = '{self.training}'"
+        runs = client.search_runs(experiments, wanted, max_results=1, order_by=["attributes.start_time DESC"])
+        return runs[0].info.run_id if runs else ""
+
+    def names(self) -> list[str]:
+        run_id, client = self.run_id(), MlflowClient()
+        pending, found = [ARTIFACT_FOLDER] if run_id else [], []
+        while pending:
+            entries = client.list_artifacts(run_id, pending.pop())
+            pending += [each.path for each in entries if each.is_dir]
+            found += [each.path.removeprefix(f"{ARTIFACT_FOLDER}/") for each in entries if not each.is_dir]
+        return found
+
+    def send(self, path: Path, name: str) -> None:
+        run_id, client = self.run_id(), MlflowClient()
+        if not self.is_tagged:
+            client.set_tag(run_id, TRAINING_TAG, self.training)
+            self.is_tagged = True
+        client.log_artifact(run_id, str(path), str((ARTIFACT_FOLDER / Path(name)).parent))
+
+    def fetch(self, name: str, path: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            Path(MlflowClient().download_artifacts(self.run_id(), f"{ARTIFACT_FOLDER}/{name}", folder)).replace(path)
+
+    def remove(self, folder: str) -> None:
+        run = MlflowClient().get_run(self.run_id())
+        with contextlib.suppress(NotImplementedError):
+            get_artifact_repository(run.info.artifact_uri).delete_artifacts(f"{ARTIFACT_FOLDER}/{folder}")

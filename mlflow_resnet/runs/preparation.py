@@ -51,6 +51,11 @@ class Training(Plan):
     val_set: ImageDirectoryDataset
     test_set: ImageDirectoryDataset | None = None
 
+    @property
+    def held_out(self) -> dict[str, ImageDirectoryDataset]:
+        """The images that the finished model is measured on, by context: validation, and perhaps test."""
+        return {"validation": self.val_set} | ({"test": self.test_set} if self.test_set else {})
+
     def epochs(self, options: TrainOptions, saving: Saving | None = None) -> Generator[EpochResult, None, None]:
         """Trains the classifier, epoch by epoch, and shows it on stderr. `saving`: see `fit`."""
         progress = TrainingProgress(self.recipe.epochs, options.print_frequency, progress_stream())
@@ -60,9 +65,7 @@ class Training(Plan):
 def check_options(options: TrainOptions, local_processes: int) -> None:
     """Raises an error for options that cannot work, before any work begins. `local_processes` share this machine."""
     check_directories(options.train_dir, options.val_dir, options.test_dir)
-    processes.check_device(options.device, local_processes)
-    if options.sync_batch_norm and options.processes > 1:
-        processes.check_sync_batch_norm(options.device)
+    processes.check_device(options.device, local_processes, options.sync_batch_norm and options.processes > 1)
     if is_first() and not options.offline:
         check_servers(registry=bool(options.registered_model_name))
 
@@ -140,17 +143,21 @@ def build_starting_classifier(
     options: TrainOptions, recipe: Recipe, classes: tuple[str, ...]
 ) -> tuple[ImageClassifier, str]:
     """Returns the classifier before training, and a sentence about the origin of its weights."""
-    sizes = options.resize_size, options.crop_size
-    preprocessing = Preprocessing(*sizes, padding=options.padding, grayscale=options.grayscale)
+    preprocessing = Preprocessing(
+        options.resize_size, options.crop_size, padding=options.padding, grayscale=options.grayscale
+    )
     if recipe.normalize_half:
         preprocessing = replace(preprocessing, mean=HALF, std=HALF)
-    zero, seed = options.zero_init_residual, options.random_seed
-    name = options.architecture
-    classifier = new_classifier(name, classes, preprocessing, zero_init_residual=zero, random_seed=seed)
+    classifier = new_classifier(
+        options.architecture,
+        classes,
+        preprocessing,
+        zero_init_residual=options.zero_init_residual,
+        random_seed=options.random_seed,
+    )
     weights = "" if recipe.strategy == "scratch" else options.weights or ("DEFAULT" if options.pretrained else "")
-    start = "starting from random weights"
-    if weights:
-        start = load_starting_weights(classifier, weights, flavor.load_model)
+    load_model = flavor.load_model
+    start = load_starting_weights(classifier, weights, load_model) if weights else "starting from random weights"
     say(start)
     transformations = build_augmentation(options, recipe, preprocessing).as_list()
     return replace(classifier, training={"recipe": asdict(recipe), "transformations": transformations}), start

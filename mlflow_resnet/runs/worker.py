@@ -36,12 +36,13 @@ def run_worker() -> None:
     for number in WORKER_SIGNALS:
         signal.signal(number, exit_once)
     function, argument = pickle.loads((folder / CALL_FILE).read_bytes())
+    outcome = folder / os.environ["RANK"]
     try:
         result = function(argument)
-        leave_outcome(result if is_first() else None, folder)
+        outcome.write_bytes(pickle.dumps(result if is_first() else None))
     except MlflowException as error:
         known = error if isinstance(error, MlflowResnetError) else MlflowResnetError(error.message)
-        leave_outcome(known, folder)
+        outcome.write_bytes(pickle.dumps(known))
         end_at_once(known.exit_code)
     except SystemExit as error:  # a signal
         end_at_once(error.code)
@@ -55,7 +56,7 @@ def exit_once(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def end_in_time(woken: socket.socket, wake: socket.socket) -> None:
-    """Ends this process GRACE_SECONDS after a signal or the end of its launcher, though it waits for a GPU or a worker.
+    """Ends this process soon after a signal or the end of its launcher, though it waits for a GPU or a worker.
 
     Python's own handlers run only when such a wait is over. A byte arrives at `woken` for each signal, as long as
     `wake` is open.
@@ -71,10 +72,6 @@ def end_at_once(exit_code: Any) -> NoReturn:
     """Exits without cleanup, during which threads that talk to other workers could crash."""
     sys.stderr.flush()
     os._exit(exit_code)
-
-
-def leave_outcome(outcome: Any, folder: Path) -> None:
-    (folder / os.environ["RANK"]).write_bytes(pickle.dumps(outcome))
 
 
 def read_outcome(rank: int, folder: Path) -> Any:

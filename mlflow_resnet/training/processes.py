@@ -48,8 +48,12 @@ def was_launched() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def check_device(device: str, count: int) -> None:
-    """Raises InvalidOptionsError if `count` processes on this machine cannot each have a `device`."""
+def check_device(device: str, count: int, sync_batch_norm: bool) -> None:
+    """Raises InvalidOptionsError if `count` processes on this machine cannot each have a `device`.
+
+    Args:
+        sync_batch_norm: whether these are to be GPUs, which torch.nn.SyncBatchNorm needs.
+    """
     gpus = torch.cuda.device_count()
     problem = ""
     if device.startswith("cuda:"):
@@ -60,11 +64,7 @@ def check_device(device: str, count: int) -> None:
         problem = f"processes is {count}, but this machine has {gpus} GPUs; give processes {gpus}, or device cpu"
     if problem and count > 1:
         raise InvalidOptionsError([problem])
-
-
-def check_sync_batch_norm(device: str) -> None:
-    """Raises InvalidOptionsError unless processes train on GPUs, which torch.nn.SyncBatchNorm needs."""
-    if device in ("cpu", "mps") or not torch.cuda.is_available():
+    if sync_batch_norm and (device in ("cpu", "mps") or not torch.cuda.is_available()):
         problem = "sync_batch_norm is on, but the processes have no GPUs, which it needs; leave it out"
         raise InvalidOptionsError([problem])
 
@@ -141,9 +141,9 @@ def agree_on_errors() -> Iterator[None]:
         try:
             yield
         except MlflowResnetError as error:
-            exchange_values(None, error)
+            gather_values(None, error)
         else:
-            exchange_values(None)
+            gather_values(None)
     except _FirstError as first:
         raise mark_shared(first.error) from None
 
@@ -161,13 +161,8 @@ def mark_shared(error: MlflowResnetError) -> MlflowResnetError:
     return error
 
 
-def gather_values(value: T) -> list[T]:
-    """Every process's `value`, in the order of their ranks."""
-    return exchange_values(value)
-
-
-def exchange_values(value: T, error: MlflowResnetError | None = None) -> list[T]:
-    """Every process's `value`; but if one has an `error`, all raise it as a `_FirstError`."""
+def gather_values(value: T, error: MlflowResnetError | None = None) -> list[T]:
+    """Every process's `value`, in the order of their ranks; but if one has an `error`, all raise a `_FirstError`."""
     found: list[Any] = [(value, error)] * world_size()
     if dist.is_initialized():
         dist.all_gather_object(found, (value, error))

@@ -18,10 +18,9 @@ STOP_PATIENCE_SECONDS = 8.0  # that a step may take after a signal; then it is b
 
 
 class Stop:
-    """Keeps a signal that asks the training to end until it is obeyed. Within `postponed` its handler, which was
-    there before, waits for `obey` or the end.
+    """Keeps a signal that asks the training to end, until `obey` or the end of `postpone` calls its earlier handler.
 
-    The second signal, and the first after PATIENCE_SECONDS, are obeyed at once.
+    The second signal, and the first after STOP_PATIENCE_SECONDS, are obeyed at once.
     """
 
     def __init__(self) -> None:
