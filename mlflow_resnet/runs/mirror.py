@@ -27,7 +27,7 @@ from mlflow_resnet.io.s3.listing import StoredObject, list_objects
 from mlflow_resnet.io.s3.location import parse_location
 from mlflow_resnet.io.s3.transfer import receive
 from mlflow_resnet.io.untrusted import MOST_JSON, read_plain
-from mlflow_resnet.training.checkpoints import CHECKPOINT_NUMBER, KEPT, SUMS_FILE, CheckpointFolder
+from mlflow_resnet.training.checkpoints import CHECKPOINT_NUMBER, KEPT, SUMS_FILE, CheckpointFolder, read_checkpoint
 
 NOTES = "training.json"
 MIRROR_SECONDS_AT_END = 10.0  # from the last checkpoint on, that its copy may take when the training ends
@@ -151,9 +151,15 @@ class Mirror:
             CheckpointError: if the store does not answer, or has copies but none that is whole.
             OutputError: if they cannot be written.
         """
-        with self.require_answers():
-            names = self.store.names()
-            facts = self.fetch_notes() if NOTES in names else {}
+        facts: dict[str, Any] = {}
+        with self.require_answers(), tempfile.TemporaryDirectory() as folder:
+            names, path = self.store.names(), Path(folder) / NOTES
+            if NOTES in names:
+                self.store.fetch(NOTES, path)
+                try:
+                    facts = parse_notes(read_plain(path, MOST_JSON))
+                except ValueError as error:
+                    raise CheckpointError(self.store.uri, f"its {NOTES} is damaged ({one_line(error)})") from None
         newest = max(self.checkpoints.numbers(), default=0)
         newer = [number for number in whole_copies(names) if number > newest]
         if "best_epoch" in facts:
@@ -165,28 +171,17 @@ class Mirror:
         elif newer:
             self.notes.note(**facts)
 
-    def fetch_notes(self) -> dict[str, Any]:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / NOTES
-            self.store.fetch(NOTES, path)
-            try:
-                return parse_notes(read_plain(path, MOST_JSON))
-            except ValueError as error:
-                raise CheckpointError(self.store.uri, f"its {NOTES} is damaged ({one_line(error)})") from None
-
     def fetch_copy(self, number: int, names: list[str]) -> bool:
         """Makes a copy a local checkpoint; returns False, and says so, if it is damaged."""
         prefix = f"{self.checkpoints.locate(number).name}/"
         own = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
         own = [name for name in own if "/" not in name and not name_problem(name)]
-
-        def write(folder: Path) -> None:
-            with self.require_answers(), disk_errors(folder):
-                for name in own:
-                    self.store.fetch(prefix + name, folder / name)
-
         try:
-            self.checkpoints.adopt(number, write)
+            with self.checkpoints.place(number) as folder:
+                with self.require_answers(), disk_errors(folder):
+                    for name in own:
+                        self.store.fetch(prefix + name, folder / name)
+                read_checkpoint(folder)
         except ValueError as error:
             say(f"the copy {prefix}of {self.store.uri} is damaged ({one_line(error)}), so the one before it is taken")
             return False

@@ -3,11 +3,9 @@ Whatever is wrong is found here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
-
-import numpy as np
+from functools import partial
 
 from mlflow_resnet import flavor
 from mlflow_resnet.errors import InvalidDatasetError, InvalidOptionsError
@@ -105,18 +103,27 @@ def build_training(
     options: TrainOptions,
 ) -> Training:
     """A training on scanned data, its images cached as the options ask for."""
-    train, classes = train_set.directory, train_set.directory.class_names
+    train, val, classes = train_set.directory, val_set.directory, train_set.directory.class_names
     recipe = decide_recipe(options, classes, len(train))
-    check_training_data(recipe, train, val_set.directory)
+    check_training_data(recipe, train, val)
     classifier, start = build_starting_classifier(options, recipe, classes)
     preprocessing = classifier.preprocessing
     augmentation = build_augmentation(options, recipe, preprocessing)
-    data = cache_images(options, classes, train_set, augmentation.prepare, augmentation.prepare_settings())
-    say(f"training images: {data.images.description}")
-    weights = draw_weights(data.targets, options.class_balance)
-    train_images = TrainingImages(data, augmentation, options.random_seed, weights)
-    reserved, settings = data.images.memory_bytes, asdict(preprocessing)  # validation images are as in scoring
-    val_images = cache_images(options, classes, val_set, preprocessing.prepare, settings, reserved)
+    prepare = partial(
+        prepare_images,
+        mode=options.cache,
+        cache_dir=options.cache_dir,
+        threads=options.num_workers or default_threads(),
+        processes=processes.local_world_size(),
+    )
+    images = prepare(train, train_set.found.hashes, augmentation.prepare, augmentation.prepare_settings())
+    say(f"training images: {images.description}")
+    targets = find_targets(train, classes, "the classifier")
+    weights = draw_weights(targets, options.class_balance)
+    train_images = TrainingImages(LabeledImages(images, targets), augmentation, options.random_seed, weights)
+    reserved, settings = images.memory_bytes, asdict(preprocessing)
+    images = prepare(val, val_set.found.hashes, preprocessing.prepare, settings, reserved_bytes=reserved)
+    val_images = LabeledImages(images, find_targets(val, classes, "the classifier"))
     return Training(recipe, classifier, train_images, val_images, start, train_set, val_set, test_set)
 
 
@@ -168,26 +175,3 @@ def build_augmentation(options: TrainOptions, recipe: Recipe, preprocessing: Pre
     settings = vars(options) | vars(recipe) | {"preprocessing": preprocessing}
     settings["train_crop_size"] = options.train_crop_size or options.crop_size
     return Augmentation(**{field.name: settings[field.name] for field in fields(Augmentation)})
-
-
-def cache_images(
-    options: TrainOptions,
-    classes: tuple[str, ...],
-    data: ImageDirectoryDataset,
-    prepare: Callable[[bytes], np.ndarray],
-    settings: Mapping[str, Any],
-    reserved_bytes: int = 0,
-) -> LabeledImages:
-    """The prepared images of a data set; for the last three arguments, see `prepare_images`."""
-    images = prepare_images(
-        data.directory,
-        data.found.hashes,
-        prepare,
-        settings,
-        mode=options.cache,
-        cache_dir=options.cache_dir,
-        threads=options.num_workers or default_threads(),
-        processes=processes.local_world_size(),
-        reserved_bytes=reserved_bytes,
-    )
-    return LabeledImages(images, find_targets(data.directory, classes, "the classifier"))

@@ -2,7 +2,6 @@
 
 loop          fit(): the phases and epochs of a training as a story
 trainer       one phase: its epochs and steps
-epoch         the part of an epoch that is done
 work          what a phase works on: the network and images, or the head and features
 recipe        what "auto" becomes; the phases of a strategy
 input         labeled images, augmentation, mixing
@@ -10,10 +9,9 @@ processes     several of them that train one network
 optimizer     which parameters change, and how fast each; the average of the weights
 schedule      the learning rate at a step
 rate_test     the loss over a rising learning rate
-course        how far a training has come
+course        how far a training has come; the best epoch, and patience
 saving        when that becomes a checkpoint, and how it comes back
 checkpoints   a state on disk
 stopping      signals that wait until a step is done
-best          the best epoch by any metric; patience
 progress      a bar on a terminal, lines elsewhere
 """

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,16 +94,6 @@ class CheckpointFolder:
             if number not in self.held:
                 shutil.rmtree(self.locate(number), ignore_errors=True)
         return new
-
-    def adopt(self, number: int, write: Callable[[Path], object]) -> None:
-        """Makes the files that `write` writes a checkpoint, if they are complete.
-
-        Raises:
-            ValueError: if it is damaged.
-        """
-        with self.place(number) as partial:
-            write(partial)
-            read_checkpoint(partial)
 
     @contextmanager
     def place(self, number: int) -> Iterator[Path]:

@@ -1,7 +1,8 @@
-"""How far a training has come."""
+"""How far a training has come, and its best epoch so far."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,9 +14,8 @@ import torch
 from torch import Tensor
 
 from mlflow_resnet.evaluation.evaluation import Evaluation
-from mlflow_resnet.training.best import Best
-from mlflow_resnet.training.epoch import Rate
-from mlflow_resnet.training.trainer import Trainer
+from mlflow_resnet.options.metric_names import LOWER_IS_BETTER
+from mlflow_resnet.training.trainer import Rate, Trainer
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,49 @@ class EpochResult:
     rates: Sequence[Rate]
     timestamp: int = field(default_factory=lambda: int(time.time() * 1000))
     weights: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Best:
+    """A copy of the best epoch's weights.
+
+    Args:
+        metric: a metric of every epoch. Among equals the lower `val_loss` is better.
+        patience: epochs without a new best after which `is_over`; 0 is never.
+        delay: epochs that patience does not count.
+    """
+
+    def __init__(self, metric: str, patience: int = 0, delay: int = 0) -> None:
+        self.metric, self.patience, self.delay = metric, patience, delay
+        self.epoch = 0
+        self.waiting_since = 0  # the epoch after which patience began
+        self.score: tuple[float, ...] = (-math.inf, -math.inf)
+        self.weights: dict[str, Tensor] = {}
+
+    def update(self, epoch: int, metrics: dict[str, float], weights: dict[str, Tensor]) -> bool:
+        """Copies the weights if this epoch is the best so far, and says whether it is."""
+        sign = -1 if self.metric in LOWER_IS_BETTER else 1
+        score = (sign * metrics[self.metric], -metrics["val_loss"])
+        if score <= self.score:
+            return False
+        self.epoch, self.score = epoch, score
+        self.weights = {key: tensor.detach().clone() for key, tensor in weights.items()}
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "waiting_since": self.waiting_since,
+            "score": list(self.score),
+            "weights": self.weights,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.epoch, self.waiting_since = state["epoch"], state["waiting_since"]
+        self.score, self.weights = tuple(state["score"]), dict(state["weights"])
+
+    def is_over(self, epoch: int) -> bool:
+        """Returns whether training ends with `epoch`."""
+        return self.patience > 0 and epoch - max(self.epoch, self.waiting_since, self.delay) >= self.patience
 
 
 @dataclass

@@ -24,8 +24,7 @@ from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.model.precision import pick_precision
 from mlflow_resnet.options.train import TrainOptions
 from mlflow_resnet.training import processes
-from mlflow_resnet.training.best import Best
-from mlflow_resnet.training.course import Course, EpochResult
+from mlflow_resnet.training.course import Best, Course, EpochResult
 from mlflow_resnet.training.input.labeled_images import LabeledImages, TrainingImages
 from mlflow_resnet.training.progress import TrainingProgress
 from mlflow_resnet.training.recipe import Recipe, phases

@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from mlflow_resnet.errors import InvalidOptionsError, MlflowResnetError, ProcessEndedError
 
@@ -214,14 +213,6 @@ def interleave_parts(parts: list[list[T]]) -> list[T]:
     """Undoes `own_share`: the items in their order, each once."""
     total = sum(map(len, parts))
     return [parts[i % len(parts)][i // len(parts)] for i in range(total)]
-
-
-def wrap_network(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network, wrapped so that every process's gradients become their mean."""
-    if world_size() == 1:
-        return network
-    device_ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(network, device_ids=device_ids)
 
 
 def share_buffers(network: nn.Module) -> None:

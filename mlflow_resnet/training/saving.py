@@ -61,19 +61,16 @@ class Saving:
         Raises:
             CheckpointError: if all are damaged, or the newest is of a newer mlflow_resnet or of something else.
         """
-        return processes.broadcast_first(self.read_state(self.folder) if self.folder else None)
-
-    def read_state(self, folder: CheckpointFolder) -> dict[str, Any] | None:
-        state = folder.load()
-        if state is None:
-            return None
-        found = state.facts.get("format", 1)
-        if found not in (1, CHECKPOINT_FORMAT):
-            newer = f"its newest checkpoint has format {shorten_value(found)}; "
-            newer += f"this mlflow_resnet reads up to {CHECKPOINT_FORMAT}"
-            raise self.refuse(f"{newer}. Go on with the version that wrote it, or give --resume never to begin anew")
-        with self.refuse_others():
-            return upgrade_state(state) if found == 1 else join_state(state)
+        state = None
+        if self.folder and (read := self.folder.load()):
+            found = read.facts.get("format", 1)
+            if found not in (1, CHECKPOINT_FORMAT):
+                newer = f"its newest checkpoint has format {shorten_value(found)}"
+                newer += f"; this mlflow_resnet reads up to {CHECKPOINT_FORMAT}. Go on with the version that wrote it"
+                raise self.refuse(f"{newer}, or give --resume never to begin anew")
+            with self.refuse_others():
+                state = upgrade_state(read) if found == 1 else join_state(read)
+        return processes.broadcast_first(state)
 
     @contextlib.contextmanager
     def refuse_others(self) -> Iterator[None]:

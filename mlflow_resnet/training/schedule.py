@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 FINAL_LEARNING_RATE = 1e-7  # of the polynomial, as in the designer
 MAX_WARMUP_OF_BUDGET = 0.2
@@ -33,12 +31,6 @@ class Schedule:
         self.name, self.highest = name, highest
         self.steps, self.warmup_steps, self.seconds = steps, warmup_steps, max(seconds, 1e-9)
         self.fall_from: float | None = None
-
-    def state_dict(self) -> dict[str, float | None]:
-        return {"fall_from": self.fall_from, "seconds": self.seconds}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.fall_from, self.seconds = state["fall_from"], state["seconds"]
 
     def progress(self, step: int, elapsed: float = 0.0) -> float:
         """Fraction of the training that is done before `step` (0 for the first), `elapsed` seconds after its start."""

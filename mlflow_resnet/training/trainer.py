@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
@@ -20,7 +22,6 @@ from mlflow_resnet.model.hardware import give_back_memory, is_out_of_memory
 from mlflow_resnet.model.precision import pick_precision
 from mlflow_resnet.options.train import TrainOptions
 from mlflow_resnet.training import processes
-from mlflow_resnet.training.epoch import EpochSoFar
 from mlflow_resnet.training.input.labeled_images import class_weights
 from mlflow_resnet.training.input.mixing import Mixing
 from mlflow_resnet.training.optimizer import (
@@ -35,7 +36,55 @@ from mlflow_resnet.training.recipe import Recipe
 from mlflow_resnet.training.schedule import Schedule
 from mlflow_resnet.training.work import FeatureWork, ImageWork
 
+T = TypeVar("T")
+
 MIN_IMAGES = 2  # that batch norm needs
+MAX_RATES = 50  # that an epoch keeps
+
+Rate = tuple[int, float, int]  # steps done, learning rate of the last of them, milliseconds since 1970
+
+
+@dataclass
+class EpochSoFar:
+    """The part of an epoch that is done.
+
+    Attributes:
+        sums: of the loss and the hits over images, of shape (2,).
+        seconds: that it took; `data_seconds` of them waiting for batches.
+        rates: of some steps, evenly spaced, and of the last one.
+        metrics: of the whole, once it is done; empty before.
+    """
+
+    sums: Tensor
+    iterations: int = 0
+    seconds: float = 0.0
+    data_seconds: float = 0.0
+    rates: list[Rate] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the last step."""
+        return self.rates[-1][1] if self.rates else 0.0
+
+    def time_batches(self, batches: Iterator[T]) -> Iterator[T]:
+        """Yields the batches and counts the time spent waiting for them."""
+        while True:
+            began = perf_counter()
+            batch = next(batches, None)
+            self.data_seconds += perf_counter() - began
+            if batch is None:
+                return
+            yield batch
+
+    def add(self, sums: Tensor, rate: float, iterations: int) -> None:
+        """Counts a step at a learning rate, of the `iterations` that the whole epoch has."""
+        self.sums += sums
+        self.iterations += 1
+        spacing = math.ceil(iterations / (MAX_RATES - 1))
+        if self.rates and (self.rates[-1][0] - 1) % spacing:
+            self.rates.pop()  # it was kept only because it was the last
+        self.rates.append((self.iterations, rate, int(time.time() * 1000)))
 
 
 class Trainer:
@@ -56,16 +105,19 @@ class Trainer:
         self.work, self.recipe, self.options, self.progress = work, recipe, options, progress
         self.device = work.device
         self.dtype = pick_precision(options.precision, self.device)
-        self.num_classes = len(work.classifier.classes)
         self.iterations = len(work.train) // recipe.batch_size
         self.optimizer = build_optimizer(work.module, recipe)
-        self.replica = processes.wrap_network(work.module, self.device)
+        self.replica: nn.Module = work.module
+        if processes.world_size() > 1:  # the gradients of all become their mean
+            gpus = [self.device.index] if self.device.type == "cuda" else None
+            self.replica = DistributedDataParallel(work.module, device_ids=gpus)
         self.network: Callable[[Tensor], Tensor] = torch.compile(self.replica) if options.compile else self.replica
         steps, warmup_steps = recipe.epochs * self.iterations, round(recipe.warmup_epochs * self.iterations)
         self.schedule = Schedule(recipe.schedule, recipe.learning_rate, steps, warmup_steps, seconds)
         self.average = average_weights(work.module, recipe.ema_decay) if recipe.ema_decay else None
-        self.mixing = Mixing(recipe.mixup, recipe.cutmix, self.num_classes)
-        weights = class_weights(work.train.data.targets, options.class_balance, self.num_classes)
+        num_classes = len(work.classifier.classes)
+        self.mixing = Mixing(recipe.mixup, recipe.cutmix, num_classes)
+        weights = class_weights(work.train.data.targets, options.class_balance, num_classes)
         self.class_weights = None if weights is None else weights.to(self.device)
         self.parts = options.accumulation_steps
         self.rate_factor = 1.0  # of the schedule's learning rate, after a divergence
@@ -79,15 +131,17 @@ class Trainer:
         self.epoch = EpochSoFar(torch.zeros(2, device=self.device))
 
     def state_dict(self) -> dict[str, Any]:
-        """All but the network. All processes call it together, unless the epoch is done."""
+        """All but the network, for all processes, which call it together, unless the epoch is done."""
+        so_far = self.epoch
+        sums = so_far.sums if so_far.metrics else processes.sum_values(so_far.sums.clone())
         return {
             "steps": self.steps,
             "parts": self.parts,
             "rate_factor": self.rate_factor,
             "validation_seconds": self.validation_seconds,
             "elapsed": perf_counter() - self.started,
-            "schedule": self.schedule.state_dict(),
-            "epoch": self.epoch.state_dict(),
+            "schedule": {"fall_from": self.schedule.fall_from, "seconds": self.schedule.seconds},
+            "epoch": vars(so_far) | {"sums": sums},
             "optimizer": name_optimizer_state(self.optimizer, self.work.module),
             "average": dict(self.average.state_dict()) if self.average else {},
         }
@@ -97,7 +151,7 @@ class Trainer:
         self.steps, self.parts, self.rate_factor = state["steps"], state["parts"], state["rate_factor"]
         self.validation_seconds = state["validation_seconds"]
         self.started = perf_counter() - state["elapsed"]
-        self.schedule.load_state_dict(state["schedule"])
+        self.schedule.fall_from, self.schedule.seconds = state["schedule"]["fall_from"], state["schedule"]["seconds"]
         sums = state["epoch"]["sums"].to(self.device)
         own = sums if processes.rank() == 0 else torch.zeros_like(sums)  # the first goes on with the sums of all
         self.epoch = EpochSoFar(**state["epoch"] | {"sums": own})
@@ -106,7 +160,7 @@ class Trainer:
             self.average.load_state_dict(state["average"])
 
     @property
-    def evaluation_module(self) -> torch.nn.Module:
+    def evaluation_module(self) -> nn.Module:
         """The module whose predictions count: the average of the weights, if there is one."""
         return self.average.module if self.average else self.work.module
 
@@ -241,6 +295,6 @@ class Trainer:
         return contextlib.nullcontext()
 
 
-def has_finite_weights(module: torch.nn.Module) -> bool:
+def has_finite_weights(module: nn.Module) -> bool:
     """Returns whether all weights and statistics are finite."""
     return all(bool(tensor.isfinite().all()) for tensor in module.state_dict().values())

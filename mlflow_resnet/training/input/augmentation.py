@@ -107,8 +107,18 @@ class Augmentation:
         Args:
             seed: the image's and epoch's own, such as "random_seed/epoch/index".
         """
-        random = Random(seed)
-        drawn = self._crop(image, random).contiguous()  # stacked ten times as fast
+        random, size = Random(seed), self.train_crop_size
+        height, width = image.shape[:2]
+        if self._crops_randomly:
+            if self._crops_any_size:
+                left, top, right, bottom = random_region(width, height, self.min_crop_area, random)
+            else:
+                left, top, right, bottom = random_window(width, height, size / self._central.resize_size, random)
+            crop = resize_image(image[top:bottom, left:right], size, size)
+            drawn = pad(to_tensor(crop), [self.preprocessing.padding] * 4)
+        else:
+            drawn = to_tensor(image.copy())
+        drawn = drawn.contiguous()  # stacked ten times as fast
         if self.random_horizontal_flip and random.random() < 0.5:
             drawn = drawn.flip(2)
         if self.random_vertical_flip and random.random() < 0.5:
@@ -123,7 +133,19 @@ class Augmentation:
 
         Before a random crop, Resize only ever reduces.
         """
-        return [{"name": name, **arguments} for name, arguments in self._first_steps() + self._v2_steps]
+        size = self.train_crop_size
+        area = {"scale": [self.min_crop_area, 1.0], "ratio": list(ASPECT_RATIOS)}
+        first_steps = select_steps(
+            (True, "Resize", {"size": self._shorter_edge}),
+            (self.preprocessing.grayscale, "Grayscale", {"num_output_channels": 3}),
+            (not self._crops_randomly, "CenterCrop", {"size": size}),
+            (self.random_crop, "RandomCrop", {"size": size}),
+            (self._crops_any_size, "RandomResizedCrop", {"size": size, **area}),
+            (self.preprocessing.padding, "Pad", {"padding": self.preprocessing.padding}),
+            (self.random_horizontal_flip, "RandomHorizontalFlip", {"p": 0.5}),
+            (self.random_vertical_flip, "RandomVerticalFlip", {"p": 0.5}),
+        )
+        return [{"name": name, **arguments} for name, arguments in first_steps + self._v2_steps]
 
     @property
     def _crops_randomly(self) -> bool:
@@ -142,33 +164,6 @@ class Augmentation:
     def _shorter_edge(self) -> int:
         """Pixels that Resize leaves at most."""
         return round(STORE_FACTOR * self.train_crop_size) if self._crops_any_size else self._central.resize_size
-
-    def _crop(self, image: np.ndarray, random: Random) -> Tensor:
-        if not self._crops_randomly:
-            return to_tensor(image.copy())
-        height, width = image.shape[:2]
-        size = self.train_crop_size
-        if self._crops_any_size:
-            left, top, right, bottom = random_region(width, height, self.min_crop_area, random)
-        else:
-            left, top, right, bottom = random_window(width, height, size / self._central.resize_size, random)
-        crop = resize_image(image[top:bottom, left:right], size, size)
-        return pad(to_tensor(crop), [self.preprocessing.padding] * 4)
-
-    def _first_steps(self) -> Steps:
-        """Returns the steps that are done without torchvision's transforms."""
-        size = self.train_crop_size
-        area = {"scale": [self.min_crop_area, 1.0], "ratio": list(ASPECT_RATIOS)}
-        return select_steps(
-            (True, "Resize", {"size": self._shorter_edge}),
-            (self.preprocessing.grayscale, "Grayscale", {"num_output_channels": 3}),
-            (not self._crops_randomly, "CenterCrop", {"size": size}),
-            (self.random_crop, "RandomCrop", {"size": size}),
-            (self._crops_any_size, "RandomResizedCrop", {"size": size, **area}),
-            (self.preprocessing.padding, "Pad", {"padding": self.preprocessing.padding}),
-            (self.random_horizontal_flip, "RandomHorizontalFlip", {"p": 0.5}),
-            (self.random_vertical_flip, "RandomVerticalFlip", {"p": 0.5}),
-        )
 
     @cached_property
     def _v2_steps(self) -> Steps:
