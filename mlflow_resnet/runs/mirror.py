@@ -51,7 +51,7 @@ class Mirror:
 
     @contextmanager
     def run(self, delivers: bool) -> Iterator[None]:
-        """Copies while the block runs.
+        """Copies while the block runs, and what is left then, if that does not take too long.
 
         If it `delivers` the model, the copies are removed after it, and the notes there say that all is done.
         """
@@ -60,7 +60,11 @@ class Mirror:
         try:
             yield
         finally:
-            self.stop()
+            with self.changed:
+                seconds = max(0.0, self.offered + MIRROR_SECONDS_AT_END - time.monotonic())
+                self.changed.wait_for(lambda: not self.checkpoints.held, seconds)
+                self.is_over = True
+                self.changed.notify_all()
         if delivers:
             with self.tell_failures():
                 self.send_notes()
@@ -75,16 +79,7 @@ class Mirror:
             self.waiting, self.offered = number, time.monotonic()
             self.changed.notify_all()
 
-    def stop(self) -> None:
-        """Ends the thread after the remaining copies, if these do not take too long."""
-        with self.changed:
-            seconds = max(0.0, self.offered + MIRROR_SECONDS_AT_END - time.monotonic())
-            self.changed.wait_for(lambda: not self.checkpoints.held, seconds)
-            self.is_over = True
-            self.changed.notify_all()
-
     def copy_as_they_come(self) -> None:
-        """Copies checkpoints until the thread is stopped."""
         while True:
             with self.changed:
                 self.changed.wait_for(lambda: self.is_over or self.waiting is not None)

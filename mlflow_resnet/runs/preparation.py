@@ -27,10 +27,11 @@ from mlflow_resnet.training import processes
 from mlflow_resnet.training.course import EpochResult
 from mlflow_resnet.training.input.augmentation import Augmentation
 from mlflow_resnet.training.input.labeled_images import LabeledImages, TrainingImages, draw_weights
-from mlflow_resnet.training.loop import Plan, fit
+from mlflow_resnet.training.loop import fit
 from mlflow_resnet.training.progress import TrainingProgress
 from mlflow_resnet.training.recipe import Recipe, decide_recipe
 from mlflow_resnet.training.saving import Saving
+from mlflow_resnet.training.work import Plan
 
 HALF = (0.5, 0.5, 0.5)
 

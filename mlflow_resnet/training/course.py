@@ -64,12 +64,8 @@ class Best:
         return True
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "epoch": self.epoch,
-            "waiting_since": self.waiting_since,
-            "score": list(self.score),
-            "weights": self.weights,
-        }
+        numbers = {"epoch": self.epoch, "waiting_since": self.waiting_since, "score": list(self.score)}
+        return numbers | {"weights": self.weights}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.epoch, self.waiting_since = state["epoch"], state["waiting_since"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from time import perf_counter
 from typing import Any
@@ -17,37 +17,23 @@ from torch import nn
 from mlflow_resnet.errors import PredictionsDivergedError, TrainingDivergedError
 from mlflow_resnet.evaluation.evaluation import Evaluation, prefix_metrics
 from mlflow_resnet.io.console import say
-from mlflow_resnet.io.parallel import default_threads
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.hardware import keep_freed_memory
 from mlflow_resnet.model.network import pick_device
-from mlflow_resnet.model.precision import pick_precision
 from mlflow_resnet.options.train import TrainOptions
 from mlflow_resnet.training import processes
 from mlflow_resnet.training.course import Best, Course, EpochResult
-from mlflow_resnet.training.input.labeled_images import LabeledImages, TrainingImages
 from mlflow_resnet.training.progress import TrainingProgress
-from mlflow_resnet.training.recipe import Recipe, phases
+from mlflow_resnet.training.recipe import phases
 from mlflow_resnet.training.saving import Saving
 from mlflow_resnet.training.stopping import Stop
 from mlflow_resnet.training.trainer import Trainer, has_finite_weights
-from mlflow_resnet.training.work import FeatureWork, ImageWork
+from mlflow_resnet.training.work import Plan, build_work
 
 EVALUATION_BATCH_SIZE = 32
 PROBE_SHARE = 0.2  # of a time budget, at most, before the other layers are trained
-AUGMENTED_VIEWS = 4
 REWIND_FACTOR, MAX_REWINDS = 0.1, 2
 SAVE, STOP = 1, 2
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is trained, and how: the classifier to start from, its images, and a recipe of one phase or two."""
-
-    recipe: Recipe
-    classifier: ImageClassifier
-    train_images: TrainingImages
-    val_images: LabeledImages
 
 
 def fit(
@@ -177,17 +163,6 @@ def prepare_network(classifier: ImageClassifier, options: TrainOptions) -> torch
         nn.SyncBatchNorm.convert_sync_batchnorm(classifier.network)
     classifier.network.to(device).to(memory_format=torch.channels_last)
     return device
-
-
-def build_work(phase: Recipe, plan: Plan, options: TrainOptions, device: torch.device) -> ImageWork | FeatureWork:
-    """Images for the whole network; features, computed once, for the head alone."""
-    classifier, train, val = plan.classifier, plan.train_images, plan.val_images
-    threads = options.num_workers or default_threads()
-    if phase.strategy == "linear_probe":
-        views = options.feature_views or (AUGMENTED_VIEWS if train.augmentation.is_random else 1)
-        dtype = pick_precision(options.precision, device)
-        return FeatureWork(classifier, train, val, device, threads, views, dtype)
-    return ImageWork(classifier, train, val, device, threads, options.freeze_until)
 
 
 def deterministic_cudnn() -> contextlib.AbstractContextManager[None]:

@@ -137,21 +137,13 @@ def agree_on_errors() -> Iterator[None]:
     Processes may exchange nothing in it but what is `gather_values`.
     """
     try:
-        try:
-            yield
-        except MlflowResnetError as error:
-            gather_values(None, error)
-        else:
-            gather_values(None)
-    except _FirstError as first:
-        raise mark_shared(first.error) from None
-
-
-class _FirstError(Exception):
-    """The error of the first process that has one; every process gets it."""
-
-    def __init__(self, error: MlflowResnetError) -> None:
-        self.error = error
+        yield
+    except MlflowResnetError as error:
+        if error.is_shared:
+            raise
+        gather_values(None, error)
+    else:
+        gather_values(None)
 
 
 def mark_shared(error: MlflowResnetError) -> MlflowResnetError:
@@ -161,13 +153,13 @@ def mark_shared(error: MlflowResnetError) -> MlflowResnetError:
 
 
 def gather_values(value: T, error: MlflowResnetError | None = None) -> list[T]:
-    """Every process's `value`, in the order of their ranks; but if one has an `error`, all raise a `_FirstError`."""
+    """Every process's `value`, in the order of their ranks; but if one has an `error`, all raise it."""
     found: list[Any] = [(value, error)] * world_size()
     if dist.is_initialized():
         dist.all_gather_object(found, (value, error))
     for _, some_error in found:
         if some_error:
-            raise _FirstError(some_error)
+            raise mark_shared(some_error) from None
     return [value for value, _ in found]
 
 

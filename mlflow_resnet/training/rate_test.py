@@ -14,11 +14,12 @@ import numpy as np
 
 from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.options.find_lr import FindLrOptions
-from mlflow_resnet.training.loop import Plan, build_work, deterministic_cudnn, prepare_network
+from mlflow_resnet.training.loop import deterministic_cudnn, prepare_network
 from mlflow_resnet.training.progress import TrainingProgress
 from mlflow_resnet.training.recipe import phases
 from mlflow_resnet.training.schedule import Schedule
 from mlflow_resnet.training.trainer import Trainer
+from mlflow_resnet.training.work import Plan, build_work
 
 SMOOTHING = 0.98  # share of the earlier losses in the smoothed one
 DIVERGED = 4.0  # times the lowest smoothed loss
