@@ -27,7 +27,7 @@ from mlflow_resnet.io.text.places import is_remote
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.options.base import Affects, names_affecting
 from mlflow_resnet.options.train import TrainOptions
-from mlflow_resnet.runs.mirror import NOTES, Mirror, open_store
+from mlflow_resnet.runs.mirror import NOTES, ArtifactStore, Mirror, S3Store
 from mlflow_resnet.runs.preparation import Training
 from mlflow_resnet.tracking.outbox import Outbox
 from mlflow_resnet.tracking.pieces import EpochPiece, TagsPiece, end_run
@@ -90,10 +90,9 @@ def open_training_folder(directory: str) -> Iterator[TrainingFolder]:
 
 def default_folder(options: TrainOptions) -> str:
     """A folder below the current one for this command; an old one may have a name to which credentials added."""
-    names = [
-        f"{options.architecture}-{digest_identity(known)}" for known in (as_given(options), identify_training(options))
-    ]
-    return next(filter(os.path.isdir, paths := [os.path.join(ROOT, name) for name in names]), paths[-1])
+    known = as_given(options), identify_training(options)
+    old, new = (os.path.join(ROOT, f"{options.architecture}-{digest_identity(each)}") for each in known)
+    return old if os.path.isdir(old) else new
 
 
 def digest_identity(identity: Mapping[str, Any]) -> str:
@@ -158,7 +157,9 @@ class TrainingFolder:
             changed = {}
         if mirror:
             training = digest_identity({name: value for name, value in identity.items() if name not in OF_THIS_MACHINE})
-            self.mirror = Mirror(open_store(mirror, training, self.notes), self.checkpoints, self.notes)
+            artifacts = ArtifactStore(training, self.notes)
+            store = artifacts if mirror == "artifacts" else S3Store(f"{mirror.rstrip('/')}/{training}")
+            self.mirror = Mirror(store, self.checkpoints, self.notes)
             if resume == "never":
                 self.mirror.clear()
             elif not changed and not self.is_finished:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -42,7 +42,7 @@ class Mirror:
     finds the run.
     """
 
-    def __init__(self, store: Store, checkpoints: CheckpointFolder, notes: Notes) -> None:
+    def __init__(self, store: S3Store | ArtifactStore, checkpoints: CheckpointFolder, notes: Notes) -> None:
         self.store, self.checkpoints, self.notes = store, checkpoints, notes
         self.waiting: int | None = None
         self.offered = 0.0  # when a checkpoint last became the newest
@@ -200,42 +200,22 @@ def whole_copies(names: list[str]) -> list[int]:
     return sorted(int(folder) for folder in folders if CHECKPOINT_NUMBER.fullmatch(folder))
 
 
-class Store(Protocol):
+class S3Store:
     """Files of one training, by names as `a/b`. Any method raises any exception if the store does not answer."""
 
-    uri: str
-
-    def names(self) -> list[str]:
-        """Returns the names of all files, in any order."""
-
-    def send(self, path: Path, name: str) -> None:
-        """Copies a file there, also over one of that name."""
-
-    def fetch(self, name: str, path: Path) -> None:
-        """Copies a file from there, one of the last `names`."""
-
-    def remove(self, folder: str) -> None:
-        """Removes the files `folder/…`, if the store can remove anything."""
-
-
-def open_store(mirror: str, training: str, notes: Notes) -> Store:
-    """The store that the option names. `training` tells trainings apart; `notes` has the id of the run."""
-    if mirror == "artifacts":
-        return ArtifactStore(training, notes)
-    return S3Store(f"{mirror.rstrip('/')}/{training}")
-
-
-class S3Store:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self.place, self.client = parse_location(uri), connect_s3(uri)
         self.found: dict[str, StoredObject] = {}
 
     def names(self) -> list[str]:
+        """Returns the names of all files, in any order."""
         self.found = {each.name: each for each in list_objects(self.client, self.place, self.place.prefix)}
         return list(self.found)
 
     def send(self, path: Path, name: str) -> None:
+        """Copies a file there, also over one of that name."""
+
         def request() -> None:
             with open(path, "rb") as file:
                 self.client.put_object(Bucket=self.place.bucket, Key=self.place.prefix + name, Body=file)
@@ -243,16 +223,22 @@ class S3Store:
         patiently(self.uri, request)
 
     def fetch(self, name: str, path: Path) -> None:
+        """Copies a file from there, one of the last `names`."""
         with open(path, "wb") as file:
             receive(self.client, self.place, self.found[name], file)
 
     def remove(self, folder: str) -> None:
+        """Removes the files `folder/…`, if the store can remove anything."""
         for each in list_objects(self.client, self.place, f"{self.place.prefix}{folder}/"):
             patiently(self.uri, partial(self.client.delete_object, Bucket=self.place.bucket, Key=each.key))
 
 
 class ArtifactStore:
-    """Artifacts of the run in the notes, or else of the newest run of the training."""
+    """The same in the artifacts of the run in the notes, or else of the newest run of the training.
+
+    Args:
+        training: tells trainings apart.
+    """
 
     uri = "the run's artifacts"
 

@@ -51,9 +51,8 @@ class Saving:
         return self.folder is not None and perf_counter() - self.saved >= self.minutes * 60
 
     def is_due_after_epoch(self) -> bool:
-        if self.folder is None:
-            return False
-        return self.after_every_epoch or perf_counter() - self.saved >= self.cost / MAX_SHARE
+        is_cheap = perf_counter() - self.saved >= self.cost / MAX_SHARE
+        return self.folder is not None and (self.after_every_epoch or is_cheap)
 
     def load(self) -> dict[str, Any] | None:
         """Returns the state in the newest checkpoint, for all processes; None if there is none.

@@ -76,11 +76,6 @@ class Augmentation:
     auto_augment: str = "none"
 
     @property
-    def image_size(self) -> int:
-        """Pixels of each side of a training image."""
-        return self._central.image_size
-
-    @property
     def is_random(self) -> bool:
         """Whether an image differs from epoch to epoch."""
         flips = self.random_horizontal_flip or self.random_vertical_flip
@@ -106,7 +101,7 @@ class Augmentation:
         return {name: getattr(central, name) for name in names}
 
     def draw(self, image: np.ndarray, seed: str) -> Tensor:
-        """Returns a prepared image as augmented in one epoch: uint8 of shape (3, image_size, image_size).
+        """Returns a prepared image as augmented in one epoch: uint8 of shape (3, S, S), S the crop and its padding.
 
         Args:
             seed: the image's and epoch's own, such as "random_seed/epoch/index".
