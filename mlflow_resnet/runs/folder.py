@@ -45,9 +45,7 @@ DIRECTORIES = names_affecting(TrainOptions, Affects.IMAGES)
 WITHOUT_EFFECT = names_affecting(TrainOptions, Affects.NOTHING)
 OF_THIS_MACHINE = (*DIRECTORIES, "tracking server", "torch threads", "torch version")
 # What a checkpoint has no place for if it changes.
-FIXED_FACTS = frozenset(
-    ("architecture", "classes", "phases", "chosen optimizer", "averaged weights", "validation images")
-)
+FIXED_FACTS = {"architecture", "classes", "phases", "chosen optimizer", "averaged weights", "validation images"}
 
 
 @contextmanager
@@ -102,10 +100,7 @@ def digest_identity(identity: Mapping[str, Any]) -> str:
 
 
 def identify_training(options: TrainOptions) -> dict[str, Any]:
-    """Returns what identifies a training, as far as known before its images are read.
-
-    It is written to disk and copied, so it has no credentials.
-    """
+    """Returns what identifies a training before its images are read. It is written and copied: without credentials."""
     return all_without_credentials(as_given(options))
 
 

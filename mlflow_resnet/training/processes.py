@@ -146,12 +146,6 @@ def agree_on_errors() -> Iterator[None]:
         gather_values(None)
 
 
-def mark_shared(error: MlflowResnetError) -> MlflowResnetError:
-    """Marks an error as raised in all processes, if there are several."""
-    error.is_shared = world_size() > 1
-    return error
-
-
 def gather_values(value: T, error: MlflowResnetError | None = None) -> list[T]:
     """Every process's `value`, in the order of their ranks; but if one has an `error`, all raise it."""
     found: list[Any] = [(value, error)] * world_size()
@@ -159,7 +153,8 @@ def gather_values(value: T, error: MlflowResnetError | None = None) -> list[T]:
         dist.all_gather_object(found, (value, error))
     for _, some_error in found:
         if some_error:
-            raise mark_shared(some_error) from None
+            some_error.is_shared = world_size() > 1
+            raise some_error from None
     return [value for value, _ in found]
 
 

@@ -83,13 +83,12 @@ def rate_points(plan: Plan, options: FindLrOptions) -> Iterator[RatePoint]:
         average, lowest = 0.0, math.inf
         for step, (images, targets) in enumerate(islice(batches, options.steps), start=1):
             loss = trainer.step(images, targets)[0].item() / len(targets)
-            rate = trainer.epoch.learning_rate
             average = SMOOTHING * average + (1 - SMOOTHING) * loss
             smoothed = average / (1 - SMOOTHING**step)
             lowest = min(lowest, smoothed)
             if not smoothed <= DIVERGED * lowest:  # NaN is not either
                 return
-            yield RatePoint(step, rate, loss, smoothed)
+            yield RatePoint(step, trainer.epoch.learning_rate, loss, smoothed)
 
 
 def suggest_rates(points: Sequence[RatePoint], options: FindLrOptions) -> Suggestion:

@@ -221,7 +221,9 @@ class Trainer:
             raise self.divergence(TrainingDivergedError, f"the training loss became {loss}", epoch)
 
     def divergence(self, kind: type[TrainingDivergedError], what: str, epoch: int) -> MlflowResnetError:
-        return processes.mark_shared(kind(what, epoch, self.epoch.iterations, self.epoch.learning_rate))
+        error = kind(what, epoch, self.epoch.iterations, self.epoch.learning_rate)
+        error.is_shared = processes.world_size() > 1
+        return error
 
     def step(self, images: Tensor, targets: Tensor) -> Tensor:
         """One update of the weights. Returns the batch's sums of loss and hits, and adds them to the epoch's."""

@@ -41,7 +41,7 @@ class Plan:
     val_images: LabeledImages
 
 
-class Work:
+class PhaseWork:
     """What both kinds know; `module` is trained."""
 
     def __init__(self, plan: Plan, options: TrainOptions, device: torch.device, module: nn.Module) -> None:
@@ -54,7 +54,7 @@ class Work:
         return Evaluation(self.classifier.classes, self.val.targets, probabilities)
 
 
-class ImageWork(Work):
+class ImageWork(PhaseWork):
     """The network on images; the stages until `freeze_until` stay as they are."""
 
     def __init__(self, plan: Plan, options: TrainOptions, device: torch.device) -> None:
@@ -86,7 +86,7 @@ class ImageWork(Work):
         return self.gather_evaluation(list(probabilities))
 
 
-class FeatureWork(Work):
+class FeatureWork(PhaseWork):
     """The head on features: the backbone sees each image once, or a few augmented views of it, and not every epoch.
 
     Training images' features are computed in the precision of the training; those of validation images as in scoring.
