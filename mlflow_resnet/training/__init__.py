@@ -6,8 +6,7 @@ work          what a phase works on: the network and images, or the head and fea
 recipe        what "auto" becomes; the phases of a strategy
 input         labeled images, augmentation, mixing
 processes     several of them that train one network
-optimizer     which parameters change, and how fast each; the average of the weights
-schedule      the learning rate at a step
+optimizer     which parameters change, and how fast each at a step; the average of the weights
 rate_test     the loss over a rising learning rate
 course        how far a training has come; the best epoch, and patience
 saving        when that becomes a checkpoint, and how it comes back

@@ -54,8 +54,7 @@ def split_state(state: Mapping[str, Any]) -> State:
             for name, value in others.items()
         }
 
-    facts = take_tensors(state, "")
-    return State(parts, facts)
+    return State(parts, take_tensors(state, ""))
 
 
 def join_state(state: State) -> dict[str, Any]:

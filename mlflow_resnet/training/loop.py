@@ -30,7 +30,6 @@ from mlflow_resnet.training.stopping import Stop
 from mlflow_resnet.training.trainer import Trainer, has_finite_weights
 from mlflow_resnet.training.work import Plan, build_work
 
-EVALUATION_BATCH_SIZE = 32
 PROBE_SHARE = 0.2  # of a time budget, at most, before the other layers are trained
 REWIND_FACTOR, MAX_REWINDS = 0.1, 2
 SAVE, STOP = 1, 2
@@ -143,7 +142,7 @@ def validate(trainer: Trainer, epoch: int) -> Evaluation:
     processes.share_buffers(module)
     if not has_finite_weights(module):
         raise trainer.divergence(TrainingDivergedError, "a weight or a statistic became nan or infinite", epoch)
-    evaluation = trainer.work.evaluate(module, EVALUATION_BATCH_SIZE)
+    evaluation = trainer.work.evaluate(module)
     if not np.isfinite(evaluation.probabilities).all():
         loss = trainer.epoch.metrics["train_loss"]
         what = f"the outputs for the validation images became nan, although the training loss was {loss:.4f},"

@@ -15,9 +15,9 @@ import numpy as np
 from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.options.find_lr import FindLrOptions
 from mlflow_resnet.training.loop import deterministic_cudnn, prepare_network
+from mlflow_resnet.training.optimizer import Schedule
 from mlflow_resnet.training.progress import TrainingProgress
 from mlflow_resnet.training.recipe import phases
-from mlflow_resnet.training.schedule import Schedule
 from mlflow_resnet.training.trainer import Trainer
 from mlflow_resnet.training.work import Plan, build_work
 

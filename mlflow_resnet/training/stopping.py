@@ -45,7 +45,6 @@ class Stop:
         self.obey()
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        """Handles a signal by noting it."""
         if self.asked is not None:
             self.obey()
         self.asked = number
@@ -55,10 +54,9 @@ class Stop:
 
     def obey(self) -> None:
         """Calls the handler that the signal would have called. The handlers of our command line raise an exception."""
-        number = self.asked
         self.restore()
-        if number is not None:
-            signal.raise_signal(number)
+        if self.asked is not None:
+            signal.raise_signal(self.asked)
 
     def obey_together(self) -> None:
         """Obeys in all processes at once if any of them was asked."""

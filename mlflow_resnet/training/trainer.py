@@ -25,6 +25,7 @@ from mlflow_resnet.training import processes
 from mlflow_resnet.training.input.labeled_images import class_weights
 from mlflow_resnet.training.input.mixing import Mixing
 from mlflow_resnet.training.optimizer import (
+    Schedule,
     average_weights,
     build_optimizer,
     load_optimizer_state,
@@ -33,8 +34,7 @@ from mlflow_resnet.training.optimizer import (
 )
 from mlflow_resnet.training.progress import TrainingProgress
 from mlflow_resnet.training.recipe import Recipe
-from mlflow_resnet.training.schedule import Schedule
-from mlflow_resnet.training.work import FeatureWork, ImageWork
+from mlflow_resnet.training.work import AnyWork
 
 T = TypeVar("T")
 
@@ -95,12 +95,7 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        work: ImageWork | FeatureWork,
-        recipe: Recipe,
-        options: TrainOptions,
-        progress: TrainingProgress,
-        seconds: float,
+        self, work: AnyWork, recipe: Recipe, options: TrainOptions, progress: TrainingProgress, seconds: float
     ) -> None:
         self.work, self.recipe, self.options, self.progress = work, recipe, options, progress
         self.device = work.device
@@ -249,11 +244,7 @@ class Trainer:
     def gradients(self, inputs: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
         """Computes the gradients of a batch, in more parts if there is not enough memory for fewer.
 
-        Args:
-            labels: class indices or probabilities.
-
-        Returns:
-            The sums over images of loss and hits, of shape (2,).
+        Returns the sums over images of loss and hits, of shape (2,). `labels` are class indices or probabilities.
 
         Raises:
             OutOfMemoryError: if the parts are as small as they can be, or other processes wait for this one.

@@ -25,7 +25,7 @@ from mlflow_resnet.training import processes
 from mlflow_resnet.training.input.labeled_images import LabeledImages, TrainingImages
 from mlflow_resnet.training.recipe import Recipe
 
-FEATURE_BATCH_SIZE = 32
+FEATURE_BATCH_SIZE = EVALUATION_BATCH_SIZE = 32
 AUGMENTED_VIEWS = 4
 
 Batches = Iterator[tuple[Tensor, Tensor]]
@@ -50,7 +50,7 @@ class PhaseWork:
 
     def gather_evaluation(self, own: list[Any]) -> Evaluation:
         """The evaluation of all validation images, of which this process has its `own` probabilities."""
-        probabilities = np.stack(processes.interleave_parts(processes.gather_values(own)))
+        probabilities = np.stack(processes.gather_shares(own))
         return Evaluation(self.classifier.classes, self.val.targets, probabilities)
 
 
@@ -77,12 +77,12 @@ class ImageWork(PhaseWork):
         """The whole network's state_dict with the weights of `module`: the trained one or its average."""
         return module.state_dict()
 
-    def evaluate(self, module: nn.Module, batch_size: int) -> Evaluation:
+    def evaluate(self, module: nn.Module) -> Evaluation:
         """Predicts the validation images with `module` through the predict path that scoring and serving use."""
         predictor = Predictor(replace(self.classifier, network=module), str(self.device), self.threads, "fp32")
         own = processes.own_share(len(self.val))
         images = map_ordered(self.val.images.__getitem__, own, self.threads)
-        probabilities = predictor.predict_arrays(images, batch_size)
+        probabilities = predictor.predict_arrays(images, EVALUATION_BATCH_SIZE)
         return self.gather_evaluation(list(probabilities))
 
 
@@ -116,8 +116,8 @@ class FeatureWork(PhaseWork):
         """
         own = processes.own_share(len(self.train))
         images = map_ordered(lambda index: self.train.load(view, index), own, self.threads)
-        parts = processes.gather_values(self.compute_features(images, self.dtype).cpu())
-        return torch.stack(processes.interleave_parts([list(part) for part in parts])).to(self.device)
+        computed = list(self.compute_features(images, self.dtype).cpu())
+        return torch.stack(processes.gather_shares(computed)).to(self.device)
 
     @torch.no_grad()
     def compute_features(self, images: Iterator[Tensor], dtype: torch.dtype) -> Tensor:
@@ -145,11 +145,14 @@ class FeatureWork(PhaseWork):
         return self.classifier.network.state_dict() | head
 
     @torch.inference_mode()
-    def evaluate(self, module: nn.Module, batch_size: int) -> Evaluation:
+    def evaluate(self, module: nn.Module) -> Evaluation:
         probabilities = module(self.val_features).softmax(dim=1).cpu().numpy()
         return self.gather_evaluation(list(probabilities))
 
 
-def build_work(phase: Recipe, plan: Plan, options: TrainOptions, device: torch.device) -> ImageWork | FeatureWork:
+AnyWork = ImageWork | FeatureWork
+
+
+def build_work(phase: Recipe, plan: Plan, options: TrainOptions, device: torch.device) -> AnyWork:
     """Images for the whole network; features, computed once, for the head alone."""
     return (FeatureWork if phase.strategy == "linear_probe" else ImageWork)(plan, options, device)

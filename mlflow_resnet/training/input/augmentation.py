@@ -49,15 +49,11 @@ class Augmentation:
 
     Attributes:
         train_crop_size: pixels of the crop in training; it may differ from the preprocessing's.
-        random_resized_crop: a region of any place, size and aspect ratio instead of the central square.
-        min_crop_area: the smallest such region, as a fraction of the image's area.
         random_crop: a square of the central one's size at any place; takes the place of random_resized_crop.
-        random_horizontal_flip, random_vertical_flip: mirror every other image.
-        rotation_degrees, affine_degrees: the largest angle, to either side; affine also moves by up to a tenth.
         color_jitter: the largest relative change of brightness, contrast and saturation. Hue stays: it tells many
             classes apart, and changing it takes four times as long as the other three together.
-        random_grayscale, random_perspective, random_erasing: the probability.
-        auto_augment: none, randaugment or trivialaugment.
+
+    The others are the options of `train` of these names.
     """
 
     preprocessing: Preprocessing
