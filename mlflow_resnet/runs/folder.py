@@ -40,7 +40,6 @@ from mlflow_resnet.training.recipe import phases
 from mlflow_resnet.training.saving import checkpoint_bytes
 
 ROOT = "checkpoints"
-OUTBOX = "outbox"
 DIRECTORIES = names_affecting(TrainOptions, Affects.IMAGES)
 WITHOUT_EFFECT = names_affecting(TrainOptions, Affects.NOTHING)
 OF_THIS_MACHINE = (*DIRECTORIES, "tracking server", "torch threads", "torch version")
@@ -135,7 +134,7 @@ class TrainingFolder:
         self.path = path
         self.checkpoints = CheckpointFolder(path)
         self.notes = Notes(path / NOTES)
-        self.outbox = Outbox(path / OUTBOX, self.notes)
+        self.outbox = Outbox(path / "outbox", self.notes)
         self.mirror: Mirror | None = None
 
     def begin(self, identity: Mapping[str, Any], resume: str, mirror: str = "") -> None:
@@ -168,9 +167,6 @@ class TrainingFolder:
             if changed and self.notes.get("begun"):  # tags, since the params of a run cannot be changed
                 tag = f"mlflow_resnet.changed_at_checkpoint_{max(self.checkpoints.numbers())}"
                 self.outbox.put(TagsPiece(tags={tag: join_names(changed.values())}))
-        self.note_identity(identity)
-
-    def note_identity(self, identity: Mapping[str, Any]) -> None:
         self.notes.note(identity=dict(identity), record_id=self.notes.get("record_id") or uuid.uuid4().hex)
 
     def confirm(self, identity: Mapping[str, Any], name: str, alias: str) -> None:
@@ -188,7 +184,7 @@ class TrainingFolder:
             self.begin_anew()
             if self.mirror:
                 self.mirror.clear()
-            self.note_identity(identity)
+            self.notes.note(identity=dict(identity), record_id=uuid.uuid4().hex)
             return
         restore_run(self.notes["run_id"])
         if name and (version := find_unregistered(self.notes, name, alias)):
@@ -218,10 +214,8 @@ class TrainingFolder:
     def begin_anew(self) -> None:
         """Removes the content of the folder, unless it is a finished training that was not delivered."""
         if self.is_finished and self.outbox.pieces():
-            what = "holds a finished training that was not delivered"
-            raise CheckpointError(
-                self.path, f"{what}. Deliver it with mlflow-resnet sync {self.path}, or remove the folder"
-            )
+            remedy = f"Deliver it with mlflow-resnet sync {self.path}, or remove the folder"
+            raise CheckpointError(self.path, f"holds a finished training that was not delivered. {remedy}")
         self.checkpoints.clear()
         self.outbox.clear()
         self.notes.clear()

@@ -122,8 +122,7 @@ class Mirror:
     def remove_but(self, count: int) -> None:
         """Removes all copies but the newest `count`, and incomplete ones."""
         names = self.store.names()
-        whole = whole_copies(names)
-        kept = whole[len(whole) - count :] if count else []
+        kept = whole_copies(names)[-count:] if count else []
         for folder in sorted({name.partition("/")[0] for name in names if "/" in name}):
             if CHECKPOINT_NUMBER.fullmatch(folder) and int(folder) not in kept:
                 self.store.remove(folder)
@@ -234,11 +233,7 @@ class S3Store:
 
 
 class ArtifactStore:
-    """The same in the artifacts of the run in the notes, or else of the newest run of the training.
-
-    Args:
-        training: tells trainings apart.
-    """
+    """The same among the artifacts of the run in the notes, or else of the newest run tagged with `training`."""
 
     uri = "the run's artifacts"
 

@@ -127,9 +127,8 @@ class CheckpointFolder:
             except ValueError as error:
                 say(f"checkpoint {folder} is damaged ({one_line(error)}), so the one before it is taken")
         if numbers:
-            raise CheckpointError(
-                self.path, f"none of its {len(numbers)} checkpoints is whole. To begin anew, give --resume never"
-            )
+            what = f"none of its {len(numbers)} checkpoints is whole. To begin anew, give --resume never"
+            raise CheckpointError(self.path, what)
         return None
 
     def clear(self, but: int = 0) -> None:
@@ -150,9 +149,8 @@ class CheckpointFolder:
         if free < needed:
             besides = f" and {models} bytes of models" if models else ""
             what = f"{free} bytes are free, but {count} checkpoints of {size} bytes{besides} need {needed} more"
-            raise OutputError(
-                self.path, f"{what}. Make room, or give another --checkpoint-dir or --checkpoint-minutes 0"
-            )
+            remedy = "Make room, or give another --checkpoint-dir or --checkpoint-minutes 0"
+            raise OutputError(self.path, f"{what}. {remedy}")
 
     def numbers(self) -> list[int]:
         """Returns the numbers of the checkpoints, in order."""

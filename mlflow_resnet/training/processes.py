@@ -48,11 +48,7 @@ def was_launched() -> bool:
 
 
 def check_device(device: str, count: int, sync_batch_norm: bool) -> None:
-    """Raises InvalidOptionsError if `count` processes on this machine cannot each have a `device`.
-
-    Args:
-        sync_batch_norm: whether these are to be GPUs, which torch.nn.SyncBatchNorm needs.
-    """
+    """Raises InvalidOptionsError unless `count` processes here can have a `device` each, GPUs for `sync_batch_norm`."""
     gpus = torch.cuda.device_count()
     problem = ""
     if device.startswith("cuda:"):

@@ -87,9 +87,8 @@ def decide_recipe(options: TrainOptions, classes: tuple[str, ...], images: int) 
     Raises:
         InvalidOptionsError: if given values do not go with the decided ones.
     """
-    strategy = options.strategy
-    if strategy == AUTO:
-        strategy = "probe_then_finetune" if options.pretrained or options.weights else "scratch"
+    automatic = "probe_then_finetune" if options.pretrained or options.weights else "scratch"
+    strategy = automatic if options.strategy == AUTO else options.strategy
     recipe = RECIPES["designer" if options.recipe == "designer" else strategy]
     given = {name: value for name in AUTOMATIC if (value := getattr(options, name)) != AUTO and name != "strategy"}
     recipe = replace(recipe, **given)

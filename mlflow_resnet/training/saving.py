@@ -64,9 +64,10 @@ class Saving:
         if self.folder and (read := self.folder.load()):
             found = read.facts.get("format", 1)
             if found not in (1, CHECKPOINT_FORMAT):
-                newer = f"its newest checkpoint has format {shorten_value(found)}"
-                newer += f"; this mlflow_resnet reads up to {CHECKPOINT_FORMAT}. Go on with the version that wrote it"
-                raise self.refuse(f"{newer}, or give --resume never to begin anew")
+                what = f"its newest checkpoint has format {shorten_value(found)}"
+                reads = f"this mlflow_resnet reads up to {CHECKPOINT_FORMAT}"
+                remedy = "Go on with the version that wrote it, or give --resume never to begin anew"
+                raise CheckpointError(self.folder.path, f"{what}; {reads}. {remedy}")
             with self.refuse_others():
                 state = upgrade_state(read) if found == 1 else join_state(read)
         return processes.broadcast_first(state)
@@ -84,10 +85,8 @@ class Saving:
             if is_out_of_memory(error):
                 raise
             what = f"its newest checkpoint is of something else ({type(error).__name__}: {one_line(error)})"
-            raise self.refuse(f"{what}. To begin anew, give --resume never") from None
-
-    def refuse(self, problem: str) -> CheckpointError:
-        return CheckpointError(self.folder.path if self.folder else "checkpoints", problem)
+            where = self.folder.path if self.folder else "checkpoints"
+            raise CheckpointError(where, f"{what}. To begin anew, give --resume never") from None
 
     def save(self, course: Course, trainer: Trainer) -> None:
         """Writes a checkpoint, unless there is one of this step already, or the weights have diverged.

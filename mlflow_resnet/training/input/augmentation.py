@@ -74,8 +74,7 @@ class Augmentation:
     @property
     def is_random(self) -> bool:
         """Whether an image differs from epoch to epoch."""
-        flips = self.random_horizontal_flip or self.random_vertical_flip
-        return self._crops_randomly or flips or bool(self._v2_steps)
+        return self._crops_randomly or self.random_horizontal_flip or self.random_vertical_flip or bool(self._v2_steps)
 
     def prepare(self, content: bytes) -> np.ndarray:
         """Bytes of an image file to uint8 of shape (H, W, 3): the whole image, never enlarged, or the central crop.
@@ -90,11 +89,10 @@ class Augmentation:
 
     def prepare_settings(self) -> dict[str, Any]:
         """All that the result of `prepare` depends on besides the file, ready for JSON."""
-        central = self._central
         if self._crops_randomly:
-            return {"shorter_edge": self._shorter_edge, "grayscale": central.grayscale}
+            return {"shorter_edge": self._shorter_edge, "grayscale": self.preprocessing.grayscale}
         names = ("resize_size", "crop_size", "padding", "grayscale")
-        return {name: getattr(central, name) for name in names}
+        return {name: getattr(self._central, name) for name in names}
 
     def draw(self, image: np.ndarray, seed: str) -> Tensor:
         """Returns a prepared image as augmented in one epoch: uint8 of shape (3, S, S), S the crop and its padding.
