@@ -1,5 +1,4 @@
-"""Prepares a training: checks options, scans data, builds the classifier to start from and the images to train on.
-Whatever is wrong is found here."""
+"""Prepares a training: options, data, the classifier to start from, the images. Whatever is wrong is found here."""
 
 from __future__ import annotations
 

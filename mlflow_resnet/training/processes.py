@@ -192,10 +192,10 @@ def own_share(count: int) -> range:
     return range(rank(), count, world_size())
 
 
-def gather_shares(own: list[T]) -> list[T]:
-    """The items of all processes in their order, each once; this one has those of `own_share`."""
-    parts = gather_values(own)
-    return [parts[i % len(parts)][i // len(parts)] for i in range(sum(map(len, parts)))]
+def interleave_parts(parts: list[list[T]]) -> list[T]:
+    """Undoes `own_share`: the items in their order, each once."""
+    total = sum(map(len, parts))
+    return [parts[i % len(parts)][i // len(parts)] for i in range(total)]
 
 
 def share_buffers(network: nn.Module) -> None:

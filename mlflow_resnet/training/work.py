@@ -50,7 +50,7 @@ class PhaseWork:
 
     def gather_evaluation(self, own: list[Any]) -> Evaluation:
         """The evaluation of all validation images, of which this process has its `own` probabilities."""
-        probabilities = np.stack(processes.gather_shares(own))
+        probabilities = np.stack(processes.interleave_parts(processes.gather_values(own)))
         return Evaluation(self.classifier.classes, self.val.targets, probabilities)
 
 
@@ -116,8 +116,8 @@ class FeatureWork(PhaseWork):
         """
         own = processes.own_share(len(self.train))
         images = map_ordered(lambda index: self.train.load(view, index), own, self.threads)
-        computed = list(self.compute_features(images, self.dtype).cpu())
-        return torch.stack(processes.gather_shares(computed)).to(self.device)
+        parts = processes.gather_values(self.compute_features(images, self.dtype).cpu())
+        return torch.stack(processes.interleave_parts([list(part) for part in parts])).to(self.device)
 
     @torch.no_grad()
     def compute_features(self, images: Iterator[Tensor], dtype: torch.dtype) -> Tensor:
