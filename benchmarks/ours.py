@@ -26,14 +26,13 @@ from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.precision import pick_precision
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.options import TrainOptions
-from mlflow_resnet.runs.preparation import prepare_training
+from mlflow_resnet.runs.preparation import build_starting_classifier, prepare_training
 from mlflow_resnet.training.checkpoints import CheckpointFolder
 from mlflow_resnet.training.course import Course
 from mlflow_resnet.training.loop import prepare_network
 from mlflow_resnet.training.optimizer import build_optimizer
 from mlflow_resnet.training.recipe import decide_recipe
 from mlflow_resnet.training.saving import Saving
-from mlflow_resnet.training.setup import build_starting_classifier
 from mlflow_resnet.training.trainer import Trainer
 
 claim_process()  # as the command line does

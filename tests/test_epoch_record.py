@@ -12,11 +12,11 @@ from mlflow import MlflowClient
 
 from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.runs.preparation import prepare_training
-from mlflow_resnet.training.epoch import EpochSoFar
 from mlflow_resnet.training.input.labeled_images import TrainingImages
+from mlflow_resnet.training.optimizer import Schedule
 from mlflow_resnet.training.progress import TrainingProgress
 from mlflow_resnet.training.recipe import Recipe, phases
-from mlflow_resnet.training.schedule import Schedule
+from mlflow_resnet.training.trainer import EpochSoFar
 from mlflow_resnet.verbs.train import train
 
 STEPS = 3  # of an epoch: 24 images in batches of 8

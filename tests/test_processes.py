@@ -19,7 +19,7 @@ from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.runs.launch import in_processes
 from mlflow_resnet.runs.preparation import agree_on_options
-from mlflow_resnet.training.distributed import processes
+from mlflow_resnet.training import processes
 from mlflow_resnet.verbs.train import train
 
 pytestmark = pytest.mark.networks

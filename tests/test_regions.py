@@ -7,8 +7,13 @@ import pytest
 from PIL import Image
 
 from mlflow_resnet.model.preprocessing import Preprocessing
-from mlflow_resnet.training.input.augmentation import Augmentation
-from mlflow_resnet.training.input.regions import random_region, random_window, resize_image, shrink_image
+from mlflow_resnet.training.input.augmentation import (
+    Augmentation,
+    random_region,
+    random_window,
+    resize_image,
+    shrink_image,
+)
 
 SIZE = 32
 

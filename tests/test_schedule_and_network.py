@@ -4,7 +4,7 @@ from rounding import OF_ARCHITECTURE
 from torch import nn
 
 from mlflow_resnet.model.network import build_network, fold_batch_norms
-from mlflow_resnet.training.schedule import Schedule
+from mlflow_resnet.training.optimizer import Schedule
 
 pytestmark = pytest.mark.networks
 

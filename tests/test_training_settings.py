@@ -12,10 +12,9 @@ from rounding import about, after_steps
 
 from mlflow_resnet.model.precision import pick_precision
 from mlflow_resnet.options import TrainOptions
-from mlflow_resnet.training.averaging import average_weights
-from mlflow_resnet.training.best import Best
+from mlflow_resnet.training.course import Best
 from mlflow_resnet.training.input.labeled_images import class_weights, draw_weights
-from mlflow_resnet.training.schedule import Schedule
+from mlflow_resnet.training.optimizer import Schedule, average_weights
 
 pytestmark = pytest.mark.networks
 

@@ -7,7 +7,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,7 @@ from mlflow_resnet.io.text.places import is_remote
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.options.base import Affects, names_affecting
 from mlflow_resnet.options.train import TrainOptions
-from mlflow_resnet.runs.mirror import NOTES, Mirror
-from mlflow_resnet.runs.mirror_stores import open_store
+from mlflow_resnet.runs.mirror import NOTES, ArtifactStore, Mirror, S3Store
 from mlflow_resnet.runs.preparation import Training
 from mlflow_resnet.tracking.outbox import Outbox
 from mlflow_resnet.tracking.pieces import EpochPiece, TagsPiece, end_run
@@ -37,17 +36,14 @@ from mlflow_resnet.tracking.training_record import TrainingRecord, find_unregist
 from mlflow_resnet.training.checkpoints import KEPT, CheckpointFolder
 from mlflow_resnet.training.course import EpochResult
 from mlflow_resnet.training.recipe import phases
-from mlflow_resnet.training.saving import Saving, checkpoint_bytes
+from mlflow_resnet.training.saving import checkpoint_bytes
 
 ROOT = "checkpoints"
-OUTBOX = "outbox"
 DIRECTORIES = names_affecting(TrainOptions, Affects.IMAGES)
 WITHOUT_EFFECT = names_affecting(TrainOptions, Affects.NOTHING)
 OF_THIS_MACHINE = (*DIRECTORIES, "tracking server", "torch threads", "torch version")
 # What a checkpoint has no place for if it changes.
-FIXED_FACTS = frozenset(
-    ("architecture", "classes", "phases", "chosen optimizer", "averaged weights", "validation images")
-)
+FIXED_FACTS = {"architecture", "classes", "phases", "chosen optimizer", "averaged weights", "validation images"}
 
 
 @contextmanager
@@ -88,17 +84,11 @@ def open_training_folder(directory: str) -> Iterator[TrainingFolder]:
         yield TrainingFolder(path)
 
 
-def plan_saving(folder: TrainingFolder, options: TrainOptions) -> Saving:
-    saving = Saving(folder.checkpoints, options.checkpoint_minutes, options.on_divergence == "rewind")
-    return replace(saving, on_saved=folder.mirror.offer) if folder.mirror else saving
-
-
 def default_folder(options: TrainOptions) -> str:
     """A folder below the current one for this command; an old one may have a name to which credentials added."""
-    names = [
-        f"{options.architecture}-{digest_identity(known)}" for known in (as_given(options), identify_training(options))
-    ]
-    return next(filter(os.path.isdir, paths := [os.path.join(ROOT, name) for name in names]), paths[-1])
+    known = as_given(options), identify_training(options)
+    old, new = (os.path.join(ROOT, f"{options.architecture}-{digest_identity(each)}") for each in known)
+    return old if os.path.isdir(old) else new
 
 
 def digest_identity(identity: Mapping[str, Any]) -> str:
@@ -108,10 +98,7 @@ def digest_identity(identity: Mapping[str, Any]) -> str:
 
 
 def identify_training(options: TrainOptions) -> dict[str, Any]:
-    """Returns what identifies a training, as far as known before its images are read.
-
-    It is written to disk and copied, so it has no credentials.
-    """
+    """Returns what identifies a training before its images are read. It is written and copied: without credentials."""
     return all_without_credentials(as_given(options))
 
 
@@ -146,11 +133,13 @@ class TrainingFolder:
         self.path = path
         self.checkpoints = CheckpointFolder(path)
         self.notes = Notes(path / NOTES)
-        self.outbox = Outbox(path / OUTBOX, self.notes)
+        self.outbox = Outbox(path / "outbox", self.notes)
         self.mirror: Mirror | None = None
 
     def begin(self, identity: Mapping[str, Any], resume: str, mirror: str = "") -> None:
         """Decides whether to resume from this folder or the mirror, and claims the folder for this training.
+
+        Newer checkpoints are fetched from the mirror, unless this folder has another training.
 
         Raises:
             CheckpointError: if what is here is of another training that was not finished, or was not delivered.
@@ -160,17 +149,23 @@ class TrainingFolder:
             self.begin_anew()
             changed = {}
         if mirror:
-            self.consult(mirror, identity, resume, bool(changed))
-            changed = differences(self.notes.get("identity", {}), identity)
+            training = digest_identity({name: value for name, value in identity.items() if name not in OF_THIS_MACHINE})
+            artifacts = ArtifactStore(training, self.notes)
+            store = artifacts if mirror == "artifacts" else S3Store(f"{mirror.rstrip('/')}/{training}")
+            self.mirror = Mirror(store, self.checkpoints, self.notes)
+            if resume == "never":
+                self.mirror.clear()
+            elif not changed and not self.is_finished:
+                self.mirror.fetch_newer()
+                changed = differences(self.notes.get("identity", {}), identity)
         if self.is_unfinished:
             if resume == "auto":
                 self.refuse(changed, "Give these again to go on with it, or --resume force to go on with the new ones,")
             self.refuse({name: text for name, text in changed.items() if name in FIXED_FACTS}, "Give these again,")
             say(f"going on from the checkpoint in {self.path}")
-            self.log_changes(changed)
-        self.note_identity(identity)
-
-    def note_identity(self, identity: Mapping[str, Any]) -> None:
+            if changed and self.notes.get("begun"):  # tags, since the params of a run cannot be changed
+                tag = f"mlflow_resnet.changed_at_checkpoint_{max(self.checkpoints.numbers())}"
+                self.outbox.put(TagsPiece(tags={tag: join_names(changed.values())}))
         self.notes.note(identity=dict(identity), record_id=self.notes.get("record_id") or uuid.uuid4().hex)
 
     def confirm(self, identity: Mapping[str, Any], name: str, alias: str) -> None:
@@ -188,45 +183,26 @@ class TrainingFolder:
             self.begin_anew()
             if self.mirror:
                 self.mirror.clear()
-            self.note_identity(identity)
+            self.notes.note(identity=dict(identity), record_id=uuid.uuid4().hex)
             return
         restore_run(self.notes["run_id"])
         if name and (version := find_unregistered(self.notes, name, alias)):
             self.outbox.put(version)
             self.deliver()
 
-    def log_changes(self, changed: Mapping[str, str]) -> None:
-        """Logs changed options as tags of the run, whose params cannot be changed."""
-        if changed and self.notes.get("begun"):
-            tag = f"mlflow_resnet.changed_at_checkpoint_{max(self.checkpoints.numbers())}"
-            self.outbox.put(TagsPiece(tags={tag: join_names(changed.values())}))
-
-    def consult(self, mirror: str, identity: Mapping[str, Any], resume: str, has_changed: bool) -> None:
-        """Fetches newer checkpoints from the mirror, unless this folder has another training."""
-        training = digest_identity({name: value for name, value in identity.items() if name not in OF_THIS_MACHINE})
-        self.mirror = Mirror(open_store(mirror, training, self.notes), self.checkpoints, self.notes)
-        if resume == "never":
-            self.mirror.clear()
-        elif not has_changed and not self.is_finished:
-            self.mirror.fetch_newer()
-
-    def mirror_checkpoints(self, delivers: bool) -> AbstractContextManager[None]:
-        """While checkpoints are copied to the mirror, if there is one; see `Mirror.running`."""
-        return self.mirror.run(delivers) if self.mirror else nullcontext()
-
     def check_room(self, options: TrainOptions, training: Training) -> None:
-        """Raises OutputError if the disk has no room for the checkpoints that are to come."""
-        last = phases(training.recipe)[-1]
-        if not self.is_finished:
-            size = checkpoint_bytes(training.classifier, last, options.freeze_until, len(training.val_images))
-            self.checkpoints.check_room(size, KEPT + 1 + bool(self.mirror), self.bytes_of_models(options, training))
+        """Raises OutputError if the disk has no room for the checkpoints that are to come.
 
-    def bytes_of_models(self, options: TrainOptions, training: Training) -> int:
-        """Estimates the bytes of epoch models that wait here for `sync`; 0 with a time budget."""
-        if not (options.offline and options.epoch_models) or options.max_minutes:
-            return 0
-        left = training.recipe.epochs - len(list(self.outbox.find(EpochPiece)))
-        return left * sum(tensor.nbytes for tensor in training.classifier.network.state_dict().values())
+        Nor for the models of epochs that wait here for `sync`, unless a time budget decides how many there will be.
+        """
+        if self.is_finished:
+            return
+        last, models = phases(training.recipe)[-1], 0
+        if options.offline and options.epoch_models and not options.max_minutes:
+            left = training.recipe.epochs - len(list(self.outbox.find(EpochPiece)))
+            models = left * sum(tensor.nbytes for tensor in training.classifier.network.state_dict().values())
+        size = checkpoint_bytes(training.classifier, last, options.freeze_until, len(training.val_images))
+        self.checkpoints.check_room(size, KEPT + 1 + bool(self.mirror), models)
 
     def refuse(self, changed: Mapping[str, str], remedy: str) -> None:
         """Raises an error if anything has changed."""
@@ -237,10 +213,8 @@ class TrainingFolder:
     def begin_anew(self) -> None:
         """Removes the content of the folder, unless it is a finished training that was not delivered."""
         if self.is_finished and self.outbox.pieces():
-            what = "holds a finished training that was not delivered"
-            raise CheckpointError(
-                self.path, f"{what}. Deliver it with mlflow-resnet sync {self.path}, or remove the folder"
-            )
+            remedy = f"Deliver it with mlflow-resnet sync {self.path}, or remove the folder"
+            raise CheckpointError(self.path, f"holds a finished training that was not delivered. {remedy}")
         self.checkpoints.clear()
         self.outbox.clear()
         self.notes.clear()

@@ -24,7 +24,7 @@ from mlflow_resnet.options.export import ExportOptions
 from mlflow_resnet.options.promote import PromoteOptions
 from mlflow_resnet.options.train import TrainOptions
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset, ImagesToEvaluate, build_dataset_source
-from mlflow_resnet.training.distributed import processes
+from mlflow_resnet.training import processes
 
 ScanOptions = EvaluateOptions | ExportOptions | PromoteOptions | TrainOptions
 

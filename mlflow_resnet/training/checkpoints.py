@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,8 +54,7 @@ def split_state(state: Mapping[str, Any]) -> State:
             for name, value in others.items()
         }
 
-    facts = take_tensors(state, "")
-    return State(parts, facts)
+    return State(parts, take_tensors(state, ""))
 
 
 def join_state(state: State) -> dict[str, Any]:
@@ -95,16 +94,6 @@ class CheckpointFolder:
                 shutil.rmtree(self.locate(number), ignore_errors=True)
         return new
 
-    def adopt(self, number: int, write: Callable[[Path], object]) -> None:
-        """Makes the files that `write` writes a checkpoint, if they are complete.
-
-        Raises:
-            ValueError: if it is damaged.
-        """
-        with self.place(number) as partial:
-            write(partial)
-            read_checkpoint(partial)
-
     @contextmanager
     def place(self, number: int) -> Iterator[Path]:
         """Yields an empty folder, which becomes the checkpoint of that number when the block ends.
@@ -138,9 +127,8 @@ class CheckpointFolder:
             except ValueError as error:
                 say(f"checkpoint {folder} is damaged ({one_line(error)}), so the one before it is taken")
         if numbers:
-            raise CheckpointError(
-                self.path, f"none of its {len(numbers)} checkpoints is whole. To begin anew, give --resume never"
-            )
+            what = f"none of its {len(numbers)} checkpoints is whole. To begin anew, give --resume never"
+            raise CheckpointError(self.path, what)
         return None
 
     def clear(self, but: int = 0) -> None:
@@ -161,9 +149,8 @@ class CheckpointFolder:
         if free < needed:
             besides = f" and {models} bytes of models" if models else ""
             what = f"{free} bytes are free, but {count} checkpoints of {size} bytes{besides} need {needed} more"
-            raise OutputError(
-                self.path, f"{what}. Make room, or give another --checkpoint-dir or --checkpoint-minutes 0"
-            )
+            remedy = "Make room, or give another --checkpoint-dir or --checkpoint-minutes 0"
+            raise OutputError(self.path, f"{what}. {remedy}")
 
     def numbers(self) -> list[int]:
         """Returns the numbers of the checkpoints, in order."""

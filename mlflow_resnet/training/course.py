@@ -1,10 +1,12 @@
-"""Progress of a training, and its conversion to and from checkpoints."""
+"""How far a training has come, and its best epoch so far."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -12,13 +14,8 @@ import torch
 from torch import Tensor
 
 from mlflow_resnet.evaluation.evaluation import Evaluation
-from mlflow_resnet.training.best import Best
-from mlflow_resnet.training.budget import Budget
-from mlflow_resnet.training.checkpoints import State
-from mlflow_resnet.training.epoch import Rate
-from mlflow_resnet.training.trainer import Trainer
-
-CHECKPOINT_FORMAT = 2  # of the state in a checkpoint; that of 0.1.0 has no number, and counts as 1
+from mlflow_resnet.options.metric_names import LOWER_IS_BETTER
+from mlflow_resnet.training.trainer import Rate, Trainer
 
 
 @dataclass(frozen=True)
@@ -40,11 +37,51 @@ class EpochResult:
     weights: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+class Best:
+    """A copy of the best epoch's weights.
+
+    Args:
+        metric: a metric of every epoch. Among equals the lower `val_loss` is better.
+        patience: epochs without a new best after which `is_over`; 0 is never.
+        delay: epochs that patience does not count.
+    """
+
+    def __init__(self, metric: str, patience: int = 0, delay: int = 0) -> None:
+        self.metric, self.patience, self.delay = metric, patience, delay
+        self.epoch = 0
+        self.waiting_since = 0  # the epoch after which patience began
+        self.score: tuple[float, ...] = (-math.inf, -math.inf)
+        self.weights: dict[str, Tensor] = {}
+
+    def update(self, epoch: int, metrics: dict[str, float], weights: dict[str, Tensor]) -> bool:
+        """Copies the weights if this epoch is the best so far, and says whether it is."""
+        sign = -1 if self.metric in LOWER_IS_BETTER else 1
+        score = (sign * metrics[self.metric], -metrics["val_loss"])
+        if score <= self.score:
+            return False
+        self.epoch, self.score = epoch, score
+        self.weights = {key: tensor.detach().clone() for key, tensor in weights.items()}
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        numbers = {"epoch": self.epoch, "waiting_since": self.waiting_since, "score": list(self.score)}
+        return numbers | {"weights": self.weights}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.epoch, self.waiting_since = state["epoch"], state["waiting_since"]
+        self.score, self.weights = tuple(state["score"]), dict(state["weights"])
+
+    def is_over(self, epoch: int) -> bool:
+        """Returns whether training ends with `epoch`."""
+        return self.patience > 0 and epoch - max(self.epoch, self.waiting_since, self.delay) >= self.patience
+
+
 @dataclass
 class Course:
     """State that outlasts a phase.
 
     Attributes:
+        deadline: of the time budget, as `perf_counter` counts; infinite if there is none.
         phase: the present one, from 0; `phase_began` after that many epochs.
         epoch: the last one that is finished.
         history: the numbers of each.
@@ -52,51 +89,35 @@ class Course:
     """
 
     best: Best
-    budget: Budget
+    deadline: float
     phase: int = 0
     phase_began: int = 0
     epoch: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     newest: dict[str, EpochResult] = field(default_factory=dict)
 
-    @property
-    def steps(self) -> int:
-        """Number of optimizer steps in finished epochs."""
-        return self.history[-1]["rates"][-1][0] if self.history else 0
-
     def begin_phase(self, number: int) -> None:
         self.phase, self.phase_began = number, self.epoch
-        self.best.begin_phase(self.epoch)
+        self.best.waiting_since = self.epoch
 
-    def end_epoch(self, result: EpochResult) -> None:
-        self.epoch = result.epoch
-        self.history.append(collect_epoch_facts(result))
-        self.newest |= {"last": result} | ({"best": result} if result.is_best else {})
+    def is_phase_over(self, trainer: Trainer) -> bool:
+        """Returns whether the phase is over. It has at least one epoch."""
+        done = self.epoch - self.phase_began
+        return done > 0 and (done >= trainer.recipe.epochs or trainer.is_done() or self.best.is_over(self.epoch))
 
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "phase": self.phase,
-            "phase_began": self.phase_began,
-            "epoch": self.epoch,
-            "history": self.history,
-            "newest": {name: result.epoch for name, result in self.newest.items()},
-            "evaluations": {
-                str(result.epoch): torch.from_numpy(result.evaluation.probabilities) for result in self.newest.values()
-            },
-            "best": self.best.state_dict(),
-            "budget": self.budget.state_dict(),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any], classes: tuple[str, ...], targets: np.ndarray) -> None:
-        """Undoes `state_dict`. `targets` are those of the validation images."""
-        self.phase, self.phase_began, self.epoch = state["phase"], state["phase_began"], state["epoch"]
-        self.history = list(state["history"])
-        self.best.load_state_dict(state["best"])
-        self.budget.load_state_dict(state["budget"])
-        by_epoch = {each["epoch"]: each for each in self.history}
-        for name, epoch in state["newest"].items():
-            evaluation = Evaluation(classes, targets, state["evaluations"][str(epoch)].numpy())
-            self.newest[name] = EpochResult(evaluation=evaluation, **by_epoch[epoch])
+    def end_epoch(self, trainer: Trainer, metrics: dict[str, float], evaluation: Evaluation) -> EpochResult:
+        """Takes in an epoch of the trainer, which begins to count anew. Returns its result, without the weights."""
+        epoch = self.epoch + 1
+        is_best = self.best.update(epoch, metrics, trainer.get_evaluation_weights())
+        before = self.history[-1]["rates"][-1][0] if self.history else 0  # steps in finished epochs
+        rates = [(before + step, rate, timestamp) for step, rate, timestamp in trainer.epoch.rates]
+        result = EpochResult(epoch, metrics, evaluation, is_best, rates)
+        names = ("epoch", "metrics", "is_best", "rates", "timestamp")
+        self.history.append({name: getattr(result, name) for name in names})
+        self.newest |= {"last": result} | ({"best": result} if is_best else {})
+        self.epoch = epoch
+        trainer.begin_epoch()
+        return result
 
     def list_results_to_replay(self, trainer: Trainer) -> Iterator[EpochResult]:
         """Yields the best and the last result again after a resume; the last with its weights if it has just ended."""
@@ -104,45 +125,26 @@ class Course:
             has_weights = result.epoch == self.epoch and not trainer.epoch.iterations
             yield replace(result, weights=trainer.get_evaluation_weights()) if has_weights else result
 
-    def is_phase_over(self, epochs: int, trainer: Trainer) -> bool:
-        """Returns whether the phase, of at most `epochs`, is over. It has at least one."""
-        done = self.epoch - self.phase_began
-        return done > 0 and (done >= epochs or trainer.is_done() or self.best.is_over(self.epoch))
+    def state_dict(self) -> dict[str, Any]:
+        results = self.newest.values()
+        return {
+            "phase": self.phase,
+            "phase_began": self.phase_began,
+            "epoch": self.epoch,
+            "history": self.history,
+            "newest": {name: result.epoch for name, result in self.newest.items()},
+            "evaluations": {str(each.epoch): torch.from_numpy(each.evaluation.probabilities) for each in results},
+            "best": self.best.state_dict(),
+            "budget": {"seconds": self.deadline - perf_counter()},
+        }
 
-
-def collect_epoch_facts(result: EpochResult) -> dict[str, Any]:
-    """All but evaluation and weights."""
-    names = ("epoch", "metrics", "is_best", "rates", "timestamp")
-    return {name: getattr(result, name) for name in names}
-
-
-def collect_state(course: Course, trainer: Trainer) -> dict[str, Any]:
-    """Returns all that a training needs to go on from here. All processes call it, after the same step."""
-    return {
-        "format": CHECKPOINT_FORMAT,
-        "network": dict(trainer.work.classifier.network.state_dict()),
-        "course": course.state_dict(),
-        "trainer": trainer.state_dict(),
-    }
-
-
-def upgrade_state(old: State) -> dict[str, Any]:
-    """Arranges a checkpoint of format 1 as `collect_state` does."""
-    facts, tensors, trainer = old.facts, old.tensors, old.facts["trainer"]
-    return {
-        "format": CHECKPOINT_FORMAT,
-        "network": tensors["network"],
-        "course": {name: facts[name] for name in ("phase", "phase_began", "epoch", "history", "newest")}
-        | {
-            "evaluations": tensors["evaluations"],
-            "best": facts["best"] | {"weights": tensors["best"]},
-            "budget": {"seconds": facts["budget_seconds"]},
-        },
-        "trainer": {name: trainer[name] for name in ("steps", "parts", "rate_factor", "validation_seconds", "elapsed")}
-        | {
-            "schedule": {"fall_from": trainer["fall_from"], "seconds": trainer["phase_seconds"]},
-            "epoch": trainer["epoch"] | tensors["sums"],
-            "optimizer": tensors["optimizer"],
-            "average": tensors["average"],
-        },
-    }
+    def load_state_dict(self, state: Mapping[str, Any], classes: tuple[str, ...], targets: np.ndarray) -> None:
+        """Undoes `state_dict`. `targets` are those of the validation images."""
+        self.phase, self.phase_began, self.epoch = state["phase"], state["phase_began"], state["epoch"]
+        self.history = list(state["history"])
+        self.best.load_state_dict(state["best"])
+        self.deadline = perf_counter() + state["budget"]["seconds"]
+        by_epoch = {each["epoch"]: each for each in self.history}
+        for name, epoch in state["newest"].items():
+            evaluation = Evaluation(classes, targets, state["evaluations"][str(epoch)].numpy())
+            self.newest[name] = EpochResult(evaluation=evaluation, **by_epoch[epoch])

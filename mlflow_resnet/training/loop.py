@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Generator
+from dataclasses import replace
 from itertools import count
 from time import perf_counter
 from typing import Any
@@ -18,39 +17,22 @@ from torch import nn
 from mlflow_resnet.errors import PredictionsDivergedError, TrainingDivergedError
 from mlflow_resnet.evaluation.evaluation import Evaluation, prefix_metrics
 from mlflow_resnet.io.console import say
-from mlflow_resnet.io.parallel import default_threads
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.hardware import keep_freed_memory
 from mlflow_resnet.model.network import pick_device
-from mlflow_resnet.model.precision import pick_precision
 from mlflow_resnet.options.train import TrainOptions
-from mlflow_resnet.training.best import Best
-from mlflow_resnet.training.budget import Budget
-from mlflow_resnet.training.course import Course, EpochResult
-from mlflow_resnet.training.distributed import processes
-from mlflow_resnet.training.input.labeled_images import LabeledImages, TrainingImages
+from mlflow_resnet.training import processes
+from mlflow_resnet.training.course import Best, Course, EpochResult
 from mlflow_resnet.training.progress import TrainingProgress
-from mlflow_resnet.training.recipe import Recipe, phases
+from mlflow_resnet.training.recipe import phases
 from mlflow_resnet.training.saving import Saving
 from mlflow_resnet.training.stopping import Stop
-from mlflow_resnet.training.trainer import Trainer
-from mlflow_resnet.training.work import FeatureWork, ImageWork
+from mlflow_resnet.training.trainer import Trainer, has_finite_weights
+from mlflow_resnet.training.work import Plan, build_work
 
-EVALUATION_BATCH_SIZE = 32
 PROBE_SHARE = 0.2  # of a time budget, at most, before the other layers are trained
-AUGMENTED_VIEWS = 4
 REWIND_FACTOR, MAX_REWINDS = 0.1, 2
 SAVE, STOP = 1, 2
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is trained, and how: the classifier to start from, its images, and a recipe of one phase or two."""
-
-    recipe: Recipe
-    classifier: ImageClassifier
-    train_images: TrainingImages
-    val_images: LabeledImages
 
 
 def fit(
@@ -90,7 +72,7 @@ def fit_from(
     """`fit` from the `state` in a checkpoint, or from the start."""
     network, all_phases = plan.classifier.network, phases(plan.recipe)
     best = Best(options.best_metric, plan.recipe.patience, options.patience_delay)
-    course = Course(best, Budget(options.max_minutes * 60 or math.inf))
+    course = Course(best, perf_counter() + (options.max_minutes * 60 or math.inf))
     device = prepare_network(plan.classifier, options)
     if state:
         with saving.refuse_others():
@@ -100,46 +82,43 @@ def fit_from(
         for number in range(course.phase, len(all_phases)):
             work = build_work(all_phases[number], plan, options, device)
             share = 1 if number == len(all_phases) - 1 else PROBE_SHARE
-            seconds = processes.broadcast_first(course.budget.seconds_left()) * share
-            stop = Stop()
-            after_step = partial(save_or_stop, course, saving, stop)
-            trainer = Trainer(work, all_phases[number], options, progress, seconds, after_step)
+            seconds = processes.broadcast_first(course.deadline - perf_counter()) * share
+            trainer = Trainer(work, all_phases[number], options, progress, seconds)
             if state and number == state["course"]["phase"]:
                 with saving.refuse_others():
                     trainer.load_state_dict(state["trainer"])
                 yield from course.list_results_to_replay(trainer)
             else:
                 course.begin_phase(number)
-            yield from train_epochs(trainer, course, saving, stop)
+            yield from train_epochs(trainer, course, saving)
     network.load_state_dict(best.weights)
     network.to("cpu").eval()
 
 
-def train_epochs(trainer: Trainer, course: Course, saving: Saving, stop: Stop) -> Generator[EpochResult, None, None]:
+def train_epochs(trainer: Trainer, course: Course, saving: Saving) -> Generator[EpochResult, None, None]:
     """Trains the epochs of a phase that are left, and yields after each."""
-    progress = trainer.progress
+    progress, stop = trainer.progress, Stop()
     if saving.after_every_epoch:
         saving.save(course, trainer)
     try:
-        while not course.is_phase_over(trainer.recipe.epochs, trainer):
+        while not course.is_phase_over(trainer):
             epoch = course.epoch + 1
+            steps = trainer.train_one_epoch(epoch)
             with contextlib.closing(progress), stop.postpone():
-                train_metrics = trainer.train_one_epoch(epoch)
+                for _ in steps:
+                    save_or_stop(course, saving, stop, trainer)
             evaluation = validate(trainer, epoch)
-            metrics = train_metrics | prefix_metrics(evaluation.metrics, "validation")
+            metrics = trainer.epoch.metrics | prefix_metrics(evaluation.metrics, "validation")
             metrics["timing/validation_seconds"] = trainer.validation_seconds
             with stop.postpone():
-                is_best = course.best.update(epoch, metrics, trainer.get_evaluation_weights())
-                rates = [(course.steps + step, rate, time) for step, rate, time in trainer.epoch.rates]
-                result = EpochResult(epoch, metrics, evaluation, is_best, rates)
-                course.end_epoch(result)
-                trainer.end_epoch()
-            progress.end_epoch(summarize(metrics, is_best))
+                result = course.end_epoch(trainer, metrics, evaluation)
+            progress.end_epoch(summarize(metrics, result.is_best))
             if processes.find_largest(saving.is_due_after_epoch()):
                 saving.save(course, trainer)
             yield replace(result, weights=trainer.get_evaluation_weights())
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
-        if can_be_saved(trainer, stop):
+        at_same_step = processes.world_size() == 1 or stop.is_agreed or bool(trainer.epoch.metrics)
+        if at_same_step and not trainer.in_step:
             saving.save(course, trainer)
         raise
 
@@ -153,10 +132,23 @@ def save_or_stop(course: Course, saving: Saving, stop: Stop, trainer: Trainer) -
         saving.save(course, trainer)
 
 
-def can_be_saved(trainer: Trainer, stop: Stop) -> bool:
-    """Returns whether all processes are at the same step."""
-    together = processes.world_size() == 1 or stop.is_agreed or bool(trainer.epoch.metrics)
-    return together and not trainer.in_step
+def validate(trainer: Trainer, epoch: int) -> Evaluation:
+    """Evaluates the averaged weights if there are any, else the trained ones.
+
+    Raises:
+        TrainingDivergedError: if they, or what they predict, are not finite.
+    """
+    started, module = perf_counter(), trainer.evaluation_module
+    processes.share_buffers(module)
+    if not has_finite_weights(module):
+        raise trainer.divergence(TrainingDivergedError, "a weight or a statistic became nan or infinite", epoch)
+    evaluation = trainer.work.evaluate(module)
+    if not np.isfinite(evaluation.probabilities).all():
+        loss = trainer.epoch.metrics["train_loss"]
+        what = f"the outputs for the validation images became nan, although the training loss was {loss:.4f},"
+        raise trainer.divergence(PredictionsDivergedError, what, epoch)
+    trainer.validation_seconds = perf_counter() - started
+    return evaluation
 
 
 def prepare_network(classifier: ImageClassifier, options: TrainOptions) -> torch.device:
@@ -172,41 +164,10 @@ def prepare_network(classifier: ImageClassifier, options: TrainOptions) -> torch
     return device
 
 
-def build_work(phase: Recipe, plan: Plan, options: TrainOptions, device: torch.device) -> ImageWork | FeatureWork:
-    """Images for the whole network; features, computed once, for the head alone."""
-    classifier, train, val = plan.classifier, plan.train_images, plan.val_images
-    threads = options.num_workers or default_threads()
-    if phase.strategy == "linear_probe":
-        views = options.feature_views or (AUGMENTED_VIEWS if train.augmentation.is_random else 1)
-        dtype = pick_precision(options.precision, device)
-        return FeatureWork(classifier, train, val, device, threads, views, dtype)
-    return ImageWork(classifier, train, val, device, threads, options.freeze_until)
-
-
-def validate(trainer: Trainer, epoch: int) -> Evaluation:
-    """Evaluates the averaged weights if there are any, else the trained ones.
-
-    Raises:
-        TrainingDivergedError: if they, or what they predict, are not finite.
-    """
-    started, module = perf_counter(), trainer.evaluation_module
-    processes.share_buffers(module)
-    trainer.check_weights(module, epoch)
-    evaluation = trainer.work.evaluate(module, EVALUATION_BATCH_SIZE)
-    if not np.isfinite(evaluation.probabilities).all():
-        loss = trainer.epoch.metrics["train_loss"]
-        what = f"the outputs for the validation images became nan, although the training loss was {loss:.4f},"
-        raise trainer.divergence(PredictionsDivergedError, what, epoch)
-    trainer.validation_seconds = perf_counter() - started
-    return evaluation
-
-
-@contextlib.contextmanager
-def deterministic_cudnn() -> Iterator[None]:
+def deterministic_cudnn() -> contextlib.AbstractContextManager[None]:
     """Lets cuDNN use only algorithms that give the same bits every time; restores its settings."""
     cudnn = torch.backends.cudnn
-    with cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=cudnn.allow_tf32):
-        yield
+    return cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=cudnn.allow_tf32)
 
 
 def summarize(metrics: dict[str, float], is_best: bool) -> str:

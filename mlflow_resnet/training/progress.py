@@ -23,16 +23,9 @@ class TrainingProgress:
 
     def start_epoch(self, epoch: int, iterations: int, done: int = 0) -> None:
         self._epoch, self._iterations = epoch, iterations
-        on_terminal = self.stream.isatty()
-        title = f"epoch {epoch}/{self.epochs}"
+        title, is_log = f"epoch {epoch}/{self.epochs}", not self.stream.isatty()
         self._bar = tqdm(
-            total=iterations,
-            initial=done,
-            desc=title,
-            file=self.stream,
-            unit="it",
-            leave=False,
-            disable=not on_terminal,
+            total=iterations, initial=done, desc=title, file=self.stream, unit="it", leave=False, disable=is_log
         )
 
     def is_due(self, iteration: int) -> bool:

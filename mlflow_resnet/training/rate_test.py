@@ -14,11 +14,12 @@ import numpy as np
 
 from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.options.find_lr import FindLrOptions
-from mlflow_resnet.training.loop import Plan, build_work, deterministic_cudnn, prepare_network
+from mlflow_resnet.training.loop import deterministic_cudnn, prepare_network
+from mlflow_resnet.training.optimizer import Schedule
 from mlflow_resnet.training.progress import TrainingProgress
 from mlflow_resnet.training.recipe import phases
-from mlflow_resnet.training.schedule import Schedule
 from mlflow_resnet.training.trainer import Trainer
+from mlflow_resnet.training.work import Plan, build_work
 
 SMOOTHING = 0.98  # share of the earlier losses in the smoothed one
 DIVERGED = 4.0  # times the lowest smoothed loss
@@ -82,13 +83,12 @@ def rate_points(plan: Plan, options: FindLrOptions) -> Iterator[RatePoint]:
         average, lowest = 0.0, math.inf
         for step, (images, targets) in enumerate(islice(batches, options.steps), start=1):
             loss = trainer.step(images, targets)[0].item() / len(targets)
-            rate = trainer.epoch.learning_rate
             average = SMOOTHING * average + (1 - SMOOTHING) * loss
             smoothed = average / (1 - SMOOTHING**step)
             lowest = min(lowest, smoothed)
             if not smoothed <= DIVERGED * lowest:  # NaN is not either
                 return
-            yield RatePoint(step, rate, loss, smoothed)
+            yield RatePoint(step, trainer.epoch.learning_rate, loss, smoothed)
 
 
 def suggest_rates(points: Sequence[RatePoint], options: FindLrOptions) -> Suggestion:

@@ -87,9 +87,8 @@ def decide_recipe(options: TrainOptions, classes: tuple[str, ...], images: int) 
     Raises:
         InvalidOptionsError: if given values do not go with the decided ones.
     """
-    strategy = options.strategy
-    if strategy == AUTO:
-        strategy = "probe_then_finetune" if options.pretrained or options.weights else "scratch"
+    automatic = "probe_then_finetune" if options.pretrained or options.weights else "scratch"
+    strategy = automatic if options.strategy == AUTO else options.strategy
     recipe = RECIPES["designer" if options.recipe == "designer" else strategy]
     given = {name: value for name in AUTOMATIC if (value := getattr(options, name)) != AUTO and name != "strategy"}
     recipe = replace(recipe, **given)
@@ -98,7 +97,8 @@ def decide_recipe(options: TrainOptions, classes: tuple[str, ...], images: int) 
     if options.recipe != "designer":
         if options.warmup_epochs == AUTO:
             recipe = replace(recipe, warmup_epochs=min(WARMUP_FRACTION * recipe.epochs, MAX_WARMUP_EPOCHS))
-        if options.random_horizontal_flip == AUTO and are_characters(classes):
+        are_characters = all(len(name) == 1 and name.isalnum() for name in classes)  # which are others when mirrored
+        if options.random_horizontal_flip == AUTO and are_characters:
             recipe = replace(recipe, random_horizontal_flip=False)
     if options.batch_size == AUTO and recipe.batch_size > images:
         recipe = replace(recipe, batch_size=max(images // options.processes, 1) * options.processes)
@@ -106,11 +106,6 @@ def decide_recipe(options: TrainOptions, classes: tuple[str, ...], images: int) 
         recipe = replace(recipe, random_resized_crop=False)
     check_recipe(options, recipe, len(classes))
     return recipe
-
-
-def are_characters(classes: tuple[str, ...]) -> bool:
-    """Whether the classes are digits or letters, which mean something else when mirrored."""
-    return all(len(name) == 1 and name.isalnum() for name in classes)
 
 
 def check_recipe(options: TrainOptions, recipe: Recipe, num_classes: int) -> None:

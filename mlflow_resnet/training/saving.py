@@ -18,13 +18,14 @@ from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.hardware import is_out_of_memory
 from mlflow_resnet.model.network import find_stage, stages_until
 from mlflow_resnet.options.train import STAGES
-from mlflow_resnet.training.checkpoints import CheckpointFolder, join_state, split_state
-from mlflow_resnet.training.course import CHECKPOINT_FORMAT, Course, collect_state, upgrade_state
-from mlflow_resnet.training.distributed import processes
+from mlflow_resnet.training import processes
+from mlflow_resnet.training.checkpoints import CheckpointFolder, State, join_state, split_state
+from mlflow_resnet.training.course import Course
 from mlflow_resnet.training.optimizer import TENSORS_KEPT
 from mlflow_resnet.training.recipe import Recipe
 from mlflow_resnet.training.trainer import Trainer, has_finite_weights
 
+CHECKPOINT_FORMAT = 2  # of the state in a checkpoint; that of 0.1.0 has no number, and counts as 1
 MAX_SHARE = 0.02  # of the time that checkpoints after epochs may take
 
 
@@ -50,9 +51,8 @@ class Saving:
         return self.folder is not None and perf_counter() - self.saved >= self.minutes * 60
 
     def is_due_after_epoch(self) -> bool:
-        if self.folder is None:
-            return False
-        return self.after_every_epoch or perf_counter() - self.saved >= self.cost / MAX_SHARE
+        is_cheap = perf_counter() - self.saved >= self.cost / MAX_SHARE
+        return self.folder is not None and (self.after_every_epoch or is_cheap)
 
     def load(self) -> dict[str, Any] | None:
         """Returns the state in the newest checkpoint, for all processes; None if there is none.
@@ -60,19 +60,17 @@ class Saving:
         Raises:
             CheckpointError: if all are damaged, or the newest is of a newer mlflow_resnet or of something else.
         """
-        return processes.broadcast_first(self.read_state() if self.folder else None)
-
-    def read_state(self) -> dict[str, Any] | None:
-        state = self.folder.load() if self.folder else None
-        if state is None:
-            return None
-        found = state.facts.get("format", 1)
-        if found not in (1, CHECKPOINT_FORMAT):
-            newer = f"its newest checkpoint has format {shorten_value(found)}; "
-            newer += f"this mlflow_resnet reads up to {CHECKPOINT_FORMAT}"
-            raise self.refuse(f"{newer}. Go on with the version that wrote it, or give --resume never to begin anew")
-        with self.refuse_others():
-            return upgrade_state(state) if found == 1 else join_state(state)
+        state = None
+        if self.folder and (read := self.folder.load()):
+            found = read.facts.get("format", 1)
+            if found not in (1, CHECKPOINT_FORMAT):
+                what = f"its newest checkpoint has format {shorten_value(found)}"
+                reads = f"this mlflow_resnet reads up to {CHECKPOINT_FORMAT}"
+                remedy = "Go on with the version that wrote it, or give --resume never to begin anew"
+                raise CheckpointError(self.folder.path, f"{what}; {reads}. {remedy}")
+            with self.refuse_others():
+                state = upgrade_state(read) if found == 1 else join_state(read)
+        return processes.broadcast_first(state)
 
     @contextlib.contextmanager
     def refuse_others(self) -> Iterator[None]:
@@ -87,17 +85,20 @@ class Saving:
             if is_out_of_memory(error):
                 raise
             what = f"its newest checkpoint is of something else ({type(error).__name__}: {one_line(error)})"
-            raise self.refuse(f"{what}. To begin anew, give --resume never") from None
-
-    def refuse(self, problem: str) -> CheckpointError:
-        return CheckpointError(self.folder.path if self.folder else "checkpoints", problem)
+            where = self.folder.path if self.folder else "checkpoints"
+            raise CheckpointError(where, f"{what}. To begin anew, give --resume never") from None
 
     def save(self, course: Course, trainer: Trainer) -> None:
         """Writes a checkpoint, unless there is one of this step already, or the weights have diverged.
 
         All processes call it, after the same step. One that cannot be written ends no training: it is told.
         """
-        state = collect_state(course, trainer)
+        state = {
+            "format": CHECKPOINT_FORMAT,
+            "network": dict(trainer.work.classifier.network.state_dict()),
+            "course": course.state_dict(),
+            "trainer": trainer.state_dict(),
+        }
         place = course.epoch, trainer.steps, bool(trainer.epoch.metrics)
         if self.folder is None or place == self.place or not has_finite_weights(trainer.work.classifier.network):
             return
@@ -110,6 +111,22 @@ class Saving:
             say(f"no checkpoint was written: {error.message}", "those before it are kept, and the next is tried")
         self.saved = perf_counter()
         self.cost = self.saved - started
+
+
+def upgrade_state(old: State) -> dict[str, Any]:
+    """Arranges a checkpoint of format 1 as `save` does."""
+    facts, tensors, trainer = old.facts, old.tensors, old.facts["trainer"]
+    best = facts["best"] | {"weights": tensors["best"]}
+    course = {name: facts[name] for name in ("phase", "phase_began", "epoch", "history", "newest")}
+    course |= {"evaluations": tensors["evaluations"], "best": best, "budget": {"seconds": facts["budget_seconds"]}}
+    names = ("steps", "parts", "rate_factor", "validation_seconds", "elapsed")
+    upgraded = {name: trainer[name] for name in names} | {
+        "schedule": {"fall_from": trainer["fall_from"], "seconds": trainer["phase_seconds"]},
+        "epoch": trainer["epoch"] | tensors["sums"],
+        "optimizer": tensors["optimizer"],
+        "average": tensors["average"],
+    }
+    return {"format": CHECKPOINT_FORMAT, "network": tensors["network"], "course": course, "trainer": upgraded}
 
 
 def checkpoint_bytes(classifier: ImageClassifier, recipe: Recipe, frozen_until: str, val_images: int) -> int:

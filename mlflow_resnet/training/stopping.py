@@ -18,10 +18,9 @@ STOP_PATIENCE_SECONDS = 8.0  # that a step may take after a signal; then it is b
 
 
 class Stop:
-    """Keeps a signal that asks the training to end until it is obeyed. Within `postponed` its handler, which was
-    there before, waits for `obey` or the end.
+    """Keeps a signal that asks the training to end, until `obey` or the end of `postpone` calls its earlier handler.
 
-    The second signal, and the first after PATIENCE_SECONDS, are obeyed at once.
+    The second signal, and the first after STOP_PATIENCE_SECONDS, are obeyed at once.
     """
 
     def __init__(self) -> None:
@@ -46,7 +45,6 @@ class Stop:
         self.obey()
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        """Handles a signal by noting it."""
         if self.asked is not None:
             self.obey()
         self.asked = number
@@ -56,10 +54,9 @@ class Stop:
 
     def obey(self) -> None:
         """Calls the handler that the signal would have called. The handlers of our command line raise an exception."""
-        number = self.asked
         self.restore()
-        if number is not None:
-            signal.raise_signal(number)
+        if self.asked is not None:
+            signal.raise_signal(self.asked)
 
     def obey_together(self) -> None:
         """Obeys in all processes at once if any of them was asked."""

@@ -14,32 +14,52 @@ import torch
 from torch import Tensor, nn
 
 from mlflow_resnet.evaluation.evaluation import Evaluation
-from mlflow_resnet.io.parallel import batch_items, map_ordered
+from mlflow_resnet.io.parallel import batch_items, default_threads, map_ordered
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.network import fold_batch_norms, freeze_stages, train_mode
+from mlflow_resnet.model.precision import pick_precision
 from mlflow_resnet.model.prediction import Predictor
 from mlflow_resnet.model.preprocessing import to_tensor
-from mlflow_resnet.training.distributed import processes
+from mlflow_resnet.options.train import TrainOptions
+from mlflow_resnet.training import processes
 from mlflow_resnet.training.input.labeled_images import LabeledImages, TrainingImages
+from mlflow_resnet.training.recipe import Recipe
 
-FEATURE_BATCH_SIZE = 32
+FEATURE_BATCH_SIZE = EVALUATION_BATCH_SIZE = 32
+AUGMENTED_VIEWS = 4
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 
 
-@dataclass
-class ImageWork:
-    """The network on images; the stages until `frozen_until` stay as they are."""
+@dataclass(frozen=True)
+class Plan:
+    """What is trained, and how: the classifier to start from, its images, and a recipe of one phase or two."""
 
+    recipe: Recipe
     classifier: ImageClassifier
-    train: TrainingImages
-    val: LabeledImages
-    device: torch.device
-    threads: int
-    frozen_until: str
+    train_images: TrainingImages
+    val_images: LabeledImages
 
-    def __post_init__(self) -> None:
-        self.module = self.classifier.network
+
+class PhaseWork:
+    """What both kinds know; `module` is trained."""
+
+    def __init__(self, plan: Plan, options: TrainOptions, device: torch.device, module: nn.Module) -> None:
+        self.classifier, self.train, self.val = plan.classifier, plan.train_images, plan.val_images
+        self.device, self.module, self.threads = device, module, options.num_workers or default_threads()
+
+    def gather_evaluation(self, own: list[Any]) -> Evaluation:
+        """The evaluation of all validation images, of which this process has its `own` probabilities."""
+        probabilities = np.stack(processes.interleave_parts(processes.gather_values(own)))
+        return Evaluation(self.classifier.classes, self.val.targets, probabilities)
+
+
+class ImageWork(PhaseWork):
+    """The network on images; the stages until `freeze_until` stay as they are."""
+
+    def __init__(self, plan: Plan, options: TrainOptions, device: torch.device) -> None:
+        super().__init__(plan, options, device, plan.classifier.network)
+        self.frozen_until = options.freeze_until
         freeze_stages(self.module, self.frozen_until)
 
     def train_mode(self) -> None:
@@ -57,38 +77,34 @@ class ImageWork:
         """The whole network's state_dict with the weights of `module`: the trained one or its average."""
         return module.state_dict()
 
-    def evaluate(self, module: nn.Module, batch_size: int) -> Evaluation:
+    def evaluate(self, module: nn.Module) -> Evaluation:
         """Predicts the validation images with `module` through the predict path that scoring and serving use."""
         predictor = Predictor(replace(self.classifier, network=module), str(self.device), self.threads, "fp32")
         own = processes.own_share(len(self.val))
         images = map_ordered(self.val.images.__getitem__, own, self.threads)
-        probabilities = predictor.predict_arrays(images, batch_size)
-        return gather_evaluation(self.classifier, self.val, list(probabilities))
+        probabilities = predictor.predict_arrays(images, EVALUATION_BATCH_SIZE)
+        return self.gather_evaluation(list(probabilities))
 
 
-@dataclass
-class FeatureWork:
+class FeatureWork(PhaseWork):
     """The head on features: the backbone sees each image once, or a few augmented views of it, and not every epoch.
 
+    Training images' features are computed in the precision of the training; those of validation images as in scoring.
+
     Attributes:
-        views: of each training image; epoch e trains on view e modulo `views`.
-        dtype: that the training images' features are computed in; those of validation images are as in scoring.
+        features: of the training images, by view; epoch e trains on view e modulo their number.
     """
 
-    classifier: ImageClassifier
-    train: TrainingImages
-    val: LabeledImages
-    device: torch.device
-    threads: int
-    views: int
-    dtype: torch.dtype
+    module: nn.Linear
 
-    def __post_init__(self) -> None:
-        self.module: nn.Linear = self.classifier.network.fc  # type: ignore[assignment]
+    def __init__(self, plan: Plan, options: TrainOptions, device: torch.device) -> None:
+        super().__init__(plan, options, device, plan.classifier.network.fc)  # type: ignore[arg-type]
         self.module.requires_grad_(True)
         self.backbone = fold_batch_norms(self.classifier.network).to(memory_format=torch.channels_last)
         self.backbone.fc = nn.Identity()
-        self.features = {view: self.train_features(view) for view in range(self.views)}
+        self.dtype = pick_precision(options.precision, device)
+        views = options.feature_views or (AUGMENTED_VIEWS if self.train.augmentation.is_random else 1)
+        self.features = [self.train_features(view) for view in range(views)]
         own = processes.own_share(len(self.val))
         images = map_ordered(lambda i: to_tensor(self.val.images[i].copy()), own, self.threads)
         self.val_features = self.compute_features(images, torch.float32)
@@ -117,7 +133,7 @@ class FeatureWork:
         self.module.train()
 
     def batches(self, epoch: int, batch_size: int, done: int = 0) -> Batches:
-        features = self.features[epoch % self.views]
+        features = self.features[epoch % len(self.features)]
         for batch in batch_items(self.train.own_order(epoch, batch_size, done), batch_size // processes.world_size()):
             yield features[batch], torch.from_numpy(self.train.data.targets[batch])
 
@@ -129,12 +145,14 @@ class FeatureWork:
         return self.classifier.network.state_dict() | head
 
     @torch.inference_mode()
-    def evaluate(self, module: nn.Module, batch_size: int) -> Evaluation:
+    def evaluate(self, module: nn.Module) -> Evaluation:
         probabilities = module(self.val_features).softmax(dim=1).cpu().numpy()
-        return gather_evaluation(self.classifier, self.val, list(probabilities))
+        return self.gather_evaluation(list(probabilities))
 
 
-def gather_evaluation(classifier: ImageClassifier, val: LabeledImages, own: list[Any]) -> Evaluation:
-    """Gathers the probabilities of all processes and returns the evaluation of all validation images."""
-    probabilities = np.stack(processes.interleave_parts(processes.gather_values(own)))
-    return Evaluation(classifier.classes, val.targets, probabilities)
+AnyWork = ImageWork | FeatureWork
+
+
+def build_work(phase: Recipe, plan: Plan, options: TrainOptions, device: torch.device) -> AnyWork:
+    """Images for the whole network; features, computed once, for the head alone."""
+    return (FeatureWork if phase.strategy == "linear_probe" else ImageWork)(plan, options, device)

@@ -11,6 +11,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from time import perf_counter
 from typing import Any
 
 import mlflow
@@ -39,7 +40,6 @@ from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
 from mlflow_resnet.tracking.record import make_recorder
 from mlflow_resnet.tracking.run import child_run, has_run
-from mlflow_resnet.training.budget import Budget
 from mlflow_resnet.training.course import EpochResult
 from mlflow_resnet.tuning.search_space import Space
 
@@ -59,7 +59,7 @@ class TimeIsOver(Exception):
 
 @dataclass(frozen=True)
 class Sweep:
-    """State that all trials share. The parent run must be the active one."""
+    """State that all trials share; `deadline` as `perf_counter` counts. The parent run must be the active one."""
 
     options: SweepOptions
     space: Space
@@ -67,7 +67,7 @@ class Sweep:
     train_set: ImageDirectoryDataset
     val_set: ImageDirectoryDataset
     test_set: ImageDirectoryDataset | None
-    budget: Budget
+    deadline: float
 
     def begin(self, run: Run, first: dict[str, Any]) -> None:
         """Logs to the parent run what is known before the trials. A new study begins with the values `first`."""
@@ -132,7 +132,7 @@ class Sweep:
             has_more = result.epoch < training.recipe.epochs
             if has_more and self.options.pruning and trial.should_prune():
                 raise TrialPruned(f"pruned after epoch {result.epoch}")
-            if has_more and self.budget.seconds_left() <= 0:
+            if has_more and perf_counter() >= self.deadline:
                 raise TimeIsOver(f"out of time after epoch {result.epoch}")
         record.log_report(recorder, best.evaluation, self.val_set, Predictor(training.classifier), "validation")
         return best
@@ -148,7 +148,7 @@ class Sweep:
             say(f"trial {trial.number}: {trial.user_attrs.get('error', 'ended early')}")
         write_csv(study.trials_dataframe(), table := io.StringIO())
         mlflow.log_text(without_credentials(table.getvalue()), "trials.csv")
-        if len(list_ended(study)) >= self.options.trials or self.budget.seconds_left() <= 0:
+        if len(list_ended(study)) >= self.options.trials or perf_counter() >= self.deadline:
             study.stop()
 
 

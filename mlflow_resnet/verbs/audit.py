@@ -18,7 +18,7 @@ from mlflow_resnet.io.own_folders import private_cache
 from mlflow_resnet.io.parallel import default_threads
 from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.options.audit import AuditOptions
-from mlflow_resnet.runs.audited import collect_audited_images
+from mlflow_resnet.runs.training import collect_audited_images
 from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.record import make_recorder
 from mlflow_resnet.tracking.run import end_attached_run, enter_run

@@ -6,6 +6,7 @@ import math
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from time import perf_counter
 from typing import Any
 
 import mlflow
@@ -19,15 +20,13 @@ from mlflow_resnet.io.text.credentials import all_without_credentials
 from mlflow_resnet.mlflow_seams import NOTE_TAG
 from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.options.sweep import SweepOptions
-from mlflow_resnet.runs.preparation import build_training, check_options, scan_test_data
+from mlflow_resnet.runs.preparation import build_training, check_batch_size, check_options, scan_test_data
 from mlflow_resnet.runs.training import train_in_run
 from mlflow_resnet.tracking.card import sweep_card
 from mlflow_resnet.tracking.data import scan_training_data
 from mlflow_resnet.tracking.run import child_run, end_attached_run, enter_run
 from mlflow_resnet.tracking.training_record import TrainResult
-from mlflow_resnet.training.budget import Budget
 from mlflow_resnet.training.recipe import Recipe, decide_recipe
-from mlflow_resnet.training.setup import check_batch_size
 from mlflow_resnet.tuning.search_space import Space, check_corners, default_space, own_values, read_space
 from mlflow_resnet.verbs.frame import describe_training
 
@@ -69,7 +68,7 @@ def sweep(options: SweepOptions) -> SweepResult:
         if options.search_space:
             given = read_space(options.search_space, options)
             check_corners(given, lambda values: build_trial_options(options, values))
-        budget = Budget(options.sweep_minutes * 60 or math.inf)
+        deadline = perf_counter() + (options.sweep_minutes * 60 or math.inf)
         train_set, val_set = scan_training_data(options)
         test_set = scan_test_data(options, train_set)
         classes, images = train_set.directory.class_names, len(train_set.directory)
@@ -85,7 +84,7 @@ def sweep(options: SweepOptions) -> SweepResult:
         name = f"sweep of {options.architecture} on {name_data_set(options.train_dir)}"
         resumed_id = study.user_attrs.get("run_id")
         with enter_run(name, asdict(options), uuid.uuid4().hex, resumed_id) as run:
-            all_trials = Sweep(options, space, study, train_set, val_set, test_set, budget)
+            all_trials = Sweep(options, space, study, train_set, val_set, test_set, deadline)
             all_trials.begin(run, own_values(space, recipe, options))
             try:
                 all_trials.run_trials()

@@ -10,14 +10,15 @@ from mlflow_resnet import flavor
 from mlflow_resnet.images.layout import name_data_set
 from mlflow_resnet.io.console import is_first, say
 from mlflow_resnet.options.train import TrainOptions
-from mlflow_resnet.runs.folder import TrainingFolder, identify_training_fully, plan_saving, training_folder
+from mlflow_resnet.runs.folder import TrainingFolder, identify_training_fully, training_folder
 from mlflow_resnet.runs.launch import in_processes
 from mlflow_resnet.runs.preparation import Training, agree_on_options, check_options, prepare_training
 from mlflow_resnet.runs.training import all_params, train_in_run, train_recorded
 from mlflow_resnet.tracking.outbox import record_through_outbox
 from mlflow_resnet.tracking.run import end_attached_run, enter_run, enter_worker_run
 from mlflow_resnet.tracking.training_record import TrainingRecord, TrainResult
-from mlflow_resnet.training.distributed import processes
+from mlflow_resnet.training import processes
+from mlflow_resnet.training.saving import Saving
 from mlflow_resnet.verbs.frame import describe_training
 
 
@@ -31,17 +32,23 @@ def train(options: TrainOptions) -> TrainResult:
     """
     with end_attached_run():
         if options.processes > 1 and not processes.was_launched():
-            return train_in_processes(options)
+            check_options(options, options.processes)
+            with enter_worker_run() as environment:
+                return in_processes(options.processes, train, options, environment)
         with processes.join_processes(), contextlib.ExitStack() as stack:
             options = agree_on_options(options)
             with processes.agree_on_errors():
                 folder = stack.enter_context(training_folder(options)) if is_first() else None
             training = prepare_training(options)
             with processes.agree_on_errors():
-                finished = begin_training(options, training, folder) if folder else None
-            if finished := processes.broadcast_first(finished):
+                record = begin_training(options, training, folder) if folder else None
+            if finished := processes.broadcast_first(record):
                 return TrainResult(**vars(finished), classifier=flavor.load_model(finished.model_uri))
-            record = record_training(options, training, folder) if is_first() else follow_training(options, training)
+            if is_first():
+                record = record_training(options, training, folder)
+            else:
+                for _ in training.epochs(options):  # this process's part of what the first one records
+                    pass
             return processes.broadcast_first(record).complete(training.classifier)
 
 
@@ -65,33 +72,23 @@ def begin_training(options: TrainOptions, training: Training, folder: TrainingFo
     return record
 
 
-def train_in_processes(options: TrainOptions) -> TrainResult:
-    """Has workers train, and waits for them."""
-    check_options(options, options.processes)
-    with enter_worker_run() as environment:
-        return in_processes(options.processes, train, options, environment)
-
-
 def record_training(options: TrainOptions, training: Training, folder: TrainingFolder | None) -> TrainingRecord:
     """Trains and records it in a run."""
     name, params = f"{options.architecture} on {name_data_set(options.train_dir)}", all_params(options, training)
-    if folder:
-        outbox, mirrored = folder.outbox, folder.mirror_checkpoints(delivers=not options.offline)
-        with mirrored, record_through_outbox(outbox, name, params, options.offline) as known:
-            best, classifier = train_recorded(options, training, outbox, plan_saving(folder, options), known)
-            folder.finish(best, classifier)
-        if options.offline:
-            say(f"to deliver what was logged: mlflow-resnet sync {shlex.quote(str(folder.path))}")
-        return folder.read_record()
-    with enter_run(name, params, uuid.uuid4().hex) as run:
-        return train_in_run(options, training, run)
-
-
-def follow_training(options: TrainOptions, training: Training) -> TrainingRecord | None:
-    """Does this process's part of the training that the first process records; returns no record of its own."""
-    for _ in training.epochs(options):
-        pass
-    return None
+    if folder is None:
+        with enter_run(name, params, uuid.uuid4().hex) as run:
+            return train_in_run(options, training, run)
+    saving = Saving(folder.checkpoints, options.checkpoint_minutes, options.on_divergence == "rewind")
+    with contextlib.ExitStack() as stack:
+        if folder.mirror:
+            saving.on_saved = folder.mirror.offer
+            stack.enter_context(folder.mirror.run(delivers=not options.offline))
+        known = stack.enter_context(record_through_outbox(folder.outbox, name, params, options.offline))
+        best, classifier = train_recorded(options, training, folder.outbox, saving, known)
+        folder.finish(best, classifier)
+    if options.offline:
+        say(f"to deliver what was logged: mlflow-resnet sync {shlex.quote(str(folder.path))}")
+    return folder.read_record()
 
 
 def summarize_train(result: TrainResult, options: TrainOptions) -> str:

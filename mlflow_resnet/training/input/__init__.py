@@ -2,7 +2,6 @@
 
 labeled_images  their order and their batches; class weights
 augmentation    what happens to a training image, by torchvision's names
-regions         random regions of an image, cut out and resized
 mixing          mixup and cutmix of a batch
 randomness      random numbers that belong to one image, whichever thread draws them
 """

@@ -15,28 +15,32 @@ Grayscale and the flips come earlier, where they cost less. What rotation, persp
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from random import Random
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import interpolate, pad
 from torchvision.transforms import v2
 
 from mlflow_resnet.images.decoding.decode import decode
 from mlflow_resnet.model.preprocessing import Preprocessing, to_array, to_tensor
 from mlflow_resnet.training.input.randomness import Seeded
-from mlflow_resnet.training.input.regions import ASPECT_RATIOS, random_region, random_window, resize_image, shrink_image
 
 # Shorter edge of what is kept for random resized crops, in training images. A crop of less than 1 / 1.5² of a square
 # image is enlarged: 4 of 10. Crops of 12 photographs of 1024 pixels kept 91 % of the differences between neighboring
 # pixels (83 % with 1.0; 95 % with 2.0, in 1.8 times the memory). ImageNet's own photographs have about 1.7.
 STORE_FACTOR = 1.5
 SHIFTS = [0.1, 0.1]  # of RandomAffine, as fractions of width and height
+ASPECT_RATIOS = (3 / 4, 4 / 3)
+REGION_TRIES = 10
 
 Steps = list[tuple[str, dict[str, Any]]]
+PixelRegion = tuple[int, int, int, int]  # left, top, right, bottom
 
 
 @dataclass(frozen=True)
@@ -45,15 +49,11 @@ class Augmentation:
 
     Attributes:
         train_crop_size: pixels of the crop in training; it may differ from the preprocessing's.
-        random_resized_crop: a region of any place, size and aspect ratio instead of the central square.
-        min_crop_area: the smallest such region, as a fraction of the image's area.
         random_crop: a square of the central one's size at any place; takes the place of random_resized_crop.
-        random_horizontal_flip, random_vertical_flip: mirror every other image.
-        rotation_degrees, affine_degrees: the largest angle, to either side; affine also moves by up to a tenth.
         color_jitter: the largest relative change of brightness, contrast and saturation. Hue stays: it tells many
             classes apart, and changing it takes four times as long as the other three together.
-        random_grayscale, random_perspective, random_erasing: the probability.
-        auto_augment: none, randaugment or trivialaugment.
+
+    The others are the options of `train` of these names.
     """
 
     preprocessing: Preprocessing
@@ -72,15 +72,9 @@ class Augmentation:
     auto_augment: str = "none"
 
     @property
-    def image_size(self) -> int:
-        """Pixels of each side of a training image."""
-        return self._central.image_size
-
-    @property
     def is_random(self) -> bool:
         """Whether an image differs from epoch to epoch."""
-        flips = self.random_horizontal_flip or self.random_vertical_flip
-        return self._crops_randomly or flips or bool(self._v2_steps)
+        return self._crops_randomly or self.random_horizontal_flip or self.random_vertical_flip or bool(self._v2_steps)
 
     def prepare(self, content: bytes) -> np.ndarray:
         """Bytes of an image file to uint8 of shape (H, W, 3): the whole image, never enlarged, or the central crop.
@@ -95,20 +89,29 @@ class Augmentation:
 
     def prepare_settings(self) -> dict[str, Any]:
         """All that the result of `prepare` depends on besides the file, ready for JSON."""
-        central = self._central
         if self._crops_randomly:
-            return {"shorter_edge": self._shorter_edge, "grayscale": central.grayscale}
+            return {"shorter_edge": self._shorter_edge, "grayscale": self.preprocessing.grayscale}
         names = ("resize_size", "crop_size", "padding", "grayscale")
-        return {name: getattr(central, name) for name in names}
+        return {name: getattr(self._central, name) for name in names}
 
     def draw(self, image: np.ndarray, seed: str) -> Tensor:
-        """Returns a prepared image as augmented in one epoch: uint8 of shape (3, image_size, image_size).
+        """Returns a prepared image as augmented in one epoch: uint8 of shape (3, S, S), S the crop and its padding.
 
         Args:
             seed: the image's and epoch's own, such as "random_seed/epoch/index".
         """
-        random = Random(seed)
-        drawn = self._crop(image, random).contiguous()  # stacked ten times as fast
+        random, size = Random(seed), self.train_crop_size
+        height, width = image.shape[:2]
+        if self._crops_randomly:
+            if self._crops_any_size:
+                left, top, right, bottom = random_region(width, height, self.min_crop_area, random)
+            else:
+                left, top, right, bottom = random_window(width, height, size / self._central.resize_size, random)
+            crop = resize_image(image[top:bottom, left:right], size, size)
+            drawn = pad(to_tensor(crop), [self.preprocessing.padding] * 4)
+        else:
+            drawn = to_tensor(image.copy())
+        drawn = drawn.contiguous()  # stacked ten times as fast
         if self.random_horizontal_flip and random.random() < 0.5:
             drawn = drawn.flip(2)
         if self.random_vertical_flip and random.random() < 0.5:
@@ -123,7 +126,19 @@ class Augmentation:
 
         Before a random crop, Resize only ever reduces.
         """
-        return [{"name": name, **arguments} for name, arguments in self._first_steps() + self._v2_steps]
+        size = self.train_crop_size
+        area = {"scale": [self.min_crop_area, 1.0], "ratio": list(ASPECT_RATIOS)}
+        first_steps = select_steps(
+            (True, "Resize", {"size": self._shorter_edge}),
+            (self.preprocessing.grayscale, "Grayscale", {"num_output_channels": 3}),
+            (not self._crops_randomly, "CenterCrop", {"size": size}),
+            (self.random_crop, "RandomCrop", {"size": size}),
+            (self._crops_any_size, "RandomResizedCrop", {"size": size, **area}),
+            (self.preprocessing.padding, "Pad", {"padding": self.preprocessing.padding}),
+            (self.random_horizontal_flip, "RandomHorizontalFlip", {"p": 0.5}),
+            (self.random_vertical_flip, "RandomVerticalFlip", {"p": 0.5}),
+        )
+        return [{"name": name, **arguments} for name, arguments in first_steps + self._v2_steps]
 
     @property
     def _crops_randomly(self) -> bool:
@@ -142,33 +157,6 @@ class Augmentation:
     def _shorter_edge(self) -> int:
         """Pixels that Resize leaves at most."""
         return round(STORE_FACTOR * self.train_crop_size) if self._crops_any_size else self._central.resize_size
-
-    def _crop(self, image: np.ndarray, random: Random) -> Tensor:
-        if not self._crops_randomly:
-            return to_tensor(image.copy())
-        height, width = image.shape[:2]
-        size = self.train_crop_size
-        if self._crops_any_size:
-            left, top, right, bottom = random_region(width, height, self.min_crop_area, random)
-        else:
-            left, top, right, bottom = random_window(width, height, size / self._central.resize_size, random)
-        crop = resize_image(image[top:bottom, left:right], size, size)
-        return pad(to_tensor(crop), [self.preprocessing.padding] * 4)
-
-    def _first_steps(self) -> Steps:
-        """Returns the steps that are done without torchvision's transforms."""
-        size = self.train_crop_size
-        area = {"scale": [self.min_crop_area, 1.0], "ratio": list(ASPECT_RATIOS)}
-        return select_steps(
-            (True, "Resize", {"size": self._shorter_edge}),
-            (self.preprocessing.grayscale, "Grayscale", {"num_output_channels": 3}),
-            (not self._crops_randomly, "CenterCrop", {"size": size}),
-            (self.random_crop, "RandomCrop", {"size": size}),
-            (self._crops_any_size, "RandomResizedCrop", {"size": size, **area}),
-            (self.preprocessing.padding, "Pad", {"padding": self.preprocessing.padding}),
-            (self.random_horizontal_flip, "RandomHorizontalFlip", {"p": 0.5}),
-            (self.random_vertical_flip, "RandomVerticalFlip", {"p": 0.5}),
-        )
 
     @cached_property
     def _v2_steps(self) -> Steps:
@@ -200,3 +188,45 @@ def build_transform(name: str, arguments: dict[str, Any]) -> v2.Transform:
     if "interpolation" in arguments:
         arguments = arguments | {"interpolation": v2.InterpolationMode(arguments["interpolation"])}
     return getattr(v2, name)(**arguments)
+
+
+def random_region(width: int, height: int, min_area: float, random: Random) -> PixelRegion:
+    """A region of `min_area` to 1 of the area with an aspect ratio of 3:4 to 4:3.
+
+    The algorithm of torchvision's `RandomResizedCrop`.
+    """
+    for _ in range(REGION_TRIES):
+        area = width * height * random.uniform(min_area, 1)
+        ratio = math.exp(random.uniform(*map(math.log, ASPECT_RATIOS)))
+        region_width, region_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < region_width <= width and 0 < region_height <= height:
+            left, top = random.randint(0, width - region_width), random.randint(0, height - region_height)
+            return left, top, left + region_width, top + region_height
+    lowest, highest = ASPECT_RATIOS  # none fitted, so the largest central one
+    region_width, region_height = min(width, round(height * highest)), min(height, round(width / lowest))
+    left, top = (width - region_width) // 2, (height - region_height) // 2
+    return left, top, left + region_width, top + region_height
+
+
+def random_window(width: int, height: int, fraction: float, random: Random) -> PixelRegion:
+    """A square whose side is `fraction` of the shorter edge, but at least a pixel, as of torchvision's `RandomCrop`."""
+    side = max(round(min(width, height) * fraction), 1)
+    left, top = random.randint(0, width - side), random.randint(0, height - side)
+    return left, top, left + side, top + side
+
+
+def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """uint8 of shape (H, W, 3), resampled to shape (height, width, 3).
+
+    torch does it three times as fast as Pillow, within a level or two of 255.
+    """
+    batch = torch.from_numpy(image.copy())[None].permute(0, 3, 1, 2)  # a copy: torch warns of read-only arrays
+    result = interpolate(batch, size=(height, width), mode="bilinear", antialias=True)
+    return np.ascontiguousarray(result[0].permute(1, 2, 0).numpy())
+
+
+def shrink_image(image: np.ndarray, shorter_edge: int) -> np.ndarray:
+    """uint8 of shape (H, W, 3) in its aspect ratio, its shorter edge `shorter_edge` pixels or what it has if less."""
+    height, width = image.shape[:2]
+    scale = shorter_edge / min(height, width)
+    return image if scale >= 1 else resize_image(image, round(height * scale), round(width * scale))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mlflow_resnet.images.cache import PreparedImages
 from mlflow_resnet.io.parallel import ahead, map_ordered
-from mlflow_resnet.training.distributed import processes
+from mlflow_resnet.training import processes
 from mlflow_resnet.training.input.augmentation import Augmentation
 
 TRAINING_BATCHES_AHEAD = 2

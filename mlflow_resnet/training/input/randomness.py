@@ -22,13 +22,10 @@ _DRAWING = {
 
 
 class Seeded(TorchFunctionMode):
-    """Inside the block, this thread's draws on the CPU come from a generator of their own, seeded with `seed`.
+    """Inside the block, this thread's draws on the CPU come from a generator of their own, seeded with 64 bits.
 
     torchvision's transforms know only torch's global generator, which all threads share. A function mode belongs to
     its thread, so nothing waits for a lock, and the global generator stays as it is.
-
-    Args:
-        seed: of 64 bits at most.
     """
 
     def __init__(self, seed: int) -> None:

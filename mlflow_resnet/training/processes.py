@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from mlflow_resnet.errors import InvalidOptionsError, MlflowResnetError, ProcessEndedError
 
@@ -48,8 +47,8 @@ def was_launched() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def check_device(device: str, count: int) -> None:
-    """Raises InvalidOptionsError if `count` processes on this machine cannot each have a `device`."""
+def check_device(device: str, count: int, sync_batch_norm: bool) -> None:
+    """Raises InvalidOptionsError unless `count` processes here can have a `device` each, GPUs for `sync_batch_norm`."""
     gpus = torch.cuda.device_count()
     problem = ""
     if device.startswith("cuda:"):
@@ -60,11 +59,7 @@ def check_device(device: str, count: int) -> None:
         problem = f"processes is {count}, but this machine has {gpus} GPUs; give processes {gpus}, or device cpu"
     if problem and count > 1:
         raise InvalidOptionsError([problem])
-
-
-def check_sync_batch_norm(device: str) -> None:
-    """Raises InvalidOptionsError unless processes train on GPUs, which torch.nn.SyncBatchNorm needs."""
-    if device in ("cpu", "mps") or not torch.cuda.is_available():
+    if sync_batch_norm and (device in ("cpu", "mps") or not torch.cuda.is_available()):
         problem = "sync_batch_norm is on, but the processes have no GPUs, which it needs; leave it out"
         raise InvalidOptionsError([problem])
 
@@ -138,42 +133,24 @@ def agree_on_errors() -> Iterator[None]:
     Processes may exchange nothing in it but what is `gather_values`.
     """
     try:
-        try:
-            yield
-        except MlflowResnetError as error:
-            exchange_values(None, error)
-        else:
-            exchange_values(None)
-    except _FirstError as first:
-        raise mark_shared(first.error) from None
+        yield
+    except MlflowResnetError as error:
+        if error.is_shared:
+            raise
+        gather_values(None, error)
+    else:
+        gather_values(None)
 
 
-class _FirstError(Exception):
-    """The error of the first process that has one; every process gets it."""
-
-    def __init__(self, error: MlflowResnetError) -> None:
-        self.error = error
-
-
-def mark_shared(error: MlflowResnetError) -> MlflowResnetError:
-    """Marks an error as raised in all processes, if there are several."""
-    error.is_shared = world_size() > 1
-    return error
-
-
-def gather_values(value: T) -> list[T]:
-    """Every process's `value`, in the order of their ranks."""
-    return exchange_values(value)
-
-
-def exchange_values(value: T, error: MlflowResnetError | None = None) -> list[T]:
-    """Every process's `value`; but if one has an `error`, all raise it as a `_FirstError`."""
+def gather_values(value: T, error: MlflowResnetError | None = None) -> list[T]:
+    """Every process's `value`, in the order of their ranks; but if one has an `error`, all raise it."""
     found: list[Any] = [(value, error)] * world_size()
     if dist.is_initialized():
         dist.all_gather_object(found, (value, error))
     for _, some_error in found:
         if some_error:
-            raise _FirstError(some_error)
+            some_error.is_shared = world_size() > 1
+            raise some_error from None
     return [value for value, _ in found]
 
 
@@ -219,14 +196,6 @@ def interleave_parts(parts: list[list[T]]) -> list[T]:
     """Undoes `own_share`: the items in their order, each once."""
     total = sum(map(len, parts))
     return [parts[i % len(parts)][i // len(parts)] for i in range(total)]
-
-
-def wrap_network(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network, wrapped so that every process's gradients become their mean."""
-    if world_size() == 1:
-        return network
-    device_ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(network, device_ids=device_ids)
 
 
 def share_buffers(network: nn.Module) -> None:
