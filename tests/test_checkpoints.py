@@ -92,6 +92,10 @@ def test_checkpoints_of_either_format_lead_to_the_same_weights(images, tmp_path)
         assert [result.metrics["val_loss"] for result in results] == expected
         for name, tensor in unhurt.classifier.network.state_dict().items():
             assert torch.equal(training.classifier.network.state_dict()[name], tensor)
+    del state.facts["trainer"]["epoch"]["iterations"]
+    after_steps.save(state)
+    with pytest.raises(CheckpointError, match="is of something else"):
+        list(prepare_training(options).epochs(options, Saving(after_steps, minutes=10)))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from mlflow_resnet.images.directories import LabeledDirectory, Walk, build_label
 from mlflow_resnet.images.index import read_references
 from mlflow_resnet.images.rules import file_kind, path_kind
 from mlflow_resnet.io.file_names import leads_out
-from mlflow_resnet.io.own_folders import private_cache
+from mlflow_resnet.io.own_folders import is_artifact, private_cache
 from mlflow_resnet.io.parallel import map_ordered
 from mlflow_resnet.io.s3.access import MEANINGS, connect_s3
 from mlflow_resnet.io.s3.listing import Location, StoredObject, check_names, objects, parse_location
@@ -221,7 +221,9 @@ def require_any(uri: str, found: Iterator[StoredObject]) -> Iterator[StoredObjec
 def filter_images(found: Iterable[StoredObject], ignored: Counter[str]) -> Iterator[StoredObject]:
     """The images, by our rules for files; `ignored` counts the others by the fields of `Ignored`."""
     for each in found:
-        kind = file_kind(each.name) if leads_out(each.name) else path_kind(each.name)
+        kind = path_kind(each.name)
+        if kind == "hidden" and leads_out(each.name):  # which is refused, and not left out
+            kind = "own" if is_artifact(each.name) else file_kind(each.name)
         if kind == "image":
             yield each
         else:

@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -149,7 +149,7 @@ class Trainer:
         self.schedule.fall_from, self.schedule.seconds = state["schedule"]["fall_from"], state["schedule"]["seconds"]
         sums = state["epoch"]["sums"].to(self.device)
         own = sums if processes.rank() == 0 else torch.zeros_like(sums)  # the first goes on with the sums of all
-        self.epoch = EpochSoFar(**state["epoch"] | {"sums": own})
+        self.epoch = EpochSoFar(**{each.name: state["epoch"][each.name] for each in fields(EpochSoFar)} | {"sums": own})
         load_optimizer_state(self.optimizer, self.work.module, state["optimizer"])
         if self.average:
             self.average.load_state_dict(state["average"])
