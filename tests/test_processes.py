@@ -131,7 +131,7 @@ def test_batch_norms_that_see_half_a_batch_each_learn_too(together):
 @pytest.mark.slow
 def test_processes_end_a_time_budget_together(together):
     history = together["a budget"].history
-    assert 2 < len(history) < 1000
+    assert 0 < len(history) < 1000  # how many fit depends on the machine
     assert min(epoch["learning_rate"] for epoch in history) < FAST["learning_rate"]  # the last may begin a phase
 
 
