@@ -73,7 +73,7 @@ def trainings(tmp_path_factory, trained_weights):
         "average of weights": {"ema_decay": 0.9, "gradient_clip": 1.0} | frozen,
         "sampler": {"class_balance": "sampler"} | frozen,
         "batch norms apart": {"mixup": 0.2, "class_balance": "sqrt"},
-        "a budget": {"strategy": "probe_then_finetune", "epochs": 1000, "probe_epochs": 500, "max_minutes": 0.04},
+        "a budget": {"strategy": "probe_then_finetune", "epochs": 1000, "probe_epochs": 500, "max_minutes": 0.1},
     }
     return {name: TrainOptions(**data | FAST | changed) for name, changed in changes.items()}
 
@@ -131,7 +131,7 @@ def test_batch_norms_that_see_half_a_batch_each_learn_too(together):
 @pytest.mark.slow
 def test_processes_end_a_time_budget_together(together):
     history = together["a budget"].history
-    assert 0 < len(history) < 1000  # how many fit depends on the machine
+    assert 2 < len(history) < 1000
     assert min(epoch["learning_rate"] for epoch in history) < FAST["learning_rate"]  # the last may begin a phase
 
 

@@ -164,6 +164,8 @@ def test_everything_wrong_with_a_search_space_is_told_before_the_first_trial(wor
     optimizer: {low: 1, high: 2}
     mixup: 0.2
     random_crop: ["yes"]
+    padding: ["8.0"]
+    train_crop_size: [.inf]
     """
     with pytest.raises(InvalidOptionsError) as caught:
         sweep(options(space, batch_size="auto"))
@@ -177,6 +179,8 @@ def test_everything_wrong_with_a_search_space_is_told_before_the_first_trial(wor
         "optimizer is {'low': 1, 'high': 2}; give a list of values",
         "mixup is 0.2; give a list of values, or a range such as {low: 1, high: 8}",
         "random_crop has the value 'yes'; it must be true or false",
+        "padding has the value '8.0'; it must be a whole number",
+        "train_crop_size has the value inf; it must be a whole number",
     ]
     assert list(caught.value.problems) == [f"search_space: {problem}" for problem in expected]
     assert mlflow.search_runs(output_format="list") == []

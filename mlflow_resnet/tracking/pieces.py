@@ -324,9 +324,11 @@ def find_or_create_model(client: MlflowClient, run_id: str, name: str, tag: str)
     run = client.get_run(run_id)
     experiment = run.info.experiment_id
     of_name = client.search_logged_models([experiment], f"source_run_id = '{run_id}' AND name = '{name}'")
-    known = next((model for model in of_name if model.tags.get(PIECE_TAG) == tag), None)
+    for model in of_name:
+        if model.tags.get(PIECE_TAG) == tag:
+            return model
     tags = resolve_tags({PIECE_TAG: tag})
-    return known or client.create_logged_model(experiment, name, run_id, tags, run.data.params, "image-classifier")
+    return client.create_logged_model(experiment, name, run_id, tags, run.data.params, "image-classifier")
 
 
 def complete_model(client: MlflowClient, run_id: str, model: entities.LoggedModel, folder: Path, step: int) -> None:

@@ -10,7 +10,6 @@ from itertools import islice, product
 from typing import Any, get_args, get_type_hints
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
 
 from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.options.base import AUTO, Affects, names_affecting
@@ -150,9 +149,13 @@ def parse_range(name: str, entry: dict[str, Any], kind: type) -> Range:
 
 def convert_value(name: str, value: Any, kind: type) -> Any:
     """`value` as the option's type. YAML takes 1e-4, without a dot, for text."""
-    if isinstance(value, bool) == (kind is bool):
-        with suppress(ValidationError):
-            return TypeAdapter(kind).validate_python(value)
+    with suppress(TypeError, ValueError, OverflowError):
+        if kind is float and not isinstance(value, bool):
+            return float(value)
+        if kind is int and not isinstance(value, bool) and int(value) == float(value):
+            return int(value)
+    if kind in (bool, str) and isinstance(value, kind):
+        return value
     raise ValueError(f"{name} has the value {value!r}; it must be {NOUNS[kind]}")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from mlflow_resnet import flavor
 from mlflow_resnet.errors import InvalidDatasetError, InvalidImageError, InvalidModelError
 from mlflow_resnet.evaluation.calibration import log_probabilities
-from mlflow_resnet.evaluation.evaluation import evaluate_directory
+from mlflow_resnet.evaluation.evaluation import Evaluation, evaluate_directory
 from mlflow_resnet.images.directories import spread_evenly
 from mlflow_resnet.images.sources import check_directories, fetch_labeled_directory, file_source
 from mlflow_resnet.io.atomic import new_directory
@@ -25,6 +25,7 @@ from mlflow_resnet.model.engines import ENGINES, quantize
 from mlflow_resnet.model.forwards import load_forward
 from mlflow_resnet.model.precision import LARGEST_ACCURACY_LOSS
 from mlflow_resnet.model.prediction import Predictor
+from mlflow_resnet.model.prepared import Forward
 from mlflow_resnet.model.storage import digest_classifier, write_description, write_export
 from mlflow_resnet.options.export import ExportOptions
 from mlflow_resnet.tracking import record
@@ -122,9 +123,13 @@ def compare_export(
     Raises:
         InvalidModelError: if int8 loses too much.
     """
-    own = Predictor(classifier, "cpu", options.num_workers, "fp32")
-    other = Predictor(classifier, "cpu", options.num_workers, options.precision, load_forward(classifier, folder))
-    fp32, exported = (evaluate_directory(each, data.directory, options.batch_size) for each in (own, other))
+
+    def evaluate(precision: str, forward: Forward | None) -> Evaluation:
+        predictor = Predictor(classifier, "cpu", options.num_workers, precision, forward)
+        return evaluate_directory(predictor, data.directory, options.batch_size)
+
+    forward = load_forward(classifier, folder)
+    fp32, exported = evaluate("fp32", None), evaluate(options.precision, forward)
     labels = exported.probabilities.argmax(axis=1) == fp32.probabilities.argmax(axis=1)
     difference = np.abs(log_probabilities(exported.probabilities) - log_probabilities(fp32.probabilities))
     accuracy, accuracy_of_fp32 = float(exported.hits.mean()), float(fp32.hits.mean())

@@ -78,12 +78,13 @@ def record_training(options: TrainOptions, training: Training, folder: TrainingF
     if folder is None:
         with enter_run(name, params, uuid.uuid4().hex) as run:
             return train_in_run(options, training, run)
-    saving = Saving(folder.checkpoints, options.checkpoint_minutes, options.on_divergence == "rewind")
     with contextlib.ExitStack() as stack:
         if folder.mirror:
-            saving.on_saved = folder.mirror.offer
             stack.enter_context(folder.mirror.run(delivers=not options.offline))
         known = stack.enter_context(record_through_outbox(folder.outbox, name, params, options.offline))
+        saving = Saving(folder.checkpoints, options.checkpoint_minutes, options.on_divergence == "rewind")
+        if folder.mirror:
+            saving.on_saved = folder.mirror.offer
         best, classifier = train_recorded(options, training, folder.outbox, saving, known)
         folder.finish(best, classifier)
     if options.offline:

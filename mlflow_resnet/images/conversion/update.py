@@ -80,9 +80,10 @@ def convert_source(
         listing, notes = open_source(options)
         since = find_last_call_time(folder)
         update = Update(folder, journal, output_dir, options.transfer)
-        is_needed = update.before or is_listing(options.source)
+        says_what_belongs = is_listing(options.source)
+        is_needed = update.before or says_what_belongs
         survey = Survey(list_entries(listing, options.transfer, Counter()) if is_needed else ())
-        update.move_images(survey, is_listing(options.source))
+        update.move_images(survey, says_what_belongs)
         entries = map(survey.check, list_entries(listing, options.transfer, ignored))
         new = find_new_entries(entries, journal, since)
         threads = options.num_workers or default_threads()

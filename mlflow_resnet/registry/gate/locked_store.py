@@ -118,8 +118,8 @@ class LockedStore(SqlAlchemyStore):
     def is_prompt(self, name: str) -> bool:
         """Whether a model calls itself a prompt and has no version with files."""
         tags = self.rows(SqlRegisteredModelTag, name=name, key=IS_PROMPT_TAG_KEY)
-        versions = self.rows(SqlModelVersion, name=name)
-        return any(tag.value == "true" for tag in tags) and not any(map(has_files, versions))
+        is_marked = any(tag.value == "true" for tag in tags)
+        return is_marked and not any(map(has_files, self.rows(SqlModelVersion, name=name)))
 
     def find_held(self, name: str, alias: str) -> tuple[str, int | None]:
         """Returns an alias as spelled in the database, and its version."""
@@ -139,7 +139,7 @@ class LockedStore(SqlAlchemyStore):
 
     def list_past(self, name: str, alias: str) -> list[alias_history.HistoryEntry]:
         """The moves of an alias, oldest first."""
-        return alias_history.entries({tag.key: tag.value for tag in self.tags_of_model(name)}, alias)
+        return alias_history.entries({tag.key: tag.value for tag in self.list_model_tags(name)}, alias)
 
     def append(self, move: alias_history.Move, who: str, policy: str) -> None:
         """Adds to the history, in the transaction of the move itself."""
@@ -150,11 +150,11 @@ class LockedStore(SqlAlchemyStore):
             session.add(SqlRegisteredModelTag(workspace=model.workspace, name=model.name, key=entry.tag, value=text))
             session.flush()
 
-    def tags_of_versions(self, name: str) -> list[Any]:
+    def list_version_tags(self, name: str) -> list[Any]:
         """Rows of the tags of all versions with files."""
         return [row for row in self.rows(SqlModelVersionTag, name=name) if self.has_files(name, row.version)]
 
-    def tags_of_model(self, name: str) -> list[Any]:
+    def list_model_tags(self, name: str) -> list[Any]:
         return self.rows(SqlRegisteredModelTag, name=name)
 
 

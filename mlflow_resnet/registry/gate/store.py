@@ -201,7 +201,7 @@ class GateStore(LockedStore):
         alias = alias_history.alias_in(tag.key)
         if alias is None or (policy.find_alias_rules(name, alias) and not self.is_prompt(name)):
             return False
-        is_new = fold_case(tag.key) not in {fold_case(row.key) for row in self.tags_of_model(name)}
+        is_new = fold_case(tag.key) not in {fold_case(row.key) for row in self.list_model_tags(name)}
         return is_new and any(not entry.policy for entry in alias_history.entries({tag.key: tag.value}))
 
     def delete_registered_model_tag(self, name: str, key: str) -> None:
@@ -217,8 +217,8 @@ class GateStore(LockedStore):
             for alias, _, rules in self.list_held(policy, name, new_name):
                 forbid(rules, f"{name} may not be renamed to {new_name} while it has @{alias}")
             if rules := policy.find_model_rules(new_name):  # then only the gate may have written what it believes
-                rows = [row for row in self.tags_of_versions(name) if is_own(row.key, rules, with_approval=True)]
-                rows += [row for row in self.tags_of_model(name) if not is_kept(policy, new_name, row)]
+                rows = [row for row in self.list_version_tags(name) if is_own(row.key, rules, with_approval=True)]
+                rows += [row for row in self.list_model_tags(name) if not is_kept(policy, new_name, row)]
                 for row in rows:
                     session.delete(row)
                 session.flush()

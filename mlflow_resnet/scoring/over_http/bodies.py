@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Iterator
 from itertools import accumulate
 
 from mlflow_resnet.errors import InvalidTableError, RefusedBodyError
@@ -27,7 +28,6 @@ MAX_CELLS = 1_000_000  # of a CSV table
 _SURROGATES = re.compile(
     rb"(?<!\\)((?:\\\\)*)(?:(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
 )
-_TEXT = re.compile(rb'"[^"]*"?')
 _BRACKET = re.compile(rb"[\[\]{}]")
 _LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (MAX_JSON_DIGITS + 1))
 
@@ -78,7 +78,7 @@ def check_json(content: bytes) -> bytes:
     too_many = RefusedBodyError(f"the JSON has more than {MAX_VALUES} values; send several requests, or Parquet")
     if unescaped.count(b'"') > 4 * MAX_VALUES:  # a value may have a name
         raise too_many
-    structure = _TEXT.sub(b" ", unescaped)
+    structure = b" ".join(list_outside_quotes(unescaped))
     if structure.count(b",") + structure.count(b"[") + structure.count(b"{") > MAX_VALUES:
         raise too_many
     if structure.count(b"]") + structure.count(b"}") > MAX_VALUES:
@@ -89,6 +89,18 @@ def check_json(content: bytes) -> bytes:
     if max(depths, default=0) > MAX_JSON_DEPTH:
         raise RefusedBodyError(f"the JSON is nested more than {MAX_JSON_DEPTH} deep")
     return content
+
+
+def list_outside_quotes(text: bytes) -> Iterator[bytes]:
+    """The parts of a text that are not between double quotes; faster than a regular expression."""
+    position = 0
+    while (begin := text.find(b'"', position)) >= 0:
+        yield text[position:begin]
+        end = text.find(b'"', begin + 1)
+        if end < 0:
+            return
+        position = end + 1
+    yield text[position:]
 
 
 def check_csv(content: bytes) -> None:

@@ -42,7 +42,8 @@ class Selection:
             InvalidDatasetError: if they cannot be listed, or if there is nothing.
         """
         if is_list(self.uri):
-            return ImageList(self.uri).sources(lambda place: place > int(after or 0) and self.has_line(place))
+            done = int(after or 0)
+            return ImageList(self.uri).sources(lambda place: place > done and self.has_line(place))
         return directory_sources(self.uri, ignored, after, self.has_place, self.follow_links)
 
     def items(self) -> Iterator[object]:
