@@ -110,7 +110,7 @@ class Mirror:
     def send_notes(self) -> None:
         """Sends the notes that another machine needs. What the server was not told yet, it will have to tell again."""
         facts = dict(self.notes.facts)
-        if not facts.get("model_id"):
+        if facts.get("model_id") is None:
             facts.pop("begun", None)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / NOTES
