@@ -1,4 +1,4 @@
-"""What this package assumes of MLflow (3.17) that MLflow does not promise: private names, replaced functions, wordings.
+"""What this package assumes of MLflow (3.1 to 3.17) without its promise: private names, replaced functions, wordings.
 
 No other module has a name of MLflow that begins with an underscore. tests/test_mlflow_seams.py has a test for each
 assumption. Client and gate import this module, so imports that take long stand inside of the functions.
@@ -15,7 +15,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT, MLFLOW_DEFAULT_PREDICTION_DEVICE
-from mlflow.prompt.constants import _PROMPT_SOURCE_PLACEHOLDERS
 from mlflow.utils import validation
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_LOGGED_ARTIFACTS, MLFLOW_RUN_NOTE
 
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 DATASET_CONTEXT_TAG = MLFLOW_DATASET_CONTEXT  # of an input of a run: what it was used for
 TABLES_TAG = MLFLOW_LOGGED_ARTIFACTS  # of a run, JSON: the tables that the UI shows
 NOTE_TAG = MLFLOW_RUN_NOTE  # of a run: the description that the UI shows, in Markdown
-PROMPT_SOURCES = _PROMPT_SOURCE_PLACEHOLDERS  # of registered versions that are prompts and have no files
+PROMPT_SOURCES = ("prompt-template", "dummy-source")  # of registered versions that are prompts and have no files
 SERVING_VARIABLE = _MLFLOW_IS_IN_SERVING_ENVIRONMENT.name  # "true" in processes that answer HTTP requests
 CONFIGURATION_VARIABLE = "MLFLOW_PYFUNC_INFERENCE_CONFIG"  # JSON that overrides the configuration of any pyfunc
 DEFAULT_DEVICE_VARIABLE = MLFLOW_DEFAULT_PREDICTION_DEVICE.name

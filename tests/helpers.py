@@ -106,11 +106,11 @@ def run_main(*args: object) -> subprocess.CompletedProcess:
 @contextlib.contextmanager
 def give_back_process():
     """What a command sets for its process holds until the end of the block; then the process is a caller's again."""
-    from mlflow_resnet.cli import REQUESTS
+    from mlflow_resnet.cli import MLFLOW_DEFAULTS
     from mlflow_resnet.io import process
 
     factory, handler = logging.getLogRecordFactory(), signal.getsignal(signal.SIGTERM)
-    added = [name for name in REQUESTS if name not in os.environ]
+    added = [name for name in MLFLOW_DEFAULTS if name not in os.environ]
     try:
         with warnings.catch_warnings():
             yield

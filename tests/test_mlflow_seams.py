@@ -50,6 +50,9 @@ def test_versions_of_prompts_have_a_source_of_their_own(workdir):
     with contextlib.closing(sqlite3.connect("mlflow.db")) as connection:
         ((source,),) = connection.execute("select source from model_versions")
     assert source in mlflow_seams.PROMPT_SOURCES
+    from mlflow.prompt import constants  # which names them since 3.17
+
+    assert set(mlflow_seams.PROMPT_SOURCES) == constants._PROMPT_SOURCE_PLACEHOLDERS
 
 
 def test_processes_that_serve_are_marked():

@@ -30,8 +30,13 @@ PROGRAM = "mlflow-resnet"
 BAD_INPUT_EXIT_CODE, SIGPIPE_EXIT_CODE = 2, 141
 UTF8_MODE = "PYTHONUTF8"  # variable: Python's UTF-8 mode
 # How long MLflow asks a server, unless the user has said so. Its own defaults, 7 and 120, would keep a user waiting for
-# a quarter of an hour; an artifact store may take a minute to keep a large file.
-REQUESTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}
+# a quarter of an hour; an artifact store may take a minute to keep a large file. MLflow before 3.8 shows a bar for
+# every model that it fetches, also where nobody looks.
+MLFLOW_DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
 
 
 def main() -> NoReturn:
@@ -62,7 +67,7 @@ def prepare_process() -> None:
     """Make this process ours, as no library call does: SIGTERM ends it as an exception does, requests are bounded."""
     claim_process()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(SIGTERM_EXIT_CODE))
-    for name, value in REQUESTS.items():
+    for name, value in MLFLOW_DEFAULTS.items():
         os.environ.setdefault(name, value)
 
 

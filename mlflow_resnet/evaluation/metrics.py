@@ -87,10 +87,11 @@ def list_class_metrics(table: pd.DataFrame) -> dict[str, float]:
     names = [NOT_IN_A_METRIC_NAME.sub("_", name)[:MOST_CHARACTERS] for name in table["class"]]
     if len(names) > MANY_CLASSES or len(set(names)) < len(names):
         return {}
-    found: dict[str, float] = {}
-    for name, precision, recall in zip(names, table["precision"], table["recall"], strict=True):
-        found |= {f"precision_{name}": precision, f"recall_{name}": recall}
-    return found
+    return {
+        f"{column}_{name}": value
+        for column in ("precision", "recall")
+        for name, value in zip(names, table[column], strict=True)
+    }
 
 
 def count_confusions(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

@@ -37,7 +37,6 @@ def serve(options: ServeOptions) -> None:
     Raises:
         MlflowResnetError: for anything a user can cause, before anything is served.
     """
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a line per file of every new version
     with bind_socket(options.host, options.port) as listener:
         check_servers(registry=True)
         version_uri = format_version_uri(resolve(options.model_uri))

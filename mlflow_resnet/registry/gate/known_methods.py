@@ -74,6 +74,16 @@ READING = frozenset(
 KNOWN = GUARDED | MADE_OF_GUARDED | HARMLESS | READING
 
 
+class OldServerError(MlflowResnetError):
+    """The gate does not know the store of an MLflow this old."""
+
+    def __init__(self, installed: str, oldest: tuple[int, int]) -> None:
+        super().__init__(
+            f"the gate does not start: it needs MLflow {oldest[0]}.{oldest[1]} or newer in the server, which has "
+            f"{installed}. Upgrade it: pip install 'mlflow_resnet[gate]'; clients may stay as they are."
+        )
+
+
 class UnknownMethodsError(MlflowResnetError):
     """MLflow's store has a public method that the gate does not know."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 SCHEME_PREFIX = "resnet-gate+"
+OLDEST_MLFLOW = (3, 17)  # whose store the gate knows; clients may be older
 POLICY_VARIABLE = "MLFLOW_RESNET_GATE_POLICY"
 
 
@@ -15,12 +16,20 @@ def build(store_uri: str, tracking_uri: str | None = None) -> Any:
     """MLflow's SQL store, with the gate if there is a policy.
 
     Raises:
+        OldServerError: if MLflow is too old.
         InvalidPolicyError: if the policy has mistakes, so that the server does not start.
         UnknownMethodsError: if MLflow's store can do what the gate does not know of.
     """
     import logging
     import os
+    from importlib.metadata import version
     from pathlib import Path
+
+    from mlflow_resnet.registry.gate.known_methods import OldServerError, require_known
+
+    installed = version("mlflow")
+    if tuple(map(int, installed.split(".")[:2])) < OLDEST_MLFLOW:
+        raise OldServerError(installed, OLDEST_MLFLOW)
 
     from mlflow.environment_variables import MLFLOW_ENABLE_WORKSPACES
     from mlflow.server.constants import READ_REPLICA_BACKEND_STORE_URI_ENV_VAR
@@ -36,7 +45,6 @@ def build(store_uri: str, tracking_uri: str | None = None) -> Any:
         )
         return base(db_uri, read_db_uri=replica)
 
-    from mlflow_resnet.registry.gate.known_methods import require_known
     from mlflow_resnet.registry.gate.policy import InvalidPolicyError, PolicyFile
     from mlflow_resnet.registry.gate.store import GateStore, WorkspaceGateStore
 

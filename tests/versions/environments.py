@@ -1,0 +1,97 @@
+"""Environments of other versions of MLflow and of what the package requires."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from environments import make_environment
+
+ROOT = Path(__file__).parents[2]
+LOWEST = "3.1.0"
+OF_THEIR_TIME = (
+    "pandas<3",
+    "sqlalchemy<2.1",
+    "fastapi<0.116",
+)  # MLflow to 3.12 allows later ones, but does not start with them
+
+
+@dataclass(frozen=True)
+class Versions:
+    """What an environment has.
+
+    Attributes:
+        mlflow: its version.
+        python: of the interpreter, such as 3.10; empty: the running one.
+        others: more requirements.
+        is_lowest: all that setup.cfg requires is at the lowest version that it allows.
+    """
+
+    mlflow: str
+    python: str = ""
+    others: tuple[str, ...] = ()
+    is_lowest: bool = False
+
+    def __str__(self) -> str:
+        return f"MLflow {self.mlflow}"
+
+
+KNOWN = {
+    "lowest": Versions(LOWEST, "3.10", OF_THEIR_TIME, is_lowest=True),
+    "databricks-18": Versions("3.8.1", others=OF_THEIR_TIME),
+    "databricks-19": Versions("3.12.0", "3.12", OF_THEIR_TIME),
+    "azureml": Versions("3.15.2", others=("pandas<3",)),
+    "newest": Versions("3.17.2", "3.13"),
+}
+
+
+def find_requirements() -> list[str]:
+    """What setup.cfg requires, as it says it."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    return [line for line in setup["options"]["install_requires"].split("\n") if line]
+
+
+def pin_lowest(requirement: str) -> str:
+    """`name>=1.2,<2` as `name==1.2`."""
+    name, version = re.match(r"([\w.-]+)>=([\w.]+)", requirement).groups()
+    return f"{name}=={version}"
+
+
+def find_interpreter(version: str) -> str:
+    """Returns a Python of this version, such as 3.10; empty if there is none."""
+    kept = sorted(Path("~/.pyenv/versions").expanduser().glob(f"{version}.*/bin/python"))
+    found = [shutil.which(f"python{version}"), *map(str, kept)]
+    works = (each for each in found if each and subprocess.run([each, "-c", ""], capture_output=True).returncode == 0)
+    return next(works, "")
+
+
+def build(versions: Versions, path: Path) -> Path:
+    """Makes an environment with these versions; returns its Python. The package itself is not installed in it."""
+    interpreter = find_interpreter(versions.python) if versions.python else sys.executable
+    requirements = [each for each in find_requirements() if not each.startswith("mlflow")]
+    if versions.is_lowest:
+        requirements = list(map(pin_lowest, requirements))
+    if interpreter == sys.executable and not versions.is_lowest:
+        python = make_environment(path, ["torch", "torchvision"])  # which have gigabytes
+    else:
+        subprocess.run([interpreter or sys.executable, "-m", "venv", path], check=True)
+        python = path / "bin" / "python"
+    command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*command, f"mlflow=={versions.mlflow}", *versions.others, *requirements], check=True)
+    return python
+
+
+def describe(python: Path) -> str:
+    """The versions that an environment has, for the table."""
+    code = (
+        "import platform; from importlib.metadata import version as v\n"
+        "names = 'mlflow', 'pandas', 'pyarrow', 'torch'\n"
+        "print(', '.join([f'Python {platform.python_version()}', *(f'{name} {v(name)}' for name in names)]))"
+    )
+    return subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
