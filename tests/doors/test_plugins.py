@@ -96,7 +96,7 @@ def make_token():
     """One as a job on Azure ML gets it, for a day."""
     parts = ({"alg": "none"}, {"exp": int(time.time()) + 86400})
     return ".".join(
-        [*(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts), "x"]
+        [*(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts), "eA"]
     )
 
 
