@@ -46,42 +46,49 @@ QUESTIONS: dict[Ability, Callable[[MlflowClient], object]] = {  # about nobody, 
 }
 TRACKING = (Ability.LOGGED_MODELS, Ability.INPUTS)  # the others are a registry's
 _known: dict[tuple[str, Ability], bool] = {}
+_told: set[str] = set()  # the servers of which was said what they lack
 
 
-def has(ability: Ability) -> bool:
-    """Returns whether the server has an ability; asks it if that is not known yet. Raises any unclear answer."""
-    known = _known.get((locate_server(ability), ability))
-    return attempt(ability, lambda: ask(QUESTIONS[ability])) if known is None else known
+def has(ability: Ability, is_told: bool = True) -> bool:
+    """Returns whether the server has an ability; asks it if that is not known yet. Raises any unclear answer.
+
+    Args:
+        is_told: whether a lack is said, because something is left out for it.
+    """
+    is_known = _known.get((locate_server(ability), ability)) is True
+    return is_known or attempt(ability, lambda: ask(QUESTIONS[ability]), is_told)
 
 
-def attempt(ability: Ability, request: Callable[[], object]) -> bool:
+def attempt(ability: Ability, request: Callable[[], object], is_told: bool = True) -> bool:
     """Sends a request, unless the server lacks the ability that it needs; returns whether it was taken.
 
     Raises:
         Exception: of the request, unless it says clearly that the server has no such thing.
     """
     uri = locate_server(ability)
-    if _known.get((uri, ability)) is False:
-        return False
-    try:
-        request()
-    except MlflowException as error:
-        if error.error_code not in MISSING_CODES:
-            raise
-        note_missing(uri, ability)
-        return False
-    _known[uri, ability] = True
-    return True
+    if _known.get((uri, ability)) is not False:
+        try:
+            request()
+        except MlflowException as error:
+            if error.error_code not in MISSING_CODES:
+                raise
+            note_missing(uri, ability)
+        else:
+            _known[uri, ability] = True
+            return True
+    if is_told:
+        tell_missing(uri)
+    return False
 
 
-def has_aliases(name: str, alias: str) -> bool:
+def has_aliases(name: str, alias: str, is_told: bool = True) -> bool:
     """Returns whether the registry has aliases. It is asked for the one that is needed."""
-    return attempt(Ability.ALIASES, lambda: ask(lambda client: client.get_model_version_by_alias(name, alias)))
+    return attempt(Ability.ALIASES, lambda: ask(lambda client: client.get_model_version_by_alias(name, alias)), is_told)
 
 
 def require_aliases(verb: str, name: str, alias: str) -> None:
     """Raises MissingAbilityError if the registry has no aliases."""
-    if not has_aliases(name, alias):
+    if not has_aliases(name, alias, is_told=False):
         raise MissingAbilityError(mlflow.get_registry_uri(), Ability.ALIASES.value, verb)
 
 
@@ -99,7 +106,7 @@ def ask(question: Callable[[MlflowClient], object]) -> None:
 
 
 def note_missing(uri: str, ability: Ability) -> None:
-    """Notes what a server lacks, now that it lacks something, and says so in one line.
+    """Notes that a server lacks an ability, and asks at once for all others that it may lack.
 
     Raises:
         Exception: if it does not answer what every server answers: then a 404 means nothing.
@@ -109,11 +116,10 @@ def note_missing(uri: str, ability: Ability) -> None:
         client.search_experiments(max_results=1)
     else:
         client.search_registered_models(max_results=1)
-    own = [each for each in Ability if locate_server(each) == uri]
-    missing = [each for each in own if each is ability or (_known.get((uri, each)) is not True and lacks(each))]
-    _known.update({(uri, each): False for each in missing})
-    where = "; models are kept among the artifacts of their runs" if Ability.LOGGED_MODELS in missing else ""
-    say(f"MLflow at {uri} has no {join_names(each.value for each in missing)}, so these are left out{where}")
+    _known[uri, ability] = False
+    for each in Ability:
+        if locate_server(each) == uri and (uri, each) not in _known and lacks(each):
+            _known[uri, each] = False
 
 
 def lacks(ability: Ability) -> bool:
@@ -123,3 +129,13 @@ def lacks(ability: Ability) -> bool:
     except MlflowException as error:
         return error.error_code in MISSING_CODES
     return False
+
+
+def tell_missing(uri: str) -> None:
+    """Says once, in one line, what a server lacks."""
+    if uri in _told:
+        return
+    _told.add(uri)
+    missing = [each for each in Ability if _known.get((uri, each)) is False]
+    where = "; models are kept among the artifacts of their runs" if Ability.LOGGED_MODELS in missing else ""
+    say(f"MLflow at {uri} has no {join_names(each.value for each in missing)}, so these are left out{where}")

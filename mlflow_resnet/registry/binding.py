@@ -134,7 +134,7 @@ def bind_run(model_uri: str) -> Binding:
     """The logged model that `runs:/<run>/<name>` means; a folder among the run's artifacts if there is none."""
     run_id, _, name = urlparse(model_uri).path.strip("/").partition("/")
     run = MlflowClient().get_run(run_id)
-    if not has(Ability.LOGGED_MODELS):  # of which MLflow would ask, to download this URI
+    if not has(Ability.LOGGED_MODELS, is_told=False):  # of which MLflow would ask, to download this URI
         return bind_artifacts(run, RunsArtifactRepository.get_underlying_uri(model_uri), name)
     token = None
     while True:  # the first one that is found, as MLflow does
