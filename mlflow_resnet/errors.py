@@ -23,6 +23,7 @@ MlflowResnetError                    exit 2
 │       └── TamperedWeightsError     its weights are not
 ├── ServerUnreachableError           the tracking server or registry does not answer
 ├── ServerRefusesError               it answers with a refusal
+├── MissingAbilityError              it lacks what a command needs
 ├── ScoringServerError               a server that scores images does not answer, or refuses to
 ├── RefusedBodyError                 the body of a request over HTTP is too much, or damaged
 ├── ServerBusyError                  503: a request over HTTP cannot be answered in time
@@ -223,6 +224,13 @@ class ServerRefusesError(MlflowResnetError):
 
     def __init__(self, uri: str, answer: str) -> None:
         super().__init__(f"MLflow at {uri} answers with: {answer}")
+
+
+class MissingAbilityError(MlflowResnetError):
+    """The tracking server or the model registry lacks what a command needs."""
+
+    def __init__(self, uri: str, ability: str, verb: str) -> None:
+        super().__init__(f"MLflow at {uri} has no {ability}, which {verb} needs. Use a server that has them.")
 
 
 class ScoringServerError(MlflowResnetError):

@@ -12,9 +12,12 @@ mlflow.pyfunc
 from __future__ import annotations
 
 import base64
+import contextlib
+import inspect
 import io
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -48,10 +51,13 @@ from mlflow_resnet.model.storage import (
     read_description,
     read_exports,
     read_mlmodel_fields,
+    read_model,
     save_classifier,
 )
 from mlflow_resnet.options.base import AUTO
 from mlflow_resnet.options.predict import PARAMS
+from mlflow_resnet.registry.abilities import Ability, has
+from mlflow_resnet.registry.versions import register
 from mlflow_resnet.scoring.columns import ERROR, SCORED_LABELS, probability_columns
 from mlflow_resnet.scoring.configuration import DEFAULT_MODEL_CONFIG, configure_model, configure_predictor
 from mlflow_resnet.scoring.loading import open_verified_model, read_verified
@@ -170,13 +176,60 @@ def add_data(
 def log_model(classifier: ImageClassifier, name: str = "model", **kwargs: Any) -> ModelInfo:
     """Logs a classifier as a model of the active run, or without a run if none is active.
 
+    On a server without logged models it goes to the artifacts of the run, a new one if none is active.
+
     Args:
         kwargs: arguments of `save_model` and of `mlflow.models.Model.log`, such as `registered_model_name`, `step`,
             `params` and `tags`.
     """
+    if not has(Ability.LOGGED_MODELS):
+        return log_to_artifacts(classifier, name, **kwargs)
     info = Model.log(None, sys.modules[__name__], name=name, classifier=classifier, **kwargs)
     log_model_sha256(MlflowClient().get_logged_model(info.model_id), info.flavors[FLAVOR_NAME][MODEL_SHA256])
     return info
+
+
+def log_to_artifacts(
+    classifier: ImageClassifier, name: str, registered_model_name: str | None = None, **kwargs: Any
+) -> ModelInfo:
+    """Logs a classifier to the artifacts of the active run, or of a new one. What a logged model has more is left out.
+
+    Args:
+        kwargs: those of `log_model`.
+    """
+    active, known = mlflow.active_run(), inspect.signature(save_model).parameters
+    kept = {key: value for key, value in kwargs.items() if key in known}
+    with contextlib.nullcontext(active) if active else mlflow.start_run() as run, tempfile.TemporaryDirectory() as root:
+        folder = Path(root) / "model"
+        save_model(classifier, folder, **kept)
+        log_artifacts(run.info.run_id, folder, name)
+        info = Model.load(folder).get_model_info()
+    if registered_model_name:
+        info.registered_model_version = register(info.model_uri, registered_model_name).version
+    return info
+
+
+def log_artifacts(run_id: str, folder: Path, name: str) -> None:
+    """Logs the model in a folder to the artifacts of a run, and its digest as a param, which cannot be changed.
+
+    Raises:
+        TamperedModelError: if the run has another digest for it.
+    """
+    description = Model.load(folder)
+    description.run_id, description.artifact_path = run_id, name
+    description.save(str(folder / MLMODEL_FILE_NAME))
+    MlflowClient().log_artifacts(run_id, str(folder), name)
+    digest, param = read_sha256(folder), f"{MODEL_SHA256}.{name}"
+    recorded = MlflowClient().get_run(run_id).data.params.get(param)
+    if recorded is None:
+        MlflowClient().log_param(run_id, param, digest)
+    elif recorded != digest:
+        raise TamperedModelError(f"runs:/{run_id}/{name}", "the run", recorded, digest)
+
+
+def read_sha256(folder: Path) -> str:
+    """Returns the digest of the model in a folder, which is not noted if it was saved before there was one."""
+    return Model.load(folder).flavors[FLAVOR_NAME].get(MODEL_SHA256) or read_model(folder).sha256
 
 
 def log_model_sha256(model: LoggedModel, digest: str) -> None:

@@ -54,7 +54,7 @@ DESCRIPTION_KINDS = {  # of the fields of DESCRIPTION_FILE
 EXPORT_FILE = "export.json"
 FLAVOR_NAME = "mlflow_resnet"
 PYFUNC = "python_function"  # `mlflow.pyfunc.FLAVOR_NAME`
-MODEL_SHA256 = "model_sha256"  # of the flavor in MLmodel, and a param of the logged model
+MODEL_SHA256 = "model_sha256"  # of the flavor in MLmodel, and a param of the logged model or, with its name, the run
 WEIGHTS_SHA256, EXPORTS_SHA256 = "weights_sha256", "exports_sha256"  # the params of models logged before that
 DESCRIBED = ("architecture", "classes", "preprocessing", "temperature", "precision_checks", WEIGHTS_SHA256)
 CONFIGURED = {"backend": "torch", "precision": "auto"}  # with what holds where nothing is said
@@ -286,16 +286,15 @@ def read_model(folder: Path) -> StoredModel:
     return StoredModel(classifier, data, exports, config, sha256, str(description[WEIGHTS_SHA256]))
 
 
-def check_recorded(model: StoredModel, params: Mapping[str, str], model_id: str) -> None:
-    """Raises TamperedModelError unless a model is what the params of its logged model say, which cannot be changed.
+def check_recorded(model: StoredModel, params: Mapping[str, str], owner: str) -> None:
+    """Raises TamperedModelError unless a model is what the params of its `owner` say, which cannot be changed.
 
     Models that were logged before there was one digest have the sha256 of their weights and of their exports: these
     are compared as far as they go. A logged model with neither says nothing.
     """
-    where = f"its logged model {model_id}"
     if MODEL_SHA256 in params:
         if params[MODEL_SHA256] != model.sha256:
-            raise TamperedModelError(str(model.data.parent), where, params[MODEL_SHA256], model.sha256)
+            raise TamperedModelError(str(model.data.parent), owner, params[MODEL_SHA256], model.sha256)
     elif WEIGHTS_SHA256 in params:
         if params[WEIGHTS_SHA256] != model.weights_sha256:
             raise TamperedWeightsError(str(model.data), params[WEIGHTS_SHA256], model.weights_sha256)

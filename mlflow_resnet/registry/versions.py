@@ -1,4 +1,4 @@
-"""Registering a logged model, resolving a model URI."""
+"""Registering a model, resolving a model URI."""
 
 from __future__ import annotations
 
@@ -10,25 +10,46 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 
 from mlflow_resnet.errors import InvalidModelError
+from mlflow_resnet.registry.abilities import MISSING_CODES
 
 VERSION_URI = re.compile(r"models:/(?P<name>[^/]+?)(/(?P<version>\d+)|@(?P<alias>[^/@]+))")
 LOGGED_MODEL_URI = re.compile(r"models:/(?P<model_id>m-[^/@]+)")
 MAX_COPIES = 20  # of copies, from a version to the logged model
+EXISTS_CODES = ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS")
 
 
 def register(model_uri: str, name: str) -> ModelVersion:
-    """Registers a logged model as the next version of `name`, unless it is one already."""
-    return find_version(model_uri, name) or mlflow.register_model(model_uri, name)
+    """Registers a logged model, or one among the artifacts of a run, as the next version of `name`.
+
+    Unless it is one already.
+    """
+    if version := find_version(model_uri, name):
+        return version
+    if not RunsArtifactRepository.is_runs_uri(model_uri):
+        return mlflow.register_model(model_uri, name)
+    client = MlflowClient()  # mlflow.register_model would ask for logged models
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code not in EXISTS_CODES:
+            raise
+    run_id, _ = RunsArtifactRepository.parse_runs_uri(model_uri)
+    return client.create_model_version(name, RunsArtifactRepository.get_underlying_uri(model_uri), run_id)
 
 
 def find_version(model_uri: str, name: str) -> ModelVersion | None:
-    """The version of `name` that the logged model is, after a training that was interrupted."""
+    """The version of `name` that the model is, after a training that was interrupted."""
     client = MlflowClient()
-    run_id = client.get_logged_model(model_uri.removeprefix("models:/")).source_run_id
+    if RunsArtifactRepository.is_runs_uri(model_uri):
+        run_id, folder = RunsArtifactRepository.parse_runs_uri(model_uri)
+        source = f"/{folder}"  # the rest is the server's own
+    else:
+        run_id, source = client.get_logged_model(model_uri.removeprefix("models:/")).source_run_id, model_uri
     versions = client.search_model_versions(f"run_id = '{run_id}'")  # not by name, which may have quotes in it
-    return next((each for each in versions if (each.name, each.source) == (name, model_uri)), None)
+    return next((each for each in versions if each.name == name and (each.source or "").endswith(source)), None)
 
 
 def resolve(model_uri: str) -> ModelVersion:
@@ -46,7 +67,10 @@ def resolve(model_uri: str) -> ModelVersion:
             return MlflowClient().get_model_version_by_alias(name, alias)
         return MlflowClient().get_model_version(name, version)
     except MlflowException as error:
-        raise InvalidModelError(model_uri, f"not in the registry ({error.message}).") from None
+        problem = f"not in the registry ({error.message})."
+        if alias and error.error_code in MISSING_CODES:
+            problem = f"the registry has no aliases; give a version, such as models:/{name}/1."
+        raise InvalidModelError(model_uri, problem) from None
 
 
 def fetch_registered_model(name: str) -> RegisteredModel:

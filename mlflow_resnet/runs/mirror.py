@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from mlflow_resnet.errors import CheckpointError, MlflowResnetError
@@ -110,7 +111,7 @@ class Mirror:
     def send_notes(self) -> None:
         """Sends the notes that another machine needs. What the server was not told yet, it will have to tell again."""
         facts = dict(self.notes.facts)
-        if not facts.get("model_id"):
+        if facts.get("model_id") is None:
             facts.pop("begun", None)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / NOTES
@@ -248,11 +249,14 @@ class ArtifactStore:
         runs = client.search_runs(experiments, wanted, max_results=1, order_by=["attributes.start_time DESC"])
         return runs[0].info.run_id if runs else ""
 
+    def repository(self) -> ArtifactRepository:
+        """Returns the run's own artifacts; the client would look for those of logged models too."""
+        return get_artifact_repository(MlflowClient().get_run(self.run_id()).info.artifact_uri)
+
     def names(self) -> list[str]:
-        run_id, client = self.run_id(), MlflowClient()
-        pending, found = [ARTIFACT_FOLDER] if run_id else [], []
+        pending, found = [ARTIFACT_FOLDER] if self.run_id() else [], []
         while pending:
-            entries = client.list_artifacts(run_id, pending.pop())
+            entries = self.repository().list_artifacts(pending.pop())
             pending += [each.path for each in entries if each.is_dir]
             found += [each.path.removeprefix(f"{ARTIFACT_FOLDER}/") for each in entries if not each.is_dir]
         return found
@@ -266,9 +270,8 @@ class ArtifactStore:
 
     def fetch(self, name: str, path: Path) -> None:
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            Path(MlflowClient().download_artifacts(self.run_id(), f"{ARTIFACT_FOLDER}/{name}", folder)).replace(path)
+            Path(self.repository().download_artifacts(f"{ARTIFACT_FOLDER}/{name}", folder)).replace(path)
 
     def remove(self, folder: str) -> None:
-        run = MlflowClient().get_run(self.run_id())
         with contextlib.suppress(NotImplementedError):
-            get_artifact_repository(run.info.artifact_uri).delete_artifacts(f"{ARTIFACT_FOLDER}/{folder}")
+            self.repository().delete_artifacts(f"{ARTIFACT_FOLDER}/{folder}")

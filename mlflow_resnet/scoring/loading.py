@@ -40,5 +40,5 @@ def read_verified(folder: Path, known: Binding | None = None) -> StoredModel:
     stored = read_model(folder)
     if known is None or not known.is_known:
         known = bind_folder(folder)
-    check_recorded(stored, known.params, known.model_id)
+    check_recorded(stored, known.params, known.owner)
     return replace(stored, model_id=known.model_id)

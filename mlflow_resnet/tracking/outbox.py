@@ -236,7 +236,7 @@ def record_through_outbox(outbox: Outbox, name: str, params: Mapping[str, Any], 
     with enter_run(name, params, ids["record_id"], begun_in) as run:
         run_id = run.info.run_id
         if begun_in not in (None, run_id):
-            ids.note(begun=False, model_id="")  # another run has nothing yet
+            ids.note(begun=False, model_id=None)  # another run has nothing yet
         ids.note(run_id=run_id)
         known = find_pending_epochs(outbox)
         if run_id == begun_in:

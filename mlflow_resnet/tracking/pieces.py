@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import mlflow
 from mlflow import MlflowClient, entities
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import Model
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
@@ -28,14 +29,21 @@ from mlflow_resnet.io.text.characters import all_encodable
 from mlflow_resnet.io.text.credentials import all_without_credentials
 from mlflow_resnet.io.untrusted import build_record, shorten_value
 from mlflow_resnet.mlflow_seams import DATASET_CONTEXT_TAG, TABLES_TAG
-from mlflow_resnet.model.storage import FLAVOR_NAME, MODEL_SHA256, read_model
 from mlflow_resnet.registry import aliases, versions
+from mlflow_resnet.registry.abilities import Ability, attempt, has, has_aliases
 from mlflow_resnet.tracking.dataset import name_for_stores
-from mlflow_resnet.tracking.run import RECORD_TAG, find_conflict, find_differing_params, find_run
+from mlflow_resnet.tracking.run import (
+    MODEL_NAME,
+    RECORD_TAG,
+    find_conflict,
+    find_differing_params,
+    find_run,
+    locate_model,
+)
 
-MODEL_NAME = "model"
 PARAMS_AT_ONCE = 100  # the most that MLflow takes
 OWN_PREFIX = "mlflow_resnet."
+DATA_TAG = "mlflow_resnet.data."  # of a run, with the context of a data set that cannot be an input: name and digest
 PIECE_TAG = "mlflow_resnet.piece"  # by which a run or a model is found again, if its id was lost with the answer
 
 
@@ -195,6 +203,10 @@ class EpochPiece(MetricsPiece):
 
     def send(self, client: MlflowClient, files: Path, ids: Notes) -> None:
         name = f"epoch-{self.step}"
+        if not ids["model_id"]:
+            flavor.log_artifacts(ids["run_id"], files / MODEL_NAME, name)
+            super().send(client, files, ids)
+            return
         model = find_or_create_model(client, ids["run_id"], name, f"{ids['model_id']}/{name}")
         complete_model(client, ids["run_id"], model, files / MODEL_NAME, self.step)
         super().send(client, files, ids)
@@ -213,8 +225,9 @@ class InputPiece(Piece):
     def send(self, client: MlflowClient, files: Path, ids: Notes) -> None:
         dataset = entities.Dataset(**{**self.dataset, "name": name_for_stores(self.dataset["name"])})
         data = entities.DatasetInput(dataset, [entities.InputTag(DATASET_CONTEXT_TAG, self.context)])
-        models = [entities.LoggedModelInput(ids["model_id"])] if self.of_model else None
-        client.log_inputs(ids["run_id"], [data], models)
+        models = [entities.LoggedModelInput(ids["model_id"])] if self.of_model and ids["model_id"] else None
+        if not attempt(Ability.INPUTS, lambda: client.log_inputs(ids["run_id"], [data], models)):
+            client.set_tag(ids["run_id"], DATA_TAG + self.context, f"{dataset.name} {dataset.digest}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,14 +252,18 @@ class FilesPiece(Piece):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelPiece(Piece):
-    """A logged model without files yet, to which metrics can be tied.
+    """A logged model without files yet, to which metrics can be tied, if the server has logged models.
 
     MLflow ties a metric to a model and a dataset only at the moment when the metric is logged.
     """
 
     def send(self, client: MlflowClient, files: Path, ids: Notes) -> None:
-        if not ids.get("model_id"):
+        if ids.get("model_id"):
+            return
+        if has(Ability.LOGGED_MODELS):
             ids.note(model_id=find_or_create_model(client, ids["run_id"], MODEL_NAME, self.id).model_id)
+        else:
+            ids.note(model_id="")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,6 +273,9 @@ class ModelFilesPiece(Piece):
     step: int
 
     def send(self, client: MlflowClient, files: Path, ids: Notes) -> None:
+        if not ids["model_id"]:
+            flavor.log_artifacts(ids["run_id"], files / MODEL_NAME, MODEL_NAME)
+            return
         model = client.get_logged_model(ids["model_id"])
         complete_model(client, ids["run_id"], model, files / MODEL_NAME, self.step)
 
@@ -279,11 +299,11 @@ class VersionPiece(Piece):
     tags: dict[str, str]
 
     def send(self, client: MlflowClient, files: Path, ids: Notes) -> None:
-        version = versions.register(f"models:/{ids['model_id']}", self.name)
-        alias = self.alias if self.alias and aliases.set_unproven(version, self.alias) else ""
+        version = versions.register(locate_model(ids), self.name)
+        takes_alias = self.alias and has_aliases(self.name, self.alias)
+        alias = self.alias if takes_alias and aliases.set_unproven(version, self.alias) else ""
         client.update_model_version(version.name, version.version, self.description)
-        for name, value in self.tags.items():
-            client.set_model_version_tag(version.name, version.version, name, value)
+        attempt(Ability.VERSION_TAGS, lambda: tag_version(client, version, self.tags))
         ids.note(version=str(version.version), alias=alias)
 
 
@@ -312,8 +332,8 @@ def log_points(client: MlflowClient, points: Sequence[Point], run_id: str, model
     keeps_steps = urlsplit(mlflow.get_tracking_uri()).scheme not in ("", "file")
     metrics = []
     for at in points:
-        tied = {"run_id": run_id, "model_id": model_id if at.of_model else None}
-        if at.dataset and keeps_steps:
+        tied = {"run_id": run_id, "model_id": model_id} if model_id and at.of_model else {}
+        if at.dataset and keeps_steps and has(Ability.LOGGED_MODELS):
             tied |= {"dataset_name": name_for_stores(at.dataset[0]), "dataset_digest": at.dataset[1]}
         metrics += [entities.Metric(name, value, at.time, at.step, **tied) for name, value in at.values.items()]
     client.log_batch(run_id, metrics=metrics)
@@ -338,13 +358,17 @@ def complete_model(client: MlflowClient, run_id: str, model: entities.LoggedMode
     description.artifact_path = model.artifact_location
     description.save(folder / "MLmodel")
     client.log_model_artifacts(model.model_id, str(folder))
-    digest = description.flavors[FLAVOR_NAME].get(MODEL_SHA256)  # not if it has waited since before there was one
-    flavor.log_model_sha256(model, digest or read_model(folder).sha256)
+    flavor.log_model_sha256(model, flavor.read_sha256(folder))
     client.finalize_logged_model(model.model_id, entities.LoggedModelStatus.READY)
     outputs = client.get_run(run_id).outputs
     known = [output.model_id for output in outputs.model_outputs] if outputs else []
     if model.model_id not in known:  # MLflow takes none a second time
         client.log_outputs(run_id, [entities.LoggedModelOutput(model.model_id, step)])
+
+
+def tag_version(client: MlflowClient, version: ModelVersion, tags: Mapping[str, str]) -> None:
+    for name, value in tags.items():
+        client.set_model_version_tag(version.name, version.version, name, value)
 
 
 def end_run(ids: Notes) -> None:

@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Run
 from mlflow.environment_variables import MLFLOW_EXPERIMENT_ID, MLFLOW_EXPERIMENT_NAME, MLFLOW_RUN_ID
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_PROJECT_ENTRY_POINT
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
@@ -29,6 +30,7 @@ from mlflow_resnet.tracking.server import keep_address_private
 
 SIGNAL_ERRORS = (KeyboardInterrupt, SystemExit)  # Ctrl-C, and SIGTERM, which the command line turns into SystemExit
 DEFAULT_EXPERIMENT, DEFAULT_EXPERIMENT_ID = "Default", "0"  # of every store of MLflow
+MODEL_NAME = "model"  # of the model of a training
 RECORD_TAG = "mlflow_resnet.record"  # of a run: which training, sweep or test of learning rates it holds
 CONTINUED_IN = "mlflow_resnet.continued_in"
 NOT_FOUND_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # MLflow's answers to an id it does not have
@@ -165,12 +167,25 @@ def has_run(run_id: str) -> bool:
 def find_gone(ids: Notes) -> str:
     """Returns what the server no longer has of run and model; empty if it has both. A run in the trash is there."""
     client, where = MlflowClient(), f"is no longer on MLflow at {mlflow.get_tracking_uri()}"
-    run_id, model_id = ids.get("run_id") or "", ids.get("model_id") or ""
+    run_id, model_id = ids.get("run_id") or "", ids.get("model_id")
     run = find_run(run_id)
     if run is None or client.get_experiment(run.info.experiment_id).lifecycle_stage != LifecycleStage.ACTIVE:
         return f"its run {run_id} {where}"
-    model = find_known(lambda: client.get_logged_model(model_id))
-    return "" if model else f"its model {model_id} {where}"
+    if model_id:
+        return "" if find_known(lambda: client.get_logged_model(model_id)) else f"its model {model_id} {where}"
+    artifacts = get_artifact_repository(run.info.artifact_uri)  # the client would ask for logged models too
+    return "" if artifacts.list_artifacts(MODEL_NAME) else f"its model {locate_model(ids)} {where}"
+
+
+def locate_model(ids: Notes) -> str:
+    """Returns the URI of the model of a training; empty if there is none yet.
+
+    On a server without logged models, for which the notes have an empty id, it is among the artifacts of the run.
+    """
+    model_id = ids.get("model_id")
+    if model_id is None:
+        return ""
+    return f"models:/{model_id}" if model_id else f"runs:/{ids['run_id']}/{MODEL_NAME}"
 
 
 def restore_run(run_id: str) -> None:

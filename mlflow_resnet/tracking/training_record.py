@@ -15,10 +15,11 @@ from mlflow_resnet.io.untrusted import build_record
 from mlflow_resnet.mlflow_seams import NOTE_TAG
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.precision import PrecisionCheck
+from mlflow_resnet.registry.abilities import has_aliases
 from mlflow_resnet.registry.versions import find_version
 from mlflow_resnet.tracking.card import MAX_VERSION, TEMPERATURE, cut_text
 from mlflow_resnet.tracking.pieces import VersionPiece
-from mlflow_resnet.tracking.run import find_known
+from mlflow_resnet.tracking.run import find_known, locate_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,8 @@ class TrainingRecord:
 
     Attributes:
         run_id: empty if the record waits to be delivered.
-        model_uri: of the logged model, `models:/m-…`, or the folder in which it waits to be delivered.
+        model_uri: of the logged model, `models:/m-…`, or of the artifacts `runs:/…/model` on a server without logged
+            models, or the folder in which it waits to be delivered.
         version: of `registered_model_name`; empty if the model was not registered.
         alias: of the version; empty if none was asked for, or a gate refused it.
         best_epoch: counts from 1; 0 if the training is unfinished.
@@ -71,7 +73,7 @@ def note_result(notes: Notes, best_epoch: int, metrics: Mapping[str, float], cla
 
 def read_record(notes: Notes) -> TrainingRecord:
     """Reads what `note_result` and the deliveries have noted. Raises CheckpointError if the notes are damaged."""
-    run_id, model_id, version, alias = (notes.get(name) or "" for name in ("run_id", "model_id", "version", "alias"))
+    run_id, version, alias = (notes.get(name) or "" for name in ("run_id", "version", "alias"))
     metrics = notes.get("metrics", {})
     try:
         checks = {name: build_record(PrecisionCheck, fact) for name, fact in notes.get("precision_checks", {}).items()}
@@ -80,7 +82,7 @@ def read_record(notes: Notes) -> TrainingRecord:
         raise CheckpointError(notes.path.parent if notes.path else "notes", what) from None
     return TrainingRecord(
         run_id=run_id,
-        model_uri=model_id and f"models:/{model_id}",
+        model_uri=locate_model(notes),
         version=version,
         alias=alias,
         best_epoch=notes.get("best_epoch", 0),
@@ -95,7 +97,8 @@ def find_unregistered(ids: Notes, name: str, alias: str) -> VersionPiece | None:
 
     None if that is so; `ids` then say which version it is, and whether it has the alias.
     """
-    version = find_version(f"models:/{ids['model_id']}", name)
+    version = find_version(locate_model(ids), name)
+    alias = alias if alias and has_aliases(name, alias) else ""
     model = find_known(lambda: MlflowClient().get_registered_model(name)) if alias else None
     holder = str(model.aliases.get(alias, "")) if model else ""
     if holder and (version is None or holder != str(version.version)):

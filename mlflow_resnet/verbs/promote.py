@@ -17,6 +17,7 @@ from mlflow_resnet.images.sources import check_directories
 from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.options.promote import PromoteOptions
 from mlflow_resnet.registry import aliases, evidence, promotion, versions
+from mlflow_resnet.registry.abilities import require_aliases
 from mlflow_resnet.registry.evidence import Evidence, MeasuredChampion
 from mlflow_resnet.tracking.data import scan_dataset
 from mlflow_resnet.tracking.dataset import ImageDirectoryDataset
@@ -41,6 +42,8 @@ def promote(options: PromoteOptions) -> promotion.Comparison:
         check_directories(options.image_dir)
         check_servers(registry=True)
         candidate = versions.resolve(options.model_uri)
+        if not options.measure_only:
+            require_aliases("promote", candidate.name, options.alias)
         model = versions.fetch_registered_model(candidate.name)
         champion = aliases.version_with(model, options.alias)
         dataset = scan_dataset(options.image_dir, options, "evaluation")

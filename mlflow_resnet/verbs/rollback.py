@@ -8,7 +8,9 @@ from mlflow_resnet.errors import InvalidModelError, PromotionRefusedError, prese
 from mlflow_resnet.model.storage import MODEL_SHA256
 from mlflow_resnet.options.rollback import RollbackOptions
 from mlflow_resnet.registry import aliases, versions
+from mlflow_resnet.registry.abilities import require_aliases
 from mlflow_resnet.registry.alias_history import ROLLBACK, Move, champions, entries, format_version
+from mlflow_resnet.registry.binding import bind_version
 from mlflow_resnet.tracking.run import end_attached_run
 from mlflow_resnet.tracking.server import check_servers
 
@@ -22,6 +24,7 @@ def rollback(options: RollbackOptions) -> Move:
     """
     with end_attached_run():
         check_servers(registry=True)
+        require_aliases("rollback", options.name, options.alias)
         model = versions.fetch_registered_model(options.name)
         now = aliases.version_with(model, options.alias)
         path = champions(entries(model.tags, options.alias))
@@ -37,8 +40,7 @@ def rollback(options: RollbackOptions) -> Move:
             raise explain_no_way_back(options, f"{before} was deleted") from None
         if version.status != "READY":
             raise explain_no_way_back(options, f"{before} is {version.status}, not READY")
-        logged = versions.find_logged_model(version)
-        digest = logged.params.get(MODEL_SHA256, "") if logged else ""
+        digest = bind_version(version).params.get(MODEL_SHA256, "")
         move = Move(options.name, options.alias, now, earlier[-1], ROLLBACK, digest)
         aliases.move_alias(move)
     return move

@@ -20,6 +20,7 @@ from mlflow_resnet.io.text.credentials import all_without_credentials
 from mlflow_resnet.mlflow_seams import NOTE_TAG
 from mlflow_resnet.model.network import pick_device
 from mlflow_resnet.options.sweep import SweepOptions
+from mlflow_resnet.registry.versions import parse_model_id
 from mlflow_resnet.runs.preparation import build_training, check_batch_size, check_options, scan_test_data
 from mlflow_resnet.runs.training import train_in_run
 from mlflow_resnet.tracking.card import sweep_card
@@ -108,8 +109,8 @@ def finish_sweep(all_trials: Sweep, run: Run) -> SweepResult:
         raise SweepError(f"none of the {len(ended)} trials has a result; {reason}")
     best = study.best_trial
     trained = retrain_best(all_trials, best) if options.retrain_best else None
-    if trained:
-        mlflow.log_outputs([LoggedModelOutput(trained.model_uri.removeprefix("models:/"), trained.best_epoch)])
+    if trained and (model_id := parse_model_id(trained.model_uri)):
+        mlflow.log_outputs([LoggedModelOutput(model_id, trained.best_epoch)])
     mlflow.log_metrics(trained.metrics if trained else best.user_attrs["metrics"])
     mlflow.set_tags(all_without_credentials({f"best.{name}": value for name, value in best.params.items()}))
     count = len(list_ended(study))
