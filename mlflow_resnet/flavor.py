@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import mlflow
 import pandas as pd
@@ -37,17 +38,20 @@ from mlflow_resnet._version import __version__
 from mlflow_resnet.errors import InvalidModelError, OutputError, TamperedModelError
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.text.places import local_path, place_problem
-from mlflow_resnet.mlflow_seams import make_conda_env
+from mlflow_resnet.mlflow_seams import CODE_FIELD, make_conda_env
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.forwards import TORCH, list_packages
 from mlflow_resnet.model.prediction import IMAGE, Predictor
 from mlflow_resnet.model.storage import (
+    CODE_SUBPATH,
     DATA_SUBPATH,
     FLAVOR_NAME,
     MODEL_SHA256,
+    PACKAGE_FILE,
     check_signature,
     compute_model_sha256,
     copy_export,
+    pack_package,
     read_description,
     read_exports,
     read_mlmodel_fields,
@@ -64,7 +68,6 @@ from mlflow_resnet.scoring.loading import open_verified_model, read_verified
 from mlflow_resnet.scoring.pyfunc import ScoringModel
 
 PARAM_TYPES = {int: DataType.long, float: DataType.double, str: DataType.string, bool: DataType.boolean}
-PACKAGE = Path(__file__).parent
 REQUIREMENTS = ("torch", "torchvision", "pillow", "safetensors", "numpy", "pandas", "boto3")  # predict takes s3://
 
 
@@ -140,7 +143,7 @@ def save_model(
     mlflow.pyfunc.save_model(
         path,
         loader_module=__name__,
-        code_paths=[str(PACKAGE), *(code_paths or [])],
+        code_paths=code_paths or None,
         conda_env=conda_env,
         mlflow_model=mlflow_model,
         signature=signature or default_signature(classifier.classes),
@@ -150,8 +153,20 @@ def save_model(
         metadata=metadata,
         model_config=config,
     )
+    add_package(Path(path), mlflow_model)
     add_data(classifier, Path(path), mlflow_model, exports)
     return mlflow_model
+
+
+def add_package(path: Path, mlflow_model: Model) -> None:
+    """Adds this package and has MLflow's loader put it on sys.path: as one archive, or unpacked beside given code."""
+    python_function = mlflow_model.flavors[mlflow.pyfunc.FLAVOR_NAME]
+    if python_function[CODE_FIELD]:
+        ZipFile(io.BytesIO(pack_package())).extractall(path / CODE_SUBPATH)
+    else:
+        (path / CODE_SUBPATH).mkdir()
+        (path / CODE_SUBPATH / PACKAGE_FILE).write_bytes(pack_package())
+        python_function[CODE_FIELD] = f"{CODE_SUBPATH}/{PACKAGE_FILE}"
 
 
 def add_data(

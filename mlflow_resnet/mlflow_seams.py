@@ -30,6 +30,7 @@ DATASET_CONTEXT_TAG = MLFLOW_DATASET_CONTEXT  # of an input of a run: what it wa
 TABLES_TAG = MLFLOW_LOGGED_ARTIFACTS  # of a run, JSON: the tables that the UI shows
 NOTE_TAG = MLFLOW_RUN_NOTE  # of a run: the description that the UI shows, in Markdown
 PROMPT_SOURCES = ("prompt-template", "dummy-source")  # of registered versions that are prompts and have no files
+CODE_FIELD = "code"  # of the pyfunc flavor in MLmodel: what comes to the front of sys.path, a folder or an archive
 SERVING_VARIABLE = _MLFLOW_IS_IN_SERVING_ENVIRONMENT.name  # "true" in processes that answer HTTP requests
 CONFIGURATION_VARIABLE = "MLFLOW_PYFUNC_INFERENCE_CONFIG"  # JSON that overrides the configuration of any pyfunc
 DEFAULT_DEVICE_VARIABLE = MLFLOW_DEFAULT_PREDICTION_DEVICE.name

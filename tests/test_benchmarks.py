@@ -1,5 +1,6 @@
 """The benchmarks call the product as it is."""
 
+import re
 import subprocess
 import sys
 
@@ -56,3 +57,14 @@ def test_the_start_of_commands_is_measured_beside_an_empty_program():
     assert done.returncode == 0, done.stderr
     for start in ("python -c pass", "import mlflow_resnet", "mlflow-resnet train --help", "gate store"):
         assert f"| {start}" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.thorough
+def test_models_of_every_epoch_are_counted_on_a_real_server(tmp_path):
+    command = [sys.executable, "epoch_models.py", "--quick", "--data-dir", tmp_path, "--peer", ROOT]
+    done = subprocess.run(command, cwd=ROOT / "benchmarks", capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    now, other = (re.split(r" *\| *", line)[2:5] for line in done.stdout.splitlines() if line.startswith("| ours"))
+    assert now == other, "requests, uploads and files of the same version"
+    assert now[2] == "9 [9..9]"

@@ -9,13 +9,16 @@ import logging
 import os
 import re
 import sqlite3
+import sys
 import threading
+import zipfile
 from pathlib import Path
 
 import mlflow
 import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model
 
 from mlflow_resnet import mlflow_seams
 
@@ -71,6 +74,28 @@ def test_the_scoring_server_is_told_its_model_in_a_variable(monkeypatch):
     assert mlflow_seams.is_scoring_server()
 
 
+LOADER = """
+class Loaded:
+    def predict(self, data):
+        return data
+
+def _load_pyfunc(path):
+    return Loaded()
+"""
+
+
+def test_code_of_a_model_may_be_an_archive(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.path", list(sys.path))
+    described = Model()
+    described.add_flavor("python_function", loader_module="packed_loader", **{mlflow_seams.CODE_FIELD: "code/all.zip"})
+    described.save(tmp_path / "MLmodel")
+    (tmp_path / "code").mkdir()
+    with zipfile.ZipFile(tmp_path / "code" / "all.zip", "w") as archive:
+        archive.writestr("packed_loader.py", LOADER)
+    assert mlflow.pyfunc.load_model(str(tmp_path)).predict("data") == "data"
+    assert sys.modules.pop("packed_loader").__file__ == f"{tmp_path}/code/all.zip/packed_loader.py"
+
+
 def test_an_operator_overrides_the_configuration_of_a_model(monkeypatch):
     from mlflow.utils.model_utils import _get_overridden_pyfunc_model_config
 
@@ -89,7 +114,7 @@ def test_who_has_logged_in_is_noted_with_the_request():
 @pytest.fixture(scope="module")
 def model():
     """A function that MLflow serves, which takes a number and refuses the number 13."""
-    from mlflow.models import Model, ModelSignature
+    from mlflow.models import ModelSignature
     from mlflow.pyfunc import PyFuncModel
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 

@@ -13,13 +13,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import torch
 import yaml
@@ -36,9 +40,14 @@ from mlflow_resnet.model.precision import PrecisionCheck
 from mlflow_resnet.model.prediction import PROBABILITY
 from mlflow_resnet.model.preprocessing import Preprocessing
 
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable  # from Python 3.11 on
+
 WEIGHTS_FILE = "model.safetensors"
 DESCRIPTION_FILE = "classifier.json"
 DATA_SUBPATH = "data"  # of a saved MLflow model, where both files are
+CODE_SUBPATH = "code"  # of a saved MLflow model, where MLflow puts code
+PACKAGE_FILE = "mlflow_resnet.zip"  # this package, to be put on sys.path
 FORMAT_VERSION = 2  # 1 had no temperature
 READABLE = (1, 2)
 DESCRIPTION_KINDS = {  # of the fields of DESCRIPTION_FILE
@@ -244,6 +253,30 @@ def exports_sha256(data: Path) -> str:
     files = sorted(data.glob(f"*/{EXPORT_FILE}"))
     digests = [f"{path.parent.name} {hash_file(path)}" for path in files]
     return hashlib.sha256("\n".join(digests).encode()).hexdigest() if digests else ""
+
+
+@cache
+def pack_package() -> bytes:
+    """Returns this package as a ZIP archive that Python imports from, the same bytes every time.
+
+    There is no bytecode in it: that would serve one version of Python only, at three times the size.
+    """
+    content = io.BytesIO()
+    with ZipFile(content, "w") as archive:
+        for name, source in list_sources(files("mlflow_resnet"), "mlflow_resnet"):
+            entry = ZipInfo(name)  # of 1980
+            entry.create_system, entry.external_attr = 3, 0o644 << 16  # as on Unix
+            archive.writestr(entry, source, ZIP_DEFLATED)
+    return content.getvalue()
+
+
+def list_sources(folder: Traversable, name: str) -> Iterator[tuple[str, bytes]]:
+    """Yields name and content of every file below a folder of packages, which may lie in an archive itself."""
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if entry.is_file():
+            yield f"{name}/{entry.name}", entry.read_bytes()
+        elif entry.name != "__pycache__":
+            yield from list_sources(entry, f"{name}/{entry.name}")
 
 
 @dataclass(frozen=True)
