@@ -5,14 +5,11 @@ import json
 import os
 import subprocess
 import sys
-from importlib.metadata import requires
-from pathlib import Path
 
 import pytest
 import requests
-from environments import make_environment
+from environments import install_beside_ours
 from helpers import ROOT, free_port, server, upload
-from tiers import needs
 
 from mlflow_resnet.scoring.over_http.guard import REFUSED
 
@@ -170,22 +167,6 @@ def test_a_worker_of_a_server_that_itself_has_no_socket_opens_no_paths(assert_cl
     assert_closed(PIPE, [sys.executable, "app.py"])
 
 
-@pytest.fixture
-def install(tmp_path):
-    """An environment with this package's requirements and others from PyPI; the test is skipped without them."""
-
-    def make(*packages):
-        python = make_environment(
-            tmp_path / "venv", (text for text in requires("mlflow_resnet") if "extra" not in text)
-        )
-        done = subprocess.run([python, "-m", "pip", "install", "-q", *packages], capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(needs(packages[0], f"pip install {' '.join(packages)}"))
-        return Path(python).parent
-
-    return make
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("package", "source", "command", "health"),
@@ -196,10 +177,11 @@ def install(tmp_path):
         ("ray[serve]", RAY_SERVE, ["python", "app.py"], "/ping"),
     ],
 )
-def test_known_servers_open_no_paths(package, source, command, health, install, assert_closed):
+def test_known_servers_open_no_paths(package, source, command, health, assert_closed, tmp_path):
     program, *arguments = command
     wrap = (lambda images: {"images": images}) if package == "bentoml" else (lambda images: images)
-    assert_closed(source, [str(install(package) / program), *arguments], health, wrap)
+    commands = install_beside_ours(tmp_path / "venv", package)
+    assert_closed(source, [str(commands / program), *arguments], health, wrap)
 
 
 SCRIPT = f"""

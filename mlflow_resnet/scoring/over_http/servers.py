@@ -110,10 +110,10 @@ def list_parents_listeners() -> Iterator[Address]:
         return
     folder = Path("/proc", str(parent.pid))
     sockets = set(read_links(folder / "fd"))
-    for row in (*read_rows(folder / "net" / "tcp"), *read_rows(folder / "net" / "tcp6")):
+    for row in (*read_sockets(folder / "net" / "tcp"), *read_sockets(folder / "net" / "tcp6")):
         if row[3] == LISTENING_TCP and f"socket:[{row[9]}]" in sockets:
             yield int(row[1].rpartition(":")[2], 16)
-    for row in read_rows(folder / "net" / "unix"):
+    for row in read_sockets(folder / "net" / "unix"):
         if int(row[3], 16) & LISTENING_UNIX and f"socket:[{row[6]}]" in sockets:
             yield " ".join(row[7:])
 
@@ -124,7 +124,7 @@ def read_links(folder: Path) -> Iterator[str]:
             yield os.readlink(link)
 
 
-def read_rows(table: Path) -> list[list[str]]:
+def read_sockets(table: Path) -> list[list[str]]:
     """Returns the rows of a table of /proc/net; none where the kernel has no such sockets."""
     return [line.split() for line in table.read_text().splitlines()[1:]] if table.exists() else []
 
