@@ -125,8 +125,7 @@ def save_model(
         pip_requirements: defaults to the installed versions of what loading needs; inference is skipped.
         model_config: the keys of `DEFAULT_MODEL_CONFIG`, changeable when the model is loaded.
         exports: folders that `export` wrote, to travel with the model.
-        serving_for: a platform whose packages are added to the default requirements; "azureml": for its deployment
-            without a script of one's own.
+        serving_for: "azureml" adds what its deployment without a script needs to the default requirements.
 
     The other arguments are those of `mlflow.pyfunc.save_model`.
     """

@@ -14,7 +14,7 @@ from rounding import assert_same_probabilities, of_auto
 from mlflow_resnet.scoring.over_http.guard import REFUSED
 
 pytestmark = pytest.mark.slow
-PACKAGES = "mlserver==1.7.1", "mlserver-mlflow==1.7.1"
+PACKAGES = "mlserver==1.7.1", "mlserver-mlflow==1.7.1", "uvloop<0.22"  # MLServer does not start with a newer one
 CLASSES = "007", "blue sky", "grün"
 PROBABILITIES = [f"Scored Probabilities_{name}" for name in CLASSES]
 

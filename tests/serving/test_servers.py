@@ -11,7 +11,11 @@ import requests
 from environments import install_beside_ours
 from helpers import ROOT, free_port, server, upload
 
+from mlflow_resnet import new_classifier
+from mlflow_resnet.model.prediction import Predictor
+from mlflow_resnet.model.preprocessing import Preprocessing
 from mlflow_resnet.scoring.over_http.guard import REFUSED
+from mlflow_resnet.scoring.pyfunc import ScoringModel
 
 LOAD = "import mlflow, os; model = mlflow.pyfunc.load_model(os.environ['MODEL'])"
 STARLETTE = f"""
@@ -167,6 +171,15 @@ def test_a_worker_of_a_server_that_itself_has_no_socket_opens_no_paths(assert_cl
     assert_closed(PIPE, [sys.executable, "app.py"])
 
 
+@pytest.mark.parametrize("variable", ["AZUREML_MODEL_DIR", "SAGEMAKER_BIND_TO_PORT", "IS_IN_DB_MODEL_SERVING_ENV"])
+def test_where_a_platform_deploys_models_no_paths_are_opened_unless_a_switch_says_so(variable, images, monkeypatch):
+    model = ScoringModel(Predictor(new_classifier("resnet18", ("a", "b"), Preprocessing(36, 32))))
+    monkeypatch.setenv(variable, "true")
+    assert model.predict([str(images / "val")])["error"].tolist() == [REFUSED]
+    monkeypatch.setenv("MLFLOW_RESNET_SERVING", "false")
+    assert set(model.predict([str(images / "val")])["error"]) == {""}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("package", "source", "command", "health"),
@@ -235,3 +248,36 @@ def test_a_script_may_name_folders_until_it_becomes_a_server_or_says_that_it_is_
     }
     (warning,) = [line for line in done.stderr.splitlines() if "MLFLOW_RESNET_SERVING" in line]
     assert "it listens on port" in warning
+
+
+NOTEBOOK = """
+import json
+import os
+import sys
+
+from jupyter_client.manager import start_new_kernel
+
+manager, client = start_new_kernel()
+shown = []
+show = lambda message: shown.append(message["content"]) if message["msg_type"] in ("stream", "error") else None
+for cell in json.load(sys.stdin):
+    client.execute_interactive(cell, timeout=100, output_hook=show)
+client.shutdown()
+print(json.dumps([content.get("text") or content["evalue"] for content in shown if content.get("name") != "stderr"]))
+"""
+
+
+@pytest.mark.slow
+def test_a_notebook_may_name_folders_until_it_starts_a_server(trained, images, tmp_path):
+    python = install_beside_ours(tmp_path / "venv", "ipykernel") / "python"
+    folder = images / "val" / "007"
+    ask = f"print((model.predict({str(folder)!r})['error'] == '').sum())"
+    debug = "import debugpy; address = debugpy.listen(('127.0.0.1', 0))"
+    listen = "import socketserver; server = socketserver.TCPServer(('127.0.0.1', 0), socketserver.BaseRequestHandler)"
+    cells = [LOAD, ask, debug, ask, listen, ask]
+    env = os.environ | {"MODEL": trained.model_uri, "PYTHONPATH": str(ROOT)}
+    command = [python, "-c", NOTEBOOK]
+    done = subprocess.run(command, cwd=tmp_path, env=env, input=json.dumps(cells), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    files = len(list(folder.iterdir()))
+    assert [text.strip() for text in json.loads(done.stdout)] == [str(files), str(files), "0"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import itertools
 import multiprocessing
 import os
@@ -27,10 +28,9 @@ VARIABLES = (  # set where a model is deployed, and not where one is trained
     *("IS_IN_DB_MODEL_SERVING_ENV", "IS_IN_DATABRICKS_MODEL_SERVING_ENV"),
     *("AWS_LAMBDA_RUNTIME_API", "FUNCTIONS_WORKER_RUNTIME"),
 )
-MLSERVER = "mlserver"
 LISTENING_TCP, LISTENING_UNIX = "0A", 0x10000  # in the tables of /proc/net
 OF_MULTIPROCESSING = re.compile(r"(^@?|/pymp-[^/]+/)listener-[^/]+$")  # between a program's own processes, with a key
-LIBC = ctypes.CDLL(None, use_errno=True)
+OPEN_FILES = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
 
 Address = int | str  # a port, or the path of a Unix socket
 
@@ -47,7 +47,7 @@ def explain_server() -> str:
 
 
 def is_mlserver() -> bool:
-    return MLSERVER in sys.modules
+    return "mlserver" in sys.modules
 
 
 def is_cluster_worker() -> bool:
@@ -57,8 +57,7 @@ def is_cluster_worker() -> bool:
     ray = sys.modules.get("ray")
     if ray is None or "ray.serve" in sys.modules or not ray.is_initialized():
         return False
-    context = ray.get_runtime_context()
-    return bool(context.get_task_id() or context.get_actor_id())
+    return ray.get_runtime_context().worker.mode == ray.WORKER_MODE
 
 
 def is_spark_task() -> bool:
@@ -79,25 +78,31 @@ def find_server() -> str:
             if not is_harmless(address):
                 return f"it listens on {address if isinstance(address, str) else f'port {address}'}"
     except OSError:
-        return "/proc does not say whether it listens"
+        return "its open files cannot be listed"
     return ""
 
 
 def list_own_listeners() -> Iterator[Address]:
     """Yields where this process listens. The kernel is asked about each open file, which changes nothing of it."""
-    for name in os.listdir("/proc/self/fd"):
+    for name in os.listdir(OPEN_FILES):
         listens, size = ctypes.c_int(), ctypes.c_uint(ctypes.sizeof(ctypes.c_int))
         ask = int(name), socket.SOL_SOCKET, socket.SO_ACCEPTCONN, ctypes.byref(listens), ctypes.byref(size)
-        if LIBC.getsockopt(*ask) == 0 and listens.value:
+        if load_libc().getsockopt(*ask) == 0 and listens.value:
             yield read_address(int(name))
+
+
+@functools.cache
+def load_libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
 
 
 def read_address(descriptor: int) -> Address:
     """Returns the port or path that a socket is bound to."""
     content = ctypes.create_string_buffer(128)
     size = ctypes.c_uint(len(content))
-    LIBC.getsockname(descriptor, content, ctypes.byref(size))
-    family, place = int.from_bytes(content.raw[:2], sys.byteorder), content.raw[2 : size.value]
+    load_libc().getsockname(descriptor, content, ctypes.byref(size))
+    head, place = content.raw[:2], content.raw[2 : size.value]
+    family = head[1] if sys.platform == "darwin" else int.from_bytes(head, sys.byteorder)
     if family in (socket.AF_INET, socket.AF_INET6):
         return int.from_bytes(place[:2], "big")
     return os.fsdecode(place.strip(b"\0"))
@@ -137,7 +142,7 @@ def is_harmless(address: Address) -> bool:
     if kernels is not None and kernels.IPKernelApp.initialized():
         kernel = kernels.IPKernelApp.instance()
         ports = [kernel.shell_port, kernel.iopub_port, kernel.stdin_port, kernel.control_port, kernel.hb_port]
-        ports.append(getattr(kernel.iopub_thread, "_pipe_port", None))
+        ports.append(getattr(getattr(kernel, "iopub_thread", None), "_pipe_port", None))
         if address in ports or address in [f"{kernel.ip}-{port}" for port in ports]:
             return True
     driver = getattr(getattr(sys.modules.get("pyspark"), "SparkContext", None), "_active_spark_context", None)
