@@ -2,19 +2,22 @@
 
 import base64
 import os
+from pathlib import Path
 
 import mlflow
 import pandas as pd
 import pytest
 import requests
 from environments import install, make_environment
-from helpers import free_port, server
+from helpers import TINY, free_port, server
 from rounding import assert_same_probabilities, of_auto
 
 import mlflow_resnet
 from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.flavor import get_default_pip_requirements
+from mlflow_resnet.options import TrainOptions
 from mlflow_resnet.scoring.over_http.guard import REFUSED
+from mlflow_resnet.verbs.train import train
 
 PACKAGES = {"azureml-inference-server-http", "azureml-ai-monitoring", "inference-schema"}
 # What the script of Azure does with a model whose input is a table: it takes the types of a request from the input
@@ -68,6 +71,14 @@ def test_a_model_for_azure_requires_what_its_server_and_its_script_import(traine
         mlflow_resnet.save_model(
             trained.classifier, tmp_path / "own", serving_for="azureml", pip_requirements=["mlflow"]
         )
+
+
+def test_a_training_registers_a_model_for_azure(tracking, images):
+    folders = {"train_dir": str(images / "train"), "val_dir": str(images / "val")}
+    model = {"serving_for": "azureml", "registered_model_name": "deployable"}
+    train(TrainOptions(**TINY | {"epochs": 1}, **folders, **model))
+    path = mlflow.artifacts.download_artifacts("models:/deployable/1")
+    assert set(Path(path, "requirements.txt").read_text().splitlines()) >= PACKAGES
 
 
 @pytest.fixture(scope="module")
