@@ -35,7 +35,7 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, Tens
 from PIL import Image
 
 from mlflow_resnet._version import __version__
-from mlflow_resnet.errors import InvalidModelError, OutputError, TamperedModelError
+from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError, OutputError, TamperedModelError, join_names
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.text.places import local_path, place_problem
 from mlflow_resnet.mlflow_seams import CODE_FIELD, make_conda_env
@@ -62,18 +62,30 @@ from mlflow_resnet.options.base import AUTO
 from mlflow_resnet.options.predict import PARAMS
 from mlflow_resnet.registry.abilities import Ability, has
 from mlflow_resnet.registry.versions import register
+from mlflow_resnet.options.train import AZUREML, PLATFORMS
 from mlflow_resnet.scoring.columns import ERROR, SCORED_LABELS, probability_columns
 from mlflow_resnet.scoring.configuration import DEFAULT_MODEL_CONFIG, configure_model, configure_predictor
 from mlflow_resnet.scoring.loading import open_verified_model, read_verified
 from mlflow_resnet.scoring.pyfunc import ScoringModel
 
 PARAM_TYPES = {int: DataType.long, float: DataType.double, str: DataType.string, bool: DataType.boolean}
+PLATFORM_REQUIREMENTS = {  # what the program imports that a platform starts for a model; it is not in its image
+    "": (),
+    AZUREML: ("azureml-inference-server-http", "azureml-ai-monitoring", "inference-schema"),
+}
 REQUIREMENTS = ("torch", "torchvision", "pillow", "safetensors", "numpy", "pandas", "boto3")  # predict takes s3://
 
 
-def get_default_pip_requirements(backend: str = TORCH) -> list[str]:
-    """Returns the requirements of a saved model at the installed versions, without this package itself."""
-    return [f"{name}=={version(name).split('+')[0]}" for name in (*REQUIREMENTS, *list_packages(backend))]
+def get_default_pip_requirements(backend: str = TORCH, serving_for: str = "") -> list[str]:
+    """Returns the requirements of a saved model at the installed versions, without this package itself.
+
+    Args:
+        serving_for: a platform whose packages are to be among them.
+    """
+    pins = {name: f"{name}=={version(name).split('+')[0]}" for name in (*REQUIREMENTS, *list_packages(backend))}
+    if serving_for == AZUREML and int(version("pandas").partition(".")[0]) > 2:  # which its scoring script cannot use
+        pins["pandas"] = "pandas>=2.2,<3"
+    return [*pins.values(), *PLATFORM_REQUIREMENTS[serving_for]]
 
 
 def get_default_conda_env() -> dict[str, Any]:
@@ -113,6 +125,7 @@ def save_model(
     metadata: dict[str, Any] | None = None,
     model_config: dict[str, Any] | None = None,
     exports: Sequence[str | os.PathLike[str]] = (),
+    serving_for: str = "",
 ) -> Model:
     """Saves a classifier as an MLflow model at the new directory `path`.
 
@@ -121,6 +134,7 @@ def save_model(
         pip_requirements: defaults to the installed versions of what loading needs; inference is skipped.
         model_config: the keys of `DEFAULT_MODEL_CONFIG`, changeable when the model is loaded.
         exports: folders that `export` wrote, to travel with the model.
+        serving_for: "azureml" adds what its deployment without a script needs to the default requirements.
 
     The other arguments are those of `mlflow.pyfunc.save_model`.
     """
@@ -128,6 +142,8 @@ def save_model(
     if problem := place_problem(path, in_s3=False):
         raise OutputError(path, problem)
     config = DEFAULT_MODEL_CONFIG | (model_config or {})
+    is_default = conda_env is None and pip_requirements is None
+    check_serving_for(serving_for, is_default)
     mlflow_model = mlflow_model or Model()
     mlflow_model.add_flavor(
         FLAVOR_NAME,
@@ -136,10 +152,11 @@ def save_model(
         number_of_classes=len(classifier.classes),
         mlflow_resnet_version=__version__,
     )
-    if conda_env is None and pip_requirements is None:
+    if is_default:
         extra = extra_pip_requirements  # a list, or the path of a file
         more = [f"-r {extra}"] if isinstance(extra, str) else list(extra or [])
-        pip_requirements, extra_pip_requirements = get_default_pip_requirements(config["backend"]) + more, None
+        defaults = get_default_pip_requirements(config["backend"], serving_for)
+        pip_requirements, extra_pip_requirements = defaults + more, None
     mlflow.pyfunc.save_model(
         path,
         loader_module=__name__,
@@ -167,6 +184,21 @@ def add_package(path: Path, mlflow_model: Model) -> None:
         (path / CODE_SUBPATH).mkdir()
         (path / CODE_SUBPATH / PACKAGE_FILE).write_bytes(pack_package())
         python_function[CODE_FIELD] = f"{CODE_SUBPATH}/{PACKAGE_FILE}"
+
+
+def check_serving_for(serving_for: str, is_default: bool) -> None:
+    """Raises InvalidOptionsError for an unknown platform, or one whose packages have no place.
+
+    Args:
+        is_default: whether the requirements of the model are the default ones.
+    """
+    if serving_for not in PLATFORMS:
+        known = join_names(repr(platform) for platform in PLATFORMS)
+        raise InvalidOptionsError([f"serving_for is {serving_for!r:.60}; choose one of {known}"])
+    if serving_for and not is_default:
+        packages = join_names(PLATFORM_REQUIREMENTS[serving_for])
+        problem = f"serving_for is {serving_for!r} beside requirements of your own; add {packages} to these instead"
+        raise InvalidOptionsError([problem])
 
 
 def add_data(

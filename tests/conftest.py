@@ -38,9 +38,11 @@ def clean_checkout() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def not_serving() -> Iterator[None]:
     """Loading as `serve` does has this process serve from then on; the next test does not."""
+    from mlflow_resnet.scoring.over_http import servers
     from mlflow_resnet.scoring.over_http.guard import SERVING_SWITCHES
 
     yield
+    servers._reasons.clear()
     for name in SERVING_SWITCHES:
         os.environ.pop(name, None)
 
@@ -121,12 +123,9 @@ def served(trained, tmp_path_factory) -> str:
 def s3(tmp_path_factory):
     """A boto3 client of a real S3 server with an empty bucket `bucket`; the environment leads everybody there."""
     import boto3
-    from moto.server import ThreadedMotoServer
 
-    moto = ThreadedMotoServer(port=0)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    endpoint = f"http://{host}:{port}"
+    port = free_port()
+    endpoint = f"http://127.0.0.1:{port}"
     variables = {
         "MLFLOW_S3_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": "test",
@@ -134,12 +133,13 @@ def s3(tmp_path_factory):
         "AWS_DEFAULT_REGION": "us-east-1",
     }
     os.environ.update(variables)
-    client = boto3.client("s3", endpoint_url=endpoint)
-    client.create_bucket(Bucket="bucket")
-    yield client
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with server(command, f"{endpoint}/moto-api/data.json", tmp_path_factory.mktemp("moto")):
+        client = boto3.client("s3", endpoint_url=endpoint)
+        client.create_bucket(Bucket="bucket")
+        yield client
     for name in variables:
         del os.environ[name]
-    moto.stop()
 
 
 @pytest.fixture

@@ -10,10 +10,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.metadata import Distribution, PackageNotFoundError, distribution, requires
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
+from tiers import needs
 
 
 def make_environment(path: Path, requirements: Iterable[str]) -> Path:
@@ -25,6 +27,22 @@ def make_environment(path: Path, requirements: Iterable[str]) -> Path:
     for package in needed(requirements):
         share(package, packages, path)
     return python
+
+
+def install_beside_ours(path: Path, *packages: str) -> Path:
+    """Makes an environment of what this package requires and of others from PyPI; returns its folder of commands."""
+    python = make_environment(path, (text for text in requires("mlflow_resnet") or () if "extra ==" not in text))
+    install(python, *packages)
+    return python.parent
+
+
+def install(python: Path, *arguments: str) -> None:
+    """Calls pip; the test is skipped where a package cannot be had, and fails where packages do not fit together."""
+    command = [python, "-m", "pip", "install", "--quiet", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if "No matching distribution found" in done.stderr:
+        pytest.skip(needs(f"packages of {' '.join(arguments)}", "pip finds them on PyPI"))
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def needed(requirements: Iterable[str]) -> Iterator[Distribution]:

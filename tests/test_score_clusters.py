@@ -105,6 +105,24 @@ def test_mlflows_own_function_finds_the_images_and_gives_labels_as_text(trained,
     assert [row.error.partition(";")[0] for row in errors] == ["a folder"] * len(files)  # spark_udf drops the path
 
 
+def test_the_driver_of_spark_may_name_paths(trained, spark, images):
+    assert set(mlflow.pyfunc.load_model(trained.model_uri).predict(str(images / "val"))["error"]) == {""}
+
+
+def test_tasks_of_ray_may_name_paths(trained, images):
+    ray = pytest.importorskip("ray", reason=needs("ray", "pip install '.[ray]'"))
+
+    def find_errors(model_uri, folder):
+        return set(mlflow.pyfunc.load_model(model_uri).predict(folder)["error"])
+
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        task = ray.remote(find_errors).remote(trained.model_uri, str(images / "val"))
+        assert ray.get(task) == {""}
+    finally:
+        ray.shutdown()
+
+
 def test_ray_gives_the_rows_of_score(trained, folder, engine):
     ray = pytest.importorskip("ray", reason=needs("ray", "pip install '.[ray]'"))
     from ray.data import read_binary_files

@@ -38,6 +38,8 @@ ARCHITECTURES = (
     "wide_resnet101_2",
 )
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")  # from the image to the head
+AZUREML = "azureml"
+PLATFORMS = ("", AZUREML)
 STRATEGIES = ("auto", "finetune", "linear_probe", "probe_then_finetune", "scratch")
 
 NOTHING, CONDITIONS = Affects.NOTHING, Affects.CONDITIONS
@@ -238,6 +240,12 @@ class TrainOptions(Options):
         False,
         NOTHING,
         section="Models",
+    )
+    serving_for: str = option(
+        "have the model require what this platform serves it with; azureml: deployment without a script",
+        "",
+        Affects.OUTCOME,
+        choices=PLATFORMS,
     )
     registered_model_name: str = option(
         "register the model under this name; empty: do not register", "", Affects.OUTCOME

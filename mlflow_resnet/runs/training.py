@@ -69,7 +69,9 @@ def train_recorded(
                     if options.epoch_models and result.weights:
                         network = assemble_network(classifier.architecture, len(classifier.classes), result.weights)
                         evaluated = replace(classifier, network=network)
-                    record.log_epoch(recorder, result, train_set, val_set, classifier=evaluated)
+                    record.log_epoch(
+                        recorder, result, train_set, val_set, classifier=evaluated, serving_for=options.serving_for
+                    )
                 if result.is_best:
                     best = result
         classifier = replace(classifier, temperature=best.evaluation.fit_temperature())
@@ -78,7 +80,7 @@ def train_recorded(
         classifier = replace(classifier, precision_checks=checks)
         predictor = Predictor(classifier, *machine)
         best, evaluations = measure_best(training, recorder, best, predictor, check_metrics(checks))
-        record.log_classifier(recorder, classifier, best.epoch)
+        record.log_classifier(recorder, classifier, best.epoch, options.serving_for)
     for context, evaluation in evaluations.items():
         record.log_report(recorder, evaluation, training.held_out[context], predictor, context)
     log_card(options, training, recorder, best, evaluations)

@@ -48,12 +48,12 @@ def build_scored_frame(
         f"no class has min_confidence {min_confidence:g}; the highest is {value:.4f}" if is_unsure else p.error
         for p, is_unsure, value in zip(predictions, unsure, confidence, strict=True)
     ]
-    columns = {IMAGE: as_objects(p.name for p in predictions), SCORED_LABELS: labels}
+    columns = {IMAGE: as_objects(p.name for p in predictions), SCORED_LABELS: as_objects(labels)}
     if top_k == 0:
         columns |= dict(zip(probability_columns(classes), probabilities.T, strict=True))
     else:
         best = np.take_along_axis(probabilities, order, axis=1)
-        pairs = [values for rank in range(order.shape[1]) for values in (ranked[:, rank], best[:, rank])]
+        pairs = [values for rank in range(order.shape[1]) for values in (as_objects(ranked[:, rank]), best[:, rank])]
         columns |= dict(zip(probability_columns(classes, top_k), pairs, strict=True))
     return pd.DataFrame(columns | {ERROR: as_objects(errors)})
 
@@ -61,3 +61,17 @@ def build_scored_frame(
 def as_objects(texts: Iterable[object]) -> pd.Series:
     """A column of Python strings, or None, whatever type pandas has for them."""
     return pd.Series(list(texts), dtype=object)
+
+
+def fill_missing(frame: pd.DataFrame, keep_nan: bool = False) -> pd.DataFrame:
+    """Returns a scored frame whose missing texts are empty and whose missing numbers are None, or NaN if they are kept.
+
+    Few servers' encoders take None among texts, and few take NaN: it is no JSON.
+    """
+    filled, text = frame.copy(), text_columns(frame.columns)
+    for name, column in frame.items():
+        if name in text:
+            filled[name] = column.where(column.notna(), "")
+        elif not keep_nan:
+            filled[name] = column.astype(object).where(column.notna(), None)
+    return filled

@@ -25,6 +25,7 @@ from mlflow_resnet.io.s3.access import connect_s3
 from mlflow_resnet.io.text.places import is_remote, local_path
 from mlflow_resnet.options.predict import explain_unknown_params
 from mlflow_resnet.scoring.over_http.guard import Guard, is_serving
+from mlflow_resnet.scoring.over_http.servers import is_mlserver
 
 DATA_URI = re.compile(rb"data:[^,]{0,100};base64,")
 MAX_ENCODED_BYTES = MAX_IMAGE_BYTES * 4 // 3 * 79 // 76 + 1024  # base64 with line breaks and a prefix
@@ -42,6 +43,10 @@ COLUMN_NAMES = (
 LONGEST_COLUMN_NAME = 50
 LOADER = "mlflow_resnet.flavor"  # `flavor.__name__`, by which MLflow tells whose model it is
 COLUMNS_CANNOT_BE_USED = "the input cannot be used: of several columns, one must be named image"
+V2_PARAMETERS = (  # of a request of the Open Inference Protocol, which MLServer hands to predict with the model's own
+    *("content_type", "headers", "binary_data_output", "priority", "timeout"),
+    *("sequence_id", "sequence_start", "sequence_end"),
+)
 NUMBERS_CANNOT_BE_USED = "the input cannot be used: its column of images holds numbers"
 
 
@@ -131,6 +136,8 @@ def check_input(
     """
     if flavor != LOADER:
         return original(data, params, input_schema, params_schema, flavor)
+    if isinstance(params, dict) and is_mlserver():
+        params = {name: value for name, value in params.items() if name not in V2_PARAMETERS}
     if params_schema is not None and isinstance(params, dict):
         known = [param.name for param in params_schema.params]
         if unknown := [name for name in params if name not in known]:

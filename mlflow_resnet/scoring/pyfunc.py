@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import copy
-import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -15,14 +14,16 @@ import torch
 
 from mlflow_resnet.evaluation.explanations import explain_sources
 from mlflow_resnet.images.sources import ImageSource
+from mlflow_resnet.mlflow_seams import SERVING_VARIABLE
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.prediction import SCORED_LABELS, Prediction, Predictor
 from mlflow_resnet.options.predict import predict_options
-from mlflow_resnet.scoring.columns import ERROR, EXPLANATION, as_objects, build_scored_frame
+from mlflow_resnet.scoring.columns import ERROR, EXPLANATION, as_objects, build_scored_frame, fill_missing
 from mlflow_resnet.scoring.inputs import image_sources, list_cells
 from mlflow_resnet.scoring.over_http.admission import CALL, Admission
-from mlflow_resnet.scoring.over_http.guard import Guard, current_guard, is_serving
+from mlflow_resnet.scoring.over_http.guard import Guard, current_guard, is_on, is_serving
 from mlflow_resnet.scoring.over_http.merging import MergedForward
+from mlflow_resnet.scoring.over_http.servers import is_mlserver, is_spark_task
 
 MOST_WARM_UP_SECONDS = 60.0
 Predict = Callable[[Iterator[ImageSource], int], Iterator[Prediction]]
@@ -105,12 +106,13 @@ class ScoringModel:
             frame.insert(len(frame.columns) - 1, EXPLANATION, encoded)
         # Of a table spark_udf takes the first column if a `result_type` such as "string" asks for one, and that is to
         # be the label; where more are asked for, it takes them by their names.
-        pyspark = sys.modules.get("pyspark")
-        if pyspark is not None and pyspark.TaskContext.get() is not None:
+        if is_spark_task():
             frame.insert(0, SCORED_LABELS, frame.pop(SCORED_LABELS))
-        if guard.serving and any(frame[ERROR]):  # MLflow's server would write a bare NaN: invalid JSON
+        if not guard.serving or not any(frame[ERROR]):
+            return frame
+        if call is not None or is_on(SERVING_VARIABLE):  # MLflow's server would write a bare NaN: invalid JSON
             return frame.astype(object).where(frame.notna(), None)
-        return frame
+        return fill_missing(frame, keep_nan=is_mlserver())
 
     def _answer_in_time(self, predict: Predict, model_input: Any, batch_size: int, guard: Guard) -> list[Prediction]:
         """The predictions for a request over HTTP. Raises ServerBusyError if they cannot be had in time."""

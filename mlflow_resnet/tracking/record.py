@@ -142,6 +142,7 @@ def log_epoch(
     val: ImageDirectoryDataset,
     has_model: bool = True,
     classifier: ImageClassifier | None = None,
+    serving_for: str = "",
 ) -> None:
     """The epoch's metrics, tied to their data, and those of a best epoch to the model too, if there is one.
 
@@ -160,7 +161,7 @@ def log_epoch(
     points.append(make_point(of_val, result.epoch, result.timestamp, val, of_model))
     if classifier:
         try:
-            recorder.put(pieces.EpochPiece(step=result.epoch, points=points), make_saver(classifier))
+            recorder.put(pieces.EpochPiece(step=result.epoch, points=points), make_saver(classifier, serving_for))
             return
         except OutputError as error:
             say(f"epoch {result.epoch} gets no model: {error.message}", "training goes on")
@@ -216,14 +217,14 @@ def find_known_model_id(model: Model) -> str | None:
         return None
 
 
-def log_classifier(recorder: Recorder, classifier: ImageClassifier, best_epoch: int) -> None:
+def log_classifier(recorder: Recorder, classifier: ImageClassifier, best_epoch: int, serving_for: str = "") -> None:
     """The files of the logged model, which makes it an output of the run.
 
     `flavor.log_model` would create a model of its own, or copy the run's system metrics to this one.
     """
-    recorder.put(pieces.ModelFilesPiece(step=best_epoch), make_saver(classifier))
+    recorder.put(pieces.ModelFilesPiece(step=best_epoch), make_saver(classifier, serving_for))
 
 
-def make_saver(classifier: ImageClassifier) -> Callable[[Path], object]:
+def make_saver(classifier: ImageClassifier, serving_for: str = "") -> Callable[[Path], object]:
     """Returns a function that saves the classifier's model into the folder of a piece."""
-    return lambda folder: flavor.save_model(classifier, folder / pieces.MODEL_NAME)
+    return lambda folder: flavor.save_model(classifier, folder / pieces.MODEL_NAME, serving_for=serving_for)

@@ -1,5 +1,6 @@
 """What differs when the caller is somebody else.
 
+servers         whether the caller may be somebody else
 guard           what is allowed
 bodies          what may be parsed
 admission       requests at once, and no work that cannot be done in time
