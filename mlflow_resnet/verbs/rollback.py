@@ -8,7 +8,9 @@ from mlflow_resnet.errors import InvalidModelError, PromotionRefusedError, prese
 from mlflow_resnet.model.storage import MODEL_SHA256
 from mlflow_resnet.options.rollback import RollbackOptions
 from mlflow_resnet.registry import aliases, versions
-from mlflow_resnet.registry.alias_history import ROLLBACK, Move, champions, entries, format_version
+from mlflow_resnet.registry.alias_history import ROLLBACK, Move, champions, format_version
+from mlflow_resnet.registry.history_archive import list_entries
+from mlflow_resnet.registry.run_texts import LostTextError
 from mlflow_resnet.tracking.run import end_attached_run
 from mlflow_resnet.tracking.server import check_servers
 
@@ -24,7 +26,10 @@ def rollback(options: RollbackOptions) -> Move:
         check_servers(registry=True)
         model = versions.fetch_registered_model(options.name)
         now = aliases.version_with(model, options.alias)
-        path = champions(entries(model.tags, options.alias))
+        try:
+            path = champions(list_entries(model.tags, options.alias))
+        except LostTextError as error:
+            raise explain_no_way_back(options, f"its older history, {error.message}") from None
         if now is None or now not in path:
             raise explain_no_way_back(options, f"the history does not know {format_version(now)}, which has it")
         earlier = path[: len(path) - 1 - path[::-1].index(now)]

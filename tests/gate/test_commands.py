@@ -63,7 +63,7 @@ def test_a_refusal_of_the_gate_is_one_line_and_exit_3(gate, models, images):
     assert line.startswith(f"mlflow-resnet: not moved: The gate refused: version 1 of {name} may not become @champion")
     assert "expected aaaa000011112222" in line
     assert gate.champion(name) is None
-    assert mlflow.MlflowClient().get_model_version(name, "1").tags["mlflow_resnet.promotion.result"] == "refused"
+    assert mlflow.MlflowClient().get_model_version(name, "1").tags["mlflow_resnet_promotion_result"] == "refused"
 
 
 def test_of_several_promotions_at_once_the_gate_lets_one_through(gate, models, images):
@@ -94,7 +94,7 @@ def test_a_challenger_is_promoted_though_the_champion_of_the_model_is_guarded(ga
     assert "guarded   by nobody" in result.stdout
     model, version = gate.client.get_registered_model(name), gate.client.get_model_version(name, "1")
     assert gate.champion(name, "challenger") == 1
-    assert version.tags["mlflow_resnet.promotion.result"] == "promoted"
+    assert version.tags["mlflow_resnet_promotion_result"] == "promoted"
     assert [key for key in model.tags if "claim" in key] == []
     assert [
         (each.action, each.after, each.policy)

@@ -9,6 +9,7 @@ from gate_server import proof, tag_of
 
 from mlflow_resnet.registry import alias_history
 from mlflow_resnet.registry.gate.policy import SECONDS_BETWEEN_LOOKS
+from mlflow_resnet.registry.names import is_history_key
 
 PROMPT_TAG = {"key": "mlflow.prompt.is_prompt", "value": "true"}
 
@@ -215,7 +216,7 @@ def test_nobody_else_writes_the_history(gate):
     forged = gate.history("colors written")[0]
     for name in ("colors written", "any other"):
         gate.send("POST", "registered-models/create", name=name)
-        body = {"name": name, "key": "mlflow_resnet.history.champion.000002"}
+        body = {"name": name, "key": "mlflow_resnet_history_champion_000002"}
         refused(gate.send("POST", "registered-models/set-tag", **body, value=forged.to_text()), "part of the history")
     body = {"name": "colors written", "key": forged.tag}
     refused(gate.send("POST", "registered-models/set-tag", **body, value="{}"), "part of the history")
@@ -333,7 +334,7 @@ def test_the_server_does_not_import_torch(gate):
 
 def test_history_is_text_that_anybody_can_read(gate):
     gate.promoted("colors text")
-    (tag,) = [tag for tag in gate.model("colors text")["tags"] if tag["key"].startswith(alias_history.HISTORY_TAG)]
+    (tag,) = [tag for tag in gate.model("colors text")["tags"] if is_history_key(tag["key"])]
     facts = json.loads(tag["value"])
     assert (facts["from"], facts["to"], facts["action"]) == (None, 1, "promote")
     assert facts["time"].startswith(time.strftime("%Y-", time.gmtime()))

@@ -115,7 +115,7 @@ def test_of_aliases_without_rules_clients_keep_the_history(gate):
     said = "part of the history"
     for tag in (
         entry | {"value": entry["value"].replace("a client", "another")},  # it cannot be changed
-        clients_entry("challenger", policy="0123456789ab") | {"key": "mlflow_resnet.history.challenger.000002"},
+        clients_entry("challenger", policy="0123456789ab") | {"key": "mlflow_resnet_history_challenger_000002"},
         clients_entry("champion"),
         clients_entry("Champion"),
         {"key": "mlflow_resnet.history.challenger", "value": "{}"},
