@@ -20,8 +20,10 @@ from mlflow import MlflowClient, entities
 from mlflow.models import Model
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from yaml.representer import RepresenterError
 
 from mlflow_resnet import flavor
+from mlflow_resnet.io.console import say
 from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.io.parallel import batch_items
 from mlflow_resnet.io.text.characters import all_encodable
@@ -281,7 +283,10 @@ class VersionPiece(Piece):
     def send(self, client: MlflowClient, files: Path, ids: Notes) -> None:
         version = versions.register(f"models:/{ids['model_id']}", self.name)
         alias = self.alias if self.alias and aliases.set_unproven(version, self.alias) else ""
-        client.update_model_version(version.name, version.version, self.description)
+        try:
+            client.update_model_version(version.name, version.version, self.description)
+        except RepresenterError:  # MLflow 3.1 to 3.7, in ./mlruns: its YAML takes no version that has metrics
+            say(f"version {version.version} of {version.name} has no description: this MLflow cannot keep one in files")
         for name, value in self.tags.items():
             client.set_model_version_tag(version.name, version.version, name, value)
         ids.note(version=str(version.version), alias=alias)
