@@ -1,5 +1,6 @@
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import mlflow
 import pytest
@@ -8,9 +9,10 @@ from mlflow import MlflowClient
 
 import mlflow_resnet
 from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError, PromotionRefusedError
-from mlflow_resnet.options import HistoryOptions, PromoteOptions
+from mlflow_resnet.options import ChampionOptions, HistoryOptions, PromoteOptions
 from mlflow_resnet.registry import aliases, evidence, promotion
 from mlflow_resnet.registry.names import is_evidence_key
+from mlflow_resnet.registry.promotion import PROMOTION_KEYS
 from mlflow_resnet.verbs.promote import promote
 
 NAME = "promoted-colors"
@@ -223,6 +225,30 @@ def test_history_tells_who_moved_what_and_rollback_goes_back(versions, images):
     lines = run_main("history", "--name", NAME).stdout.splitlines()
     assert len(lines) == 3
     assert "rollback  @champion from version 2 to version 1  by " in lines[2]
+
+
+def test_what_was_written_under_the_keys_of_before_is_read_and_goes_on(versions, images):
+    promote(options(images, 1))
+    promote(options(images, 2, max_drop=1.0))
+    (first, second) = mlflow_resnet.history(HistoryOptions(name=NAME))
+    tags = versions.get_model_version(NAME, "2").tags
+    found = evidence.from_text(tags[second.evidence]).model_copy(update={"format": 2})
+    versions.set_model_version_tag(NAME, "2", found.tag, evidence.to_text(found))
+    versions.delete_model_version_tag(NAME, "2", second.evidence)
+    for entry in (first, replace(second, evidence=found.tag)):
+        versions.set_registered_model_tag(NAME, entry.keys[1], entry.to_text())
+        versions.delete_registered_model_tag(NAME, entry.keys[0])
+    for name in ("alias", "champion_version", "result"):
+        versions.set_model_version_tag(NAME, "2", f"mlflow_resnet.promotion.{name}", tags[PROMOTION_KEYS[0] + name])
+        versions.delete_model_version_tag(NAME, "2", PROMOTION_KEYS[0] + name)
+    assert mlflow_resnet.champion(ChampionOptions(name=NAME)).evidence == found
+    promote(options(images, 2))  # again, as after a kill
+    assert versions.get_model_version(NAME, "2").tags["mlflow_resnet_promotion_result"] == "promoted"
+    promote(options(images, 1))
+    moves = mlflow_resnet.history(HistoryOptions(name=NAME))
+    assert [(each.sequence, each.before, each.after) for each in moves] == [(1, None, 1), (2, 1, 2), (3, 2, 1)]
+    assert run_main("rollback", "--name", NAME).returncode == 0
+    assert champion() == "2"
 
 
 def test_rolling_back_twice_does_not_return_to_what_was_bad(versions, images):

@@ -93,7 +93,7 @@ def test_the_registry_refuses_what_unity_catalog_does(catalog, versions):
         versions.delete_registered_model_tag(NAME, f"own_{number}")
 
 
-def test_three_promotions_a_rollback_and_the_history(versions, images, accepted, monkeypatch):
+def test_three_promotions_a_rollback_and_the_history(versions, images, accepted, monkeypatch, tmp_path):
     monkeypatch.setenv("MLFLOW_RESNET_GATE_KEY", "secret")
     versions.delete_registered_model_alias(NAME, "champion")
     promote(options(1, images / "val"))
@@ -114,15 +114,16 @@ def test_three_promotions_a_rollback_and_the_history(versions, images, accepted,
     assert champion.evidence.signature
     assert champion.evidence.champion.version == 2
     assert champion.evidence.metrics.keys() == champion.evidence.champion.metrics.keys()
-    assert run_main("score", "--model-uri", f"models:/{NAME}@champion", "--image-dir", images / "val").returncode == 0
+    scored = ("--image-dir", images / "val", "--output", tmp_path / "scores.csv")
+    assert run_main("score", "--model-uri", f"models:/{NAME}@champion", *scored).returncode == 0
 
 
 def test_evidence_with_names_too_long_for_a_tag_is_an_artifact_of_the_run(versions, images, accepted, tmp_path):
     data = tmp_path / ("pictures_of_the_" + "very_" * 44 + "last_year")
     data.symlink_to(images / "val")
-    monkey = "somebody_" * 25
+    user = "somebody_" * 25
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LOGNAME", monkey)
+        patch.setenv("LOGNAME", user)
         promote(options(2, data, max_drop=1.0))
     (text,) = [
         text
@@ -130,10 +131,11 @@ def test_evidence_with_names_too_long_for_a_tag_is_an_artifact_of_the_run(versio
         if is_evidence_key(key) and text.startswith("runs:/")
     ]
     shown = mlflow_resnet.champion(ChampionOptions(name=NAME))
-    assert (shown.evidence.dataset_name, shown.evidence.measured_by) == (data.name, monkey)
+    assert (shown.evidence.dataset_name, shown.evidence.measured_by) == (data.name, user)
     assert versions.get_model_version(NAME, "2").run_id in text
 
 
+@pytest.mark.slow
 def test_of_sixty_promotions_every_one_is_in_the_history_and_few_are_tags(catalog, versions, images, accepted):
     for name in ("contender", "my_other-one"):
         for number in range(60 if name == "contender" else 7):
@@ -150,13 +152,13 @@ def test_of_sixty_promotions_every_one_is_in_the_history_and_few_are_tags(catalo
     assert versions.get_model_version_by_alias(NAME, "contender").version == "1"
 
 
-def test_an_older_history_that_somebody_changed_is_told_and_no_way_back(versions, tmp_path, capsys):
+@pytest.mark.slow
+def test_an_older_history_that_somebody_changed_is_told_and_no_way_back(versions, capsys):
+    """That of the sixty promotions before."""
     key = format_older_key("contender")
     uri = versions.get_registered_model(NAME).tags[key]
-    (tmp_path / "other.json").write_text("[]")
     run_id, _, path = uri.removeprefix("runs:/").partition("/")
-    (tmp_path / path.rpartition("/")[2]).write_text("[]")
-    versions.log_artifact(run_id, str(tmp_path / path.rpartition("/")[2]), path.rpartition("/")[0])
+    versions.log_text(run_id, "[]", path)
     moves = mlflow_resnet.history(HistoryOptions(name=NAME, alias="contender"))
     assert 1 < len(moves) < 30
     assert "the older history is not shown: runs:/" in capsys.readouterr().err

@@ -12,6 +12,9 @@ from helpers import TINY, flags, how_it_ends, run_main
 
 import mlflow_resnet
 from mlflow_resnet.options import HistoryOptions, PromoteOptions
+from mlflow_resnet.registry import aliases
+from mlflow_resnet.registry.alias_history import PROMOTE, Move
+from mlflow_resnet.registry.history_archive import MOST_ENTRIES
 from mlflow_resnet.verbs.promote import promote
 
 
@@ -83,6 +86,18 @@ def test_models_without_rules_keep_their_history_as_on_any_server(gate, models, 
     assert run_main("rollback", "--name", name).returncode == 0
     assert [each.policy for each in mlflow_resnet.history(HistoryOptions(name=name))] == [None] * 3
     assert "this server has no gate" in run_main("champion", "--name", name).stdout
+
+
+def test_a_gate_keeps_the_whole_history_that_clients_write_in_tags(gate, models, monkeypatch, capsys):
+    """It lets nobody take entries away, so nothing is moved into artifacts, and nobody hears of it."""
+    name = registered("colors contended", models)
+    monkeypatch.setattr(aliases, "CLAIM_SECONDS", 0.02)
+    for number in range(MOST_ENTRIES + 2):
+        before = 2 - number % 2 if number else None
+        aliases.move_alias(Move(name, "contender", before, 1 + number % 2, PROMOTE))
+    assert len(gate.history(name, "contender")) == MOST_ENTRIES + 2
+    assert capsys.readouterr().err == ""
+    assert not mlflow.artifacts.list_artifacts(run_id=gate.client.get_model_version(name, "1").run_id)
 
 
 def test_a_challenger_is_promoted_though_the_champion_of_the_model_is_guarded(gate, models, images):
