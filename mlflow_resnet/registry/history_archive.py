@@ -15,13 +15,13 @@ from mlflow.entities.model_registry import RegisteredModel
 from mlflow_resnet.io.untrusted import parse_json
 from mlflow_resnet.registry.alias_history import HistoryEntry, build_entry, entries, sort_entries
 from mlflow_resnet.registry.names import format_older_key
-from mlflow_resnet.registry.run_texts import SCHEME, LostTextError, load_text, save_text
+from mlflow_resnet.registry.run_texts import RUN_SCHEME, LostTextError, load_text, save_text
 
 MOST_ENTRIES = 20  # in the tags of a model, of which Unity Catalog takes 50
 LEAST_ENTRIES = 2  # of one alias, however many the others have
 
 
-def list_entries(tags: Mapping[str, str], alias: str | None = None) -> list[HistoryEntry]:
+def list_moves(tags: Mapping[str, str], alias: str | None = None) -> list[HistoryEntry]:
     """All entries of one alias, or of all, oldest first, in tags and artifacts.
 
     Raises:
@@ -37,7 +37,7 @@ def list_entries(tags: Mapping[str, str], alias: str | None = None) -> list[Hist
 def load_older(tags: Mapping[str, str], alias: str) -> list[HistoryEntry]:
     """The entries of an alias in the artifact that a tag names; none if there is no such tag."""
     uri = tags.get(format_older_key(alias), "")
-    if not uri.startswith(SCHEME):
+    if not uri.startswith(RUN_SCHEME):
         return []
     text = load_text(uri)
     try:

@@ -21,7 +21,7 @@ from mlflow_resnet.registry.evidence import (
     from_older_text,
     to_text,
 )
-from mlflow_resnet.registry.run_texts import MOST_CHARACTERS, SCHEME, LostTextError, load_text, save_text
+from mlflow_resnet.registry.run_texts import MOST_TAG_CHARACTERS, RUN_SCHEME, LostTextError, load_text, save_text
 
 PROMOTION_KEYS = "mlflow_resnet_promotion_", "mlflow_resnet.promotion."  # how keys begin: today's, those of before
 
@@ -135,7 +135,7 @@ def write_down(comparison: Comparison) -> None:
 def write_evidence(comparison: Comparison) -> None:
     """Tags the candidate with its evidence. A gate reads no artifacts, and its server takes long texts."""
     candidate, text = comparison.candidate, to_text(comparison.evidence)
-    if len(text) > MOST_CHARACTERS and candidate.run_id and not comparison.is_guarded:
+    if len(text) > MOST_TAG_CHARACTERS and candidate.run_id and not comparison.is_guarded:
         text = save_text(candidate.run_id, text)
     MlflowClient().set_model_version_tag(candidate.name, candidate.version, comparison.evidence.tag, text)
 
@@ -144,7 +144,7 @@ def read_evidence(version: ModelVersion, key: str) -> Evidence | None:
     """The evidence in a tag of a version, to show it; None if there is none that can be read."""
     text = version.tags.get(key, "")
     with suppress(EvidenceError, LostTextError):
-        return from_older_text(load_text(text) if text.startswith(SCHEME) else text) if text else None
+        return from_older_text(load_text(text) if text.startswith(RUN_SCHEME) else text) if text else None
     return None
 
 

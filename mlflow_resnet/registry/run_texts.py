@@ -16,10 +16,10 @@ from mlflow_resnet.errors import MlflowResnetError
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.untrusted import read_plain
 
-MOST_CHARACTERS = 1000  # that a tag of any registry can have; Unity Catalog's limit
+MOST_TAG_CHARACTERS = 1000  # that a tag of any registry can have; Unity Catalog's limit
 MOST_BYTES = 16 * 2**20  # of an artifact
-FOLDER = "mlflow_resnet"
-SCHEME = "runs:/"
+TEXTS_FOLDER = "mlflow_resnet"
+RUN_SCHEME = "runs:/"
 
 
 class LostTextError(MlflowResnetError):
@@ -31,9 +31,9 @@ class LostTextError(MlflowResnetError):
 
 def save_text(run_id: str, text: str) -> str:
     """Writes a text into the artifacts of a run, and returns its URI."""
-    path = f"{FOLDER}/{digest_text(text.encode())}.json"
+    path = f"{TEXTS_FOLDER}/{digest_text(text.encode())}.json"
     MlflowClient().log_text(run_id, text, path)
-    return f"{SCHEME}{run_id}/{path}"
+    return f"{RUN_SCHEME}{run_id}/{path}"
 
 
 def load_text(uri: str) -> str:

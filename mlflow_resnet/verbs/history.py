@@ -9,7 +9,7 @@ from mlflow_resnet.io.text.characters import in_lines, presentable
 from mlflow_resnet.options.history import HistoryOptions
 from mlflow_resnet.registry import versions
 from mlflow_resnet.registry.alias_history import HistoryEntry, entries, format_version
-from mlflow_resnet.registry.history_archive import list_entries
+from mlflow_resnet.registry.history_archive import list_moves
 from mlflow_resnet.registry.run_texts import LostTextError
 from mlflow_resnet.tracking.server import check_servers
 
@@ -23,7 +23,7 @@ def history(options: HistoryOptions) -> list[HistoryEntry]:
     check_servers(registry=True)
     tags = versions.fetch_registered_model(options.name).tags
     try:
-        return list_entries(tags, options.alias or None)
+        return list_moves(tags, options.alias or None)
     except LostTextError as error:
         say(f"the older history is not shown: {error.message}")
         return entries(tags, options.alias or None)

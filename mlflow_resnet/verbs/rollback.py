@@ -9,7 +9,7 @@ from mlflow_resnet.model.storage import MODEL_SHA256
 from mlflow_resnet.options.rollback import RollbackOptions
 from mlflow_resnet.registry import aliases, versions
 from mlflow_resnet.registry.alias_history import ROLLBACK, Move, champions, format_version
-from mlflow_resnet.registry.history_archive import list_entries
+from mlflow_resnet.registry.history_archive import list_moves
 from mlflow_resnet.registry.run_texts import LostTextError
 from mlflow_resnet.tracking.run import end_attached_run
 from mlflow_resnet.tracking.server import check_servers
@@ -27,7 +27,7 @@ def rollback(options: RollbackOptions) -> Move:
         model = versions.fetch_registered_model(options.name)
         now = aliases.version_with(model, options.alias)
         try:
-            path = champions(list_entries(model.tags, options.alias))
+            path = champions(list_moves(model.tags, options.alias))
         except LostTextError as error:
             raise explain_no_way_back(options, f"its older history, {error.message}") from None
         if now is None or now not in path:

@@ -20,7 +20,7 @@ from mlflow_resnet.registry.names import (
     is_history_key,
     parse_entry_key,
 )
-from mlflow_resnet.registry.run_texts import MOST_CHARACTERS
+from mlflow_resnet.registry.run_texts import MOST_TAG_CHARACTERS
 
 NAMES = st.text(st.sampled_from("aA0f_-. grünfor2d\U0001f600"), min_size=1, max_size=12)
 EVERY_REGISTRY = re.compile(r"[0-9A-Za-z_]+")
@@ -101,7 +101,7 @@ def test_evidence_of_all_metrics_against_a_champion_fits_a_tag_of_any_registry()
     made = proof(second, first, metrics=rounded, dataset_name="flowers_test", measured_by="ann.smith@example.com")
     champion = made.champion.model_copy(update={"metrics": others, "p_value": round_measurement(1 / 3)})
     signed = sign_evidence(made.model_copy(update={"champion": champion}), "key")
-    assert len(to_text(signed)) <= MOST_CHARACTERS
+    assert len(to_text(signed)) <= MOST_TAG_CHARACTERS
     assert from_text(to_text(signed)) == signed
 
 
