@@ -271,6 +271,16 @@ def test_rollback_refuses_a_version_that_is_gone(versions, images):
     assert champion() == "2"
 
 
+def test_rollback_refuses_a_history_without_its_beginning(versions, images):
+    promote(options(images, 1))
+    promote(options(images, 2, max_drop=1.0))
+    versions.delete_registered_model_tag(NAME, mlflow_resnet.history(HistoryOptions(name=NAME))[0].tag)
+    result = run_main("rollback", "--name", NAME)
+    assert result.returncode == 3
+    assert "of its history all before move 2 is gone" in result.stderr
+    assert champion() == "2"
+
+
 def test_rollback_refuses_what_the_history_does_not_know(versions):
     versions.set_registered_model_alias(NAME, "champion", "2")
     result = run_main("rollback", "--name", NAME)

@@ -106,6 +106,8 @@ def find_tag_problem(tag: dict) -> str:
     key, value = tag["key"], tag.get("value", "")
     if REFUSED_IN_KEYS & set(key) or key != key.strip() or not 0 < len(key) <= LONGEST_KEY:
         return f"key {key!r} is not allowed"
+    if value != value.strip():
+        return f"value {value!r} is not allowed"
     return f"value of {key} has {len(value)} characters" if len(value) > LONGEST_VALUE else ""
 
 
