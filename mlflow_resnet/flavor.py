@@ -60,9 +60,9 @@ from mlflow_resnet.model.storage import (
 )
 from mlflow_resnet.options.base import AUTO
 from mlflow_resnet.options.predict import PARAMS
+from mlflow_resnet.options.train import AZUREML, PLATFORMS
 from mlflow_resnet.registry.abilities import Ability, has
 from mlflow_resnet.registry.versions import register
-from mlflow_resnet.options.train import AZUREML, PLATFORMS
 from mlflow_resnet.scoring.columns import ERROR, SCORED_LABELS, probability_columns
 from mlflow_resnet.scoring.configuration import DEFAULT_MODEL_CONFIG, configure_model, configure_predictor
 from mlflow_resnet.scoring.loading import open_verified_model, read_verified

@@ -36,6 +36,7 @@ from mlflow_resnet.options import (
     ShadowOptions,
 )
 from mlflow_resnet.registry import evidence
+from mlflow_resnet.registry.names import is_evidence_key
 from mlflow_resnet.serving.version import load_version
 from mlflow_resnet.verbs import explain as explaining
 from mlflow_resnet.verbs import export as exporting
@@ -386,11 +387,7 @@ def test_an_export_added_to_a_model_of_before_is_refused(older):
 def test_evidence_speaks_of_what_was_loaded_and_of_the_logged_model(logged, images):
     options = PromoteOptions(model_uri=f"models:/{NAME}/2", image_dir=str(images / "val"), measure_only=True)
     promote(options)
-    (text,) = [
-        text
-        for tag, text in MlflowClient().get_model_version(NAME, "2").tags.items()
-        if tag.startswith(evidence.EVIDENCE_TAG)
-    ]
+    (text,) = [text for tag, text in MlflowClient().get_model_version(NAME, "2").tags.items() if is_evidence_key(tag)]
     found = evidence.from_text(text)
     assert (found.model_id, found.model_sha256) == (logged[2].model_id, logged[2].params["model_sha256"])
     assert found.champion.model_sha256 == logged[1].params["model_sha256"]

@@ -1,5 +1,6 @@
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import mlflow
 import pytest
@@ -8,8 +9,10 @@ from mlflow import MlflowClient
 
 import mlflow_resnet
 from mlflow_resnet.errors import InvalidModelError, InvalidOptionsError, PromotionRefusedError
-from mlflow_resnet.options import HistoryOptions, PromoteOptions
+from mlflow_resnet.options import ChampionOptions, HistoryOptions, PromoteOptions
 from mlflow_resnet.registry import aliases, evidence, promotion
+from mlflow_resnet.registry.names import is_evidence_key
+from mlflow_resnet.registry.promotion import PROMOTION_KEYS
 from mlflow_resnet.verbs.promote import promote
 
 NAME = "promoted-colors"
@@ -71,9 +74,9 @@ def test_a_worse_version_is_refused_with_exit_3_and_the_champion_stays(versions,
     assert "of the champion, version 1, 1.0000" in last_line
     assert champion() == "1"
     tags = versions.get_model_version(NAME, "2").tags
-    assert tags["mlflow_resnet.promotion.result"] == "refused"
-    assert tags["mlflow_resnet.promotion.champion_value"] == "1.0"
-    assert tags["mlflow_resnet.promotion.champion_version"] == "1"
+    assert tags["mlflow_resnet_promotion_result"] == "refused"
+    assert tags["mlflow_resnet_promotion_champion_value"] == "1.0"
+    assert tags["mlflow_resnet_promotion_champion_version"] == "1"
 
 
 def test_a_worse_version_is_promoted_within_max_drop(versions, images):
@@ -90,8 +93,8 @@ def test_a_better_version_is_promoted_and_tagged(versions, images):
     assert "by nobody: this server has no gate" in result.stdout
     assert champion() == "1"
     tags = versions.get_model_version(NAME, "1").tags
-    assert (tags["mlflow_resnet.promotion.result"], tags["mlflow_resnet.promotion.value"]) == ("promoted", "1.0")
-    assert len(tags["mlflow_resnet.promotion.dataset_digest"]) == 16
+    assert (tags["mlflow_resnet_promotion_result"], tags["mlflow_resnet_promotion_value"]) == ("promoted", "1.0")
+    assert len(tags["mlflow_resnet_promotion_dataset_digest"]) == 16
 
 
 def test_a_class_that_only_the_candidate_knows_is_told_of_the_champion(versions, trained, images, tmp_path):
@@ -122,8 +125,8 @@ def test_repeated_it_keeps_what_the_version_was_compared_with(versions, images):
     promote(options(images, 1))
     promote(options(images, 2, max_drop=1.0))
     before = versions.get_model_version(NAME, "2").tags
-    assert before["mlflow_resnet.promotion.champion_version"] == "1"
-    versions.set_model_version_tag(NAME, "2", "mlflow_resnet.promotion.result", "pending")  # cut off before its end
+    assert before["mlflow_resnet_promotion_champion_version"] == "1"
+    versions.set_model_version_tag(NAME, "2", "mlflow_resnet_promotion_result", "pending")  # cut off before its end
     promote(options(images, 2, max_drop=1.0))
     assert versions.get_model_version(NAME, "2").tags == before
     assert champion() == "2"
@@ -147,7 +150,7 @@ def test_an_alias_that_somebody_moved_meanwhile_is_not_overwritten(versions, ima
     with pytest.raises(PromotionRefusedError, match="was moved to version 2 meanwhile"):
         promotion.promote_candidate(comparison, max_drop=0.0)
     assert champion() == "2"
-    assert versions.get_model_version(NAME, "1").tags["mlflow_resnet.promotion.result"] == "refused"
+    assert versions.get_model_version(NAME, "1").tags["mlflow_resnet_promotion_result"] == "refused"
 
 
 def test_of_two_at_once_one_wins_and_the_other_hears_of_it(versions, images, real_claims):
@@ -166,7 +169,7 @@ def test_after_a_refusal_nobody_claims_the_alias_any_more(versions, images):
     with pytest.raises(PromotionRefusedError, match="was moved to version 2 meanwhile"):
         promotion.promote_candidate(comparison, max_drop=0)
     assert not [key for key in versions.get_registered_model(NAME).tags if "claim" in key]
-    assert versions.get_model_version(NAME, "1").tags["mlflow_resnet.promotion.result"] == "refused"
+    assert versions.get_model_version(NAME, "1").tags["mlflow_resnet_promotion_result"] == "refused"
 
 
 def test_who_says_for_the_server_that_it_has_a_gate_is_not_believed(versions, images, capsys, real_claims):
@@ -186,7 +189,7 @@ def test_the_evidence_says_what_was_measured_of_what(versions, images, monkeypat
     monkeypatch.setenv("MLFLOW_RESNET_GATE_KEY", "secret")
     promote(options(images, 1))
     promote(options(images, 2, max_drop=1.0))
-    (text,) = [v for k, v in versions.get_model_version(NAME, "2").tags.items() if k.startswith(evidence.EVIDENCE_TAG)]
+    (text,) = [v for k, v in versions.get_model_version(NAME, "2").tags.items() if is_evidence_key(k)]
     found = evidence.from_text(text)
     assert (found.name, found.version, found.images, found.alias) == (NAME, 2, 12, "champion")
     assert found.model_id == versions.get_model_version(NAME, "2").source.removeprefix("models:/")
@@ -224,6 +227,30 @@ def test_history_tells_who_moved_what_and_rollback_goes_back(versions, images):
     assert "rollback  @champion from version 2 to version 1  by " in lines[2]
 
 
+def test_what_was_written_under_the_keys_of_before_is_read_and_goes_on(versions, images):
+    promote(options(images, 1))
+    promote(options(images, 2, max_drop=1.0))
+    (first, second) = mlflow_resnet.history(HistoryOptions(name=NAME))
+    tags = versions.get_model_version(NAME, "2").tags
+    found = evidence.from_text(tags[second.evidence]).model_copy(update={"format": 2})
+    versions.set_model_version_tag(NAME, "2", found.tag, evidence.to_text(found))
+    versions.delete_model_version_tag(NAME, "2", second.evidence)
+    for entry in (first, replace(second, evidence=found.tag)):
+        versions.set_registered_model_tag(NAME, entry.keys[1], entry.to_text())
+        versions.delete_registered_model_tag(NAME, entry.keys[0])
+    for name in ("alias", "champion_version", "result"):
+        versions.set_model_version_tag(NAME, "2", f"mlflow_resnet.promotion.{name}", tags[PROMOTION_KEYS[0] + name])
+        versions.delete_model_version_tag(NAME, "2", PROMOTION_KEYS[0] + name)
+    assert mlflow_resnet.champion(ChampionOptions(name=NAME)).evidence == found
+    promote(options(images, 2))  # again, as after a kill
+    assert versions.get_model_version(NAME, "2").tags["mlflow_resnet_promotion_result"] == "promoted"
+    promote(options(images, 1))
+    moves = mlflow_resnet.history(HistoryOptions(name=NAME))
+    assert [(each.sequence, each.before, each.after) for each in moves] == [(1, None, 1), (2, 1, 2), (3, 2, 1)]
+    assert run_main("rollback", "--name", NAME).returncode == 0
+    assert champion() == "2"
+
+
 def test_rolling_back_twice_does_not_return_to_what_was_bad(versions, images):
     promote(options(images, 1))
     promote(options(images, 2, max_drop=1.0))
@@ -241,6 +268,16 @@ def test_rollback_refuses_a_version_that_is_gone(versions, images):
     result = run_main("rollback", "--name", NAME)
     assert result.returncode == 3
     assert "version 1, the champion before, was deleted" in result.stderr
+    assert champion() == "2"
+
+
+def test_rollback_refuses_a_history_without_its_beginning(versions, images):
+    promote(options(images, 1))
+    promote(options(images, 2, max_drop=1.0))
+    versions.delete_registered_model_tag(NAME, mlflow_resnet.history(HistoryOptions(name=NAME))[0].tag)
+    result = run_main("rollback", "--name", NAME)
+    assert result.returncode == 3
+    assert "of its history all before move 2 is gone" in result.stderr
     assert champion() == "2"
 
 

@@ -15,6 +15,7 @@ UNIT = (
     "images",
     "gate/test_decision.py",
     "gate/test_evidence.py",
+    "gate/test_names.py",
     "gate/test_policy.py",
     "serving/test_admission.py",
     "test_audit.py",

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from typing import Any
 
 from mlflow_resnet.io.untrusted import build_record
+from mlflow_resnet.registry.names import format_entry_keys, parse_entry_key
 
-HISTORY_TAG = "mlflow_resnet.history."
-HISTORY_TAG_PATTERN = re.compile(re.escape(HISTORY_TAG) + r"(?P<alias>[\w\-]+)\.(?P<sequence>\d{6,})")
 PROMOTE, ROLLBACK, REMOVE, FORCE = "promote", "rollback", "remove", "force"
 
 
@@ -63,14 +62,21 @@ class HistoryEntry:
     policy: str | None
 
     @property
-    def tag(self) -> str:
-        """The name of the registered model's tag that holds this entry."""
-        return f"{HISTORY_TAG}{self.alias}.{self.sequence:06d}"
+    def keys(self) -> tuple[str, str]:
+        """The keys of the registered model's tag that holds this entry: today's and that of before."""
+        return format_entry_keys(self.alias, self.sequence)
 
-    def to_text(self) -> str:
+    @property
+    def tag(self) -> str:
+        return self.keys[0]
+
+    def to_facts(self) -> dict[str, Any]:
         facts = dataclasses.asdict(self)
         facts["from"], facts["to"] = facts.pop("before"), facts.pop("after")
-        return json.dumps(facts, sort_keys=True)
+        return facts
+
+    def to_text(self) -> str:
+        return json.dumps(self.to_facts(), sort_keys=True)
 
     def __str__(self) -> str:
         moved = f"@{self.alias} from {format_version(self.before)} to {format_version(self.after)}"
@@ -82,9 +88,9 @@ def format_version(version: int | None) -> str:
     return "none" if version is None else f"version {version}"
 
 
-def parse_entry(text: str) -> HistoryEntry:
-    """Reads what `to_text` wrote; AttributeError, KeyError, TypeError or ValueError if it is something else."""
-    facts = json.loads(text)
+def build_entry(facts: dict[str, Any]) -> HistoryEntry:
+    """Undoes `to_facts`; AttributeError, KeyError, TypeError or ValueError for something else."""
+    facts = dict(facts)
     if "weights_sha256" in facts:  # written when there was no digest of the whole model
         del facts["weights_sha256"]
         facts["model_sha256"] = ""
@@ -95,26 +101,28 @@ def parse_entry(text: str) -> HistoryEntry:
     return entry
 
 
-def alias_in(key: str) -> str | None:
-    """The alias that a tag is about, if its name is one of the history's."""
-    match = HISTORY_TAG_PATTERN.fullmatch(key)
-    return match["alias"] if match else None
-
-
 def entries(tags: Mapping[str, str], alias: str | None = None) -> list[HistoryEntry]:
     """The entries among the tags of a registered model, oldest first; those of one alias, or of all.
 
-    A tag that cannot be read is left out: on a plain server anybody may have written it.
+    A tag that cannot be read is left out: on a plain server anybody may have written it. Of two with one number, that
+    with today's key counts.
     """
-    found = []
-    for name, text in tags.items():
-        about = alias_in(name)
+    found: dict[tuple[str, int], HistoryEntry] = {}
+    for key, text in tags.items():
+        about = parse_entry_key(key)
         if about is not None and alias in (None, about):
             with suppress(AttributeError, KeyError, RecursionError, TypeError, ValueError):
-                entry = parse_entry(text)
-                if entry.tag == name:
-                    found.append(entry)
-    return sorted(found, key=lambda entry: (entry.time if alias is None else "", entry.sequence))
+                entry = build_entry(json.loads(text))
+                if key == entry.tag:
+                    found[entry.alias, entry.sequence] = entry
+                elif key in entry.keys:
+                    found.setdefault((entry.alias, entry.sequence), entry)
+    return sort_entries(found.values(), by_time=alias is None)
+
+
+def sort_entries(known: Iterable[HistoryEntry], by_time: bool) -> list[HistoryEntry]:
+    """Returns entries oldest first: by their numbers, or those of several aliases by their times."""
+    return sorted(known, key=lambda entry: (entry.time if by_time else "", entry.sequence))
 
 
 def newest(tags: Mapping[str, str], alias: str) -> HistoryEntry | None:

@@ -8,9 +8,7 @@ waits, and moves it only if nobody else has claimed it meanwhile (Fischer's algo
 from __future__ import annotations
 
 import contextlib
-import re
 import time
-import unicodedata
 import uuid
 from collections.abc import Iterator
 
@@ -23,11 +21,13 @@ from mlflow.utils.mlflow_tags import MLFLOW_USER
 
 from mlflow_resnet.errors import PromotionRefusedError
 from mlflow_resnet.io.console import say
-from mlflow_resnet.registry import alias_history
+from mlflow_resnet.io.reasons import one_line
+from mlflow_resnet.registry import alias_history, history_archive
 from mlflow_resnet.registry.alias_history import Move
+from mlflow_resnet.registry.names import encode_name, matches_pattern
 
 GATE_TAG = "mlflow_resnet.gate"  # a gate store shows it on models that have rules: globs of their aliases
-CLAIM_TAG = "mlflow_resnet.claim."
+CLAIM_TAG = "mlflow_resnet_claim_"
 CLAIM_SECONDS = 1.0  # longer than a server takes to move an alias
 REFUSALS = {ErrorCode.Name(code) for code in (PERMISSION_DENIED, RESOURCE_CONFLICT)}
 
@@ -112,7 +112,7 @@ def claim_alias(client: MlflowClient, move: Move) -> Iterator[RegisteredModel]:
 
     A claim that was left behind is no bar.
     """
-    tag, token = CLAIM_TAG + move.alias, f"{find_local_user()} {uuid.uuid4().hex}"
+    tag, token = CLAIM_TAG + encode_name(move.alias), f"{find_local_user()} {uuid.uuid4().hex}"
     client.set_registered_model_tag(move.name, tag, token)
     time.sleep(CLAIM_SECONDS)
     model = client.get_registered_model(move.name)
@@ -130,23 +130,17 @@ def claim_alias(client: MlflowClient, move: Move) -> Iterator[RegisteredModel]:
 
 
 def note(client: MlflowClient, model: RegisteredModel, move: Move) -> None:
-    """Appends the move to the history of the model."""
+    """Appends the move to the history of the model, and makes room for it if there is none."""
     entry = alias_history.next_entry(alias_history.newest(model.tags, move.alias), move, find_local_user())
+    try:
+        if move.after is not None:
+            history_archive.move_older(client, model, move.alias, move.after)
+    except Exception as error:  # stores of artifacts share no base class of errors
+        if not (isinstance(error, MlflowException) and error.error_code in REFUSALS):
+            say(f"the older history of @{move.alias} of {move.name} stays in its tags ({one_line(error)})")
     client.set_registered_model_tag(move.name, entry.tag, entry.to_text())
 
 
 def find_local_user() -> str:
     """Returns the user's name on the server, or else on this system."""
     return DefaultRunContext().tags()[MLFLOW_USER]
-
-
-def fold_case(text: object) -> str:
-    """Without case and accents: MySQL takes names that differ only in these for the same."""
-    plain = "".join(each for each in unicodedata.normalize("NFKD", str(text)) if not unicodedata.combining(each))
-    return plain.casefold().strip()
-
-
-def matches_pattern(name: str, pattern: str) -> bool:
-    """Returns whether a name matches a pattern, in which `*` stands for any characters."""
-    letters = ".*".join(map(re.escape, fold_case(pattern).split("*")))
-    return re.fullmatch(letters, fold_case(name), re.DOTALL) is not None

@@ -17,13 +17,15 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from mlflow_resnet.errors import MlflowResnetError
-from mlflow_resnet.io.untrusted import parse_fields
+from mlflow_resnet.io.untrusted import parse_fields, shorten_value
+from mlflow_resnet.registry.names import format_evidence_keys
 from mlflow_resnet.registry.validation import Number, Record, expect, list_problems
 
-EVIDENCE_TAG = "mlflow_resnet.evidence."
 KEY_VARIABLE = "MLFLOW_RESNET_GATE_KEY"
-EVIDENCE_FORMAT = 2  # 1 spoke of the weights only
+EVIDENCE_FORMAT = 3  # 2 had long names and a key of before; 1 spoke of the weights only
+LONG_FORMAT = 2
 EVIDENCE_ROUNDING = 1e-9  # of what a drop may be: 0.95 - 0.94 is a little more than 0.01
+MEASURED_DIGITS = 10
 LARGEST_COUNT = 10**12  # images; more than that is no count
 
 
@@ -101,8 +103,14 @@ class Evidence(Record):
 
     @property
     def tag(self) -> str:
-        """The name of the tag of the version that holds this text."""
-        return f"{EVIDENCE_TAG}{self.dataset_digest}.{self.alias}"
+        """The key of the tag of the version that holds this text."""
+        today, before = format_evidence_keys(self.dataset_digest, self.alias)
+        return before if self.format <= LONG_FORMAT else today
+
+
+def round_measurement(value: float) -> float:
+    """Returns as much of a number as evidence says, so that its text is short; less would change what is decided."""
+    return float(f"{value:.{MEASURED_DIGITS}g}")
 
 
 def compute_drop(candidate: float, champion: float, lower_is_better: bool) -> float:
@@ -111,8 +119,74 @@ def compute_drop(candidate: float, champion: float, lower_is_better: bool) -> fl
 
 
 def to_text(evidence: Evidence) -> str:
-    """Canonical JSON: one text for one value."""
-    return format_canonical(evidence.model_dump())
+    """Canonical JSON: one text for one value, short enough for a tag of any registry if no name in it is long."""
+    facts = evidence.model_dump()
+    return format_canonical(facts if evidence.format <= LONG_FORMAT else shorten_facts(facts))
+
+
+def shorten_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns fields with short names; each pair of values, the champion's last, has all metrics that it is of."""
+    short, champion = rename_fields(facts, SHORT_NAMES), facts["champion"]
+    others = champion["metrics"] if champion else {}
+    names: dict[str, list[str]] = {}
+    pairs: dict[str, list[float | None]] = {}
+    for name in sorted(facts["metrics"].keys() | others.keys()):
+        pair = [facts["metrics"].get(name), *([others.get(name)] if champion else [])]
+        key = repr(pair)  # of 1 and 1.0, which are equal, signatures differ
+        names.setdefault(key, []).append(rename_words(name, SHORT_WORDS))
+        pairs[key] = pair
+    short["metrics"] = {" ".join(names[key]): pair for key, pair in pairs.items()}
+    if champion:
+        short["champion"] = rename_fields(champion, SHORT_NAMES)
+        del short["champion"]["metrics"]
+    return short
+
+
+def expand_facts(short: Mapping[str, Any]) -> dict[str, Any]:
+    """Undoes `shorten_facts`. What is not as that returns it stays, to be told, or raises EvidenceError."""
+    facts, champion = rename_fields(short, LONG_NAMES), short.get("champion")
+    values = list_values(short.get("metrics", {}), 2 if isinstance(champion, dict) else 1)
+    if "metrics" in short:
+        facts["metrics"] = {name: pair[0] for name, pair in values if pair[0] is not None}
+    if isinstance(champion, dict):
+        facts["champion"] = rename_fields(champion, LONG_NAMES)
+        facts["champion"]["metrics"] = {name: pair[1] for name, pair in values if pair[1] is not None}
+    return facts
+
+
+def list_values(pairs: Any, width: int) -> list[tuple[str, list[Any]]]:
+    """Returns the metrics of `shorten_facts` one by one, with the candidate's value and the champion's, if any."""
+    if not isinstance(pairs, dict) or not all(isinstance(pair, list) and len(pair) == width for pair in pairs.values()):
+        raise EvidenceError(f"metrics is {shorten_value(pairs)}; expected names with lists of {width}")
+    values = [(rename_words(name, LONG_WORDS), pair) for names, pair in pairs.items() for name in names.split(" ")]
+    if len(dict(values)) != len(values):
+        raise EvidenceError(f"metrics is {shorten_value(pairs)}; expected each name once")
+    return values
+
+
+def rename_fields(facts: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the fields by other names; one whose name would be taken twice is told as unknown."""
+    return {names.get(name, f"{name} " if name in names.values() else name): value for name, value in facts.items()}
+
+
+def rename_words(name: str, words: Mapping[str, str]) -> str:
+    return "_".join(words.get(word, word) for word in name.split("_"))
+
+
+SHORT_NAMES = {
+    "model_id": "model",
+    "model_sha256": "sha256",
+    "dataset_name": "data",
+    "dataset_digest": "digest",
+    "measured_at": "at",
+    "measured_by": "by",
+    "only_champion_right": "lost",
+    "only_candidate_right": "won",
+    "p_value": "p",
+}
+LONG_NAMES = {short: name for name, short in SHORT_NAMES.items()}
+SHORT_WORDS = {"accuracy": "acc", "balanced": "bal", "precision": "prec", "recall": "rec", "weighted": "wtd"}
+LONG_WORDS = {short: word for word, short in SHORT_WORDS.items()}
 
 
 def format_canonical(facts: Mapping[str, Any]) -> str:
@@ -146,11 +220,12 @@ def from_older_text(text: str) -> Evidence:
 
 
 def parse_facts(text: str) -> dict[str, Any]:
-    """Parses the text of a tag."""
+    """Parses the text of a tag into fields with their long names."""
     try:
-        return parse_fields(text)
+        facts = parse_fields(text)
     except ValueError as error:
         raise EvidenceError(f"not JSON with fields ({error})") from None
+    return facts if facts.get("format") in (1, LONG_FORMAT) else expand_facts(facts)
 
 
 def read_signing_key() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from mlflow import MlflowClient
@@ -12,9 +13,17 @@ from mlflow_resnet.errors import InvalidOptionsError, PromotionRefusedError, joi
 from mlflow_resnet.options.metric_names import LOWER_IS_BETTER
 from mlflow_resnet.registry.alias_history import PROMOTE, Move
 from mlflow_resnet.registry.aliases import move_alias
-from mlflow_resnet.registry.evidence import EVIDENCE_ROUNDING, Evidence, compute_drop, to_text
+from mlflow_resnet.registry.evidence import (
+    EVIDENCE_ROUNDING,
+    Evidence,
+    EvidenceError,
+    compute_drop,
+    from_older_text,
+    to_text,
+)
+from mlflow_resnet.registry.run_texts import MOST_TAG_CHARACTERS, RUN_SCHEME, LostTextError, load_text, save_text
 
-PROMOTION_TAG = "mlflow_resnet.promotion."
+PROMOTION_KEYS = "mlflow_resnet_promotion_", "mlflow_resnet.promotion."  # how keys begin: today's, those of before
 
 
 @dataclass(frozen=True)
@@ -77,8 +86,8 @@ def pick_metric(metrics: Mapping[str, float], metric: str) -> float:
 def promote_candidate(comparison: Comparison, max_drop: float) -> None:
     """Moves the alias of the evidence to the candidate.
 
-    The tag `result` is "pending" until all is done, so a process that is killed leaves nothing false behind, and the
-    same call again completes it.
+    The tag with the result is "pending" until all is done, so a process that is killed leaves nothing false behind, and
+    the same call again completes it.
 
     Raises:
         PromotionRefusedError: if the candidate is worse by more than `max_drop`, the gate refuses, or somebody else
@@ -87,8 +96,8 @@ def promote_candidate(comparison: Comparison, max_drop: float) -> None:
     candidate, evidence, before = comparison.candidate, comparison.evidence, comparison.champion
     if before != evidence.version:
         write_down(comparison)
-    elif candidate.tags.get(PROMOTION_TAG + "alias") == evidence.alias:  # the end of what an earlier call began
-        before = int(candidate.tags[PROMOTION_TAG + "champion_version"] or 0) or None
+    elif read_tag(candidate, "alias") == evidence.alias:  # the end of what an earlier call began
+        before = int(read_tag(candidate, "champion_version") or 0) or None
     else:
         return
     try:
@@ -100,16 +109,16 @@ def promote_candidate(comparison: Comparison, max_drop: float) -> None:
         digest, reason = evidence.model_sha256, evidence.tag
         move_alias(Move(candidate.name, evidence.alias, before, evidence.version, PROMOTE, digest, reason))
     except PromotionRefusedError:
-        set_tag(candidate, PROMOTION_TAG + "result", "refused")
+        write_tag(candidate, "result", "refused")
         raise
-    set_tag(candidate, PROMOTION_TAG + "result", "promoted")
+    write_tag(candidate, "result", "promoted")
 
 
 def write_down(comparison: Comparison) -> None:
     """Tags the candidate with the comparison, for people and as evidence for a gate."""
     evidence, has_champion = comparison.evidence, comparison.champion is not None
-    set_tag(comparison.candidate, PROMOTION_TAG + "result", "pending")
-    set_tag(comparison.candidate, evidence.tag, to_text(evidence))
+    write_tag(comparison.candidate, "result", "pending")
+    write_evidence(comparison)
     facts = {
         "metric": comparison.metric,
         "value": comparison.candidate_value,
@@ -120,8 +129,29 @@ def write_down(comparison: Comparison) -> None:
         "alias": evidence.alias,  # the last: then all are there
     }
     for name, value in facts.items():
-        set_tag(comparison.candidate, PROMOTION_TAG + name, value)
+        write_tag(comparison.candidate, name, value)
 
 
-def set_tag(version: ModelVersion, name: str, value: object) -> None:
-    MlflowClient().set_model_version_tag(version.name, version.version, name, str(value))
+def write_evidence(comparison: Comparison) -> None:
+    """Tags the candidate with its evidence. A gate reads no artifacts, and its server takes long texts."""
+    candidate, text = comparison.candidate, to_text(comparison.evidence)
+    if len(text) > MOST_TAG_CHARACTERS and candidate.run_id and not comparison.is_guarded:
+        text = save_text(candidate.run_id, text)
+    MlflowClient().set_model_version_tag(candidate.name, candidate.version, comparison.evidence.tag, text)
+
+
+def read_evidence(version: ModelVersion, key: str) -> Evidence | None:
+    """The evidence in a tag of a version, to show it; None if there is none that can be read."""
+    text = version.tags.get(key, "")
+    with suppress(EvidenceError, LostTextError):
+        return from_older_text(load_text(text) if text.startswith(RUN_SCHEME) else text) if text else None
+    return None
+
+
+def write_tag(version: ModelVersion, name: str, value: object) -> None:
+    MlflowClient().set_model_version_tag(version.name, version.version, PROMOTION_KEYS[0] + name, str(value))
+
+
+def read_tag(version: ModelVersion, name: str) -> str:
+    """Returns a fact of the last comparison; empty if there was none."""
+    return next((version.tags[key + name] for key in PROMOTION_KEYS if key + name in version.tags), "")

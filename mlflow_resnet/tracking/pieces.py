@@ -21,8 +21,10 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import Model
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from yaml.representer import RepresenterError
 
 from mlflow_resnet import flavor
+from mlflow_resnet.io.console import say
 from mlflow_resnet.io.notes import Notes
 from mlflow_resnet.io.parallel import batch_items
 from mlflow_resnet.io.text.characters import all_encodable
@@ -302,7 +304,10 @@ class VersionPiece(Piece):
         version = versions.register(locate_model(ids), self.name)
         takes_alias = self.alias and has_aliases(self.name, self.alias)
         alias = self.alias if takes_alias and aliases.set_unproven(version, self.alias) else ""
-        client.update_model_version(version.name, version.version, self.description)
+        try:
+            client.update_model_version(version.name, version.version, self.description)
+        except RepresenterError:  # MLflow 3.1 to 3.7, in ./mlruns: its YAML takes no version that has metrics
+            say(f"version {version.version} of {version.name} has no description: this MLflow cannot keep one in files")
         attempt(Ability.VERSION_TAGS, lambda: tag_version(client, version, self.tags))
         ids.note(version=str(version.version), alias=alias)
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 
 from mlflow.entities.model_registry import ModelVersion
 
 from mlflow_resnet.io.text.characters import in_lines
 from mlflow_resnet.options.champion import ChampionOptions
-from mlflow_resnet.registry import aliases, evidence, versions
+from mlflow_resnet.registry import aliases, versions
 from mlflow_resnet.registry.alias_history import HistoryEntry, newest
 from mlflow_resnet.registry.evidence import Evidence
+from mlflow_resnet.registry.promotion import read_evidence
 from mlflow_resnet.tracking.server import check_servers
 from mlflow_resnet.verbs.frame import describe_gate
 
@@ -38,10 +38,7 @@ def champion(options: ChampionOptions) -> Champion:
     model = versions.fetch_registered_model(options.name)
     last = newest(model.tags, options.alias)
     since = last if last and last.after == int(version.version) else None
-    text = version.tags.get(since.evidence, "") if since and since.evidence else ""
-    proof = None
-    with suppress(evidence.EvidenceError):
-        proof = evidence.from_older_text(text) if text else None
+    proof = read_evidence(version, since.evidence) if since and since.evidence else None
     return Champion(version, options.alias, since, proof, aliases.has_gate(model, options.alias))
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mlflow_resnet.io.console import say
 from mlflow_resnet.io.text.characters import in_lines, presentable
 from mlflow_resnet.options.history import HistoryOptions
 from mlflow_resnet.registry import versions
 from mlflow_resnet.registry.alias_history import HistoryEntry, entries, format_version
+from mlflow_resnet.registry.history_archive import list_moves
+from mlflow_resnet.registry.run_texts import LostTextError
 from mlflow_resnet.tracking.server import check_servers
 
 
@@ -18,7 +21,12 @@ def history(options: HistoryOptions) -> list[HistoryEntry]:
         InvalidModelError: if there is no such registered model.
     """
     check_servers(registry=True)
-    return entries(versions.fetch_registered_model(options.name).tags, options.alias or None)
+    tags = versions.fetch_registered_model(options.name).tags
+    try:
+        return list_moves(tags, options.alias or None)
+    except LostTextError as error:
+        say(f"the older history is not shown: {error.message}")
+        return entries(tags, options.alias or None)
 
 
 def summarize_history(result: Sequence[HistoryEntry], options: HistoryOptions) -> str:

@@ -65,11 +65,12 @@ def measure(options: PromoteOptions, version: ModelVersion, dataset: ImageDirect
     predictor = open_predictor(uri, options)
     evaluation = evaluate_images(predictor, dataset.directory, options.batch_size, uri)
     promotion.pick_metric(evaluation.metrics, options.metric)
+    numbers = {name: evidence.round_measurement(value) for name, value in evaluation.metrics.items()}
     facts = {
         "version": int(version.version),
         "model_id": predictor.model_id,
         "model_sha256": predictor.model_sha256,
-        "metrics": {name: value for name, value in evaluation.metrics.items() if math.isfinite(value)},
+        "metrics": {name: value for name, value in numbers.items() if math.isfinite(value)},
     }
     return facts, evaluation.hits
 
@@ -104,7 +105,7 @@ def derive_evidence(
             **against[0],
             only_champion_right=pairing.only_first,
             only_candidate_right=pairing.only_second,
-            p_value=pairing.p_value,
+            p_value=evidence.round_measurement(pairing.p_value),
         )
     proof = Evidence(
         **facts,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 
 from mlflow_resnet.errors import InvalidModelError, PromotionRefusedError, presentable
 from mlflow_resnet.model.storage import MODEL_SHA256
 from mlflow_resnet.options.rollback import RollbackOptions
 from mlflow_resnet.registry import aliases, versions
 from mlflow_resnet.registry.abilities import require_aliases
-from mlflow_resnet.registry.alias_history import ROLLBACK, Move, champions, entries, format_version
+from mlflow_resnet.registry.alias_history import ROLLBACK, HistoryEntry, Move, champions, format_version
 from mlflow_resnet.registry.binding import bind_version
+from mlflow_resnet.registry.history_archive import list_moves
+from mlflow_resnet.registry.run_texts import LostTextError
 from mlflow_resnet.tracking.run import end_attached_run
 from mlflow_resnet.tracking.server import check_servers
 
@@ -27,7 +30,7 @@ def rollback(options: RollbackOptions) -> Move:
         require_aliases("rollback", options.name, options.alias)
         model = versions.fetch_registered_model(options.name)
         now = aliases.version_with(model, options.alias)
-        path = champions(entries(model.tags, options.alias))
+        path = champions(fetch_history(options, model.tags))
         if now is None or now not in path:
             raise explain_no_way_back(options, f"the history does not know {format_version(now)}, which has it")
         earlier = path[: len(path) - 1 - path[::-1].index(now)]
@@ -44,6 +47,17 @@ def rollback(options: RollbackOptions) -> Move:
         move = Move(options.name, options.alias, now, earlier[-1], ROLLBACK, digest)
         aliases.move_alias(move)
     return move
+
+
+def fetch_history(options: RollbackOptions, tags: Mapping[str, str]) -> list[HistoryEntry]:
+    """Returns all moves of the alias; without the oldest ones, a champion that was bad could look like a good one."""
+    try:
+        moves = list_moves(tags, options.alias)
+    except LostTextError as error:
+        raise explain_no_way_back(options, f"its older history, {error.message}") from None
+    if moves and moves[0].sequence > 1:
+        raise explain_no_way_back(options, f"of its history all before move {moves[0].sequence} is gone")
+    return moves
 
 
 def explain_no_way_back(options: RollbackOptions, problem: str) -> PromotionRefusedError:

@@ -20,10 +20,11 @@ from mlflow import MlflowClient
 from proxy import faulty
 
 import mlflow_resnet
-from mlflow_resnet.registry import alias_history, evidence
+from mlflow_resnet.registry import alias_history
 from mlflow_resnet.registry.aliases import CLAIM_TAG
 from mlflow_resnet.registry.evidence import from_text
-from mlflow_resnet.registry.promotion import PROMOTION_TAG
+from mlflow_resnet.registry.names import is_evidence_key
+from mlflow_resnet.registry.promotion import PROMOTION_KEYS
 
 pytestmark = pytest.mark.faults
 
@@ -63,9 +64,11 @@ class Registry:
     def tags(self, name: str, version: int) -> dict[str, str]:
         tags = self.client.get_model_version(name, str(version)).tags
         promoted = {
-            key.removeprefix(PROMOTION_TAG): value for key, value in tags.items() if key.startswith(PROMOTION_TAG)
+            key.removeprefix(PROMOTION_KEYS[0]): value
+            for key, value in tags.items()
+            if key.startswith(PROMOTION_KEYS[0])
         }
-        measured = [from_text(value) for key, value in tags.items() if key.startswith(evidence.EVIDENCE_TAG)]
+        measured = [from_text(value) for key, value in tags.items() if is_evidence_key(key)]
         return promoted | {"measured": str([(each.version, each.metrics, each.champion) for each in measured])}
 
     def moves(self, name: str) -> list[tuple[int | None, int | None]]:

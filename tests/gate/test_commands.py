@@ -12,6 +12,9 @@ from helpers import TINY, flags, how_it_ends, run_main
 
 import mlflow_resnet
 from mlflow_resnet.options import HistoryOptions, PromoteOptions
+from mlflow_resnet.registry import aliases
+from mlflow_resnet.registry.alias_history import PROMOTE, Move
+from mlflow_resnet.registry.history_archive import MOST_ENTRIES
 from mlflow_resnet.verbs.promote import promote
 
 
@@ -63,7 +66,7 @@ def test_a_refusal_of_the_gate_is_one_line_and_exit_3(gate, models, images):
     assert line.startswith(f"mlflow-resnet: not moved: The gate refused: version 1 of {name} may not become @champion")
     assert "expected aaaa000011112222" in line
     assert gate.champion(name) is None
-    assert mlflow.MlflowClient().get_model_version(name, "1").tags["mlflow_resnet.promotion.result"] == "refused"
+    assert mlflow.MlflowClient().get_model_version(name, "1").tags["mlflow_resnet_promotion_result"] == "refused"
 
 
 def test_of_several_promotions_at_once_the_gate_lets_one_through(gate, models, images):
@@ -85,6 +88,18 @@ def test_models_without_rules_keep_their_history_as_on_any_server(gate, models, 
     assert "this server has no gate" in run_main("champion", "--name", name).stdout
 
 
+def test_a_gate_keeps_the_whole_history_that_clients_write_in_tags(gate, models, monkeypatch, capsys):
+    """It lets nobody take entries away, so nothing is moved into artifacts, and nobody hears of it."""
+    name = registered("colors contended", models)
+    monkeypatch.setattr(aliases, "CLAIM_SECONDS", 0.02)
+    for number in range(MOST_ENTRIES + 2):
+        before = 2 - number % 2 if number else None
+        aliases.move_alias(Move(name, "contender", before, 1 + number % 2, PROMOTE))
+    assert len(gate.history(name, "contender")) == MOST_ENTRIES + 2
+    assert capsys.readouterr().err == ""
+    assert not mlflow.artifacts.list_artifacts(run_id=gate.client.get_model_version(name, "1").run_id)
+
+
 def test_a_challenger_is_promoted_though_the_champion_of_the_model_is_guarded(gate, models, images):
     """The sequence of the README."""
     name = registered("colors with a challenger", models)
@@ -94,7 +109,7 @@ def test_a_challenger_is_promoted_though_the_champion_of_the_model_is_guarded(ga
     assert "guarded   by nobody" in result.stdout
     model, version = gate.client.get_registered_model(name), gate.client.get_model_version(name, "1")
     assert gate.champion(name, "challenger") == 1
-    assert version.tags["mlflow_resnet.promotion.result"] == "promoted"
+    assert version.tags["mlflow_resnet_promotion_result"] == "promoted"
     assert [key for key in model.tags if "claim" in key] == []
     assert [
         (each.action, each.after, each.policy)

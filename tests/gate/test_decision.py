@@ -192,13 +192,13 @@ def test_only_who_was_overtaken_is_told_so():
 
 def test_of_several_measurements_the_best_counts():
     bad = proof(CANDIDATE, CHAMPION, dataset_digest="other", images=0)
-    assert judged(rule(), move(bad, proof(CANDIDATE, CHAMPION))).evidence.endswith(f"{DIGEST}.champion")
+    assert judged(rule(), move(bad, proof(CANDIDATE, CHAMPION))).evidence.endswith(f"{DIGEST}_for_champion")
 
 
 def test_a_tag_under_the_name_of_another_does_not_count():
     text = tag_of(proof(CANDIDATE, CHAMPION))[1]
-    moved = move(tags={"mlflow_resnet.evidence.x.champion": text})
-    moved = dataclasses.replace(moved, tags={"mlflow_resnet.evidence.x.champion": text})
+    moved = move(tags={"mlflow_resnet_evidence_x_for_champion": text})
+    moved = dataclasses.replace(moved, tags={"mlflow_resnet_evidence_x_for_champion": text})
     assert "holds what belongs into" in missing("", moved)
 
 

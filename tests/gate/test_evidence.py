@@ -9,6 +9,7 @@ from gate_server import Version, proof
 from mlflow_resnet.registry import alias_history, evidence
 from mlflow_resnet.registry.alias_history import Move
 from mlflow_resnet.registry.evidence import EvidenceError, from_text, has_valid_signature, sign_evidence, to_text
+from mlflow_resnet.registry.names import EVIDENCE_KEYS
 
 SIGNED_BEFORE = (
     r'{"alias":"champion","champion":{"metrics":{"log_loss":1e-07,"top1_accuracy":1},"model_id":"m-0123","'
@@ -39,7 +40,8 @@ def test_a_tag_that_an_earlier_version_signed_is_still_verified():
 
 
 def test_its_tag_says_which_data_and_which_alias():
-    assert proof(FIRST).tag == "mlflow_resnet.evidence.aaaa000011112222.champion"
+    assert proof(FIRST).tag == "mlflow_resnet_evidence_aaaa000011112222_for_champion"
+    assert proof(FIRST, format=2).tag == "mlflow_resnet.evidence.aaaa000011112222.champion"
 
 
 @pytest.mark.parametrize(
@@ -52,12 +54,12 @@ def test_its_tag_says_which_data_and_which_alias():
         (to_text(proof(FIRST)).replace('"images":100', '"images":' + "9" * 400), "expected an integer from 0"),
         ("{}", "; model_id is missing; "),
         (to_text(proof(FIRST)).replace("0.3", "NaN"), "metrics: log_loss is nan; expected a finite number"),
-        (to_text(proof(FIRST)).replace('"format":2', '"format":3'), "format is 3; expected 2, update mlflow_resnet"),
-        (to_text(proof(FIRST)).replace('"format":2', '"format":1'), "its format is 1, which does not say all"),
+        (to_text(proof(FIRST)).replace('"format":3', '"format":4'), "format is 4; expected 3, update mlflow_resnet"),
+        (to_text(proof(FIRST)).replace('"format":3', '"format":1'), "its format is 1, which does not say all"),
         (to_text(proof(FIRST)).replace('"version":1', '"version":"1"'), "version is '1'; expected an integer"),
         (to_text(proof(FIRST)).replace('"version":1', '"version":true'), "version is True; expected an integer"),
         (to_text(proof(FIRST)).replace("0.3", "true"), "metrics: log_loss is True; expected a finite number"),
-        (to_text(proof(FIRST)).replace('"format":2', '"format":2.0'), "format is 2.0; expected 2"),
+        (to_text(proof(FIRST)).replace('"format":3', '"format":3.0'), "format is 3.0; expected 3"),
         (to_text(proof(FIRST)).replace(',"signature":""', ""), "signature is missing"),
         (to_text(proof(FIRST)).replace('"images"', '"pictures"'), "'pictures' is not a field"),
         (
@@ -65,7 +67,7 @@ def test_its_tag_says_which_data_and_which_alias():
             "champion is 3; expected fields with values",
         ),
         (
-            to_text(proof(SECOND, FIRST)).replace('"p_value":1.0', '"p_value":Infinity'),
+            to_text(proof(SECOND, FIRST)).replace('"p":1.0', '"p":Infinity'),
             "champion: p_value is inf; expected a finite number",
         ),
         (to_text(proof(FIRST, measured_at="2026-01-31T12:00:00+00:00")).replace("+00:00", ""), "with an offset"),
@@ -78,15 +80,16 @@ def test_what_is_not_evidence_is_told_in_a_sentence(text, said):
 
 
 def test_evidence_of_weights_alone_is_shown_but_decides_nothing():
-    old = to_text(sign_evidence(proof(SECOND, FIRST), "key")).replace("model_sha256", "weights_sha256")
+    old = to_text(sign_evidence(proof(SECOND, FIRST, format=2), "key")).replace("model_sha256", "weights_sha256")
     old = old.replace('"format":2', '"format":1')
     with pytest.raises(EvidenceError, match=r"format is 1.* Measure the version again"):
         from_text(old)
     found = evidence.from_older_text(old)
     assert (found.format, found.model_sha256, found.champion.model_sha256) == (1, "", "")
     assert (found.version, found.champion.version) == (2, 1)
-    new = to_text(proof(SECOND, FIRST))
-    assert evidence.from_older_text(new) == from_text(new)
+    for form in (2, 3):
+        new = to_text(proof(SECOND, FIRST, format=form))
+        assert evidence.from_older_text(new) == from_text(new)
 
 
 def test_a_signature_is_of_every_field_and_of_one_key():
@@ -120,7 +123,7 @@ def test_history_is_numbered_and_in_order():
     first = alias_history.next_entry(None, replace(FIRST_MOVE, model_sha256="ab", evidence="tag"), "ann", "0123")
     second = alias_history.next_entry(first, Move("colors", "champion", 1, None, alias_history.ROLLBACK), "ben")
     tags = {entry.tag: entry.to_text() for entry in (second, first)}
-    assert sorted(tags) == ["mlflow_resnet.history.champion.000001", "mlflow_resnet.history.champion.000002"]
+    assert sorted(tags) == ["mlflow_resnet_history_champion_000001", "mlflow_resnet_history_champion_000002"]
     assert alias_history.entries(tags, "champion") == [first, second]
     assert alias_history.entries(tags, "challenger") == []
     assert "rollback  @champion from version 1 to none  by ben" in str(second)
@@ -128,10 +131,10 @@ def test_history_is_numbered_and_in_order():
 
 def test_what_is_no_history_is_left_out():
     entry = alias_history.next_entry(None, FIRST_MOVE, "ann")
-    tags = {entry.tag: entry.to_text(), f"{evidence.EVIDENCE_TAG}x": "{}"}
+    tags = {entry.tag: entry.to_text(), f"{EVIDENCE_KEYS[0]}x": "{}"}
     tags |= {
-        "mlflow_resnet.history.champion.000002": "nonsense",
-        "mlflow_resnet.history.champion.000003": entry.to_text(),
+        "mlflow_resnet_history_champion_000002": "nonsense",
+        "mlflow_resnet_history_champion_000003": entry.to_text(),
     }
     assert alias_history.entries(tags) == [entry]
 

@@ -4,10 +4,11 @@ import json
 import time
 
 import mlflow
+import pytest
 import yaml
 from gate_server import proof, tag_of
 
-from mlflow_resnet.registry import alias_history
+from mlflow_resnet.registry import alias_history, evidence, names
 from mlflow_resnet.registry.gate.policy import SECONDS_BETWEEN_LOOKS
 
 PROMPT_TAG = {"key": "mlflow.prompt.is_prompt", "value": "true"}
@@ -198,30 +199,45 @@ def test_the_hash_of_the_weights_cannot_be_changed(gate):
     assert gate.client.get_logged_model(version.model_id).params["model_sha256"] == version.weights
 
 
-def test_the_evidence_of_the_champion_cannot_be_changed(gate):
-    version = gate.promoted("colors edited")
-    key, text = tag_of(proof(version))
+@pytest.mark.parametrize("form", [2, evidence.EVIDENCE_FORMAT])
+def test_the_evidence_of_the_champion_cannot_be_changed(gate, form):
+    """Nor that of before, under the keys of before."""
+    version = gate.promoted(f"colors edited {form}", format=form)
+    key, text = tag_of(proof(version, format=form))
     kept = gate.tags(version)[key]
-    body = version.key | {"key": key}
-    refused(gate.send("POST", "model-versions/set-tag", **body, value=text), "it is why version 1 is @champion")
-    refused(gate.send("DELETE", "model-versions/delete-tag", **body), "it is why version 1 is @champion")
-    gate.done("POST", "model-versions/set-tag", **body, value=kept)  # the same again is no change
-    gate.tag(version, "mlflow_resnet.evidence.x.challenger", "free")
+    assert gate.history(version.name)[0].evidence == key
+    for each in (key, key.upper(), names.format_evidence_keys("other", "champion")[form == 2]):
+        body = version.key | {"key": each}
+        refused(gate.send("POST", "model-versions/set-tag", **body, value=text), "it is why version 1 is @champion")
+    refused(gate.send("DELETE", "model-versions/delete-tag", **version.key, key=key), "it is why version 1 is")
+    gate.done("POST", "model-versions/set-tag", **version.key, key=key, value=kept)  # the same again is no change
+    for each in names.format_evidence_keys("x", "challenger"):
+        gate.tag(version, each, "free")
     assert gate.tags(version)[key] == kept
+
+
+def test_evidence_under_the_key_of_another_format_is_none(gate):
+    for form, other in ((2, 3), (3, 2)):
+        version = gate.register(f"colors misplaced {form}")
+        gate.tag(version, proof(version, format=other).tag, tag_of(proof(version, format=form))[1])
+        refused(gate.move(version), "holds what belongs into")
 
 
 def test_nobody_else_writes_the_history(gate):
     gate.promoted("colors written")
     forged = gate.history("colors written")[0]
+    keys = [*names.format_entry_keys("champion", 2), *names.format_entry_keys("champion", 1)]
+    keys += [names.format_older_key("champion"), names.format_older_key("champion").upper()]
     for name in ("colors written", "any other"):
         gate.send("POST", "registered-models/create", name=name)
-        body = {"name": name, "key": "mlflow_resnet.history.champion.000002"}
-        refused(gate.send("POST", "registered-models/set-tag", **body, value=forged.to_text()), "part of the history")
-    body = {"name": "colors written", "key": forged.tag}
-    refused(gate.send("POST", "registered-models/set-tag", **body, value="{}"), "part of the history")
-    refused(gate.send("DELETE", "registered-models/delete-tag", **body), "part of the history")
-    tags = [{"key": forged.tag, "value": forged.to_text()}]
-    refused(gate.send("POST", "registered-models/create", name="colors new", tags=tags), "part of the history")
+        for key in keys:
+            body = {"name": name, "key": key}
+            said = "part of the history"
+            refused(gate.send("POST", "registered-models/set-tag", **body, value=forged.to_text()), said)
+            refused(gate.send("DELETE", "registered-models/delete-tag", **body), said)
+    for key in keys:
+        tags = [{"key": key, "value": forged.to_text()}]
+        refused(gate.send("POST", "registered-models/create", name="colors new", tags=tags), "part of the history")
     assert gate.history("colors written") == [forged]
 
 
@@ -333,7 +349,7 @@ def test_the_server_does_not_import_torch(gate):
 
 def test_history_is_text_that_anybody_can_read(gate):
     gate.promoted("colors text")
-    (tag,) = [tag for tag in gate.model("colors text")["tags"] if tag["key"].startswith(alias_history.HISTORY_TAG)]
+    (tag,) = [tag for tag in gate.model("colors text")["tags"] if names.is_history_key(tag["key"])]
     facts = json.loads(tag["value"])
     assert (facts["from"], facts["to"], facts["action"]) == (None, 1, "promote")
     assert facts["time"].startswith(time.strftime("%Y-", time.gmtime()))

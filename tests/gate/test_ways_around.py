@@ -14,7 +14,7 @@ from mlflow.entities.model_registry import RegisteredModelTag
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from test_gate import PROMPT_TAG, refused
 
-from mlflow_resnet.registry import alias_history
+from mlflow_resnet.registry import alias_history, names
 from mlflow_resnet.registry.aliases import GATE_TAG
 from mlflow_resnet.registry.gate.plugin import build as build_store
 
@@ -115,11 +115,15 @@ def test_of_aliases_without_rules_clients_keep_the_history(gate):
     said = "part of the history"
     for tag in (
         entry | {"value": entry["value"].replace("a client", "another")},  # it cannot be changed
-        clients_entry("challenger", policy="0123456789ab") | {"key": "mlflow_resnet.history.challenger.000002"},
+        clients_entry("challenger", policy="0123456789ab") | {"key": "mlflow_resnet_history_challenger_000002"},
         clients_entry("champion"),
         clients_entry("Champion"),
         {"key": "mlflow_resnet.history.challenger", "value": "{}"},
         {"key": "mlflow_resnet.history.x y.000001", "value": "{}"},
+        {"key": names.format_entry_keys("challenger", 1)[1], "value": entry["value"]},  # before, it would be another
+        {"key": "mlflow_resnet_history_challenger_0000001", "value": entry["value"]},
+        {"key": "mlflow_resnet_history_ch_61_llenger_000001", "value": entry["value"]},
+        {"key": names.format_older_key("challenger"), "value": "runs:/x/y.json"},
         {"key": "MLFLOW_RESNET.history.challenger.000001", "value": entry["value"]},
     ):
         refused(gate.send("POST", "registered-models/set-tag", name=name, **tag), said)

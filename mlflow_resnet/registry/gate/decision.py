@@ -14,7 +14,6 @@ from mlflow_resnet.evaluation.mcnemar import mcnemar
 from mlflow_resnet.registry.alias_history import PROMOTE, ROLLBACK, HistoryEntry, champions, format_version
 from mlflow_resnet.registry.evidence import (
     EVIDENCE_ROUNDING,
-    EVIDENCE_TAG,
     Evidence,
     EvidenceError,
     MeasuredChampion,
@@ -23,6 +22,7 @@ from mlflow_resnet.registry.evidence import (
     has_valid_signature,
 )
 from mlflow_resnet.registry.gate.rule import BY, NotWorse, Rule
+from mlflow_resnet.registry.names import is_evidence_key
 
 CLOCKS = timedelta(minutes=10)  # by which the clock of who measured may be ahead
 EVIDENCE_PREFIXES = ("", "test_", "val_")  # of a metric's name on the logged model, by the part of the data
@@ -178,7 +178,7 @@ def evidence_for(situation: Situation) -> tuple[list[Evidence], list[str]]:
     """Returns the evidence for this alias in the version's tags, and the problems of unreadable ones."""
     found, problems = [], []
     for name, text in sorted(situation.tags.items()):
-        if not name.startswith(EVIDENCE_TAG) or not name.endswith(f".{situation.alias}"):
+        if not is_evidence_key(name, situation.alias):
             continue
         try:
             evidence = from_text(text)

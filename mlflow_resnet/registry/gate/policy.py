@@ -19,9 +19,9 @@ from pydantic import ValidationError
 
 from mlflow_resnet.errors import PathError
 from mlflow_resnet.options.metric_names import FRACTIONS, LOWER_IS_BETTER
-from mlflow_resnet.registry.aliases import fold_case
 from mlflow_resnet.registry.evidence import KEY_VARIABLE, read_signing_key
 from mlflow_resnet.registry.gate.rule import Bounds, NotWorse, Rule
+from mlflow_resnet.registry.names import fold_case
 from mlflow_resnet.registry.validation import list_problems
 
 _logger = logging.getLogger(__name__)

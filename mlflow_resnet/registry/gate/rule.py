@@ -14,13 +14,14 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 from mlflow_resnet.errors import join_names
 from mlflow_resnet.mlflow_seams import validate_alias, validate_model_name
 from mlflow_resnet.options.metric_names import EVALUATION_METRICS, LOWER_IS_BETTER
-from mlflow_resnet.registry.aliases import GATE_TAG, fold_case, matches_pattern
+from mlflow_resnet.registry.aliases import GATE_TAG
+from mlflow_resnet.registry.names import fold_case, matches_pattern
 from mlflow_resnet.registry.validation import Number, Record, build_mistake, expect
 
 LIMITS = ("by", "relative", "significant")
 BY = ".by"  # ends the name of the tag in which the gate writes who set the approval
 MEANT = "?[]{}|\\^$!%,;"  # mean something elsewhere: in a shell, a regular expression, SQL, a list
-OF_MLFLOW_RESNET = "mlflow_resnet."  # begins the names of tags that the gate or the commands write
+OF_MLFLOW_RESNET = "mlflow_resnet.", "mlflow_resnet_"  # begin the names of tags that the gate or the commands write
 
 
 def wrap_text(value: object) -> object:

@@ -19,13 +19,14 @@ from mlflow.store.model_registry.sqlalchemy_workspace_store import WorkspaceAwar
 from mlflow_resnet.mlflow_seams import get_all_tags
 from mlflow_resnet.registry import alias_history
 from mlflow_resnet.registry.alias_history import Move
-from mlflow_resnet.registry.aliases import GATE_TAG, fold_case
-from mlflow_resnet.registry.evidence import EVIDENCE_TAG, read_signing_key
+from mlflow_resnet.registry.aliases import GATE_TAG
+from mlflow_resnet.registry.evidence import read_signing_key
 from mlflow_resnet.registry.gate.decision import Situation, Verdict, is_rollback, judge
 from mlflow_resnet.registry.gate.locked_store import LockedStore, is_of_files
 from mlflow_resnet.registry.gate.policy import Policy, PolicyFile
 from mlflow_resnet.registry.gate.rule import BY, Rule
 from mlflow_resnet.registry.gate.server_facts import Description, describe_model, find_request_user, prove_version, who
+from mlflow_resnet.registry.names import fold_case, is_evidence_key, is_history_key, parse_entry_key
 
 _logger = logging.getLogger(__name__)
 
@@ -169,7 +170,7 @@ class GateStore(LockedStore):
             rules = self.rules_on(policy, name, version)
             if is_own(key, rules):
                 refuse(f"tag {key} is the gate's own; it may not be changed")
-            if rules and fold_case(key).startswith(EVIDENCE_TAG):
+            if rules and is_evidence_key(key):
                 self.forbid_change(policy, name, version, key, value)
             yield is_approval(key, rules)
 
@@ -177,7 +178,7 @@ class GateStore(LockedStore):
         """Refuses to change a tag with evidence that speaks for a champion."""
         current = self.get_model_version(name, version)
         for alias, champion, rules in self.list_held(policy, name):
-            speaks = champion == int(current.version) and fold_case(key).endswith(f".{fold_case(alias)}")
+            speaks = champion == int(current.version) and is_evidence_key(key, alias)
             if speaks and current.tags.get(key) != value:
                 forbid(rules, f"tag {key} may not be changed: it is why version {champion} is @{alias}")
 
@@ -191,22 +192,23 @@ class GateStore(LockedStore):
     def set_registered_model_tag(self, name: str, tag: RegisteredModelTag) -> None:
         with self.transaction():
             policy = self.policy
-            if not (is_history(tag.key) and self.is_kept_by_clients(policy, name, tag)):
+            if not (is_history_key(tag.key) and self.is_kept_by_clients(policy, name, tag)):
                 forbid_own_tag(tag.key)
             forbid_prompt_tag(policy.find_model_rules(name), tag.key)
             super().set_registered_model_tag(name, tag)
 
     def is_kept_by_clients(self, policy: Policy, name: str, tag: RegisteredModelTag) -> bool:
         """Returns whether a tag is a new entry of a history that clients keep themselves: of an alias without rules."""
-        alias = alias_history.alias_in(tag.key)
+        alias = parse_entry_key(tag.key)
         if alias is None or (policy.find_alias_rules(name, alias) and not self.is_prompt(name)):
             return False
-        is_new = fold_case(tag.key) not in {fold_case(row.key) for row in self.list_model_tags(name)}
-        return is_new and any(not entry.policy for entry in alias_history.entries({tag.key: tag.value}))
+        known = {fold_case(row.key) for row in self.list_model_tags(name)}
+        entries = alias_history.entries({tag.key: tag.value})
+        return any(not entry.policy and known.isdisjoint(map(fold_case, entry.keys)) for entry in entries)
 
     def delete_registered_model_tag(self, name: str, key: str) -> None:
         with self.transaction():
-            if is_history(key):
+            if is_history_key(key):
                 forbid_own_tag(key)
             forbid_prompt_tag(self.policy.find_model_rules(name), key)
             super().delete_registered_model_tag(name, key)
@@ -263,9 +265,9 @@ def is_kept(policy: Policy, new_name: str, tag: Any) -> bool:
     """Returns whether a model's tag may stay under a new name: not where only the gate may write it."""
     if is_gates(tag.key):
         return False
-    if not is_history(tag.key):
+    if not is_history_key(tag.key):
         return True
-    alias = alias_history.alias_in(tag.key)
+    alias = parse_entry_key(tag.key)
     is_gates_entry = any(entry.policy for entry in alias_history.entries({tag.key: tag.value}))
     return alias is not None and (is_gates_entry or not policy.find_alias_rules(new_name, alias))
 
@@ -330,13 +332,9 @@ def is_gates(key: str) -> bool:
     return fold_case(key).startswith(GATE_TAG)
 
 
-def is_history(key: str) -> bool:
-    return fold_case(key).startswith(alias_history.HISTORY_TAG)
-
-
 def forbid_own_tag(key: str) -> None:
     """Refuses a tag of a registered model that only the gate writes."""
-    if is_history(key):
+    if is_history_key(key):
         refuse(f"tag {key} is a part of the history, which only the gate writes")
     if is_gates(key):
         refuse(f"tag {key} is the gate's own; it may not be set")

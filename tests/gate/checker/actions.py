@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from checker.measuring import TAG, log_metric, measure, served
+from checker.measuring import TAGS, is_evidence, log_metric, measure, served
 from checker.rules import DATA
 from checker.world import DIGEST, Answer, World
 
@@ -49,7 +49,7 @@ def create_model(world: World, who: str, name: str, birth: str) -> Answer:
     return world.send(who, "POST", "registered-models/create", name=name, tags=tags)
 
 
-HISTORY = "mlflow_resnet.history.champion.000001"
+HISTORY = "mlflow_resnet_history_champion_000001"
 MODEL_TAGS = (
     (PROMPT["key"], "true"),
     (PROMPT["key"], "false"),
@@ -57,6 +57,9 @@ MODEL_TAGS = (
     ("mlflow_resnet.gate", "forged"),
     ("mlflow_resnet.claim.champion", "forged"),
     ("note", "forged"),
+    ("mlflow_resnet.history.champion.000001", FORGED_ENTRY % DIGEST),
+    ("Mlflow_Resnet_History_Champion_000001", FORGED_ENTRY % DIGEST),
+    ("mlflow_resnet_history_champion_older", "forged"),
 )
 VERSION_TAGS = (
     ("approved", "true"),
@@ -65,8 +68,7 @@ VERSION_TAGS = (
     ("approved.by", "forged"),
     ("approved.by", "ben"),
     ("mlflow_resnet.gate.dry_run.champion", "forged"),
-    (f"{TAG}{DATA}.champion", "forged"),
-    (f"{TAG}{DATA}.Champion", "forged"),
+    *((tag.format(DATA, alias), "forged") for tag in TAGS.values() for alias in ("champion", "Champion")),
     ("note", "forged"),
 )
 
@@ -192,8 +194,10 @@ def untag_version(world: World, who: str, name: str, version: int, version_tag: 
 
 
 @plays(weight=18)
-def write_evidence(world: World, who: str, name: str, version: int, alias: str, data: str, lie: str) -> str:
-    return measure(world, who, name, version, alias, data, lie)
+def write_evidence(
+    world: World, who: str, name: str, version: int, alias: str, data: str, lie: str, form: int = 3
+) -> str:
+    return measure(world, who, name, version, alias, data, lie, form)
 
 
 @plays(weight=5)
@@ -201,7 +205,7 @@ def copy_tags(world: World, who: str, name: str, version: int, other: str, other
     """Writes another version's tags to this one, evidence too."""
     found = world.send(who, "GET", "model-versions/get", name=other, version=str(other_version)).body
     for tag in found.get("model_version", {}).get("tags", ()):
-        if tag["key"].startswith(TAG):
+        if is_evidence(tag["key"]):
             world.said[tag["key"]].add(tag.get("value", ""))
             world.send(who, "POST", "model-versions/set-tag", name=name, version=str(version), **tag)
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from checker.measuring import TAG, is_signed, to_text
+from checker.measuring import is_signed, tag_of, to_text
 from checker.rules import POLICIES, Rule, folded, guarding, is_tried
 from checker.world import DIGEST, USERS, LoggedModel, Row, World, as_json
 
-HISTORY = re.compile(r"mlflow_resnet\.history\.(?P<alias>.+)\.(?P<sequence>\d{6,})")
+HISTORY = re.compile(r"mlflow_resnet[._]history[._](?P<alias>.+)[._](?P<sequence>\d{6,})")
 ROUNDING = 1e-9
 
 
@@ -55,11 +55,11 @@ def wrong_model(world: World, name: str, row: Row) -> list[str]:
 def histories(row: Row) -> dict[str, list[dict[str, Any]]]:
     """The entries of the history, by alias, in order."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for key, value in sorted(row.tags.items()):
+    for key, value in row.tags.items():
         if match := HISTORY.fullmatch(key):
             entry = as_json(value) | {"tag_sequence": int(match["sequence"])}
             found.setdefault(match["alias"], []).append(entry)
-    return found
+    return {alias: sorted(entries, key=lambda entry: entry["tag_sequence"]) for alias, entries in found.items()}
 
 
 def wrong_alias(world: World, name: str, row: Row, alias: str) -> list[str]:
@@ -179,7 +179,7 @@ def wrong_promotion(case: Case, rules: list[Rule]) -> list[str]:
 
 def wrong_evidence(case: Case, rules: list[Rule], model: LoggedModel, key: str, text: str) -> list[str]:
     """What one text lacks, for all rules."""
-    facts, problems, entry = as_json(text), [], case.entry
+    facts, problems, entry = case.world.facts.get(text), [], case.entry
     if not facts:
         return [f"{key} is not evidence"]
     said = {field: facts[field] for field in ("name", "version", "model_id", DIGEST)}
@@ -188,7 +188,7 @@ def wrong_evidence(case: Case, rules: list[Rule], model: LoggedModel, key: str, 
         problems.append(f"evidence is of {said}; expected {wanted}")
     if folded(facts["alias"]) != folded(entry["alias"]):
         problems.append(f"evidence is for @{facts['alias']}")
-    if key != f"{TAG}{facts['dataset_digest']}.{facts['alias']}":
+    if key != tag_of(facts):
         problems.append(f"{key} holds what belongs elsewhere")
     lost = [each["time"] for each in case.past if each["from"] == entry["to"]]
     if lost and datetime.fromisoformat(facts["measured_at"]) < datetime.fromisoformat(lost[-1]):
@@ -244,9 +244,10 @@ def wrong_approval(world: World, rules: list[Rule], entry: dict[str, Any]) -> li
 def wrong_tags(world: World, name: str, row: Row) -> list[str]:
     """Tags that only the gate writes, of a model with rules, as a client wrote them."""
     rules = guarding(list(POLICIES.values())[1], name, "champion")
-    problems = [
-        f"tag {key} is forged" for key, value in row.tags.items() if value == "forged" and key == "mlflow_resnet.gate"
-    ]
+    own = ("mlflow_resnet.gate", "mlflow_resnet_history_champion_older")
+    problems = [f"tag {key} is forged" for key, value in row.tags.items() if value == "forged" and folded(key) in own]
+    imitated = [key for key in row.tags if HISTORY.fullmatch(folded(key)) and not HISTORY.fullmatch(key)]
+    problems += [f"tag {key} looks like one of the history" for key in imitated]
     for version, tags in row.version_tags.items() if rules else ():
         for key, value in tags.items():
             if folded(key).startswith("mlflow_resnet.gate.") and value == "forged":

@@ -10,14 +10,38 @@ from typing import Any
 
 from checker.rules import DATA
 from checker.world import DIGEST, KEY, LoggedModel, World
-from mlflow_resnet.registry.evidence import EVIDENCE_FORMAT
 
-TAG = "mlflow_resnet.evidence."
+TAGS = {2: "mlflow_resnet.evidence.{}.{}", 3: "mlflow_resnet_evidence_{}_for_{}"}  # by the format of the text
+NEWEST = max(TAGS)
 LIES = ("", "", "", "unsigned", "better", "champion was bad", "no champion", "digest", "model", "old", "key", "broken")
+LIES += ("elsewhere",)
 
 
 def to_text(facts: dict[str, Any]) -> str:
     return json.dumps(facts, sort_keys=True, separators=(",", ":"))
+
+
+def tag_of(facts: dict[str, Any]) -> str:
+    return TAGS[facts["format"]].format(facts["dataset_digest"], facts["alias"])
+
+
+def is_evidence(key: str) -> bool:
+    return key.startswith(("mlflow_resnet.evidence.", "mlflow_resnet_evidence_"))
+
+
+def shortened(facts: dict[str, Any]) -> dict[str, Any]:
+    """As a text of format 3 has them: with short names, and each metric beside the champion's."""
+    names = {"model_id": "model", DIGEST: "sha256", "dataset_name": "data", "dataset_digest": "digest"}
+    names |= {"measured_at": "at", "measured_by": "by"}
+    short = {names.get(name, name): value for name, value in facts.items()}
+    champion, metrics = facts["champion"], {"top1_acc": "top1_accuracy", "log_loss": "log_loss"}
+    both = [facts, champion] if champion else [facts]
+    short["metrics"] = {name: [each["metrics"][metric] for each in both] for name, metric in metrics.items()}
+    if champion:
+        numbers = {"lost": "only_champion_right", "won": "only_candidate_right", "p": "p_value", "version": "version"}
+        numbers |= {"model": "model_id", "sha256": DIGEST}
+        short["champion"] = {name: champion[field] for name, field in numbers.items()}
+    return short
 
 
 def signature_of(facts: dict[str, Any], key: str) -> str:
@@ -39,7 +63,9 @@ def served(world: World, who: str, name: str, version: int) -> LoggedModel | Non
     return world.model_at(found.body.get("artifact_uri", ""))
 
 
-def measure(world: World, who: str, name: str, version: int, alias: str, data: str, lie: str) -> str:
+def measure(
+    world: World, who: str, name: str, version: int, alias: str, data: str, lie: str, form: int = NEWEST
+) -> str:
     """Writes what was measured into a tag, with or without a lie; returns the tag's name, empty if there was nothing.
 
     Only the truth is signed with the key, which is why whoever holds an alias that asks for it must be good.
@@ -65,11 +91,11 @@ def measure(world: World, who: str, name: str, version: int, alias: str, data: s
         "alias": alias,
         "champion": compared and champion_of(holder, compared, 0.1 if lie == "champion was bad" else compared.accuracy),
         "signature": "",
-        "format": EVIDENCE_FORMAT,
+        "format": form,
     }
     if lie in ("", "old", "key"):
         facts["signature"] = signature_of(facts, "guessed" if lie == "key" else KEY)
-    return write(world, who, name, version, facts, is_genuine=lie in ("", "old"), is_broken=lie == "broken")
+    return write(world, who, name, version, facts, lie)
 
 
 def champion_of(version: int, model: LoggedModel, accuracy: float) -> dict[str, Any]:
@@ -82,11 +108,17 @@ def champion_of(version: int, model: LoggedModel, accuracy: float) -> dict[str, 
     } | counts
 
 
-def write(
-    world: World, who: str, name: str, version: int, facts: dict[str, Any], is_genuine: bool, is_broken: bool
-) -> str:
-    key, text = f"{TAG}{facts['dataset_digest']}.{facts['alias']}", to_text(facts)[: 99 if is_broken else None]
-    if is_genuine:
+def write(world: World, who: str, name: str, version: int, facts: dict[str, Any], lie: str) -> str:
+    """Writes evidence into its tag, or into that of another format."""
+    key, form = tag_of(facts), facts["format"]
+    if lie == "elsewhere":
+        key = tag_of(facts | {"format": 5 - form})
+    text = to_text(facts if form == 2 else shortened(facts))
+    if lie == "broken":
+        text = text[:99]
+    else:
+        world.facts[text] = facts
+    if lie in ("", "old"):
         world.genuine.add(text)
     world.said[key].add(text)
     world.send(who, "POST", "model-versions/set-tag", name=name, version=str(version), key=key, value=text)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import checker.tracking  # noqa: F401 - more actions
 from checker.actions import ACTIONS, BIRTH_TAGS, MODEL_TAGS, VERSION_TAGS, WEIGHTS
-from checker.measuring import LIES
+from checker.measuring import LIES, TAGS
 from checker.rules import DATA, KINDS, OTHER_DATA
 from checker.world import ACCURACY, USERS, Site, World
 
@@ -55,6 +55,7 @@ ARGUMENTS: dict[str, st.SearchStrategy[Any]] = {
     "source": st.integers(0, 6),
     "data": st.sampled_from([DATA, DATA, DATA, OTHER_DATA]),
     "lie": st.sampled_from(LIES),
+    "form": st.sampled_from(sorted(TAGS)),
     "number": st.sampled_from([*ACCURACY, 0.99]),
     "status": st.sampled_from(["LOGGED_MODEL_READY", "LOGGED_MODEL_UPLOAD_FAILED"]),
     "file": st.sampled_from(["MLmodel", "data/classifier.json", "data/model.safetensors"]),

@@ -92,6 +92,7 @@ class World:
         answers: all of them, in the order in which they came.
         genuine: texts of evidence that somebody with the key measured.
         said: by the name of a tag, all texts of evidence that anybody wrote.
+        facts: by such a text, what it says.
         logged: by model id and digest of the data, the values that anybody logged.
         approvers: by version, who said yes.
         spoke: who said yes or no to any.
@@ -103,6 +104,7 @@ class World:
     models: dict[int, LoggedModel] = field(default_factory=dict)
     genuine: set[str] = field(default_factory=set)
     said: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     logged: dict[tuple[str, str], set[float]] = field(default_factory=lambda: defaultdict(set))
     approvers: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
     spoke: set[str] = field(default_factory=set)
