@@ -58,7 +58,13 @@ def score_images(
         ask = partial(score_batch, http, f"{url.rstrip('/')}/invocations", params, timeout_seconds)
         answers = map_ordered(ask, batches((os.fspath(path) for path in paths), batch_size), requests_at_once)
         rows = [row for answer in answers for row in answer]
-    return pd.DataFrame(rows, columns=max(map(list, rows), key=len, default=[]))
+    columns = {name: [row.get(name) for row in rows] for name in max(map(list, rows), key=len, default=[])}
+    return pd.DataFrame({name: pd.Series(cells, dtype=choose_type(cells)) for name, cells in columns.items()})
+
+
+def choose_type(cells: Sequence[object]) -> type | None:
+    """Returns the type of a column: that of predict for texts, and what pandas finds for numbers."""
+    return object if any(isinstance(cell, str) for cell in cells) else None
 
 
 def session(connections: int) -> requests.Session:

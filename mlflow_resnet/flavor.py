@@ -58,9 +58,8 @@ from mlflow_resnet.model.storage import (
     read_model,
     save_classifier,
 )
-from mlflow_resnet.options.base import AUTO
+from mlflow_resnet.options.base import AUTO, AZUREML, PLATFORMS
 from mlflow_resnet.options.predict import PARAMS
-from mlflow_resnet.options.train import AZUREML, PLATFORMS
 from mlflow_resnet.registry.abilities import Ability, has
 from mlflow_resnet.registry.versions import register
 from mlflow_resnet.scoring.columns import ERROR, SCORED_LABELS, probability_columns
@@ -142,8 +141,6 @@ def save_model(
     if problem := place_problem(path, in_s3=False):
         raise OutputError(path, problem)
     config = DEFAULT_MODEL_CONFIG | (model_config or {})
-    is_default = conda_env is None and pip_requirements is None
-    check_serving_for(serving_for, is_default)
     mlflow_model = mlflow_model or Model()
     mlflow_model.add_flavor(
         FLAVOR_NAME,
@@ -152,11 +149,11 @@ def save_model(
         number_of_classes=len(classifier.classes),
         mlflow_resnet_version=__version__,
     )
+    is_default = conda_env is None and pip_requirements is None
+    check_serving_for(serving_for, is_default)
     if is_default:
-        extra = extra_pip_requirements  # a list, or the path of a file
-        more = [f"-r {extra}"] if isinstance(extra, str) else list(extra or [])
         defaults = get_default_pip_requirements(config["backend"], serving_for)
-        pip_requirements, extra_pip_requirements = defaults + more, None
+        pip_requirements, extra_pip_requirements = defaults + list_extra(extra_pip_requirements), None
     mlflow.pyfunc.save_model(
         path,
         loader_module=__name__,
@@ -184,6 +181,11 @@ def add_package(path: Path, mlflow_model: Model) -> None:
         (path / CODE_SUBPATH).mkdir()
         (path / CODE_SUBPATH / PACKAGE_FILE).write_bytes(pack_package())
         python_function[CODE_FIELD] = f"{CODE_SUBPATH}/{PACKAGE_FILE}"
+
+
+def list_extra(requirements: list[str] | str | None) -> list[str]:
+    """Returns the lines of extra requirements; a string is the path of a file of them."""
+    return [f"-r {requirements}"] if isinstance(requirements, str) else list(requirements or [])
 
 
 def check_serving_for(serving_for: str, is_default: bool) -> None:

@@ -119,5 +119,5 @@ def test_evaluate_on_unknown_classes_names_them(trained, tmp_path):
 
 
 def test_evaluate_an_unknown_model(tracking, images):
-    with pytest.raises(InvalidModelError, match="models:/nothing/1: cannot be loaded"):
+    with pytest.raises(InvalidModelError, match="models:/nothing/1: not in the registry"):
         evaluate(EvaluateOptions(model_uri="models:/nothing/1", image_dir=str(images / "val")))

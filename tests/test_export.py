@@ -1,9 +1,11 @@
 """Models for other engines: written, compared, registered, and predicting like any other model."""
 
 import json
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -160,13 +162,16 @@ def test_other_programs_can_use_the_files(openvino_model, trained, expected, ima
 def test_onnx_runs_anywhere(given, trained, expected, images):
     need("onnxscript")
     runtime = need("onnxruntime")
-    exported = mlflow_resnet.export(given(format="onnx", registered_model_name="portable"))
+    options = {"format": "onnx", "registered_model_name": "portable", "serving_for": "azureml"}
+    exported = mlflow_resnet.export(given(**options))
     session = runtime.InferenceSession(exported.path / "model.onnx")
     seen = pictures(trained.classifier, images)
     for part in (slice(0, 1), slice(0, 12)):
         (found,) = session.run(None, {"images": seen[part]})
         assert_same_probabilities(found, expected[PROBABILITIES][part])
     assert_same(scored("models:/portable/1", images), expected)
+    requirements = Path(mlflow.pyfunc.get_model_dependencies("models:/portable/1")).read_text()
+    assert {"onnxruntime", "azureml-inference-server-http"} <= set(re.findall(r"^[\w-]+", requirements, re.M))
 
 
 @pytest.mark.slow
@@ -293,6 +298,7 @@ def test_a_backend_that_is_not_installed_names_its_extra(backend, package, train
         ({"format": "onnx", "precision": "bf16"}, "precision is 'bf16'; for onnx, choose one of fp32, int8"),
         ({"format": "onnx", "precision": "int8"}, "int8 and calibration_dir need each other"),
         ({"format": "torch_export", "registered_model_name": "m"}, "leave out registered_model_name"),
+        ({"serving_for": "azureml"}, "serving_for azureml is for a registered model; add registered_model_name"),
     ],
 )
 def test_options_that_cannot_work_are_refused(changes, problem):

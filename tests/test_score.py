@@ -172,7 +172,7 @@ def test_an_output_that_cannot_be_written_is_found_before_the_model_is_loaded(ou
         ({"image_dir": "no-images"}, InvalidDatasetError, "no-images: no images"),
         ({"image_dir": "old.csv"}, InvalidDatasetError, "^old.csv: "),
         ({"image_dir": "s3://bucket/nothing/here"}, InvalidDatasetError, "^s3://bucket/nothing/here: "),
-        ({"model_uri": "models:/nope@champion"}, InvalidModelError, "models:/nope@champion: cannot be loaded"),
+        ({"model_uri": "models:/nope@champion"}, InvalidModelError, "models:/nope@champion: not in the registry"),
         ({"model_uri": "runs:/nope/model"}, InvalidModelError, "runs:/nope/model: cannot be loaded"),
         ({"model_uri": "no-images"}, InvalidModelError, "not an MLflow model"),
         ({"device": "warp"}, InvalidOptionsError, "device is 'warp'"),

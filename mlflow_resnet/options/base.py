@@ -25,6 +25,8 @@ COMPARISONS = {"at_least": ge, "above": gt, "below": lt, "at_most": le}
 
 PRECISIONS = ("auto", "bf16", "fp32")
 SMALLEST_RESOLUTION, LARGEST_RESOLUTION = 32, 1024
+AZUREML = "azureml"
+PLATFORMS = ("", AZUREML)
 IMAGE_DIR_LABELED = "directory of class folders, local or s3://"
 ALIAS_TO_MOVE = "alias to move"
 
@@ -85,6 +87,12 @@ tta_option = partial(
     "flip: average the probabilities of each image and its mirror image; empty: the image alone",
     "",
     choices=("", "flip"),
+)
+serving_for_option = partial(
+    option,
+    "have the model require what this platform serves it with; azureml: deployment without a script",
+    "",
+    choices=PLATFORMS,
 )
 resolution_option = partial(
     option, "crop_size to look at images with, in pixels, resize_size in proportion; 0: as trained", 0

@@ -15,6 +15,7 @@ from mlflow_resnet.options.base import (
     num_workers_option,
     on_bad_image_option,
     option,
+    serving_for_option,
 )
 from mlflow_resnet.options.formats import EXPORT_FORMATS
 
@@ -46,6 +47,7 @@ class ExportOptions(Options):
     registered_model_name: str = option(
         "name to register a model under that predicts with what was exported; empty: none", ""
     )
+    serving_for: str = serving_for_option()
     batch_size: int = batch_size_option()
     on_bad_image: str = on_bad_image_option()
     follow_links: bool = follow_links_option()
@@ -60,3 +62,5 @@ class ExportOptions(Options):
             yield "precision int8 and calibration_dir need each other"
         if self.format == "torch_export" and self.registered_model_name:
             yield "a registered model predicts with torch anyway; for torch_export, leave out registered_model_name"
+        if self.serving_for and not self.registered_model_name:
+            yield f"serving_for {self.serving_for} is for a registered model; add registered_model_name"

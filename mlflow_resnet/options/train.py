@@ -22,6 +22,7 @@ from mlflow_resnet.options.base import (
     num_workers_option,
     on_bad_image_option,
     option,
+    serving_for_option,
 )
 from mlflow_resnet.options.metric_names import EPOCH_METRICS
 
@@ -38,8 +39,6 @@ ARCHITECTURES = (
     "wide_resnet101_2",
 )
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")  # from the image to the head
-AZUREML = "azureml"
-PLATFORMS = ("", AZUREML)
 STRATEGIES = ("auto", "finetune", "linear_probe", "probe_then_finetune", "scratch")
 
 NOTHING, CONDITIONS = Affects.NOTHING, Affects.CONDITIONS
@@ -241,12 +240,7 @@ class TrainOptions(Options):
         NOTHING,
         section="Models",
     )
-    serving_for: str = option(
-        "have the model require what this platform serves it with; azureml: deployment without a script",
-        "",
-        Affects.OUTCOME,
-        choices=PLATFORMS,
-    )
+    serving_for: str = serving_for_option(affects=Affects.OUTCOME)
     registered_model_name: str = option(
         "register the model under this name; empty: do not register", "", Affects.OUTCOME
     )

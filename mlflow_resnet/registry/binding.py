@@ -35,10 +35,10 @@ from mlflow_resnet.io.parallel import within
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.registry.abilities import MISSING_CODES, Ability, has
 from mlflow_resnet.registry.versions import (
+    VERSION_URI,
     find_logged_model,
     follow_copies,
     format_version_uri,
-    parse_alias,
     resolve,
 )
 
@@ -83,7 +83,7 @@ def bind(model_uri: str) -> Binding:
     try:
         if scheme == "runs":
             return bind_run(model_uri)
-        if parse_alias(model_uri):
+        if VERSION_URI.fullmatch(model_uri):
             return bind_version(resolve(model_uri))
         name, *number = get_model_name_and_version(MlflowClient(), model_uri)
         if number:

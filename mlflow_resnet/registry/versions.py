@@ -13,7 +13,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 
 from mlflow_resnet.errors import InvalidModelError
-from mlflow_resnet.registry.abilities import MISSING_CODES
+from mlflow_resnet.io.reasons import one_line
+from mlflow_resnet.registry.abilities import MISSING_CODES, UNKNOWN_CODES
 
 VERSION_URI = re.compile(r"models:/(?P<name>[^/]+?)(/(?P<version>\d+)|@(?P<alias>[^/@]+))")
 LOGGED_MODEL_URI = re.compile(r"models:/(?P<model_id>m-[^/@]+)")
@@ -67,7 +68,7 @@ def resolve(model_uri: str) -> ModelVersion:
             return MlflowClient().get_model_version_by_alias(name, alias)
         return MlflowClient().get_model_version(name, version)
     except MlflowException as error:
-        problem = f"not in the registry ({error.message})."
+        problem = describe_failure(error)
         if alias and error.error_code in MISSING_CODES:
             problem = f"the registry has no aliases; give a version, such as models:/{name}/1."
         raise InvalidModelError(model_uri, problem) from None
@@ -82,7 +83,13 @@ def fetch_registered_model(name: str) -> RegisteredModel:
     try:
         return MlflowClient().get_registered_model(name)
     except MlflowException as error:
-        raise InvalidModelError(f"models:/{name}", f"not in the registry ({error.message}).") from None
+        raise InvalidModelError(f"models:/{name}", describe_failure(error)) from None
+
+
+def describe_failure(error: MlflowException) -> str:
+    """Returns whether the registry knows no such thing, or could not be asked, in words."""
+    failure = "not in the registry" if error.error_code in UNKNOWN_CODES else "the registry did not answer"
+    return f"{failure} ({one_line(error)})."
 
 
 def format_version_uri(version: ModelVersion) -> str:

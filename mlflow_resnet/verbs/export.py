@@ -157,6 +157,7 @@ def register_export(
             exports=[folder],
             model_config={"backend": options.format, "precision": options.precision},
             registered_model_name=options.registered_model_name,
+            serving_for=options.serving_for,
         )
     return f"models:/{options.registered_model_name}/{info.registered_model_version}"
 

@@ -10,12 +10,12 @@ import mlflow
 import pandas as pd
 import pytest
 import yaml
-from azureml_proxy import azure_server
 from helpers import TINY, flags, free_port, run_main, server, start_cli, wait_for
 from mlflow import MlflowClient
 from proxy import faulty
 
 import mlflow_resnet
+from doors.azureml_proxy import azure_server
 from mlflow_resnet.client import score_images
 from mlflow_resnet.errors import TamperedModelError
 from mlflow_resnet.registry import abilities
@@ -216,7 +216,8 @@ def test_a_training_that_was_killed_goes_on(azure, images, tmp_path):
     mlflow_resnet.load_model("models:/resumed/1")
 
 
-def test_a_model_is_logged_from_python_and_exported(version, azure, images):
+def test_a_model_is_logged_from_python_and_exported(version, azure, images, monkeypatch):
+    monkeypatch.setenv("MLFLOW_RESNET_SERVING", "false")  # the imitation of Azure ML listens in this process
     with mlflow.start_run() as run:
         info = mlflow_resnet.log_model(
             mlflow_resnet.load_model("models:/flowers/1"), name="mine", registered_model_name="logged", step=3

@@ -14,10 +14,11 @@ import time
 
 import pandas as pd
 import pytest
-from azureml_proxy import WORKSPACE, azure_server
 from environments import make_environment
 from helpers import ROOT, TINY, flags, free_port, server
 from mlflow import MlflowClient
+
+from doors.azureml_proxy import WORKSPACE, azure_server
 
 pytestmark = pytest.mark.slow
 PLUGINS = ("azureml-mlflow", "sagemaker-mlflow")

@@ -9,9 +9,9 @@ import pytest
 from helpers import TINY, flags, free_port, run_main, server
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from unity_catalog_proxy import LONGEST_VALUE, unity_catalog
 
 import mlflow_resnet
+from doors.unity_catalog_proxy import LONGEST_VALUE, unity_catalog
 from mlflow_resnet.options import ChampionOptions, HistoryOptions, PromoteOptions
 from mlflow_resnet.registry import alias_history, aliases
 from mlflow_resnet.registry.alias_history import Move

@@ -2,5 +2,6 @@
 
 steps         what a user does, run by the Python of an environment
 environments  which versions, and how an environment of them is made
-__main__      prints the table of docs/versions.md: `python -m tests.versions`
+doors         where runs and models are: a database, a server, imitations of platforms
+__main__      prints the tables of docs/versions.md: `python -m tests.versions`
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import json
 import re
 import shutil
 import subprocess
@@ -14,11 +15,10 @@ from environments import make_environment
 
 ROOT = Path(__file__).parents[2]
 LOWEST = "3.1.0"
-OF_THEIR_TIME = (
-    "pandas<3",
-    "sqlalchemy<2.1",
-    "fastapi<0.116",
-)  # MLflow to 3.12 allows later ones, but does not start with them
+DECISIVE = ("mlflow", "torch", "torchvision", "pandas", "pyarrow", "numpy", "pillow")
+# MLflow to 3.12 allows later ones of the last two, but does not start with them.
+OF_THEIR_TIME = ("pandas<3", "sqlalchemy<2.1", "fastapi<0.116")
+NO_FOLDERS = (3, 13)  # from this MLflow on a store in files must be allowed by a variable
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,10 @@ class Versions:
     others: tuple[str, ...] = ()
     is_lowest: bool = False
 
-    def __str__(self) -> str:
-        return f"MLflow {self.mlflow}"
+    @property
+    def takes_folders(self) -> bool:
+        """Whether runs may be kept in ./mlruns."""
+        return tuple(int(part) for part in self.mlflow.split(".")[:2]) < NO_FOLDERS
 
 
 KNOWN = {
@@ -87,11 +89,12 @@ def build(versions: Versions, path: Path) -> Path:
     return python
 
 
-def describe(python: Path) -> str:
-    """The versions that an environment has, for the table."""
+def describe(python: Path) -> dict[str, str]:
+    """The versions that an environment has of what decides most, and of Python."""
     code = (
-        "import platform; from importlib.metadata import version as v\n"
-        "names = 'mlflow', 'pandas', 'pyarrow', 'torch'\n"
-        "print(', '.join([f'Python {platform.python_version()}', *(f'{name} {v(name)}' for name in names)]))"
+        "import json, platform; from importlib.metadata import version\n"
+        f"found = {{name: version(name) for name in {DECISIVE}}}\n"
+        "print(json.dumps({'python': platform.python_version()} | found))"
     )
-    return subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+    found = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout
+    return dict(json.loads(found))

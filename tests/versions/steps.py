@@ -27,10 +27,7 @@ from PIL import Image
 COLORS = {"blue": (20, 40, 200), "green": (30, 180, 40), "red": (210, 30, 20)}
 SIZE = 32
 NAME = "flowers"
-STEPS = (
-    *("train", "record", "score", "evaluate", "promote", "predict", "serve", "serve_with_mlflow", "save"),
-    "load_other",
-)
+STEPS = ("train", "record", "score", "evaluate", "promote", "predict", "serve", "serve_with_mlflow", "save")
 READY_IN = 120  # seconds that a server may take to start
 
 
@@ -62,13 +59,26 @@ class Steps:
 
     Attributes:
         folder: where images, outputs and models go.
+        name: of the registered model.
         other: a model that another version of MLflow saved, if there is one.
     """
 
-    def __init__(self, folder: Path, other: Path | None) -> None:
-        self.folder, self.other = folder, other
+    def __init__(self, folder: Path, name: str, other: Path | None) -> None:
+        self.folder, self.name, self.other = folder, name, other
         self.train_dir = make_images(folder / "train", 12, 0)
         self.val_dir = make_images(folder / "val", 4, 5)
+
+    def find_champion(self) -> str:
+        """The URI of the champion; of the newest version where the registry has no aliases."""
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        try:
+            MlflowClient().get_model_version_by_alias(self.name, "champion")
+        except MlflowException:
+            found = MlflowClient().search_model_versions(f"name = '{self.name}'")
+            return f"models:/{self.name}/{max(int(version.version) for version in found)}"
+        return f"models:/{self.name}@champion"
 
     def train(self) -> None:
         """Registers a version with an alias."""
@@ -77,16 +87,16 @@ class Steps:
     def train_version(self, alias: str, seed: int) -> None:
         call(
             *("train", "--train-dir", self.train_dir, "--val-dir", self.val_dir, "--architecture", "resnet18"),
-            *("--pretrained", "false", "--crop-size", SIZE, "--epochs", "2", "--registered-model-name", NAME),
+            *("--pretrained", "false", "--crop-size", SIZE, "--epochs", "2", "--registered-model-name", self.name),
             *("--alias", alias, "--random-seed", seed),
         )
 
     def record(self) -> None:
-        """The run has its metrics, and each is tied to the model and the data."""
+        """The run has its metrics, and the version comes from it."""
         from mlflow import MlflowClient
 
         client = MlflowClient()
-        version = client.get_model_version_by_alias(NAME, "champion")
+        (version,) = client.search_model_versions(f"name = '{self.name}'")
         run = client.get_run(version.run_id)
         assert run.info.status == "FINISHED"
         assert run.data.metrics["val_top1_accuracy"] >= 0, run.data.metrics
@@ -95,37 +105,46 @@ class Steps:
 
     def score(self) -> None:
         output = self.folder / "scored.parquet"
-        call("score", "--model-uri", f"models:/{NAME}@champion", "--image-dir", self.val_dir, "--output", output)
+        call("score", "--model-uri", self.find_champion(), "--image-dir", self.val_dir, "--output", output)
         check_rows(pd.read_parquet(output), 12)
 
     def evaluate(self) -> None:
-        call("evaluate", "--model-uri", f"models:/{NAME}@champion", "--image-dir", self.val_dir)
+        call("evaluate", "--model-uri", self.find_champion(), "--image-dir", self.val_dir)
 
     def promote(self) -> None:
         """A second version becomes champion by evidence."""
         from mlflow import MlflowClient
 
         self.train_version("challenger", 1)
-        call("promote", "--model-uri", f"models:/{NAME}/2", "--image-dir", self.val_dir, "--max-drop", "1")
-        assert str(MlflowClient().get_model_version_by_alias(NAME, "champion").version) == "2"
+        call("promote", "--model-uri", f"models:/{self.name}/2", "--image-dir", self.val_dir, "--max-drop", "1")
+        assert str(MlflowClient().get_model_version_by_alias(self.name, "champion").version) == "2"
+
+    def measure(self) -> None:
+        """A version gets its evidence, for a registry without aliases."""
+        from mlflow import MlflowClient
+
+        words = ("--model-uri", f"models:/{self.name}/1", "--image-dir", self.val_dir, "--measure-only", "true")
+        call("promote", *words)
+        tags = MlflowClient().get_model_version(self.name, "1").tags
+        assert any(key.startswith("mlflow_resnet_evidence") for key in tags), tags
 
     def predict(self) -> None:
         """In Python, with each form of input that a script has."""
         import mlflow
 
-        model = mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
+        model = mlflow.pyfunc.load_model(self.find_champion())
         picture = next(self.val_dir.rglob("*.png"))
         for given, rows in ((str(self.val_dir), 12), (picture.read_bytes(), 1), ([str(picture)] * 2, 2)):
             check_rows(model.predict(given), rows)
         assert list(model.predict(str(picture), params={"top_k": 2}).columns)[-1] == "error"
 
     def serve(self) -> None:
-        with server([sys.executable, "-m", "mlflow_resnet", "serve", f"models:/{NAME}@champion", "--port"]) as url:
+        with server([sys.executable, "-m", "mlflow_resnet", "serve", self.find_champion(), "--port"]) as url:
             self.ask(url)
 
     def serve_with_mlflow(self) -> None:
         command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
-        with server([*command, "--model-uri", f"models:/{NAME}@champion", "--port"]) as url:
+        with server([*command, "--model-uri", self.find_champion(), "--port"]) as url:
             self.ask(url)
 
     def ask(self, url: str) -> None:
@@ -143,17 +162,14 @@ class Steps:
         """A model for another version to load, with what it predicts."""
         import mlflow
 
-        champion = mlflow.MlflowClient().get_model_version_by_alias(NAME, "champion")
-        mlflow.artifacts.download_artifacts(champion.source, dst_path=str(self.folder / "model"))
+        mlflow.artifacts.download_artifacts(self.find_champion(), dst_path=str(self.folder / "model"))
         model = mlflow.pyfunc.load_model(str(self.folder / "model"))
         model.predict(str(self.val_dir)).to_csv(self.folder / "model" / "expected.csv", index=False)
 
     def load_other(self) -> None:
-        """A model that another version saved predicts the same here."""
+        """The model that another version saved predicts the same here."""
         import mlflow
 
-        if not self.other:
-            return
         frame = mlflow.pyfunc.load_model(str(self.other)).predict(str(self.val_dir))
         expected = pd.read_csv(self.other / "expected.csv")
         columns = [name for name in frame.columns if name.startswith("Scored Prob")]
@@ -198,10 +214,11 @@ def is_up(url: str) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--name", default=NAME, help="of the registered model")
     parser.add_argument("--other-model", type=Path)
     parser.add_argument("--only", nargs="*", default=STEPS, help="steps; the others are left out")
     asked = parser.parse_args()
-    steps = Steps(asked.folder, asked.other_model)
+    steps = Steps(asked.folder, asked.name, asked.other_model)
     for name in asked.only:
         began = time.monotonic()
         try:

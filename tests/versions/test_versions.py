@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from versions.doors import mlflow_server, run_steps, variables
+from versions.doors import DATABASE, FOLDER, SERVER, play_steps, variables
 from versions.environments import KNOWN, build, describe
 from versions.steps import STEPS
 
@@ -32,29 +32,35 @@ def lowest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which the running environment has played the steps."""
     folder = tmp_path_factory.mktemp("here")
-    assert run_steps(RUNNING, folder) == done(STEPS)
+    assert play_steps(RUNNING, folder, DATABASE) == done(STEPS)
     return folder
 
 
+def load_other(python: Path, folder: Path, other: Path) -> dict[str, str]:
+    return play_steps(python, folder, DATABASE, other_model=other / "model", only=["load_other"])
+
+
 def test_all_works_with_the_lowest_versions_that_are_allowed(lowest, run_here, tmp_path):
-    found = run_steps(lowest, tmp_path / "lowest", other_model=run_here / "model")
-    assert found == done(STEPS), describe(lowest)
-    back = run_steps(RUNNING, run_here, other_model=tmp_path / "lowest" / "model", only=["load_other"])
-    assert back == done(["load_other"])
+    assert play_steps(lowest, tmp_path, DATABASE) == done(STEPS), describe(lowest)
+    assert load_other(lowest, tmp_path, run_here) == done(["load_other"])
+    assert load_other(RUNNING, run_here, tmp_path) == done(["load_other"])
+
+
+def test_a_training_is_kept_in_files_where_mlflow_does_so(lowest, tmp_path):
+    steps = ("train", "record", "promote", "score")
+    assert play_steps(lowest, tmp_path, FOLDER, only=steps) == done(steps)
 
 
 def test_all_works_with_the_mlflow_of_a_managed_platform(run_here, tmp_path):
     python = build(KNOWN["databricks-18"], tmp_path / "environment")
-    found = run_steps(python, tmp_path / "middle", other_model=run_here / "model")
-    assert found == done(STEPS), describe(python)
+    assert play_steps(python, tmp_path / "middle", DATABASE) == done(STEPS), describe(python)
+    assert load_other(python, tmp_path / "middle", run_here) == done(["load_other"])
 
 
 @pytest.mark.parametrize("is_server_older", [False, True], ids=["old client", "old server"])
 def test_a_client_works_with_a_server_of_another_version(lowest, tmp_path, is_server_older):
     client, side = (RUNNING, lowest) if is_server_older else (lowest, RUNNING)
-    with mlflow_server(side, tmp_path / "server") as url:
-        found = run_steps(client, tmp_path / "client", url, only=ACROSS)
-    assert found == done(ACROSS)
+    assert play_steps(client, tmp_path, SERVER, side, only=ACROSS) == done(ACROSS)
 
 
 def test_a_gate_in_a_server_that_is_too_old_says_what_it_needs(lowest, tmp_path):
