@@ -197,7 +197,7 @@ def server(command: list[str], health: str, cwd: Path, seconds: float = 90, **en
         while True:
             if process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"{' '.join(command)} did not become healthy:\n{log.read_text()[-3000:]}")
-            with contextlib.suppress(requests.ConnectionError):
+            with contextlib.suppress(requests.ConnectionError, requests.Timeout):
                 if requests.get(health, timeout=5).ok:
                     break
             time.sleep(0.2)

@@ -36,10 +36,10 @@ def mlserver(trained, tmp_path_factory):
         yield url
 
 
-def ask(url, texts, parameters=None, **of_input):
+def ask(url, texts, params=None, **of_input):
     """The answer to a V2 request: columns by name, or its status and text if it was refused."""
     images = {"name": "image", "shape": [len(texts), 1], "datatype": "BYTES", "data": texts} | of_input
-    body = {"inputs": [images]} | ({"parameters": parameters} if parameters else {})
+    body = {"inputs": [images]} | ({"parameters": params} if params else {})
     answer = requests.post(f"{url}/infer", json=body, timeout=60)
     if not answer.ok:
         return answer.status_code, answer.text

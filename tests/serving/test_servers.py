@@ -115,6 +115,22 @@ serve.start(http_options={"port": int(os.environ["PORT"])})
 serve.run(Deployment.bind())
 time.sleep(600)
 """
+KSERVE = """
+import kserve, mlflow, os
+
+class Served(kserve.Model):
+    def load(self):
+        self.model = mlflow.pyfunc.load_model(os.environ["MODEL"])
+        self.ready = True
+
+    def predict(self, payload, headers=None, response_headers=None):
+        return {"predictions": self.model.predict(payload["instances"]).to_dict("records")}
+
+if __name__ == "__main__":
+    served = Served("colors")
+    served.load()
+    kserve.ModelServer(http_port=int(os.environ["PORT"]), enable_grpc=False).start([served])
+"""
 
 
 def refuse_constant(name):
@@ -129,15 +145,16 @@ def assert_closed(trained, images, s3, prefix, tmp_path):
     names = [str(picture), str(picture.parent), "/etc/passwd", "/etc/nope", f"file://{picture}", in_s3]
     asked = [base64.b64encode(picture.read_bytes()).decode(), *names]
 
-    def check(source, command, health="/ping", body=lambda images: images):
+    def check(source, command, health="/ping", place="/predict", wrapped=("", "")):
         (tmp_path / "app.py").write_text(source)
         port = free_port()
         url = f"http://127.0.0.1:{port}"
         env = {"MODEL": trained.model_uri, "PORT": str(port), "PYTHONPATH": str(ROOT)}
         with server([part.format(port=port) for part in command], url + health, tmp_path, 120, **env):
             for _ in range(4):  # several workers
-                answer = requests.post(f"{url}/predict", json=body(asked), timeout=60)
-                good, *refused = json.loads(answer.text, parse_constant=refuse_constant)
+                answer = requests.post(url + place, json={wrapped[0]: asked} if wrapped[0] else asked, timeout=60)
+                rows = json.loads(answer.text, parse_constant=refuse_constant)
+                good, *refused = rows[wrapped[1]] if wrapped[1] else rows
                 assert (good["Scored Labels"], good["error"]) == ("007", "")
                 assert [row.pop("image") for row in refused] == [f"image[{number}]" for number in range(1, len(asked))]
                 nothing = dict.fromkeys(name for name in good if name.startswith("Scored Probabilities_"))
@@ -182,19 +199,30 @@ def test_where_a_platform_deploys_models_no_paths_are_opened_unless_a_switch_say
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("package", "source", "command", "health"),
+    ("package", "source", "command", "form"),
     [
-        ("waitress", FLASK, ["waitress-serve", "--listen", "127.0.0.1:{port}", "app:app"], "/ping"),
-        ("bentoml", BENTOML, ["bentoml", "serve", "app:Service", "--port", "{port}"], "/readyz"),
-        ("litserve", LITSERVE, ["python", "app.py"], "/health"),
-        ("ray[serve]", RAY_SERVE, ["python", "app.py"], "/ping"),
+        ("waitress", FLASK, ["waitress-serve", "--listen", "127.0.0.1:{port}", "app:app"], {}),
+        (
+            "bentoml",
+            BENTOML,
+            ["bentoml", "serve", "app:Service", "--port", "{port}"],
+            {"health": "/readyz", "wrapped": ("images", "")},
+        ),
+        ("litserve", LITSERVE, ["python", "app.py"], {"health": "/health"}),
+        ("ray[serve]", RAY_SERVE, ["python", "app.py"], {}),
+        (
+            "kserve",
+            KSERVE,
+            ["python", "app.py"],
+            {"health": "/", "place": "/v1/models/colors:predict", "wrapped": ("instances", "predictions")},
+        ),
     ],
+    ids=["waitress", "bentoml", "litserve", "ray serve", "kserve"],
 )
-def test_known_servers_open_no_paths(package, source, command, health, assert_closed, tmp_path):
+def test_known_servers_open_no_paths(package, source, command, form, assert_closed, tmp_path):
     program, *arguments = command
-    wrap = (lambda images: {"images": images}) if package == "bentoml" else (lambda images: images)
     commands = install_beside_ours(tmp_path / "venv", package)
-    assert_closed(source, [str(commands / program), *arguments], health, wrap)
+    assert_closed(source, [str(commands / program), *arguments], **form)
 
 
 SCRIPT = f"""
