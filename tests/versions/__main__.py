@@ -21,10 +21,12 @@ COLUMNS = (*STEPS, "measure")
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.versions", description=__doc__)
     parser.add_argument("names", nargs="*", default=list(KNOWN), help=f"of {', '.join(KNOWN)}; default: all")
-    names = parser.parse_args().names
+    parser.add_argument("--environments", type=Path, help="folder of environments, to be kept for another time")
+    asked = parser.parse_args()
+    names = asked.names
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        pythons = {name: build(KNOWN[name], folder / name) for name in names}
+        pythons = {name: build(KNOWN[name], (asked.environments or folder) / name) for name in names}
         print("\n".join(format_row(name, describe(python).values()) for name, python in pythons.items()), flush=True)
         rows = [play(folder, pythons, *combination) for combination in combine(names)]
         loads = load_from_each_other(folder, pythons)

@@ -74,7 +74,9 @@ def find_interpreter(version: str) -> str:
 
 
 def build(versions: Versions, path: Path) -> Path:
-    """Makes an environment with these versions; returns its Python. The package itself is not installed in it."""
+    """Makes an environment with these versions, unless it is there; returns its Python. It has not the package itself."""
+    if path.exists():
+        return path / "bin" / "python"
     interpreter = find_interpreter(versions.python) if versions.python else sys.executable
     requirements = [each for each in find_requirements() if not each.startswith("mlflow")]
     if versions.is_lowest:

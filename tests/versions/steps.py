@@ -159,10 +159,18 @@ class Steps:
         assert refused.status_code == 400 or refused.json()["predictions"][0]["error"], refused.text
 
     def save(self) -> None:
-        """A model for another version to load, with what it predicts."""
+        """A model for another version to load, with what it predicts.
+
+        It is downloaded from where it is kept: downloaded as a registered version, it would be compared with the
+        version of that name and number in the registry of whoever loads it.
+        """
         import mlflow
 
-        mlflow.artifacts.download_artifacts(self.find_champion(), dst_path=str(self.folder / "model"))
+        from mlflow_resnet.registry.versions import resolve
+
+        source = resolve(self.find_champion()).source
+        found = mlflow.artifacts.download_artifacts(source, dst_path=str(self.folder / "download"))
+        Path(found).rename(self.folder / "model")
         model = mlflow.pyfunc.load_model(str(self.folder / "model"))
         model.predict(str(self.val_dir)).to_csv(self.folder / "model" / "expected.csv", index=False)
 
