@@ -74,7 +74,10 @@ def find_interpreter(version: str) -> str:
 
 
 def build(versions: Versions, path: Path) -> Path:
-    """Makes an environment with these versions, unless it is there; returns its Python. It has not the package itself."""
+    """Makes an environment with these versions, unless it is there; returns its Python.
+
+    The package itself is not in it.
+    """
     if path.exists():
         return path / "bin" / "python"
     interpreter = find_interpreter(versions.python) if versions.python else sys.executable
