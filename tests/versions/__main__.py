@@ -21,6 +21,7 @@ COLUMNS = (*STEPS, "measure")
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.versions", description=__doc__)
     parser.add_argument("names", nargs="*", default=list(KNOWN), help=f"of {', '.join(KNOWN)}; default: all")
+    parser.add_argument("--database-only", action="store_true", help="without other doors")
     parser.add_argument("--environments", type=Path, help="folder of environments, to be kept for another time")
     asked = parser.parse_args()
     names = asked.names
@@ -28,7 +29,8 @@ def main() -> None:
         folder = Path(temporary)
         pythons = {name: build(KNOWN[name], (asked.environments or folder) / name) for name in names}
         print("\n".join(format_row(name, describe(python).values()) for name, python in pythons.items()), flush=True)
-        rows = [play(folder, pythons, *combination) for combination in combine(names)]
+        combinations = [each for each in combine(names) if each[1] is DATABASE or not asked.database_only]
+        rows = [play(folder, pythons, *combination) for combination in combinations]
         loads = load_from_each_other(folder, pythons)
     print(
         format_row("client", ("server or store", *COLUMNS)), format_row("---", ["---"] * (len(COLUMNS) + 1)), sep="\n"
