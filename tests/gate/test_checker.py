@@ -19,7 +19,7 @@ from checker.program import Program, Step, play
 from checker.rules import DATA
 from checker.run import search
 from checker.server import site
-from checker.world import KEY, PASSWORD, READY, Site, as_json
+from checker.world import KEY, PASSWORD, READY, Site
 from helpers import COLORS
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -28,6 +28,7 @@ import mlflow_resnet
 from mlflow_resnet.errors import MlflowResnetError
 from mlflow_resnet.options import PromoteOptions
 from mlflow_resnet.registry import alias_history
+from mlflow_resnet.registry.evidence import from_text
 from mlflow_resnet.serving.version import load_version
 from mlflow_resnet.verbs.promote import promote
 
@@ -110,8 +111,7 @@ def test_the_champion_that_loads_is_what_was_measured_while_its_files_are_exchan
     uris = [log_real_model(experiment, number) for number in (1, 2)]
     promote(PromoteOptions(model_uri="models:/real/1", image_dir=str(images / "val")))
     (entry,) = alias_history.entries(ann.get_registered_model("real").tags, "champion")
-    evidence = as_json(ann.get_model_version("real", "1").tags[entry.evidence])
-    measured = evidence["model_sha256"]
+    measured = from_text(ann.get_model_version("real", "1").tags[entry.evidence]).model_sha256
     assert (entry.who, entry.model_sha256) == ("ann", measured)
     kept = [{file: get(crowd, uri, file) for file in FILES} for uri in uris]
     done = Event()

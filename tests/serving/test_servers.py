@@ -178,6 +178,7 @@ def test_a_forking_wsgi_server_opens_no_paths(assert_closed):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(("source", "command"), [(STARLETTE, UVICORN), (FLASK, GUNICORN)])
 def test_other_ways_to_start_them_open_no_paths(source, command, assert_closed):
     assert_closed(source, command)
@@ -201,7 +202,13 @@ def test_where_a_platform_deploys_models_no_paths_are_opened_unless_a_switch_say
 @pytest.mark.parametrize(
     ("package", "source", "command", "form"),
     [
-        ("waitress", FLASK, ["waitress-serve", "--listen", "127.0.0.1:{port}", "app:app"], {}),
+        pytest.param(
+            "waitress",
+            FLASK,
+            ["waitress-serve", "--listen", "127.0.0.1:{port}", "app:app"],
+            {},
+            marks=pytest.mark.thorough,
+        ),
         (
             "bentoml",
             BENTOML,
