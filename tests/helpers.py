@@ -208,6 +208,8 @@ def server(command: list[str], health: str, cwd: Path, seconds: float = 90, **en
             process.wait(20)
         except subprocess.TimeoutExpired:
             process.kill()
+        with contextlib.suppress(ProcessLookupError):  # none is left, as MLflow 3.1 would leave its gunicorn
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def upload(s3, folder: Path, prefix: str) -> str:

@@ -181,6 +181,7 @@ def test_a_digest_of_a_run_cannot_be_changed(version):
         MlflowClient().log_param(version.run_id, "model_sha256.model", "0" * 64)
 
 
+@pytest.mark.slow
 def test_an_offline_training_with_models_of_epochs_is_delivered(azure, images, tmp_path):
     options = {"checkpoint_dir": tmp_path / "saved", "checkpoint_minutes": 5, "epoch_models": True, "offline": True}
     done = run_main(*train_command(images, registered_model_name="kept", alias="champion", **options))
@@ -200,6 +201,7 @@ def test_an_offline_training_with_models_of_epochs_is_delivered(azure, images, t
         mlflow_resnet.load_model(f"runs:/{kept.run_id}/{name}")
 
 
+@pytest.mark.slow
 def test_a_training_that_was_killed_goes_on(azure, images, tmp_path):
     options = {"checkpoint_dir": tmp_path / "saved", "checkpoint_minutes": 0.0001, "epochs": 12}
     command = train_command(images, registered_model_name="resumed", **options)

@@ -18,6 +18,7 @@ from mlflow_resnet.registry.alias_history import Move
 from mlflow_resnet.registry.names import format_older_key, is_evidence_key, is_history_key
 from mlflow_resnet.verbs.promote import promote
 
+pytestmark = pytest.mark.slow
 NAME = "main.vision.colors"
 
 
@@ -135,7 +136,6 @@ def test_evidence_with_names_too_long_for_a_tag_is_an_artifact_of_the_run(versio
     assert versions.get_model_version(NAME, "2").run_id in text
 
 
-@pytest.mark.slow
 def test_of_sixty_promotions_every_one_is_in_the_history_and_few_are_tags(catalog, versions, images, accepted):
     for name in ("contender", "my_other-one"):
         for number in range(60 if name == "contender" else 7):
@@ -152,7 +152,6 @@ def test_of_sixty_promotions_every_one_is_in_the_history_and_few_are_tags(catalo
     assert versions.get_model_version_by_alias(NAME, "contender").version == "1"
 
 
-@pytest.mark.slow
 def test_an_older_history_that_somebody_changed_is_told_and_no_way_back(versions, capsys):
     """That of the sixty promotions before."""
     key = format_older_key("contender")

@@ -88,6 +88,7 @@ def test_models_without_rules_keep_their_history_as_on_any_server(gate, models, 
     assert "this server has no gate" in run_main("champion", "--name", name).stdout
 
 
+@pytest.mark.slow
 def test_a_gate_keeps_the_whole_history_that_clients_write_in_tags(gate, models, monkeypatch, capsys):
     """It lets nobody take entries away, so nothing is moved into artifacts, and nobody hears of it."""
     name = registered("colors contended", models)

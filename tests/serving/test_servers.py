@@ -173,6 +173,7 @@ def test_an_unknown_server_of_several_workers_opens_no_paths(assert_closed):
     assert_closed(STARLETTE, [*UVICORN, "--workers", "2"])
 
 
+@pytest.mark.slow
 def test_a_forking_wsgi_server_opens_no_paths(assert_closed):
     assert_closed(FLASK, [*GUNICORN, "--preload"])
 
