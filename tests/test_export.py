@@ -298,7 +298,7 @@ def test_a_backend_that_is_not_installed_names_its_extra(backend, package, train
         ({"format": "onnx", "precision": "bf16"}, "precision is 'bf16'; for onnx, choose one of fp32, int8"),
         ({"format": "onnx", "precision": "int8"}, "int8 and calibration_dir need each other"),
         ({"format": "torch_export", "registered_model_name": "m"}, "leave out registered_model_name"),
-        ({"format": "onnx", "serving_for": "azureml"}, "serving_for azureml is for a registered model; add registered_model_name"),
+        ({"format": "onnx", "serving_for": "azureml"}, "for a registered model; add registered_model_name"),
     ],
 )
 def test_options_that_cannot_work_are_refused(changes, problem):
