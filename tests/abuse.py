@@ -164,6 +164,54 @@ def other_requests(named, port):
     )
 
 
+def form_requests(named, port):
+    """Forms with pictures and params, some of them damaged."""
+    names = st.sampled_from(["image", "top_k", "x", "ü", "", 'a"b', "a\r\nb"]) | st.text(max_size=10)
+    file = st.sampled_from(["", '; filename="a.jpg"', "; filename=/etc/passwd", '; filename="../../x\0.png"'])
+    kinds = st.sampled_from(["", "Content-Type: image/png\r\n", "Content-Transfer-Encoding: base64\r\n", "X: y\n"])
+    content = files() | st.sampled_from([b"3", b"true", b"\r\n--", b"--B--", b"\xff"])
+    part = st.tuples(names, file, kinds, content).map(
+        lambda p: (
+            f'--B\r\nContent-Disposition: form-data; name="{p[0]}"{p[1]}\r\n{p[2]}\r\n'.encode("utf-8", "replace")
+            + p[3]
+            + b"\r\n"
+        )
+    )
+    whole = st.lists(part, max_size=4).map(lambda parts: b"".join(parts) + b"--B--\r\n")
+    cut = st.tuples(whole, st.integers(0, 300)).map(lambda pair: pair[0][: -pair[1] or None])
+    types = ["multipart/form-data; boundary=B", 'multipart/form-data; boundary="B"', "multipart/form-data"]
+    types += ["multipart/form-data; boundary=", "multipart/form-data; boundary=ü", "multipart/form-data; boundary=C"]
+    return st.tuples(whole | cut, st.sampled_from(types))
+
+
+def inference_requests(named, port):
+    """Requests of the Open Inference Protocol, all of whose parts may be wrong."""
+    elements = encoded_files() | places(named, port) | json_values()
+    data = st.lists(elements | st.lists(elements, max_size=2), max_size=4) | json_values()
+    shape = st.lists(st.integers(-1, 4) | json_values(), max_size=3) | json_values()
+    sizes = st.fixed_dictionaries({"binary_data_size": st.integers(-1, 40) | json_values()})
+    tensor = st.fixed_dictionaries(
+        {"name": st.text(max_size=5), "datatype": st.sampled_from(["BYTES", "FP32", "", None]), "shape": shape},
+        optional={"data": data, "parameters": sizes | json_values()},
+    )
+    outputs = st.lists(st.fixed_dictionaries({"name": st.sampled_from(["error", "x"])}), max_size=2) | json_values()
+    bodies = st.fixed_dictionaries(
+        {"inputs": st.lists(tensor, max_size=2) | json_values()},
+        optional={"outputs": outputs, "parameters": params(), "id": st.text(max_size=5) | json_values()},
+    )
+    heads = (bodies | json_values()).map(lambda value: json.dumps(value).encode())
+    lengths = st.integers(-1, 40) | st.sampled_from(["x", "", "9" * 30, "٣"])
+    requests_ = st.tuples(heads, st.binary(max_size=40), lengths | st.none())
+    return requests_.map(join_inference)
+
+
+def join_inference(parts):
+    """The body, and the header that says how much of it is JSON."""
+    head, binary, length = parts
+    header = len(head) if length in (0, None) else length
+    return head + binary, {"Inference-Header-Content-Length": str(header).encode()} if length is not None else {}
+
+
 @contextlib.contextmanager
 def traps(folder):
     """Paths that a server could open, and a port where nobody must come."""
@@ -191,8 +239,8 @@ def memory_of(port):
     return sum(psutil.Process(pid).memory_info().rss for pid in servers)
 
 
-def attack(url, kind, examples, folder, still_answers):
-    """Sends requests of a kind.
+def attack(url, kind, examples, folder, still_answers, path="/invocations"):
+    """Sends requests of a kind: bodies with their Content-Type, or with other headers.
 
     Args:
         still_answers: asks a valid question and checks the answer.
@@ -211,9 +259,9 @@ def attack(url, kind, examples, folder, still_answers):
         )
         @given(kind(named, trap))
         def send(request):
-            body, content_type = request
-            headers = {"Content-Type": content_type}
-            answer = session.post(f"{url}/invocations", data=body, headers=headers, timeout=60)
+            body, headers = request
+            headers = headers if isinstance(headers, dict) else {"Content-Type": headers.encode()}
+            answer = session.post(url + path, data=body, headers=headers, timeout=60)
             check(answer, body)
             if next(number) % 25 == 0:
                 still_answers()

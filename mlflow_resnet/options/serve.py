@@ -25,6 +25,10 @@ class ServeOptions(Options):
     max_body_mib: int = option(
         "MiB that a Parquet body may have, and a JSON or CSV body a quarter; four are held at once", 128, at_least=4
     )
+    shadow: str = option("registered version or alias that is asked too, in the background; empty: none", "")
+    shadow_share: float = option("of the requests that it is asked", 0.1, above=0, at_most=1)
+    page: bool = option("answer / with a page that says what is served and takes a dropped picture", True)
+    openapi: bool = option("answer /openapi.json with a description of what can be asked", False)
     device: str = device_option()
 
     def combinations(self) -> list[str]:

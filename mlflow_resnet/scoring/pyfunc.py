@@ -48,6 +48,10 @@ class ScoringModel:
         self._batch_size = batch_size
         self._max_images = max_images_per_request
 
+    def watch_batches(self, on_batch: Callable[[int], object]) -> None:
+        """Has `on_batch` be told how many images just went through the network."""
+        self._merged.watchers.append(on_batch)
+
     def warm_up(self) -> None:
         """Runs the network on one image and on as many as it gets at once, if that can be done in a minute.
 

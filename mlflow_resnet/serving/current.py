@@ -16,6 +16,7 @@ from mlflow_resnet.io.console import say
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.registry.versions import are_same, format_version_uri
 from mlflow_resnet.scoring.over_http.bodies import without_words_of_others
+from mlflow_resnet.serving.monitoring import BEHIND, note_version
 from mlflow_resnet.serving.version import ServedVersion, load_version, utc_now
 from mlflow_resnet.tracking.server import require_answer
 
@@ -45,6 +46,7 @@ class CurrentVersion:
 
     def __init__(self, served: ServedVersion, alias: str, device: str, poll_seconds: float) -> None:
         self.served = served
+        note_version(served.labels)
         self.last_check = self.last_error = self._last_said = ""
         self._alias, self._device, self._poll_seconds = alias, device, poll_seconds
         self._refusal: RefusedVersion | None = None
@@ -90,6 +92,7 @@ class CurrentVersion:
                 self._note(error.message)
                 return
             say(f"@{self._alias} moved: {served.uri} answers from now on, no longer {self.served.uri}")
+            note_version(served.labels, self.served.labels)
             self.served = served
         self._refusal = None
         self._note("")
@@ -99,6 +102,7 @@ class CurrentVersion:
         if error and error != self._last_said:
             say(f"{error.rstrip('.')}; {self.served.uri} goes on")
         self._last_said, self.last_error = error, without_words_of_others(error)
+        BEHIND.set(bool(error))
 
     def facts(self) -> dict[str, Any]:
         """Returns the alias's part of the answer to `/model`."""

@@ -13,17 +13,21 @@ from dataclasses import dataclass, field
 from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from mlflow_resnet.errors import RefusedBodyError
 from mlflow_resnet.scoring.over_http.admission import CALL, REQUESTS_AT_ONCE, Call
-from mlflow_resnet.scoring.over_http.bodies import PARQUET, check_body, find_content_type
+from mlflow_resnet.scoring.over_http.bodies import CONTENT_TYPES, CSV, JSON, check_body
+from mlflow_resnet.serving.monitoring import PROTOCOL
+from mlflow_resnet.serving.protocols.body_kinds import INFERENCE, NAMES
 
 BUSY = (429, 503)
 Answer = Callable[[Scope, str, bytes], Awaitable[Response]]
 BODIES_AT_ONCE = 4  # of the largest size
 TEXT_SHARE = 4  # JSON and CSV may have this part of the largest size: their parsers need several times as much
+TEXTS = (JSON, CSV, INFERENCE)
+COPIES = 2  # of other bodies: the body and the pictures in it
 FIRST_SECONDS = 10.0  # for a body of no bytes; more of them have more time
 BYTES_PER_SECOND = 16 * 2**10
 
@@ -51,9 +55,17 @@ class Intake:
         held: bytes of bodies, of what has arrived of them; of Parquet, what it decodes to.
     """
 
-    def __init__(self, answer: Answer, max_body_bytes: int, max_images: Callable[[Scope], int]) -> None:
+    def __init__(
+        self,
+        answer: Answer,
+        refuse: Callable[[str, int], Response],
+        find_kind: Callable[[Headers], str],
+        max_body_bytes: int,
+        max_images: Callable[[Scope], int],
+    ) -> None:
         """Args: max_images: how many the model that answers takes at once."""
-        self._answer, self._max_bytes, self._max_images = answer, max_body_bytes, max_images
+        self._answer, self._refuse, self._find_kind = answer, refuse, find_kind
+        self._max_bytes, self._max_images = max_body_bytes, max_images
         self._most_held = BODIES_AT_ONCE * max_body_bytes
         self._arriving: dict[Arrival, None] = {}  # the one that takes longest first
         self.requests = self.held = 0
@@ -62,7 +74,8 @@ class Intake:
         arrival = Arrival()
         try:
             headers = Headers(scope=scope)
-            kind = find_content_type(headers.get("content-type", ""), headers.get("content-encoding", ""))
+            kind = self._find_kind(headers)
+            scope[PROTOCOL] = NAMES[kind]
             self._check_size(int(headers.get("content-length", "0")), kind)
             if self.requests >= REQUESTS_AT_ONCE:
                 raise busy()
@@ -70,16 +83,18 @@ class Intake:
             if content is not None:
                 await self._answer_whole(arrival, kind, content, scope, receive, send)
         except HTTPException as refused:
-            await JSONResponse({"detail": refused.detail}, refused.status_code, refused.headers)(scope, receive, send)
+            answer = self._refuse(refused.detail, refused.status_code)
+            answer.headers.update(refused.headers or {})
+            await answer(scope, receive, send)
         except RefusedBodyError as refused:
-            await JSONResponse({"detail": refused.message}, refused.http_status)(scope, receive, send)
+            await self._refuse(refused.message, refused.http_status)(scope, receive, send)
         finally:
             self.held -= arrival.held
 
     def _check_size(self, size: int, kind: str) -> None:
         limit, parquet = self._max_bytes, ""
-        if kind != PARQUET:
-            limit, parquet = limit // TEXT_SHARE, ", or Parquet, which may be larger"
+        if kind in TEXTS:
+            limit, parquet = limit // TEXT_SHARE, ", or pictures without base64, which may be larger"
         if size > limit:
             problem = f"the body is over the limit of {limit / 2**20:g} MiB; send several requests{parquet}"
             raise HTTPException(413, problem)
@@ -134,7 +149,7 @@ class Intake:
         call = Call()
         self.requests += 1
         try:
-            content, size = await asyncio.to_thread(check_body, kind, content, self._max_bytes, self._max_images(scope))
+            content, size = await self._check(kind, content, scope)
             self._hold(arrival, max(size, arrival.held))
             CALL.set(call)  # in the context of this request, which is a task of its own
             answer = await self._answer(scope, kind, content)
@@ -143,6 +158,12 @@ class Intake:
             await answer(scope, receive, send)
         finally:
             self.requests -= 1
+
+    async def _check(self, kind: str, content: bytes, scope: Scope) -> tuple[bytes, int]:
+        """Returns what may be parsed, and the bytes that it takes then."""
+        if kind in CONTENT_TYPES:
+            return await asyncio.to_thread(check_body, kind, content, self._max_bytes, self._max_images(scope))
+        return content, len(content) if kind in TEXTS else COPIES * len(content)
 
 
 def busy() -> HTTPException:

@@ -37,6 +37,7 @@ from mlflow_resnet.model.storage import (
     read_mlmodel_fields,
 )
 from mlflow_resnet.options.base import AUTO
+from mlflow_resnet.options.metric_names import HEADLINE
 from mlflow_resnet.registry.binding import bind
 from mlflow_resnet.registry.versions import format_version_uri
 from mlflow_resnet.scoring.columns import ERROR
@@ -49,7 +50,10 @@ from mlflow_resnet.scoring.configuration import (
 )
 from mlflow_resnet.scoring.loading import read_verified
 from mlflow_resnet.scoring.over_http import guard
+from mlflow_resnet.scoring.pyfunc import ScoringModel
+from mlflow_resnet.serving.monitoring import count_batch
 
+NUMBERS = tuple(f"{part}_{name}" for part in ("test", "val") for name in HEADLINE)  # tags that a training sets
 SUM_TOLERANCE = 1e-3  # float32 over many classes
 MAX_TEXT_BYTES = 16 * 2**20  # of MLmodel, classifier.json and the like, which parsers make many times as large
 MAX_YAML_EVENTS = 10_000  # of MLmodel: values, and beginnings and ends of lists
@@ -76,11 +80,20 @@ class ServedVersion:
     model_sha256: str
     since: str
     max_images: int
-    model: PyFuncModel
+    model: ScoringModel
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.model.get_raw_model().classes
 
     @property
     def uri(self) -> str:
         return format_version_uri(self.version)
+
+    @property
+    def labels(self) -> tuple[str, str, str, str]:
+        """What metrics tell of it: name, version, logged model and digest."""
+        return self.version.name, str(self.version.version), self.model_id, self.model_sha256
 
     @property
     def headers(self) -> dict[str, str]:
@@ -90,12 +103,15 @@ class ServedVersion:
 
     def facts(self) -> dict[str, Any]:
         """Returns the version's part of the answer to `/model`."""
+        tags = self.version.tags
         return {
             "name": self.version.name,
             "version": str(self.version.version),
             "model_id": self.model_id or None,
             "model_sha256": self.model_sha256,
             "since": self.since,
+            "classes": list(self.classes),
+            "numbers": {name: tags[name] for name in NUMBERS if name in tags},
         }
 
 
@@ -116,11 +132,13 @@ def load_version(model_uri: str, device: str = AUTO) -> ServedVersion:
             config = read_configuration(path, device)
             check_fits(path, config)
             stored, metadata = read_verified(path, known), flavor.read_mlmodel(str(path))
-            model = PyFuncModel(metadata, configure_model(stored, config), model_id=known.model_id or None)
+            scoring = configure_model(stored, config)
+            model = PyFuncModel(metadata, scoring, model_id=known.model_id or None)
             with contextlib.suppress(Exception):  # without it, a picture of our own is tried
                 model.input_example = metadata.load_input_example(str(path))
         os.environ[guard.SERVING] = "true"  # from here on predict takes what it takes over HTTP
         try_out(model)
+        scoring.watch_batches(count_batch)
     except InvalidOptionsError:
         raise
     except InvalidModelError as error:
@@ -128,7 +146,7 @@ def load_version(model_uri: str, device: str = AUTO) -> ServedVersion:
     except Exception as error:  # MLflow, torch, databases and disks share no base class
         raise InvalidModelError(model_uri, f"cannot be served ({one_line(error)}).") from None
     max_images = read_positive(config, "max_images_per_request")
-    return ServedVersion(known.version, known.model_id, stored.sha256, utc_now(), max_images, model)
+    return ServedVersion(known.version, known.model_id, stored.sha256, utc_now(), max_images, scoring)
 
 
 def read_configuration(path: Path, device: str) -> dict[str, Any]:

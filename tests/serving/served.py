@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import mlflow
 import numpy as np
@@ -76,9 +77,13 @@ class Registry:
         MlflowClient().set_registered_model_alias(self.name, alias, version)
 
     def agrees(self, answer: requests.Response) -> bool:
-        """Whether an answer to `PICTURE` is that of the version that its header names."""
-        rows = answer.json()["predictions"]
-        got = np.array([[row[name] for name in PROBABILITIES] for row in rows])
+        """Whether an answer to `PICTURE` is that of the version that its header names, whatever protocol it is of."""
+        facts = answer.json()
+        if "outputs" in facts:
+            columns = {output["name"]: output["data"] for output in facts["outputs"]}
+            got = np.array([columns[name] for name in PROBABILITIES]).T
+        else:
+            got = np.array([[row[name] for name in PROBABILITIES] for row in facts["predictions"]])
         expected = self.answers[answer.headers["X-Model-Version"]]
         return bool(np.abs(np.log(got) - np.log(expected)).max() < LOSS)
 
@@ -118,6 +123,19 @@ class Serving:
 
     def ask(self, images: int = 1, session=requests, **changes: object) -> requests.Response:
         return session.post(f"{self.url}/invocations", json=body(images) | changes, timeout=60)
+
+    def ask_in_turn(self, number: int, name: str, session=requests) -> requests.Response:
+        """Asks about `PICTURE` by one of the protocols."""
+        tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": body()["inputs"]}
+        ways = [
+            {"json": body()},
+            {"data": PICTURE, "headers": {"Content-Type": "image/png"}},
+            {"files": {"image": PICTURE}},
+            {"json": {"inputs": [tensor]}},
+        ]
+        way = ways[number % len(ways)]
+        path = f"/v2/models/{quote(name)}/infer" if number % len(ways) == 3 else "/invocations"
+        return session.post(self.url + path, timeout=60, **way)
 
     def model(self) -> dict:
         return requests.get(f"{self.url}/model", timeout=60).json()

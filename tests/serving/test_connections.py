@@ -16,8 +16,10 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from mlflow_resnet.serving import connections, intake
+from mlflow_resnet.serving.answers import refuse_invocation
 from mlflow_resnet.serving.connections import Connection, head_problem
 from mlflow_resnet.serving.intake import Intake
+from mlflow_resnet.serving.protocols.body_kinds import find_invocation_kind
 
 MIB = 2**20
 JSON = "Content-Type: application/json\r\n"
@@ -30,7 +32,7 @@ async def count(scope, kind, content):
 @pytest.fixture(scope="module")
 def taking():
     """The intake of a running application that takes bodies of 1 MiB, and its port."""
-    taking = Intake(count, MIB, lambda scope: 256)
+    taking = Intake(count, refuse_invocation, find_invocation_kind, MIB, lambda scope: 256)
     app = Starlette(
         routes=[
             Route("/ping", lambda request: PlainTextResponse("yes")),

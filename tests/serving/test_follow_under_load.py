@@ -46,7 +46,7 @@ class Load:
 
     def __enter__(self):
         self._pool = ThreadPoolExecutor(self._clients)
-        self._all = [self._pool.submit(self._ask) for _ in range(self._clients)]
+        self._all = [self._pool.submit(self._ask, number) for number in range(self._clients)]
         return self
 
     def __exit__(self, *_):
@@ -54,12 +54,13 @@ class Load:
         self._pool.shutdown()
         self.versions = [each.result() for each in self._all]
 
-    def _ask(self):
+    def _ask(self, number):
+        """Each request by the next of the protocols."""
         seen = []
         with requests.Session() as session:
             while not self._stop.is_set():
                 try:
-                    answer = self.running.ask(session=session)
+                    answer = self.running.ask_in_turn(number + len(seen), self.registry.name, session)
                     if answer.status_code != 200 or not self.registry.agrees(answer):
                         self.failures.append(answer.text)
                 except requests.RequestException as error:

@@ -38,14 +38,19 @@ def find_content_type(content_type: str, content_encoding: str = "") -> str:
     Raises:
         RefusedBodyError: if it is none, or is packed.
     """
-    if content_encoding.strip().lower() not in ("", "identity"):
-        raise RefusedBodyError("the body has a Content-Encoding; send it as it is", 415)
+    check_encoding(content_encoding)
     kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
     if kind not in CONTENT_TYPES:
         raise RefusedBodyError(f"the Content-Type is not known here; send one of {', '.join(CONTENT_TYPES)}", 415)
     if not {parameter.replace('"', "").replace(" ", "") for parameter in parameters} <= {"", "charset=utf-8"}:
         raise RefusedBodyError("the Content-Type has parameters; only charset=utf-8 is known here", 415)
     return kind
+
+
+def check_encoding(content_encoding: str) -> None:
+    """Raises RefusedBodyError if a body is packed."""
+    if content_encoding.strip().lower() not in ("", "identity"):
+        raise RefusedBodyError("the body has a Content-Encoding; send it as it is", 415)
 
 
 def check_body(kind: str, content: bytes, max_bytes: int, max_images: int) -> tuple[bytes, int]:

@@ -31,6 +31,8 @@ class MergedForward:
     passes the turn on to the first of those who came meanwhile. An error reaches those whose images were in the batch.
 
     Attributes:
+        watchers: told how many images just went through. None may refer to what has this forward: a network that is
+            replaced has to leave the memory at once, not when Python looks for circles.
         max_batch_size: images of several callers together; one who brings more is not merged with others.
     """
 
@@ -47,7 +49,7 @@ class MergedForward:
         max_latency_ms: how long a batch waits for callers that have not brought their images yet.
         on_batch: told how many images just went through.
         """
-        self._forward, self._image_size, self._on_batch = forward, image_size, on_batch
+        self._forward, self._image_size, self.watchers = forward, image_size, [on_batch]
         self.max_batch_size, self._max_latency = max_batch_size, max_latency_ms / 1000
         self._waiting: deque[_Job] = deque()
         self._changed = threading.Condition()
@@ -90,7 +92,8 @@ class MergedForward:
                 self._running = bool(self._waiting)
                 if self._waiting:
                     self._waiting[0].turn.set_result(None)
-        self._on_batch(len(rows))
+        for on_batch in self.watchers:
+            on_batch(len(rows))
         own_rows, *others_rows = np.split(rows, np.cumsum([len(job.images) for job in batch])[:-1])
         for job, part in zip(others, others_rows, strict=True):
             job.turn.set_result(part)
