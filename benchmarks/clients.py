@@ -6,8 +6,9 @@ import base64
 import http.client
 import io
 import json
+import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
@@ -18,17 +19,57 @@ from PIL import Image
 
 SIZE = (640, 480)  # pixels
 GRAIN, QUALITY = 4, 93  # as in decode.py
-HEADERS = {"Content-Type": "application/json"}
+INPUT = {"name": "image", "shape": [1], "datatype": "BYTES"}
 
 
-def bodies(number: int) -> list[bytes]:
-    """Requests of one picture each, about 100 KB of JPEG in base64, the same ones every time."""
-    return [body_of([picture(seed)]) for seed in range(number)]
+@dataclass(frozen=True)
+class Protocol:
+    """How one picture is asked about.
+
+    Attributes:
+        path: of the server.
+        write: the bytes of a picture -> headers and body.
+        read: a body -> the probabilities.
+    """
+
+    path: str
+    write: Callable[[bytes], tuple[dict[str, str], bytes]]
+    read: Callable[[bytes], list[float]]
 
 
-def body_of(pictures: Sequence[bytes]) -> bytes:
-    data = [[base64.b64encode(content).decode()] for content in pictures]
-    return json.dumps({"dataframe_split": {"columns": ["image"], "data": data}}).encode()
+def pictures(number: int) -> list[bytes]:
+    """About 100 KB of JPEG each, the same ones every time."""
+    return [picture(seed) for seed in range(number)]
+
+
+def write_json(content: bytes) -> tuple[dict[str, str], bytes]:
+    table = {"columns": ["image"], "data": [[base64.b64encode(content).decode()]]}
+    return {"Content-Type": "application/json"}, json.dumps({"dataframe_split": table}).encode()
+
+
+def write_picture(content: bytes) -> tuple[dict[str, str], bytes]:
+    return {"Content-Type": "image/jpeg"}, content
+
+
+def write_tensor(content: bytes) -> tuple[dict[str, str], bytes]:
+    """A binary tensor of the Open Inference Protocol."""
+    binary = struct.pack("<I", len(content)) + content
+    head = json.dumps({"inputs": [{**INPUT, "parameters": {"binary_data_size": len(binary)}}]}).encode()
+    return {"Inference-Header-Content-Length": str(len(head))}, head + binary
+
+
+def read_rows(content: bytes) -> list[float]:
+    (row,) = json.loads(content)["predictions"]
+    return [value for value in row.values() if isinstance(value, float)]
+
+
+def read_tensors(content: bytes) -> list[float]:
+    return [output["data"][0] for output in json.loads(content)["outputs"] if output["datatype"] == "FP64"]
+
+
+BASE64 = Protocol("/invocations", write_json, read_rows)
+PICTURE = Protocol("/invocations", write_picture, read_rows)
+TENSOR = Protocol("/v2/models/ours/infer", write_tensor, read_tensors)
 
 
 def picture(seed: int) -> bytes:
@@ -63,13 +104,16 @@ class Load:
         return float(np.percentile(self.milliseconds, percent)) if self.milliseconds else float("nan")
 
 
-def ask(port: int, requests: Sequence[bytes], clients: int, seconds: float, at_most: int = 0) -> Load:
+def ask(
+    port: int, protocol: Protocol, pictures: Sequence[bytes], clients: int, seconds: float, at_most: int = 0
+) -> Load:
     """Asks with `clients` at once for some seconds, or until there are so many answers.
 
     Every answer must be a row of probabilities of its own picture: what came with an error, or is not what the same
     picture got before, is an error.
     """
     load, known, turn = Load(), {}, count()
+    requests = [protocol.write(content) for content in pictures]
     lock = threading.Lock()
     began = perf_counter()
 
@@ -85,7 +129,7 @@ def ask(port: int, requests: Sequence[bytes], clients: int, seconds: float, at_m
         for number in goes_on():
             sent = perf_counter()
             try:
-                values = answer(connection, requests[number])
+                values = answer(connection, protocol, *requests[number])
             except Exception as error:  # whatever it is, it is no answer
                 load.errors.append(f"{type(error).__name__}: {error}"[:200])
                 connection.close()
@@ -102,12 +146,13 @@ def ask(port: int, requests: Sequence[bytes], clients: int, seconds: float, at_m
     return load
 
 
-def answer(connection: http.client.HTTPConnection, body: bytes) -> list[float]:
+def answer(
+    connection: http.client.HTTPConnection, protocol: Protocol, headers: dict[str, str], body: bytes
+) -> list[float]:
     """The probabilities of the one picture of a request."""
-    connection.request("POST", "/invocations", body, HEADERS)
+    connection.request("POST", protocol.path, body, headers)
     response = connection.getresponse()
     content = response.read()
     if response.status != 200:
         raise ValueError(f"status {response.status}: {content[-200:]!r}")
-    (row,) = json.loads(content)["predictions"]
-    return [value for value in row.values() if isinstance(value, float)]
+    return protocol.read(content)

@@ -1,8 +1,10 @@
 """Answers over HTTP: ours beside the simplest mlflow pyfunc of the same network behind the same `mlflow models serve`.
 
-resnet18 at 224 pixels with random weights, requests of one 640x480 JPEG in base64. In every repetition each contestant
-gets a fresh server: seconds from its start to the first answer, then milliseconds with 1, 8 and 32 clients, on the same
-cores. OpenVINO takes part where it is installed.
+resnet18 at 224 pixels with random weights, requests of one 640x480 JPEG: in base64, as it is, and as a binary tensor of
+the Open Inference Protocol. In every repetition each contestant gets a fresh server: seconds from its start to a first
+answer, then milliseconds with 1, 8 and 32 clients, on the same cores, and MiB of memory, idle and at most. The limit is
+what decoding and the network make of the same pictures alone, without a server and clients. OpenVINO takes part where
+it is installed. `ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2` imitates an older CPU.
 """
 
 from __future__ import annotations
@@ -12,10 +14,11 @@ import importlib.util
 import json
 import os
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from http.client import HTTPConnection
@@ -23,12 +26,27 @@ from pathlib import Path
 from time import perf_counter, sleep
 
 import click
-from alternate import Measurement, in_fresh_process, one_line, print_machine, print_table, ratio, say, spread, values_of
-from clients import answer, ask, bodies
+import psutil
+from alternate import (
+    Measurement,
+    environment,
+    in_fresh_process,
+    one_line,
+    print_machine,
+    print_table,
+    ratio,
+    say,
+    spread,
+    values_of,
+)
+from clients import BASE64, PICTURE, TENSOR, Protocol, answer, ask, picture, pictures
 from command import common
 
 CLIENTS = (1, 8, 32)
 PICTURES = 64
+BATCH, ROUNDS = 32, 4
+IDLE, BUSY = "MiB, idle", "MiB, after 32 clients"
+OURS_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}  # what our command line sets
 CLASSES = 10
 START_SECONDS = 300.0
 PEER = "naive pyfunc, mlflow models serve"
@@ -45,10 +63,11 @@ class Contestant:
 
     command: list[str]
     env: dict[str, str] = field(default_factory=dict)
+    protocol: Protocol = BASE64
 
     @contextlib.contextmanager
-    def running(self, folder: Path) -> Iterator[tuple[int, float]]:
-        """The port of a fresh server, and the seconds that it took from its start to its first answer."""
+    def running(self, folder: Path) -> Iterator[tuple[int, float, psutil.Process]]:
+        """The port of a fresh server, the seconds from its start to its first answer, and its process."""
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             port = listener.getsockname()[1]
@@ -57,38 +76,73 @@ class Contestant:
             command = [sys.executable, *self.command, "--port", str(port)]
             process = subprocess.Popen(command, env=os.environ | self.env, stdout=log, stderr=log, cwd=folder)
         try:
-            wait_for_answer(port, process, folder / "server.log")
-            yield port, perf_counter() - began
+            wait_for_answer(port, self.protocol, process, folder / "server.log")
+            yield port, perf_counter() - began, psutil.Process(process.pid)
         finally:
             process.terminate()
             process.wait()
 
 
-def wait_for_answer(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    (body,) = bodies(1)
+def wait_for_answer(port: int, protocol: Protocol, process: subprocess.Popen[bytes], log: Path) -> None:
+    request = protocol.write(picture(0))
     until = perf_counter() + START_SECONDS
     while process.poll() is None and perf_counter() < until:
         with contextlib.suppress(OSError), contextlib.closing(HTTPConnection("127.0.0.1", port)) as connection:
-            answer(connection, body)
+            answer(connection, protocol, *request)
             return
         sleep(0.05)
     raise click.ClickException(f"the server did not start: {log.read_text()[-2000:]}")
 
 
-def contestants() -> dict[str, Contestant]:
+def list_configs() -> dict[str, dict[str, str]]:
+    """How ours is configured: in bf16 where the CPU has it, as a trained model is where bf16 changes no answers."""
+    import torch
+
+    from mlflow_resnet.model.precision import has_native_bf16
+
+    precision = "bf16" if has_native_bf16(torch.device("cpu")) else "fp32"
+    found = {f"torch {precision}": {"precision": precision}}
+    if importlib.util.find_spec("openvino"):
+        found[f"OpenVINO {precision}"] = {"precision": precision, "backend": "openvino"}
+    else:
+        print("openvino: not installed, so ours runs on torch alone")
+    return found
+
+
+def contestants(configs: Mapping[str, Mapping[str, str]]) -> dict[str, Contestant]:
     naive, own = "models:/naive/1", "models:/ours@champion"
     found = {
         PEER: Contestant([*MLFLOW, naive]),
     }
-    configs = {"torch": {"precision": "bf16"}}  # what a trained model does where bf16 changes no answers
-    if importlib.util.find_spec("openvino"):
-        configs["OpenVINO"] = {"precision": "bf16", "backend": "openvino"}
-    else:
-        print("openvino: not installed, so ours runs on torch alone")
     for called, config in configs.items():
         env = {"MLFLOW_PYFUNC_INFERENCE_CONFIG": json.dumps(config)}
         found[f"ours, {called}, mlflow models serve"] = Contestant([*MLFLOW, own], env)
         found[f"ours, {called}, mlflow-resnet serve"] = Contestant([*OURS, own], env)
+        for protocol, name in ((PICTURE, "pictures"), (TENSOR, "tensors")):
+            found[f"ours, {called}, mlflow-resnet serve, {name}"] = Contestant([*OURS, own], env, protocol)
+    return found
+
+
+def find_limit(config: Mapping[str, str], seconds: float, repetition: int) -> Measurement:
+    """What decoding and the network allow on these cores: many pictures at once, and one after the other."""
+    from mlflow_resnet.flavor import load_predictor
+    from mlflow_resnet.images.sources import ImageSource
+
+    predictor = load_predictor("models:/ours/1", **config)
+    contents = pictures(PICTURES)
+    sources = [ImageSource(str(number), partial(bytes, content)) for number, content in enumerate(contents)]
+    found: Measurement = {}
+    for key, count in (("p50, 1", 1), (f"{RATE}, {CLIENTS[-1]}", BATCH)):
+        list(predictor.predict(sources[:count], count))
+        times, until, number = [], perf_counter() + seconds, 0
+        while perf_counter() < until:
+            began = perf_counter()
+            asked = sources[number % PICTURES : number % PICTURES + count] if count == 1 else sources * ROUNDS
+            list(predictor.predict(asked, count))
+            times.append((perf_counter() - began) / len(asked))
+            number += 1
+        median = statistics.median(times)
+        found[key] = 1000 * median if count == 1 else 1 / median
     return found
 
 
@@ -116,18 +170,25 @@ def log_models(folder: str, repetition: int) -> Measurement:
     return {}
 
 
-def measured(contestant: Contestant, folder: Path, requests: list[bytes], seconds: float) -> Measurement:
+def measured(contestant: Contestant, folder: Path, contents: list[bytes], seconds: float) -> Measurement:
     """One fresh server, asked by more and more clients."""
-    with contestant.running(folder) as (port, start):
-        found = {COLD_START: start, "errors": 0.0}
-        ask(port, requests, 1, min(seconds, 2))  # a fresh server's first answers are slower; COLD_START tells of them
+    with contestant.running(folder) as (port, start, process):
+        found = {COLD_START: start, "errors": 0.0, IDLE: memory_of(process)}
+        asking = partial(ask, port, contestant.protocol, contents)
+        asking(1, min(seconds, 2))  # a fresh server's first answers are slower; COLD_START tells of them
         for clients in CLIENTS:
-            load = ask(port, requests, clients, seconds)
+            load = asking(clients, seconds)
             found |= {f"p50, {clients}": load.percentile(50), f"p99, {clients}": load.percentile(99)}
             found |= {f"{RATE}, {clients}": load.per_second, "errors": found["errors"] + len(load.errors)}
             for error in load.errors[:3]:
                 say(error)
+        found[BUSY] = memory_of(process)
     return found
+
+
+def memory_of(process: psutil.Process) -> float:
+    """MiB of a server and its workers."""
+    return sum(each.memory_info().rss for each in (process, *process.children(recursive=True))) / 2**20
 
 
 def print_results(results: dict[str, list[Measurement]]) -> None:
@@ -137,9 +198,21 @@ def print_results(results: dict[str, list[Measurement]]) -> None:
         rows = [[name, *cells(found, peer, [key for key, _ in quantities])] for name, found in results.items()]
         header = ["", *(text for _, called in quantities for text in (called, "to the first"))]
         print_table(f"{clients} client{'s' * (clients > 1)}", header, rows)
-    rows = [[name, spread(values_of(found, COLD_START)), errors_of(found)] for name, found in results.items()]
-    print_table("a fresh server", ["", COLD_START, "errors"], rows)
+    columns = (COLD_START, IDLE, BUSY)
+    rows = [[n, *(spread(values_of(found, c)) for c in columns), errors_of(found)] for n, found in results.items()]
+    print_table("a fresh server", ["", *columns, "errors"], rows)
     print(f"aims: {AIMS}")
+
+
+def print_limits(results: dict[str, list[Measurement]], limits: dict[str, list[Measurement]]) -> None:
+    """How near servers come to what decoding and the network alone allow."""
+    keys, rows = (f"{RATE}, {CLIENTS[-1]}", "p50, 1"), []
+    for called, limit in limits.items():
+        rows.append([f"limit, {called}", *(spread(values_of(limit, key)) for key in keys for _ in range(2))])
+        for name in (name for name in results if f"ours, {called}," in name):
+            rows.append([name, *cells(results[name], limit, list(keys))])
+    header = ["", f"{RATE}, {CLIENTS[-1]} clients", "to the limit", "p50 ms, 1 client", "to the limit"]
+    print_table("decoding and the network alone", header, rows)
 
 
 def cells(found: list[Measurement], peer: list[Measurement], keys: list[str]) -> Iterator[str]:
@@ -174,16 +247,23 @@ def main(
     if quick:
         repetitions, seconds, long_run = 1, 1.0, 100
     with registry() as folder:
-        servers, requests = contestants(), bodies(PICTURES)
+        configs = list_configs()
+        servers, contents = contestants(configs), pictures(PICTURES)
+        limits: dict[str, list[Measurement]] = {name: [] for name in configs}
         results: dict[str, list[Measurement]] = {name: [] for name in servers}
         for repetition in range(1, repetitions + 1):
+            for name, config in configs.items():
+                with environment(OURS_ENVIRONMENT):
+                    limits[name].append(in_fresh_process(partial(find_limit, config, seconds / 2), repetition))
+                say(f"{repetition}/{repetitions} limit, {name}: {one_line(limits[name][-1])}")
             for name, contestant in servers.items():
-                results[name].append(measured(contestant, folder, requests, seconds))
+                results[name].append(measured(contestant, folder, contents, seconds))
                 say(f"{repetition}/{repetitions} {name}: {one_line(results[name][-1])}")
         print_results(results)
+        print_limits(results, limits)
         for name, contestant in list(servers.items())[1:]:
-            with contestant.running(folder) as (port, _):
-                load = ask(port, requests, CLIENTS[-1], LONGEST, long_run)
+            with contestant.running(folder) as (port, _, _):
+                load = ask(port, contestant.protocol, contents, CLIENTS[-1], LONGEST, long_run)
             found = f"{len(load.milliseconds)} answers and {len(load.errors)} errors in {load.wall:.0f} s"
             print(f"{name}, {CLIENTS[-1]} clients: {found}", *load.errors[:5], sep="\n  ")
 
