@@ -251,15 +251,17 @@ def log_to_artifacts(
     with contextlib.nullcontext(active) if active else mlflow.start_run() as run, tempfile.TemporaryDirectory() as root:
         folder = Path(root) / "model"
         save_model(classifier, folder, **kept)
-        log_artifacts(run.info.run_id, folder, name)
-        info = Model.load(folder).get_model_info()
+        info = log_artifacts(run.info.run_id, folder, name).get_model_info()
     if registered_model_name:
         info.registered_model_version = register(info.model_uri, registered_model_name).version
     return info
 
 
-def log_artifacts(run_id: str, folder: Path, name: str) -> None:
+def log_artifacts(run_id: str, folder: Path, name: str) -> Model:
     """Logs the model in a folder to the artifacts of a run, and its digest as a param, which cannot be changed.
+
+    Returns:
+        Its description, as it was logged.
 
     Raises:
         TamperedModelError: if the run has another digest for it.
@@ -268,17 +270,18 @@ def log_artifacts(run_id: str, folder: Path, name: str) -> None:
     description.run_id, description.artifact_path = run_id, name
     description.save(str(folder / MLMODEL_FILE_NAME))
     MlflowClient().log_artifacts(run_id, str(folder), name)
-    digest, param = read_sha256(folder), f"{MODEL_SHA256}.{name}"
+    digest, param = find_sha256(description, folder), f"{MODEL_SHA256}.{name}"
     recorded = MlflowClient().get_run(run_id).data.params.get(param)
     if recorded is None:
         MlflowClient().log_param(run_id, param, digest)
     elif recorded != digest:
         raise TamperedModelError(f"runs:/{run_id}/{name}", "the run", recorded, digest)
+    return description
 
 
-def read_sha256(folder: Path) -> str:
+def find_sha256(description: Model, folder: Path) -> str:
     """Returns the digest of the model in a folder, which is not noted if it was saved before there was one."""
-    return Model.load(folder).flavors[FLAVOR_NAME].get(MODEL_SHA256) or read_model(folder).sha256
+    return description.flavors[FLAVOR_NAME].get(MODEL_SHA256) or read_model(folder).sha256
 
 
 def log_model_sha256(model: LoggedModel, digest: str) -> None:

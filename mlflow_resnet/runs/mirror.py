@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.store.artifact.artifact_repo import ArtifactRepository
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from mlflow_resnet.errors import CheckpointError, MlflowResnetError
 from mlflow_resnet.io.atomic import disk_errors
@@ -26,6 +24,7 @@ from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.s3.access import connect_s3, patiently
 from mlflow_resnet.io.s3.listing import StoredObject, list_objects, parse_location
 from mlflow_resnet.io.s3.transfer import receive
+from mlflow_resnet.tracking.run import open_artifacts
 from mlflow_resnet.training.checkpoints import CHECKPOINT_NUMBER, KEPT, SUMS_FILE, CheckpointFolder, read_checkpoint
 
 NOTES = "training.json"
@@ -249,14 +248,13 @@ class ArtifactStore:
         runs = client.search_runs(experiments, wanted, max_results=1, order_by=["attributes.start_time DESC"])
         return runs[0].info.run_id if runs else ""
 
-    def repository(self) -> ArtifactRepository:
-        """Returns the run's own artifacts; the client would look for those of logged models too."""
-        return get_artifact_repository(MlflowClient().get_run(self.run_id()).info.artifact_uri)
-
     def names(self) -> list[str]:
-        pending, found = [ARTIFACT_FOLDER] if self.run_id() else [], []
+        run_id, pending, found = self.run_id(), [ARTIFACT_FOLDER], []
+        if not run_id:
+            return []
+        artifacts = open_artifacts(MlflowClient().get_run(run_id))
         while pending:
-            entries = self.repository().list_artifacts(pending.pop())
+            entries = artifacts.list_artifacts(pending.pop())
             pending += [each.path for each in entries if each.is_dir]
             found += [each.path.removeprefix(f"{ARTIFACT_FOLDER}/") for each in entries if not each.is_dir]
         return found
@@ -270,8 +268,9 @@ class ArtifactStore:
 
     def fetch(self, name: str, path: Path) -> None:
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            Path(self.repository().download_artifacts(f"{ARTIFACT_FOLDER}/{name}", folder)).replace(path)
+            artifacts = open_artifacts(MlflowClient().get_run(self.run_id()))
+            Path(artifacts.download_artifacts(f"{ARTIFACT_FOLDER}/{name}", folder)).replace(path)
 
     def remove(self, folder: str) -> None:
         with contextlib.suppress(NotImplementedError):
-            self.repository().delete_artifacts(f"{ARTIFACT_FOLDER}/{folder}")
+            open_artifacts(MlflowClient().get_run(self.run_id())).delete_artifacts(f"{ARTIFACT_FOLDER}/{folder}")

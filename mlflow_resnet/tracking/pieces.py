@@ -363,7 +363,7 @@ def complete_model(client: MlflowClient, run_id: str, model: entities.LoggedMode
     description.artifact_path = model.artifact_location
     description.save(folder / "MLmodel")
     client.log_model_artifacts(model.model_id, str(folder))
-    flavor.log_model_sha256(model, flavor.read_sha256(folder))
+    flavor.log_model_sha256(model, flavor.find_sha256(description, folder))
     client.finalize_logged_model(model.model_id, entities.LoggedModelStatus.READY)
     outputs = client.get_run(run_id).outputs
     known = [output.model_id for output in outputs.model_outputs] if outputs else []

@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Run
 from mlflow.environment_variables import MLFLOW_EXPERIMENT_ID, MLFLOW_EXPERIMENT_NAME, MLFLOW_RUN_ID
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_PROJECT_ENTRY_POINT
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
@@ -173,8 +174,12 @@ def find_gone(ids: Notes) -> str:
         return f"its run {run_id} {where}"
     if model_id:
         return "" if find_known(lambda: client.get_logged_model(model_id)) else f"its model {model_id} {where}"
-    artifacts = get_artifact_repository(run.info.artifact_uri)  # the client would ask for logged models too
-    return "" if artifacts.list_artifacts(MODEL_NAME) else f"its model {locate_model(ids)} {where}"
+    return "" if open_artifacts(run).list_artifacts(MODEL_NAME) else f"its model {locate_model(ids)} {where}"
+
+
+def open_artifacts(run: Run) -> ArtifactRepository:
+    """Returns the artifacts of a run; MLflow's client would look for those of its logged models too."""
+    return get_artifact_repository(run.info.artifact_uri)
 
 
 def locate_model(ids: Notes) -> str:
