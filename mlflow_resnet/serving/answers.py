@@ -64,16 +64,21 @@ def parse_invocation(scope: Scope, kind: str, content: bytes, max_images: int) -
 async def answer_inference(scope: Scope, kind: str, content: bytes) -> Response:
     """Answers a request of the Open Inference Protocol."""
     served: ServedVersion = scope[SERVED]
-    name, version = served.version.name, str(served.version.version)
-    asked = scope["path_params"]
-    if asked["name"] != name or asked.get("version", version) != version:
-        return refuse_inference("no such model or version is served here; /model says which is", 404)
 
     def answer() -> Response:
         question, wanted = parse_inference(content, Headers(scope=scope).get(HEAD_LENGTH))
-        return format_inference(predict(served, question, scope[SHADOW]), wanted, name, version)
+        frame = predict(served, question, scope[SHADOW])
+        return format_inference(frame, wanted, served.version.name, str(served.version.version))
 
-    return await answer_in_time(answer, refuse_inference)
+    return explain_absence(scope) or await answer_in_time(answer, refuse_inference)
+
+
+def explain_absence(scope: Scope) -> Response | None:
+    """Returns the answer to who asks for another model or version than the one that is served."""
+    served, asked = scope[SERVED].version, scope["path_params"]
+    if asked["name"] == served.name and asked.get("version", str(served.version)) == str(served.version):
+        return None
+    return refuse_inference("no such model or version is served here; /model says which is", 404)
 
 
 def predict(served: ServedVersion, question: Question, shadow: Shadow | None) -> pd.DataFrame:

@@ -29,6 +29,7 @@ from mlflow_resnet.serving.answers import (
     SHADOW,
     answer_inference,
     answer_invocation,
+    explain_absence,
     refuse_inference,
     refuse_invocation,
 )
@@ -86,10 +87,18 @@ def create_app(options: ServeOptions, version_uri: str) -> Starlette:
         pages.append(Route("/openapi.json", openapi, methods=["GET"]))
     if options.page:
         pages.append(Route("/", page, methods=["GET"]))
-    middleware = [Middleware(name_version, current=current, shadow=shadow), Middleware(measure_requests, served=SERVED)]
+    middleware = [
+        Middleware(name_version, current=current, shadow=shadow),
+        Middleware(measure_requests, get_version=get_served_version),
+    ]
     app = Starlette(routes=[*pages, *list_intakes(options)], lifespan=following, middleware=middleware)
     app.router.redirect_slashes = False
     return app
+
+
+def get_served_version(scope: Scope) -> str:
+    """Returns the version that answers a request."""
+    return str(scope[SERVED].version.version)
 
 
 def open_shadow(options: ServeOptions, champion: ServedVersion) -> Shadow:
@@ -129,12 +138,12 @@ def list_inference_pages() -> list[BaseRoute]:
 
     async def describe(request: Request) -> Response:
         served: ServedVersion = request[SERVED]
-        name, version = served.version.name, str(served.version.version)
-        return explain_absence(request) or JSONResponse(describe_tensors(name, version, served.classes))
+        facts = describe_tensors(served.version.name, str(served.version.version), served.classes)
+        return explain_absence(request.scope) or JSONResponse(facts)
 
     async def ready(request: Request) -> Response:
         facts = {"name": request[SERVED].version.name, "ready": True}
-        return explain_absence(request) or JSONResponse(facts)
+        return explain_absence(request.scope) or JSONResponse(facts)
 
     pages: dict[str, Callable[..., Any]] = {
         "/v2": JSONResponse(describe_server(__version__)),
@@ -144,14 +153,6 @@ def list_inference_pages() -> list[BaseRoute]:
     for path in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
         pages |= {path: describe, f"{path}/ready": ready}
     return [Route(path, page, methods=["GET"]) for path, page in pages.items()]
-
-
-def explain_absence(request: Request) -> Response | None:
-    """Returns the answer to who asks for another model or version than the one that is served."""
-    served, asked = request[SERVED].version, request.path_params
-    if asked["name"] == served.name and asked.get("version", str(served.version)) == str(served.version):
-        return None
-    return refuse_inference("no such model or version is served here; /v2/models and /model say which is", 404)
 
 
 def name_version(app: ASGIApp, current: CurrentVersion, shadow: Shadow | None) -> ASGIApp:

@@ -92,11 +92,11 @@ class Intake:
             self.held -= arrival.held
 
     def _check_size(self, size: int, kind: str) -> None:
-        limit, parquet = self._max_bytes, ""
+        limit, advice = self._max_bytes, ""
         if kind in TEXTS:
-            limit, parquet = limit // TEXT_SHARE, ", or pictures without base64, which may be larger"
+            limit, advice = limit // TEXT_SHARE, ", or pictures without base64, which may be larger"
         if size > limit:
-            problem = f"the body is over the limit of {limit / 2**20:g} MiB; send several requests{parquet}"
+            problem = f"the body is over the limit of {limit / 2**20:g} MiB; send several requests{advice}"
             raise HTTPException(413, problem)
 
     async def _receive_body(self, arrival: Arrival, kind: str, receive: Receive) -> bytes | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,12 +95,8 @@ def note_version(now: Sequence[str], before: Sequence[str] = ()) -> None:
     VERSION.labels(*now).set(1)
 
 
-def measure_requests(app: ASGIApp, served: str) -> ASGIApp:
-    """Counts and times the requests that `app` is asked to answer with predictions.
-
-    Args:
-        served: the key of the scope of a request under which the version that answers it is.
-    """
+def measure_requests(app: ASGIApp, get_version: Callable[[Scope], str]) -> ASGIApp:
+    """Counts and times the requests that `app` is asked to answer with predictions, by the version that answers."""
 
     async def answer_measured(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "POST":
@@ -122,8 +118,7 @@ def measure_requests(app: ASGIApp, served: str) -> ASGIApp:
                 raise
             finally:
                 protocol = scope.get(PROTOCOL, "none")
-                version = scope[served].labels[1] if served in scope else ""
-                REQUESTS.labels(protocol, find_outcome(status), version).inc()
+                REQUESTS.labels(protocol, find_outcome(status), get_version(scope)).inc()
                 SECONDS.labels(protocol).observe(time.perf_counter() - began)
 
     return answer_measured

@@ -10,6 +10,7 @@ import queue
 import random
 import threading
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +46,7 @@ class Shadow:
 
     def __post_init__(self) -> None:
         self._waiting: queue.Queue[tuple[Question, pd.Series] | None] = queue.Queue(MOST_WAITING)
+        self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._compare_all, daemon=True, name="asks the challenger")
         self._thread.start()
 
@@ -59,8 +61,9 @@ class Shadow:
 
     def stop(self) -> None:
         """Ends the comparison, and logs a run with what came of it."""
-        while not self._waiting.empty():  # what has begun is finished, the rest is left out
-            self._waiting.get_nowait()
+        with suppress(queue.Empty):  # what has begun is finished, the rest is left out
+            while True:
+                self._waiting.get_nowait()
         self._waiting.put(None)
         self._thread.join(SHADOW_STOP_SECONDS)
         if self.images:
@@ -102,7 +105,8 @@ class Shadow:
                 self.changes[champion, challenger] += champion != challenger
 
     def _count(self, outcome: str, images: int) -> None:
-        self.counts[outcome] += images
+        with self._lock:  # requests leave images out in many threads
+            self.counts[outcome] += images
         SHADOWED.labels(outcome, str(self.challenger.version.version)).inc(images)
 
     def _log_run(self) -> None:

@@ -26,7 +26,6 @@ from mlflow_resnet.registry.versions import format_version_uri, resolve
 from mlflow_resnet.serving.connections import Connection, backlog
 from mlflow_resnet.tracking.server import check_servers
 
-METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's name for where workers write their numbers
 WHAT_TO_SERVE = "_MLFLOW_RESNET_SERVE"  # from the first process to its workers
 SECONDS_BEFORE_A_NEW_WORKER = 2.0
 KEEP_ALIVE_SECONDS = 75  # longer than load balancers do: if the server closes first, a request can meet its end
@@ -55,8 +54,10 @@ def serve(options: ServeOptions) -> None:
             pool.submit(try_version, version_uri, options.device).result()
     os.environ[WHAT_TO_SERVE] = json.dumps([asdict(options), version_uri])
     announce(options, version_uri)
+    from mlflow_resnet.serving.monitoring import FOLDER_VARIABLE
+
     with tempfile.TemporaryDirectory(prefix="mlflow-resnet-metrics-") as metrics:
-        os.environ[METRICS_FOLDER] = metrics
+        os.environ[FOLDER_VARIABLE] = metrics
         uvicorn.run(
             f"{__name__}:worker_app",
             factory=True,

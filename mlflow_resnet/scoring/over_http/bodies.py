@@ -19,6 +19,11 @@ from mlflow_resnet.io.parquet import ParquetLimits, TooManyRowsError, check_parq
 MIB = 2**20
 JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
 CONTENT_TYPES = (JSON, CSV, PARQUET)
+# What is said of bodies that cannot be parsed, here and by whoever parses them.
+INVALID_JSON = "the body is not valid JSON"
+NOT_ONE_FORM = "the JSON must be an object with exactly one of inputs, instances, dataframe_split and dataframe_records"
+UNREADABLE_CSV, UNREADABLE_PARQUET = "the body cannot be read as CSV", "the body cannot be read as Parquet"
+PARAMS_NO_OBJECT = "params must be an object"
 MAX_VALUES = 10_000  # of a JSON text: numbers, texts, lists, objects
 MAX_JSON_DEPTH = 16
 MAX_JSON_DIGITS = 400  # of a number: no float has more before its exponent
@@ -32,8 +37,11 @@ _BRACKET = re.compile(rb"[\[\]{}]")
 _LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (MAX_JSON_DIGITS + 1))
 
 
-def find_content_type(content_type: str, content_encoding: str = "") -> str:
-    """Returns the content type of a body, from two headers of its request.
+def find_content_type(content_type: str, content_encoding: str = "", taken: tuple[str, ...] = CONTENT_TYPES) -> str:
+    """Returns the content type of a body of JSON, CSV or Parquet, from two headers of its request.
+
+    Args:
+        taken: what else the server takes too, to be told.
 
     Raises:
         RefusedBodyError: if it is none, or is packed.
@@ -41,7 +49,7 @@ def find_content_type(content_type: str, content_encoding: str = "") -> str:
     check_encoding(content_encoding)
     kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
     if kind not in CONTENT_TYPES:
-        raise RefusedBodyError(f"the Content-Type is not known here; send one of {', '.join(CONTENT_TYPES)}", 415)
+        raise RefusedBodyError(f"the Content-Type is not known here; send one of {', '.join(taken)}", 415)
     if not {parameter.replace('"', "").replace(" ", "") for parameter in parameters} <= {"", "charset=utf-8"}:
         raise RefusedBodyError("the Content-Type has parameters; only charset=utf-8 is known here", 415)
     return kind
@@ -87,7 +95,7 @@ def check_json(content: bytes) -> bytes:
     if structure.count(b",") + structure.count(b"[") + structure.count(b"{") > MAX_VALUES:
         raise too_many
     if structure.count(b"]") + structure.count(b"}") > MAX_VALUES:
-        raise RefusedBodyError("the body is not valid JSON")
+        raise RefusedBodyError(INVALID_JSON)
     if _LONG_NUMBER.search(structure):
         raise RefusedBodyError(f"the JSON has a number of more than {MAX_JSON_DIGITS} digits")
     depths = accumulate(1 if bracket in b"[{" else -1 for bracket in _BRACKET.findall(structure))

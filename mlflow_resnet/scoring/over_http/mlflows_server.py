@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_resnet import mlflow_seams
 from mlflow_resnet.errors import InvalidOptionsError, MlflowResnetError
+from mlflow_resnet.scoring.over_http import bodies
 from mlflow_resnet.scoring.over_http.admission import CALL, Call, take_requests_at_once
 from mlflow_resnet.scoring.over_http.bodies import check_body, find_content_type
 
@@ -28,13 +29,11 @@ FAILED = "the images could not be scored; the server's log says why"
 PLACE = re.compile(mlflow_seams.PLACE_IN_JSON)
 # What MLflow says in its refusals -> what is said instead.
 SENTENCES = {
-    mlflow_seams.NOT_JSON: "the body is not valid JSON",
-    mlflow_seams.NOT_ONE_INPUT: (
-        "the JSON must be an object with exactly one of inputs, instances, dataframe_split and dataframe_records"
-    ),
-    mlflow_seams.NOT_CSV: "the body cannot be read as CSV",
-    mlflow_seams.NOT_PARQUET: "the body cannot be read as Parquet",
-    mlflow_seams.PARAMS_NOT_A_DICTIONARY: "params must be an object",
+    mlflow_seams.NOT_JSON: bodies.INVALID_JSON,
+    mlflow_seams.NOT_ONE_INPUT: bodies.NOT_ONE_FORM,
+    mlflow_seams.NOT_CSV: bodies.UNREADABLE_CSV,
+    mlflow_seams.NOT_PARQUET: bodies.UNREADABLE_PARQUET,
+    mlflow_seams.PARAMS_NOT_A_DICTIONARY: bodies.PARAMS_NO_OBJECT,
     mlflow_seams.PARAMS_OF_OTHER_TYPES: "a value in params has another type than predict takes",
 }
 

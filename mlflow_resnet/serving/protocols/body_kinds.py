@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from starlette.datastructures import Headers
 
-from mlflow_resnet.errors import RefusedBodyError
 from mlflow_resnet.scoring.over_http.bodies import CONTENT_TYPES, CSV, JSON, PARQUET, check_encoding, find_content_type
 from mlflow_resnet.serving.protocols.inference import HEAD_LENGTH
 
@@ -20,17 +19,12 @@ NAMES = {  # in metrics
 
 def find_invocation_kind(headers: Headers) -> str:
     """Raises RefusedBodyError if the Content-Type is none of `TAKEN`, or the body is packed."""
-    encoding = headers.get("content-encoding", "")
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind.startswith("image/") or kind == OCTETS:
+    content_type, encoding = headers.get("content-type", ""), headers.get("content-encoding", "")
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind.startswith("image/") or kind in (OCTETS, FORM):
         check_encoding(encoding)
-        return PICTURE
-    if kind == FORM:
-        check_encoding(encoding)
-        return FORM
-    if kind not in CONTENT_TYPES:
-        raise RefusedBodyError(f"the Content-Type is not known here; send one of {', '.join(TAKEN)}", 415)
-    return find_content_type(headers.get("content-type", ""), encoding)
+        return FORM if kind == FORM else PICTURE
+    return find_content_type(content_type, encoding, TAKEN)
 
 
 def find_inference_kind(headers: Headers) -> str:

@@ -11,7 +11,7 @@ from mlflow_resnet.errors import RefusedBodyError, printable
 from mlflow_resnet.serving.protocols.question import Question, parse_params
 
 LONGEST_NAME = 200  # characters
-MAX_FIELD_BYTES = 1024
+MAX_FIELDS, MAX_FIELD_BYTES = 1024, 1024
 
 
 def parse_picture(content: bytes) -> Question:
@@ -41,7 +41,7 @@ def parse_form(content_type: str, content: bytes, max_images: int) -> Question:
     def take_field(field: Field) -> None:
         value = field.value or b""
         texts.append(((field.field_name or b"").decode("utf-8", "replace"), value.decode("utf-8", "replace")))
-        if len(texts) > MAX_FIELD_BYTES:
+        if len(texts) > MAX_FIELDS:
             raise RefusedBodyError("the form has too many fields")
 
     limits: dict[Any, Any] = {"MAX_MEMORY_FILE_SIZE": len(content) + 1, "MAX_FIELD_SIZE": MAX_FIELD_BYTES}

@@ -10,13 +10,19 @@ import pandas as pd
 from starlette.responses import JSONResponse
 
 from mlflow_resnet.errors import RefusedBodyError
-from mlflow_resnet.scoring.over_http.bodies import CSV, JSON
+from mlflow_resnet.scoring.over_http.bodies import (
+    CSV,
+    INVALID_JSON,
+    JSON,
+    NOT_ONE_FORM,
+    UNREADABLE_CSV,
+    UNREADABLE_PARQUET,
+)
 from mlflow_resnet.scoring.over_http.mlflows_server import CANNOT_BE_USED
 from mlflow_resnet.serving.protocols.question import Question, check_params
 
 FORMS = ("inputs", "instances", "dataframe_split", "dataframe_records")
 OTHER_FIELDS = {"params", "signature_name"}
-NOT_ONE_FORM = "the JSON must be an object with exactly one of inputs, instances, dataframe_split and dataframe_records"
 SPLIT_FIELDS = {"columns", "index", "data"}
 
 
@@ -24,11 +30,11 @@ def parse_table(kind: str, content: bytes) -> Question:
     """Returns what a body of JSON, CSV or Parquet asks."""
     if kind == JSON:
         return parse_mlflow_json(content)
-    read, name = (pd.read_csv, "CSV") if kind == CSV else (pd.read_parquet, "Parquet")
+    read, problem = (pd.read_csv, UNREADABLE_CSV) if kind == CSV else (pd.read_parquet, UNREADABLE_PARQUET)
     try:
         return Question(read(io.BytesIO(content)), {})
     except Exception:  # pandas and pyarrow share no base class
-        raise RefusedBodyError(f"the body cannot be read as {name}") from None
+        raise RefusedBodyError(problem) from None
 
 
 def parse_mlflow_json(content: bytes) -> Question:
@@ -50,9 +56,9 @@ def load_json(content: bytes) -> Any:
         return json.loads(content)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno} column {error.colno} (char {error.pos})"
-        raise RefusedBodyError(f"the body is not valid JSON: {place}") from None
+        raise RefusedBodyError(f"{INVALID_JSON}: {place}") from None
     except (RecursionError, ValueError):
-        raise RefusedBodyError("the body is not valid JSON") from None
+        raise RefusedBodyError(INVALID_JSON) from None
 
 
 def build_table(form: str, value: Any) -> Any:

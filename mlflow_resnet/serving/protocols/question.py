@@ -8,6 +8,7 @@ from typing import Any
 
 from mlflow_resnet.errors import RefusedBodyError
 from mlflow_resnet.options.predict import PARAMS, explain_unknown_params
+from mlflow_resnet.scoring.over_http.bodies import PARAMS_NO_OBJECT
 
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -32,7 +33,7 @@ def check_params(params: Any) -> dict[str, Any]:
     if params is None:
         return {}
     if not isinstance(params, dict):
-        raise RefusedBodyError("params must be an object")
+        raise RefusedBodyError(PARAMS_NO_OBJECT)
     check_param_names(params)
     for name, value in params.items():
         kind = type(PARAMS[name])
