@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import flags, free_port, run_cli, server
+from helpers import flags, run_cli
 from PIL import Image
 from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException, TimeoutException
@@ -118,17 +117,6 @@ def browser(url: str, width: int = 1500, height: int = 1150, scale: float = 1) -
         yield Browser(chrome, url)
     finally:
         chrome.quit()
-
-
-@contextlib.contextmanager
-def tracking_server(folder: Path) -> Iterator[str]:
-    """A real MLflow server; yields its URL."""
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/server.db"]
-    with server(command, f"{url}/health", folder):
-        yield url
 
 
 def train_three(folder: Path, url: str, per_class: int | None = None) -> None:

@@ -212,6 +212,24 @@ def server(command: list[str], health: str, cwd: Path, seconds: float = 90, **en
             os.killpg(process.pid, signal.SIGKILL)
 
 
+@contextlib.contextmanager
+def mlflow_server(
+    folder: Path, *arguments: str, port: int = 0, python: Path | str = sys.executable, seconds: float = 90, **env: str
+) -> Iterator[str]:
+    """A real MLflow server that keeps a database and artifacts in a folder, unless `arguments` say otherwise.
+
+    Yields:
+        Its URL.
+    """
+    folder.mkdir(exist_ok=True)
+    port = port or free_port()
+    command = [str(python), "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", "sqlite:///mlflow.db", *arguments]
+    url = f"http://127.0.0.1:{port}"
+    with server(command, f"{url}/health", folder, seconds, **{"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | env):
+        yield url
+
+
 def upload(s3, folder: Path, prefix: str) -> str:
     """Copies a folder to the bucket and returns its URI."""
     for path in sorted(folder.rglob("*")):

@@ -84,9 +84,14 @@ class Forwarding(BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def faulty(upstream, spoil):
     """A running FaultyServer."""
-    server = FaultyServer(upstream, spoil)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
+    with running(FaultyServer(upstream, spoil)) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def running(server):
+    """Has a thread answer for a server as long as the block lasts."""
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield server
     finally:

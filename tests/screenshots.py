@@ -10,7 +10,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import mlflow  # noqa: E402
-from browser import Browser, browser, tracking_server, train_three  # noqa: E402
+from browser import Browser, browser, train_three  # noqa: E402
+from helpers import mlflow_server  # noqa: E402
 from PIL import Image  # noqa: E402
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -23,7 +24,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name, "digits")  # the runs are named after it
         folder.mkdir()
-        with tracking_server(folder) as url, browser(url, scale=SCALE) as window:
+        with mlflow_server(folder) as url, browser(url, scale=SCALE) as window:
             train_three(folder, url)
             mlflow.set_tracking_uri(url)
             first = mlflow.MlflowClient().search_runs(["0"], order_by=["start_time"])[0].info.run_id

@@ -1,9 +1,8 @@
 import os
-import sys
 
 import mlflow
 import pytest
-from helpers import REPORT_OF_HITS, TINY, free_port, server
+from helpers import REPORT_OF_HITS, TINY, mlflow_server
 from mlflow import MlflowClient
 
 from mlflow_resnet.options import TrainOptions
@@ -110,11 +109,7 @@ def test_a_callers_own_run_is_used_and_left_open(workdir, images):
 
 @pytest.mark.slow  # tests/gate/test_commands.py has one by default
 def test_train_against_a_real_tracking_server(workdir, images):
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{workdir}/server.db"]
-    with server(command, f"{url}/health", workdir):
+    with mlflow_server(workdir / "server") as url:
         mlflow.set_tracking_uri(url)
         os.environ["MLFLOW_TRACKING_URI"] = url
         result = train(

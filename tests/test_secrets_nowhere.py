@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import mlflow
 import pytest
-from helpers import TINY, flags, free_port, run_cli, server
+from helpers import TINY, flags, mlflow_server, run_cli
 
 SECRET = "s3cr3t-of-mine"
 
@@ -15,17 +14,8 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_password_of_the_tracking_server_is_nowhere(tmp_path: Path, images: Path) -> None:
-    port, state = free_port(), tmp_path / "server"
-    state.mkdir()
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    command += [
-        "--backend-store-uri",
-        f"sqlite:///{state}/mlflow.db",
-        "--artifacts-destination",
-        str(state / "artifacts"),
-    ]
-    with server(command, f"http://127.0.0.1:{port}/health", state):
-        uri = f"http://me:{SECRET}@127.0.0.1:{port}"
+    with mlflow_server(tmp_path / "server") as url:
+        uri = url.replace("http://", f"http://me:{SECRET}@")
         options = flags(TINY | {"checkpoint_minutes": 5, "checkpoint_dir": str(tmp_path / "ck")})
         options += ["--checkpoint-mirror", "artifacts", "--registered-model-name", "colors"]
         arguments = ["train", "--train-dir", images / "train", *options]
@@ -37,7 +27,7 @@ def test_the_password_of_the_tracking_server_is_nowhere(tmp_path: Path, images: 
             *("evaluate", "--model-uri", "models:/colors/1", "--image-dir", images / "val"), MLFLOW_TRACKING_URI=uri
         )
         assert scored.returncode == 0, scored.stderr
-        client = mlflow.MlflowClient(f"http://127.0.0.1:{port}")
+        client = mlflow.MlflowClient(url)
         (version,) = client.search_model_versions("name = 'colors'")
         assert client.list_artifacts(version.run_id, "checkpoints")
     for finished in (done, again, scored):

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from browser import FEW_AND_MANY, Browser, browser, tracking_server, train_three, train_two_and_hundred_classes
+from browser import FEW_AND_MANY, Browser, browser, train_three, train_two_and_hundred_classes
+from helpers import mlflow_server
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Iterator[tuple[Browser, MlflowClient, Path]]:
     folder = tmp_path_factory.mktemp("ui")
-    with tracking_server(folder) as url, browser(url) as shown:
+    with mlflow_server(folder) as url, browser(url) as shown:
         train_three(folder, url, per_class=80)
         yield shown, MlflowClient(url), folder
 

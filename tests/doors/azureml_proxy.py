@@ -8,10 +8,9 @@ import contextlib
 import json
 import re
 import ssl
-import threading
 from urllib.parse import urlsplit
 
-from proxy import FaultyServer, Forwarding
+from proxy import FaultyServer, Forwarding, running
 
 ENDPOINTS = {
     "experiments": "create delete get get-by-name restore search set-experiment-tag update",
@@ -77,10 +76,5 @@ def azure_server(upstream, certificate=None):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
         server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with running(server):
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()

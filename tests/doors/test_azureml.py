@@ -10,7 +10,7 @@ import mlflow
 import pandas as pd
 import pytest
 import yaml
-from helpers import TINY, flags, free_port, run_main, server, start_cli, wait_for
+from helpers import TINY, flags, free_port, mlflow_server, run_main, server, start_cli, wait_for
 from mlflow import MlflowClient
 from proxy import faulty
 
@@ -32,11 +32,8 @@ ASKED = [  # each once, by one training
 @pytest.fixture(scope="module")
 def upstream(tmp_path_factory):
     """The address of a real MLflow server with a database of its own, which keeps artifacts too."""
-    folder, port = tmp_path_factory.mktemp("upstream"), free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", "sqlite:///mlflow.db", "--artifacts-destination", "artifacts"]
-    with server(command, f"http://127.0.0.1:{port}/health", folder, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"):
-        yield f"http://127.0.0.1:{port}"
+    with mlflow_server(tmp_path_factory.mktemp("upstream")) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

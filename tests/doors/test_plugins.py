@@ -2,20 +2,18 @@
 registry through their own stores."""
 
 import base64
-import contextlib
 import datetime
 import ipaddress
 import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 
 import pandas as pd
 import pytest
 from environments import make_environment
-from helpers import ROOT, TINY, flags, free_port, server
+from helpers import ROOT, TINY, flags, mlflow_server
 from mlflow import MlflowClient
 
 from doors.azureml_proxy import WORKSPACE, azure_server
@@ -56,16 +54,9 @@ def call(python, tmp_path):
     return run
 
 
-@contextlib.contextmanager
-def mlflow_server(folder, artifacts):
+def platform_server(folder, artifacts):
     """A real server whose clients write to `artifacts` themselves, as those of Azure ML and SageMaker do."""
-    folder.mkdir()
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", "sqlite:///mlflow.db", "--no-serve-artifacts"]
-    command += ["--default-artifact-root", artifacts]
-    with server(command, f"http://127.0.0.1:{port}/health", folder, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"):
-        yield f"http://127.0.0.1:{port}"
+    return mlflow_server(folder, "--no-serve-artifacts", "--default-artifact-root", artifacts)
 
 
 def train_options(images):
@@ -114,7 +105,7 @@ def test_pip_takes_no_old_plugin(call):
 def test_a_job_on_azure_ml_trains_registers_and_scores(call, images, tmp_path):
     certificate, output = write_certificate(tmp_path / "azure.pem"), tmp_path / "scored.parquet"
     with (
-        mlflow_server(tmp_path / "upstream", str(tmp_path / "blobs")) as direct,
+        platform_server(tmp_path / "upstream", str(tmp_path / "blobs")) as direct,
         azure_server(direct, certificate) as azure,
     ):
         client = MlflowClient(direct, direct)
@@ -139,7 +130,7 @@ def test_a_job_on_azure_ml_trains_registers_and_scores(call, images, tmp_path):
 
 
 def test_sagemakers_server_takes_everything(call, images, s3, prefix, tmp_path):
-    with mlflow_server(tmp_path / "upstream", f"s3://bucket/{prefix}") as direct:
+    with platform_server(tmp_path / "upstream", f"s3://bucket/{prefix}") as direct:
         place = {"MLFLOW_TRACKING_URI": ARN, "SAGEMAKER_MLFLOW_CUSTOM_ENDPOINT": direct}
         call("train", *train_options(images), **place)
         client = MlflowClient(direct, direct)

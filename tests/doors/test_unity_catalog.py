@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import mlflow
 import pytest
-from helpers import TINY, flags, free_port, run_main, server
+from helpers import TINY, flags, mlflow_server, run_main
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
@@ -25,17 +23,9 @@ NAME = "main.vision.colors"
 @pytest.fixture(scope="module")
 def catalog(tmp_path_factory):
     """The proxy, which this process and its children speak to, before a server with artifacts of its own."""
-    folder, port, before = tmp_path_factory.mktemp("catalog"), free_port(), mlflow.get_tracking_uri()
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    command += [
-        "--backend-store-uri",
-        f"sqlite:///{folder}/mlflow.db",
-        "--artifacts-destination",
-        str(folder / "files"),
-    ]
-    url = f"http://127.0.0.1:{port}"
+    before = mlflow.get_tracking_uri()
     with (
-        server(command, f"{url}/health", folder, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"),
+        mlflow_server(tmp_path_factory.mktemp("catalog")) as url,
         unity_catalog(url) as found,
         pytest.MonkeyPatch.context() as patch,
     ):

@@ -6,17 +6,16 @@ client for it, mlflow/store/_unity_catalog/registry/rest_store.py. Messages and 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
+from contextlib import AbstractContextManager
 from http.server import ThreadingHTTPServer
-from threading import Thread
 from urllib.parse import parse_qs, urlsplit
 
 import requests
 import yaml
 from mlflow.prompt.constants import IS_PROMPT_TAG_KEY
-from proxy import Forwarding
+from proxy import Forwarding, running
 
 API = "/api/2.0/mlflow/"
 REFUSED_IN_KEYS = set(".,-=/:")
@@ -123,13 +122,6 @@ def without_tags(content: bytes) -> bytes:
     return json.dumps(found).encode()
 
 
-@contextlib.contextmanager
-def unity_catalog(upstream: str):
+def unity_catalog(upstream: str) -> AbstractContextManager[UnityCatalog]:
     """A running UnityCatalog."""
-    server = UnityCatalog(upstream)
-    Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
+    return running(UnityCatalog(upstream))

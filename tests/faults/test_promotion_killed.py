@@ -6,7 +6,6 @@ import os
 import random
 import re
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import mlflow
 import pytest
 import torch
 from harness import Row
-from helpers import free_port, run_cli, server, start_cli
+from helpers import mlflow_server, run_cli, start_cli
 from mlflow import MlflowClient
 from proxy import faulty
 
@@ -82,11 +81,8 @@ class Registry:
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory, fault_images: Path) -> Iterator[Registry]:
     """One that has two models: one is sure of what is mostly wrong, the other one of nothing."""
-    path, port, before = tmp_path_factory.mktemp("server"), free_port(), mlflow.get_tracking_uri()
-    url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{path}/server.db"]
-    with server(command, f"{url}/health", path, seconds=300):
+    before = mlflow.get_tracking_uri()
+    with mlflow_server(tmp_path_factory.mktemp("server"), seconds=300) as url:
         mlflow.set_tracking_uri(url)
         models = {version: mlflow_resnet.log_model(classifier(version)).model_uri for version in (WORSE, BETTER)}
         yield Registry(url, models, fault_images)

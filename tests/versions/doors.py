@@ -13,7 +13,7 @@ from pathlib import Path
 
 from doors.azureml_proxy import azure_server
 from doors.unity_catalog_proxy import unity_catalog
-from helpers import free_port, server
+from helpers import mlflow_server
 
 from versions.environments import ROOT
 from versions.steps import NAME, STEPS
@@ -85,13 +85,7 @@ def open_folder(python: Path, folder: Path) -> Iterator[str]:
 @contextlib.contextmanager
 def open_server(python: Path, folder: Path) -> Iterator[str]:
     """A tracking server of the version that this Python has, which passes artifacts on."""
-    place = folder / "server"
-    place.mkdir()
-    port = free_port()
-    command = [str(python), "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{place}/mlflow.db", "--artifacts-destination", str(place / "files")]
-    url = f"http://127.0.0.1:{port}"
-    with server(command, f"{url}/health", place, **variables(python)):
+    with mlflow_server(folder / "server", python=python, **variables(python)) as url:
         yield url
 
 
