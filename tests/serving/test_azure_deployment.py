@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import shutil
 from pathlib import Path
 
 import mlflow
@@ -101,6 +102,7 @@ def deployment(trained, tmp_path_factory):
     with server(command, f"http://127.0.0.1:{port}/", folder, 180, **env):
         (log,) = folder.glob("server-*.log")
         yield f"http://127.0.0.1:{port}", log
+    shutil.rmtree(folder / "venv")  # gigabytes
 
 
 @pytest.fixture(scope="module")

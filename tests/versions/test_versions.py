@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,10 @@ def done(steps: Iterable[str]) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def lowest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(KNOWN["lowest"], tmp_path_factory.mktemp("environment") / "lowest")
+def lowest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    environment = tmp_path_factory.mktemp("environment") / "lowest"
+    yield build(KNOWN["lowest"], environment)
+    shutil.rmtree(environment)  # gigabytes
 
 
 @pytest.fixture(scope="module")
