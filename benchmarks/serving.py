@@ -95,12 +95,12 @@ def wait_for_answer(port: int, protocol: Protocol, process: subprocess.Popen[byt
 
 
 def list_configs() -> dict[str, dict[str, str]]:
-    """How ours is configured: in bf16 where the CPU has it, as a trained model is where bf16 changes no answers."""
+    """How ours is configured: in bf16 where that is faster, as a trained model is where bf16 changes no answers."""
     import torch
 
-    from mlflow_resnet.model.precision import has_native_bf16
+    from mlflow_resnet.model.precision import is_bf16_faster
 
-    precision = "bf16" if has_native_bf16(torch.device("cpu")) else "fp32"
+    precision = "bf16" if is_bf16_faster(torch.device("cpu")) else "fp32"
     found = {f"torch {precision}": {"precision": precision}}
     if importlib.util.find_spec("openvino"):
         found[f"OpenVINO {precision}"] = {"precision": precision, "backend": "openvino"}

@@ -35,10 +35,10 @@ INT8 = 0.2  # the same with steps of 1/256 of the largest value, which most valu
 
 
 def of_auto() -> float:
-    """The same of the largest logit for precision `auto`, which is bf16 where the CPU has it, with a unit of 2**-9."""
-    from mlflow_resnet.model.precision import has_native_bf16
+    """The same of the largest logit for precision `auto`, which is bf16 where that is faster, with a unit of 2**-9."""
+    from mlflow_resnet.model.precision import is_bf16_faster
 
-    return 18 * 2.0**-9 if has_native_bf16(torch.device("cpu")) else RESNET18
+    return 18 * 2.0**-9 if is_bf16_faster(torch.device("cpu")) else RESNET18
 
 
 def after_steps(steps: int) -> float:

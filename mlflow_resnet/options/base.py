@@ -105,7 +105,7 @@ backend_option = partial(
 )
 scoring_precision_option = partial(
     option,
-    "auto: bf16 where the hardware has it and it passed its check in training, else fp32",
+    "auto: bf16 where it is faster and passed its check in training, else fp32",
     AUTO,
     choices=(*PRECISIONS, "int8"),
 )

@@ -177,7 +177,7 @@ class TrainOptions(Options):
     mixing_until: float = option("fraction of the training after which both stop", 0.9, at_least=0, at_most=1)
 
     device: str = device_option(section="Speed", affects=Affects.MACHINE)
-    precision: str = option("auto: bf16 where the hardware has it, else fp32", "auto", CONDITIONS, choices=PRECISIONS)
+    precision: str = option("auto: bf16 where it is faster, else fp32", "auto", CONDITIONS, choices=PRECISIONS)
     compile: bool = option("torch.compile the network: a minute first, then faster on GPUs", False, Affects.MACHINE)
     cache: str = option(
         "keep decoded images: in memory if they fit (auto), in memory (ram), in a file that runs share (disk), none",
