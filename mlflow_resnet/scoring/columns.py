@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,8 @@ from mlflow_resnet.model.prediction import IMAGE, PROBABILITY, SCORED_LABELS, Pr
 
 EXPLANATION = "explanation"  # only if asked for: a PNG in base64
 ERROR = "error"
+Column = list[Any] | np.ndarray  # texts, or None, or float64 of shape (rows,)
+Columns = dict[str, Column]  # by name, in their order
 
 
 def probability_columns(classes: Sequence[str], top_k: int = 0) -> list[str]:
@@ -26,9 +29,9 @@ def text_columns(columns: Sequence[str]) -> set[str]:
     return {name for name in columns if not name.startswith(PROBABILITY) and not name.endswith(" Probability")}
 
 
-def build_scored_frame(
+def build_scored_columns(
     predictions: Sequence[Prediction], classes: Sequence[str], top_k: int = 0, min_confidence: float = 0.0
-) -> pd.DataFrame:
+) -> Columns:
     """One row per prediction: image, Scored Labels, the probabilities and error.
 
     Of an image that could not be read the label is missing (None), the probabilities are NaN and `error` says why. If
@@ -48,19 +51,37 @@ def build_scored_frame(
         f"no class has min_confidence {min_confidence:g}; the highest is {value:.4f}" if is_unsure else p.error
         for p, is_unsure, value in zip(predictions, unsure, confidence, strict=True)
     ]
-    columns = {IMAGE: as_objects(p.name for p in predictions), SCORED_LABELS: as_objects(labels)}
+    columns: Columns = {IMAGE: [p.name for p in predictions], SCORED_LABELS: labels.tolist()}
     if top_k == 0:
         columns |= dict(zip(probability_columns(classes), probabilities.T, strict=True))
     else:
         best = np.take_along_axis(probabilities, order, axis=1)
-        pairs = [values for rank in range(order.shape[1]) for values in (as_objects(ranked[:, rank]), best[:, rank])]
+        pairs = [values for rank in range(order.shape[1]) for values in (ranked[:, rank].tolist(), best[:, rank])]
         columns |= dict(zip(probability_columns(classes, top_k), pairs, strict=True))
-    return pd.DataFrame(columns | {ERROR: as_objects(errors)})
+    return columns | {ERROR: errors}
 
 
-def as_objects(texts: Iterable[object]) -> pd.Series:
-    """A column of Python strings, or None, whatever type pandas has for them."""
-    return pd.Series(list(texts), dtype=object)
+def build_scored_frame(
+    predictions: Sequence[Prediction], classes: Sequence[str], top_k: int = 0, min_confidence: float = 0.0
+) -> pd.DataFrame:
+    """`build_scored_columns` as a table."""
+    return as_frame(build_scored_columns(predictions, classes, top_k, min_confidence))
+
+
+def as_frame(columns: Columns) -> pd.DataFrame:
+    """Texts are Python strings, or None, whatever type pandas has for them."""
+    return pd.DataFrame({name: as_objects(values) for name, values in columns.items()})
+
+
+def as_objects(values: Column) -> pd.Series | np.ndarray:
+    return values if isinstance(values, np.ndarray) else pd.Series(values, dtype=object)
+
+
+def as_list(column: Column) -> list[Any]:
+    """What is missing is None, among numbers too."""
+    if isinstance(column, np.ndarray):
+        return [None if value != value else value for value in column.tolist()]  # only NaN is not what it is
+    return column
 
 
 def fill_missing(frame: pd.DataFrame, keep_nan: bool = False) -> pd.DataFrame:

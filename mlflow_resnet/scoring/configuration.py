@@ -21,9 +21,11 @@ from mlflow_resnet.mlflow_seams import (
 )
 from mlflow_resnet.model.forwards import TORCH, prepare_forward, usable_device
 from mlflow_resnet.model.prediction import Predictor
+from mlflow_resnet.model.prepared import TorchForward
 from mlflow_resnet.model.storage import StoredModel
 from mlflow_resnet.scoring.inputs import check_input
 from mlflow_resnet.scoring.over_http.guard import is_serving
+from mlflow_resnet.scoring.over_http.network_threads import spread
 from mlflow_resnet.scoring.pyfunc import ScoringModel
 
 DEFAULT_MODEL_CONFIG: dict[str, Any] = {
@@ -54,7 +56,10 @@ def configure_model(stored: StoredModel, given: Mapping[str, Any]) -> ScoringMod
     number = read_limited if is_hosted else read_positive
     numbers = {name: number(config, name) for name in CONFIG_LIMITS}
     latency = read_milliseconds(config)
-    model = ScoringModel(configure_predictor(stored, config), max_latency_ms=latency, **numbers)
+    predictor = configure_predictor(stored, config)
+    if is_hosted and isinstance(predictor.probabilities, TorchForward) and predictor.device.type == "cpu":
+        predictor.probabilities = spread(predictor.probabilities)
+    model = ScoringModel(predictor, max_latency_ms=latency, **numbers)
     if is_hosted:
         model.warm_up()
     if is_scoring_server():

@@ -18,7 +18,7 @@ from mlflow_resnet.mlflow_seams import SERVING_VARIABLE
 from mlflow_resnet.model.classifier import ImageClassifier
 from mlflow_resnet.model.prediction import SCORED_LABELS, Prediction, Predictor
 from mlflow_resnet.options.predict import predict_options
-from mlflow_resnet.scoring.columns import ERROR, EXPLANATION, as_objects, build_scored_frame, fill_missing
+from mlflow_resnet.scoring.columns import ERROR, EXPLANATION, Columns, as_frame, build_scored_columns, fill_missing
 from mlflow_resnet.scoring.inputs import image_sources, list_cells
 from mlflow_resnet.scoring.over_http.admission import CALL, Admission
 from mlflow_resnet.scoring.over_http.guard import Guard, current_guard, is_on, is_serving
@@ -87,6 +87,19 @@ class ScoringModel:
             ServerBusyError: if the answer to an HTTP request cannot be had in time.
             MissingPackageError: for `explain` without captum, which is not among the model's requirements.
         """
+        frame = as_frame(self.score(model_input, params))
+        # Of a table spark_udf takes the first column if a `result_type` such as "string" asks for one, and that is to
+        # be the label; where more are asked for, it takes them by their names.
+        if is_spark_task():
+            frame.insert(0, SCORED_LABELS, frame.pop(SCORED_LABELS))
+        if not any(frame[ERROR]) or not is_serving():
+            return frame
+        if CALL.get() or is_on(SERVING_VARIABLE):  # MLflow's server would write a bare NaN: invalid JSON
+            return frame.astype(object).where(frame.notna(), None)
+        return fill_missing(frame, keep_nan=is_mlserver())
+
+    def score(self, model_input: Any, params: dict[str, Any] | None = None) -> Columns:
+        """What `predict` returns, as columns."""
         if call := CALL.get():
             call.is_scored = True
         options = predict_options(params, tell_values=not is_serving())
@@ -104,19 +117,11 @@ class ScoringModel:
                 predictions = self._answer_in_time(predict, model_input, batch_size, guard)
             else:
                 predictions = list(predict(image_sources(model_input, guard), options.batch_size or usual))
-        frame = build_scored_frame(predictions, predictor.classes, options.top_k, options.min_confidence)
+        columns = build_scored_columns(predictions, predictor.classes, options.top_k, options.min_confidence)
         if options.explain:
-            encoded = as_objects(p.explanation and base64.b64encode(p.explanation).decode() for p in predictions)
-            frame.insert(len(frame.columns) - 1, EXPLANATION, encoded)
-        # Of a table spark_udf takes the first column if a `result_type` such as "string" asks for one, and that is to
-        # be the label; where more are asked for, it takes them by their names.
-        if is_spark_task():
-            frame.insert(0, SCORED_LABELS, frame.pop(SCORED_LABELS))
-        if not guard.serving or not any(frame[ERROR]):
-            return frame
-        if call is not None or is_on(SERVING_VARIABLE):  # MLflow's server would write a bare NaN: invalid JSON
-            return frame.astype(object).where(frame.notna(), None)
-        return fill_missing(frame, keep_nan=is_mlserver())
+            encoded = [p.explanation and base64.b64encode(p.explanation).decode() for p in predictions]
+            columns |= {EXPLANATION: encoded, ERROR: columns.pop(ERROR)}  # which is the last one
+        return columns
 
     def _answer_in_time(self, predict: Predict, model_input: Any, batch_size: int, guard: Guard) -> list[Prediction]:
         """The predictions for a request over HTTP. Raises ServerBusyError if they cannot be had in time."""

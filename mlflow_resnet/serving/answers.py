@@ -6,14 +6,13 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-import pandas as pd
 from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
 from starlette.datastructures import Headers, QueryParams
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
 from mlflow_resnet.errors import MlflowResnetError
-from mlflow_resnet.scoring.columns import ERROR, IMAGE
+from mlflow_resnet.scoring.columns import ERROR, IMAGE, Columns
 from mlflow_resnet.scoring.over_http.admission import CALL
 from mlflow_resnet.scoring.over_http.mlflows_server import FAILED, LONGEST_REASON
 from mlflow_resnet.serving.monitoring import count_images
@@ -45,7 +44,7 @@ async def answer_invocation(scope: Scope, kind: str, content: bytes) -> Response
 
     def answer() -> Response:
         question = parse_invocation(scope, kind, content, served.max_images)
-        return format_records(predict(served, question, scope[SHADOW]))
+        return format_records(score_question(served, question, scope[SHADOW]))
 
     return await answer_in_time(answer, refuse_invocation)
 
@@ -67,8 +66,8 @@ async def answer_inference(scope: Scope, kind: str, content: bytes) -> Response:
 
     def answer() -> Response:
         question, wanted = parse_inference(content, Headers(scope=scope).get(HEAD_LENGTH))
-        frame = predict(served, question, scope[SHADOW])
-        return format_inference(frame, wanted, served.version.name, str(served.version.version))
+        columns = score_question(served, question, scope[SHADOW])
+        return format_inference(columns, wanted, served.version.name, str(served.version.version))
 
     return explain_absence(scope) or await answer_in_time(answer, refuse_inference)
 
@@ -81,14 +80,14 @@ def explain_absence(scope: Scope) -> Response | None:
     return refuse_inference("no such model or version is served here; /model says which is", 404)
 
 
-def predict(served: ServedVersion, question: Question, shadow: Shadow | None) -> pd.DataFrame:
-    frame = served.model.predict(question.images, dict(question.params))
+def score_question(served: ServedVersion, question: Question, shadow: Shadow | None) -> Columns:
+    columns = served.model.score(question.images, dict(question.params))
     if shadow:
-        shadow.offer(question, frame)
+        shadow.offer(question, columns)
     if question.names is not None:
-        frame[IMAGE] = pd.Series(question.names, dtype=object)
-    count_images(frame[ERROR])
-    return frame
+        columns[IMAGE] = list(question.names)
+    count_images(columns[ERROR])
+    return columns
 
 
 async def answer_in_time(answer: Callable[[], Response], refuse: Refuse) -> Response:

@@ -10,16 +10,16 @@ import queue
 import random
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import mlflow
-import pandas as pd
 
 from mlflow_resnet.io.console import say
 from mlflow_resnet.io.reasons import one_line
-from mlflow_resnet.scoring.columns import ERROR, SCORED_LABELS
+from mlflow_resnet.scoring.columns import ERROR, SCORED_LABELS, Columns
 from mlflow_resnet.serving.monitoring import SHADOWED
 from mlflow_resnet.serving.protocols.question import Question
 from mlflow_resnet.serving.version import ServedVersion
@@ -45,19 +45,19 @@ class Shadow:
     changes: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self._waiting: queue.Queue[tuple[Question, pd.Series] | None] = queue.Queue(MOST_WAITING)
+        self._waiting: queue.Queue[tuple[Question, Sequence[str | None]] | None] = queue.Queue(MOST_WAITING)
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._compare_all, daemon=True, name="asks the challenger")
         self._thread.start()
 
-    def offer(self, question: Question, frame: pd.DataFrame) -> None:
-        """Has the challenger answer a question too, of which `frame` is the champion's answer, or leaves it out."""
+    def offer(self, question: Question, answer: Columns) -> None:
+        """Has the challenger answer a question too, of which `answer` is the champion's, or leaves it out."""
         if random.random() >= self.share:
             return
         try:
-            self._waiting.put_nowait((question, frame[SCORED_LABELS]))
+            self._waiting.put_nowait((question, list(answer[SCORED_LABELS])))
         except queue.Full:
-            self._count(LEFT_OUT, len(frame))
+            self._count(LEFT_OUT, len(answer[SCORED_LABELS]))
 
     def stop(self) -> None:
         """Ends the comparison, and logs a run with what came of it."""
@@ -91,13 +91,13 @@ class Shadow:
         while (asked := self._waiting.get()) is not None:
             self._compare(*asked)
 
-    def _compare(self, question: Question, labels: pd.Series) -> None:
+    def _compare(self, question: Question, labels: Sequence[str | None]) -> None:
         try:
-            frame = self.challenger.model.predict(question.images, dict(question.params))
+            answer = self.challenger.model.score(question.images, dict(question.params))
         except Exception:  # too busy, or whatever else; nobody waits for it
             self._count(NOT_COMPARED, len(labels))
             return
-        for champion, challenger, error in zip(labels, frame[SCORED_LABELS], frame[ERROR], strict=True):
+        for champion, challenger, error in zip(labels, answer[SCORED_LABELS], answer[ERROR], strict=True):
             if champion is None or error:
                 self._count(NOT_COMPARED, 1)
             else:

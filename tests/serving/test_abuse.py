@@ -56,11 +56,14 @@ def test_no_request_does_harm(kind, examples, attacked, tmp_path):
 
 @pytest.mark.parametrize("examples", EXAMPLES)
 def test_no_inference_request_does_harm(examples, attacked, tmp_path):
-    attack(attacked[0], inference_requests, examples, tmp_path, attacked[1], "/v2/models/colors/infer")
+    attack(attacked[0], inference_requests, examples, tmp_path, attacked[1], INFERENCE_PATH)
 
 
-def post(url, content, content_type=JSON):
-    return requests.post(f"{url}/invocations", data=content, headers={"Content-Type": content_type}, timeout=60)
+INFERENCE_PATH = "/v2/models/colors/infer"
+
+
+def post(url, content, content_type=JSON, path="/invocations"):
+    return requests.post(url + path, data=content, headers={"Content-Type": content_type}, timeout=60)
 
 
 TEXT = "SECRET-INPUT-123321"
@@ -164,6 +167,18 @@ def repeated(rows, size):
     return file.getvalue()
 
 
+FORM = "multipart/form-data; boundary=x"
+
+
+def form_of(*contents):
+    parts = [b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + each for each in contents]
+    return b"\r\n".join([*parts, b"--x--\r\n"])
+
+
+def tensor_of(data):
+    return b'{"inputs":[{"name":"image","datatype":"BYTES","shape":[1],"data":' + data + b"}]}"
+
+
 HEAVY = {  # what each took before it was looked at, on a server that was given it once
     "20,000 rows of 100 kB": (lambda: repeated(20_000, 100_000), PARQUET, 400),  # 3 GB
     "255 rows of 10 MB": (lambda: repeated(255, 10_000_000), PARQUET, 400),  # 5.5 GB, 54 s
@@ -172,16 +187,26 @@ HEAVY = {  # what each took before it was looked at, on a server that was given 
     "127 MiB of lists": (lambda: b'{"inputs":[' + b"[]," * (42 * 2**20) + b"[]]}", JSON, 413),  # 9 GB
     "wide and long CSV": (lambda: b"a," * 5000 + b"\n" + b"1\n" * 10**6, CSV, 400),
     "60 MiB of CSV": (lambda: b"," * (60 * 2**20), CSV, 413),
+    "a form of 300,000 files": (lambda: form_of(*[b""] * 300_000), FORM, 400),
+    "a form of 30 MiB of what may begin a boundary": (lambda: form_of(b"\r" * (30 * 2**20)), FORM, 200),
+    "a form of one part that is all head": (lambda: form_of()[:-7] + b"a: b\r\n" * (5 * 2**20), FORM, 400),
+    "a tensor of 30 MiB of lists": (
+        lambda: tensor_of(b"[" + b"[]," * (10 * 2**20) + b"[]]"),
+        JSON,
+        400,
+        INFERENCE_PATH,
+    ),
+    "a tensor of 127 MiB": (lambda: tensor_of(b'["' + b"A" * (127 * 2**20) + b'"]'), JSON, 413, INFERENCE_PATH),
 }
 
 
 @pytest.mark.parametrize("name", HEAVY)
 def test_a_body_that_is_heavy_to_parse_takes_no_memory_and_holds_up_nobody(name, attacked):
-    make, content_type, status = HEAVY[name]
+    make, content_type, status, *path = HEAVY[name]
     content, port = make(), int(attacked[0].rpartition(":")[2])
     before, pings = memory_of(port), []
     with ThreadPoolExecutor(2) as pool:
-        answers = [pool.submit(post, attacked[0], content, content_type) for _ in range(2)]
+        answers = [pool.submit(post, attacked[0], content, content_type, *path) for _ in range(2)]
         while not all(answer.done() for answer in answers):
             pings.append(requests.get(f"{attacked[0]}/ping", timeout=10).status_code)
     assert [answer.result().status_code for answer in answers] == [status] * 2

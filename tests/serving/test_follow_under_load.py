@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
@@ -14,6 +15,7 @@ import pytest
 import requests
 from helpers import free_port, server, wait_for
 from mlflow import MlflowClient
+from prometheus_client.parser import text_string_to_metric_families
 from served import Registry, serving
 
 pytestmark = pytest.mark.slow
@@ -90,14 +92,27 @@ def test_32_clients_notice_nothing_of_10_champions(workers, start, registry, cap
                 registry.move(version)
                 wait_for_all_workers(running, version, workers)
                 memory.append(memory_of(running.process))
+        counted = count_answers(running)
     switches = sum(a != b for seen in load.versions for a, b in pairwise(seen))
     with capsys.disabled():
         print(f"\n{workers} workers: {load.answered} requests, {len(load.failures)} failed, {switches} changes seen")
         print(f"MiB after each change: {[round(each / 2**20) for each in memory]}")
     assert load.failures == []
-    assert {version for seen in load.versions for version in seen} == {"1", "2", "3"}
+    named = Counter(version for seen in load.versions for version in seen)
+    assert named.keys() == {"1", "2", "3"}
+    assert named == counted
     assert min(len(seen) for seen in load.versions) > len(CHANGES)
     assert memory[-1] - memory[2] < workers * 200 * 2**20  # 45 MiB of weights each: not one kept for every change
+
+
+def count_answers(running):
+    """Requests that were answered, by version, as a monitor sees them."""
+    found = Counter()
+    for family in text_string_to_metric_families(requests.get(f"{running.url}/metrics", timeout=30).text):
+        for sample in family.samples:
+            if sample.name == "mlflow_resnet_requests_total" and sample.labels["outcome"] == "answered":
+                found[sample.labels["version"]] += int(sample.value)
+    return found
 
 
 def memory_of(process):

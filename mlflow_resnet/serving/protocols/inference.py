@@ -15,11 +15,10 @@ from math import prod
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from starlette.responses import Response
 
 from mlflow_resnet.errors import RefusedBodyError
-from mlflow_resnet.scoring.columns import probability_columns, text_columns
+from mlflow_resnet.scoring.columns import Column, Columns, as_list, probability_columns, text_columns
 from mlflow_resnet.scoring.over_http.bodies import check_json
 from mlflow_resnet.serving.protocols.mlflow_forms import load_json
 from mlflow_resnet.serving.protocols.question import Question, check_params
@@ -146,22 +145,24 @@ def read_wanted(body: Mapping[str, Any], is_binary: bool) -> Wanted:
     return Wanted(request_id, wanted, is_binary)
 
 
-def format_inference(frame: pd.DataFrame, wanted: Wanted, name: str, version: str) -> Response:
-    """Writes a scored frame as an inference response.
+def format_inference(columns: Columns, wanted: Wanted, name: str, version: str) -> Response:
+    """Writes scored columns as an inference response.
 
     Raises:
         RefusedBodyError: if an output is wanted that there is not.
     """
-    if wanted.outputs.keys() - set(frame.columns):
+    if wanted.outputs.keys() - columns.keys():
         raise RefusedBodyError("an output is wanted that there is not; the metadata of the model names them")
-    texts, outputs, binaries = text_columns(list(frame.columns)), [], []
-    for column in wanted.outputs or frame.columns:
-        output: dict[str, Any] = {"name": column, "datatype": BYTES if column in texts else FP64, "shape": [len(frame)]}
-        if wanted.outputs.get(column, wanted.is_binary):
-            binaries.append(encode_binary(frame[column], column in texts))
+    outputs, binaries = [], []
+    for output_name in wanted.outputs or columns:
+        column = columns[output_name]
+        datatype = FP64 if isinstance(column, np.ndarray) else BYTES
+        output: dict[str, Any] = {"name": output_name, "datatype": datatype, "shape": [len(column)]}
+        if wanted.outputs.get(output_name, wanted.is_binary):
+            binaries.append(encode_binary(column))
             output["parameters"] = {BINARY_SIZE: len(binaries[-1])}
         else:
-            output["data"] = encode_values(frame[column], column in texts)
+            output["data"] = encode_values(column)
         outputs.append(output)
     facts = {"model_name": name, "model_version": version, "outputs": outputs}
     head = json.dumps(facts if wanted.id is None else {"id": wanted.id, **facts}).encode()
@@ -171,17 +172,16 @@ def format_inference(frame: pd.DataFrame, wanted: Wanted, name: str, version: st
     return Response(b"".join((head, *binaries)), headers=headers, media_type="application/octet-stream")
 
 
-def encode_binary(column: pd.Series, is_text: bool) -> bytes:
-    if not is_text:
-        return column.to_numpy(np.float64, na_value=np.nan).astype("<f8").tobytes()
-    texts = [text.encode() for text in encode_values(column, True)]
+def encode_binary(column: Column) -> bytes:
+    if isinstance(column, np.ndarray):
+        return column.astype("<f8").tobytes()
+    texts = [text.encode() for text in encode_values(column)]
     return b"".join(part for text in texts for part in (LENGTH.pack(len(text)), text))
 
 
-def encode_values(column: pd.Series, is_text: bool) -> list[Any]:
+def encode_values(column: Column) -> list[Any]:
     """What is missing is "" among texts, and None, which is null in JSON, among numbers."""
-    missing = "" if is_text else None
-    return [missing if pd.isna(value) else value for value in column]
+    return as_list(column) if isinstance(column, np.ndarray) else [text or "" for text in column]
 
 
 def describe_tensors(name: str, version: str, classes: Sequence[str]) -> dict[str, Any]:

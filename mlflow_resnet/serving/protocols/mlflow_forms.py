@@ -10,6 +10,7 @@ import pandas as pd
 from starlette.responses import JSONResponse
 
 from mlflow_resnet.errors import RefusedBodyError
+from mlflow_resnet.scoring.columns import Columns, as_list
 from mlflow_resnet.scoring.over_http.bodies import (
     CSV,
     INVALID_JSON,
@@ -74,6 +75,7 @@ def build_table(form: str, value: Any) -> Any:
     return value
 
 
-def format_records(frame: pd.DataFrame) -> JSONResponse:
-    """The rows, as MLflow's scoring server writes them. What is missing is null, as `predict` gives it to servers."""
-    return JSONResponse({"predictions": frame.to_dict("records")})
+def format_records(columns: Columns) -> JSONResponse:
+    """The rows, as MLflow's scoring server writes them. What is missing is null."""
+    rows = zip(*map(as_list, columns.values()), strict=True)
+    return JSONResponse({"predictions": [dict(zip(columns, row, strict=True)) for row in rows]})
