@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from threading import Condition
 
@@ -62,22 +63,32 @@ def _rooms(groups: Path, membership: Path) -> Iterator[int]:
 
 
 class Room:
-    """Room for `total()` bytes, asked for once, when the first takes some. What would exceed it waits."""
+    """Room for `total` bytes. What would exceed it waits."""
 
-    def __init__(self, total: Callable[[], int]) -> None:
-        self._find_total, self._total, self._taken = total, 0, 0
+    def __init__(self, find_total: Callable[[], int], is_strict: bool = False) -> None:
+        """Args:
+        find_total: asked once, when somebody wants room.
+        is_strict: whether what is alone over the total cannot be held; otherwise it gets all of the room.
+        """
+        self._find_total, self._is_strict, self._taken = find_total, is_strict, 0
         self._changed = Condition()
+
+    @cached_property
+    def total(self) -> int:
+        return max(1, self._find_total())
+
+    def can_hold(self, size: int) -> bool:
+        return size <= self.total or not self._is_strict
 
     @contextmanager
     def hold(self, size: int) -> Iterator[None]:
-        """Takes `size` bytes while the block runs; one that alone is over the total gets all of it.
+        """Takes `size` bytes, or all of the room, while the block runs.
 
         A thread that holds some must not ask for more.
         """
         with self._changed:
-            self._total = self._total or max(1, self._find_total())
-            size = min(size, self._total)
-            self._changed.wait_for(lambda: self._taken + size <= self._total)
+            size = min(size, self.total)
+            self._changed.wait_for(lambda: self._taken + size <= self.total)
             self._taken += size
         try:
             yield

@@ -10,7 +10,8 @@ import torch
 from mlflow_resnet.io.process import is_own_process
 from mlflow_resnet.model.torch_seams import OUT_OF_MEMORY_ON_CPU
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -3, -4, -8  # of glibc's mallopt
+LARGE_BLOCK = 14 * 2**20  # bytes; Pillow's have nearly 16 MiB, and a network's layer of 4 pictures has 12
 
 
 def keep_freed_memory() -> None:
@@ -27,6 +28,20 @@ def keep_freed_memory() -> None:
     if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
         call_glibc("mallopt", M_MMAP_MAX, 0)
         call_glibc("mallopt", M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def keep_little_memory() -> None:
+    """Has large blocks be given back to the system when they are freed, if this process is ours.
+
+    Where many threads take and free them, as in a server, each would otherwise keep its own; so does Arrow's allocator.
+    """
+    if is_own_process():
+        import pyarrow
+
+        pyarrow.set_memory_pool(pyarrow.system_memory_pool())
+        call_glibc("mallopt", M_ARENA_MAX, 4)
+        call_glibc("mallopt", M_MMAP_THRESHOLD, LARGE_BLOCK)
+        call_glibc("mallopt", M_TRIM_THRESHOLD, 4 * LARGE_BLOCK)
 
 
 def give_back_memory(device: torch.device) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from mlflow_resnet.errors import InvalidOptionsError
+from mlflow_resnet.images.decoding.decode import bound_decoding
 from mlflow_resnet.io.parallel import default_threads
 from mlflow_resnet.mlflow_seams import (
     CONFIGURATION_VARIABLE,
@@ -39,6 +40,7 @@ DEFAULT_MODEL_CONFIG: dict[str, Any] = {
 }
 # What a model may say of itself where it is served; more is for the operator to say, in CONFIGURATION_VARIABLE.
 CONFIG_LIMITS = {"batch_size": 256, "max_batch_size": 256, "max_images_per_request": 1024}
+MAX_DECODING_BYTES = 640 * 2**20  # of all pictures that a server decodes at the same time
 MAX_DIGITS = 18
 WORLD_SIZE = "LOCAL_WORLD_SIZE"
 
@@ -53,6 +55,7 @@ def configure_model(stored: StoredModel, given: Mapping[str, Any]) -> ScoringMod
     is_hosted = is_serving() or is_scoring_server()
     if is_hosted:
         share_mlflow_cores()
+        bound_decoding(MAX_DECODING_BYTES)
     number = read_limited if is_hosted else read_positive
     numbers = {name: number(config, name) for name in CONFIG_LIMITS}
     latency = read_milliseconds(config)

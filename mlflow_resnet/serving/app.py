@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlflow_resnet._version import __version__
 from mlflow_resnet.errors import InvalidModelError, join_names
+from mlflow_resnet.model.hardware import keep_little_memory
 from mlflow_resnet.options.serve import ServeOptions
 from mlflow_resnet.registry.versions import parse_alias
 from mlflow_resnet.scoring.over_http.admission import take_requests_at_once
@@ -52,6 +53,7 @@ def create_app(options: ServeOptions, version_uri: str) -> Starlette:
         InvalidModelError: if that cannot be served.
     """
     os.environ[SERVING] = "true"
+    keep_little_memory()
     alias = parse_alias(options.model_uri)
     current = CurrentVersion(load_version(version_uri, options.device), alias, options.device, options.poll_seconds)
     if options.follow:

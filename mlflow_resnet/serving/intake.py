@@ -24,10 +24,10 @@ from mlflow_resnet.serving.protocols.body_kinds import INFERENCE, NAMES
 
 BUSY = (429, 503)
 Answer = Callable[[Scope, str, bytes], Awaitable[Response]]
-BODIES_AT_ONCE = 4  # of the largest size
+BODIES_AT_ONCE = 2  # of the largest size
 TEXT_SHARE = 4  # JSON and CSV may have this part of the largest size: their parsers need several times as much
 TEXTS = (JSON, CSV, INFERENCE)
-COPIES = 2  # of other bodies: the body and the pictures in it
+COPIES = 2  # of what other bodies hold, while it is taken out of them
 FIRST_SECONDS = 10.0  # for a body of no bytes; more of them have more time
 BYTES_PER_SECOND = 16 * 2**10
 
@@ -150,7 +150,7 @@ class Intake:
         self.requests += 1
         try:
             content, size = await self._check(kind, content, scope)
-            self._hold(arrival, max(size, arrival.held))
+            self._hold(arrival, min(max(size, arrival.held), self._most_held))
             CALL.set(call)  # in the context of this request, which is a task of its own
             answer = await self._answer(scope, kind, content)
             if answer.status_code in BUSY:
@@ -161,9 +161,11 @@ class Intake:
 
     async def _check(self, kind: str, content: bytes, scope: Scope) -> tuple[bytes, int]:
         """Returns what may be parsed, and the bytes that it takes then."""
+        size = len(content)
         if kind in CONTENT_TYPES:
-            return await asyncio.to_thread(check_body, kind, content, self._max_bytes, self._max_images(scope))
-        return content, len(content) if kind in TEXTS else COPIES * len(content)
+            limits = self._max_bytes, self._max_images(scope)
+            content, size = await asyncio.to_thread(check_body, kind, content, *limits)
+        return content, size if kind in TEXTS else COPIES * size
 
 
 def busy() -> HTTPException:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import threading
 
 from made_images import encoded, photo
+from PIL import Image
 
 from mlflow_resnet.images.decoding import decode as decoding
-from mlflow_resnet.images.decoding.decode import BYTES_PER_PIXEL, open_picture
+from mlflow_resnet.images.decoding.cost import estimate_decoded_size
+from mlflow_resnet.images.decoding.decode import open_picture
 from mlflow_resnet.io import parallel
 from mlflow_resnet.io.memory import Room
 
@@ -15,7 +18,9 @@ PICTURE = encoded(photo(100, 100), "PNG")
 
 
 def test_large_pictures_wait_for_each_other(monkeypatch) -> None:
-    monkeypatch.setattr(decoding, "_ROOM", Room(lambda: 2 * BYTES_PER_PIXEL * 100 * 100))
+    with Image.open(io.BytesIO(PICTURE)) as opened:
+        size = estimate_decoded_size(opened, PICTURE)
+    monkeypatch.setattr(decoding, "_ROOM", Room(lambda: 2 * size))
     both_there, go_on, third_was_there = threading.Barrier(3), threading.Event(), threading.Event()
 
     def hold() -> None:

@@ -231,6 +231,14 @@ def test_as_many_pixels_as_allowed_and_one_more(attacked):
     assert errors[3] == "12000x12000 is 144 megapixels, over the limit of 64"
 
 
+def test_a_picture_that_takes_too_much_memory_is_a_row(attacked):
+    file = io.BytesIO()
+    Image.new("RGB", (6000, 6000)).save(file, "WEBP", method=0)
+    (row,) = post(attacked[0], file.getvalue(), "image/webp").json()["predictions"]
+    problem = "6000x6000 takes 755 MiB to decode as WEBP, over the limit of 640 MiB; send a smaller one"
+    assert row["error"] == problem
+
+
 def test_what_is_no_picture_is_not_decoded_whatever_it_is_called(attacked):
     uris = [f"data:image/jpeg;base64,{text_of(content)}" for content in NOT_PICTURES.values() if content]
     plain = [text_of(content) for content in NOT_PICTURES.values()]

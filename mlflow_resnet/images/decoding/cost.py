@@ -22,6 +22,7 @@ MAX_PADDING_BYTES = 2**16  # between the segments of a JPEG
 MAX_EXIF_BYTES = 2**17
 MAX_SLOW_BYTES = 2 * 2**20  # of the BMP variants that Pillow decodes in Python
 
+_BYTES_OF_MODE = {"1": 6, "L": 6, "RGB": 6, "P": 10, "CMYK": 10, "YCbCr": 10}  # without transparency, for each pixel
 _SCAN, _EXIF = b"\xff\xda", b"Exif\0\0"
 _WITHOUT_LENGTH, _END = frozenset((0x01, 0xD8, 0xD9)), 0xD9
 _SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1), 0xC2
@@ -29,6 +30,21 @@ _ARITHMETIC_OR_LOSSLESS = frozenset((0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # what is left out stands for itself in the data of a scan
 _JPEG_IN_TIFF = (6, 7)
 _BYTES_OF_TAG = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+
+
+def estimate_decoded_size(image: ImageFile.ImageFile, content: bytes) -> int:
+    """Bytes that decoding an opened image and resampling a region takes at most, as was measured for each kind."""
+    return image.width * image.height * _bytes_per_pixel(image, content)
+
+
+def _bytes_per_pixel(image: ImageFile.ImageFile, content: bytes) -> int:
+    if image.format == "WEBP":
+        return 22
+    if image.format in ("JPEG", "MPO"):  # a progressive one is kept as coefficients of 16 bits
+        return 10
+    if image.has_transparency_data or b"tRNS" in content or image.mode not in _BYTES_OF_MODE:
+        return 16
+    return _BYTES_OF_MODE[image.mode]
 
 
 def check_structure(kind: str, content: bytes) -> None:

@@ -38,9 +38,9 @@ from mlflow_resnet.images.decoding.appearance import (
     swap_size,
     turn_upright,
 )
-from mlflow_resnet.images.decoding.cost import check_structure, check_work
+from mlflow_resnet.images.decoding.cost import check_structure, check_work, estimate_decoded_size
 from mlflow_resnet.images.decoding.kinds import describe_content
-from mlflow_resnet.io.memory import Room, available_memory
+from mlflow_resnet.io.memory import Room, available_memory, size_in_words
 from mlflow_resnet.io.reasons import one_line, os_reason
 
 IMAGE_EXTENSIONS = frozenset(
@@ -50,8 +50,7 @@ MAX_IMAGE_PIXELS = 64_000_000
 MAX_IMAGE_BYTES = 64 * 2**20
 MAX_SLOW_PIXELS = 2_000_000  # of the PPM and BMP variants that Pillow decodes in Python, at about 1 microsecond a value
 
-BYTES_PER_PIXEL = 16  # that decoding takes, with turning and alpha
-LEAST_ROOM = BYTES_PER_PIXEL * MAX_IMAGE_PIXELS
+LEAST_ROOM = 2**30
 
 _ROOM = Room(lambda: max(available_memory() // 2, LEAST_ROOM))  # for all threads that decode
 
@@ -67,6 +66,12 @@ _READERS: dict[str, tuple[bytes, Callable[[Any], ImageFile.ImageFile]]] = {
 }
 IMAGE_FORMATS = tuple(_READERS)
 _SUFFIXES = {"JPEG": ".jpg", "TIFF": ".tif"}  # those that are not the format's name
+
+
+def bound_decoding(most_bytes: int) -> None:
+    """Has all threads of this process take `most_bytes` for decoding together, and refuse an image that needs more."""
+    global _ROOM
+    _ROOM = Room(lambda: most_bytes, is_strict=True)
 
 
 def open_at_once(path: str, flags: int) -> int:
@@ -167,7 +172,11 @@ def _one_line_errors() -> Iterator[None]:
 def _open_image(content: bytes) -> Iterator[tuple[Image.Image, int]]:
     """The image, of a size within the limits and as stored, with its EXIF orientation."""
     image = _parse_headers(content)
-    with _ROOM.hold(BYTES_PER_PIXEL * image.width * image.height):
+    size = estimate_decoded_size(image, content)
+    if not _ROOM.can_hold(size):
+        problem = f"{image.width}x{image.height} takes {size_in_words(size)} to decode as {image.format}"
+        raise InvalidImageError(f"{problem}, over the limit of {size_in_words(_ROOM.total)}; send a smaller one")
+    with _ROOM.hold(size):
         with _one_line_errors():
             # only a JPEG can gain from waiting; TIFF turns itself and PNG knows its EXIF only when loaded
             ready = image if isinstance(image, JpegImagePlugin.JpegImageFile) else load_pixels(image)
