@@ -2,9 +2,9 @@
 
 resnet18 at 224 pixels with random weights, requests of one 640x480 JPEG: in base64, as it is, and as a binary tensor of
 the Open Inference Protocol. In every repetition each contestant gets a fresh server: seconds from its start to a first
-answer, then milliseconds with 1, 8 and 32 clients, on the same cores, and MiB of memory, idle and at most. The limit is
-what decoding and the network make of the same pictures alone, without a server and clients. OpenVINO takes part where
-it is installed. `ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2` imitates an older CPU.
+answer, then milliseconds with 1, 8 and 32 clients, on the same cores, MiB of memory, and how long /ping takes. The
+limit is what decoding and the network make of the same pictures alone, without a server and clients. OpenVINO takes
+part where it is installed. `ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2` imitates an older CPU.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from http.client import HTTPConnection
@@ -46,6 +48,7 @@ CLIENTS = (1, 8, 32)
 PICTURES = 64
 BATCH, ROUNDS = 32, 4
 IDLE, BUSY = "MiB, idle", "MiB, after 32 clients"
+LONGEST_PING = "ms of the longest /ping, 32 clients"
 OURS_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}  # what our command line sets
 CLASSES = 10
 START_SECONDS = 300.0
@@ -177,13 +180,37 @@ def measured(contestant: Contestant, folder: Path, contents: list[bytes], second
         asking = partial(ask, port, contestant.protocol, contents)
         asking(1, min(seconds, 2))  # a fresh server's first answers are slower; COLD_START tells of them
         for clients in CLIENTS:
-            load = asking(clients, seconds)
+            with pinging(port) as pings:
+                load = asking(clients, seconds)
             found |= {f"p50, {clients}": load.percentile(50), f"p99, {clients}": load.percentile(99)}
             found |= {f"{RATE}, {clients}": load.per_second, "errors": found["errors"] + len(load.errors)}
             for error in load.errors[:3]:
                 say(error)
-        found[BUSY] = memory_of(process)
+        found |= {BUSY: memory_of(process), LONGEST_PING: max(pings)}
     return found
+
+
+@contextlib.contextmanager
+def pinging(port: int) -> Iterator[list[float]]:
+    """Milliseconds that /ping takes, which is asked twenty times a second while the block runs."""
+    times: list[float] = []
+    is_over = threading.Event()
+
+    def ping() -> None:
+        with contextlib.closing(HTTPConnection("127.0.0.1", port)) as connection:
+            while not is_over.wait(0.05):
+                began = perf_counter()
+                connection.request("GET", "/ping")
+                connection.getresponse().read()
+                times.append(1000 * (perf_counter() - began))
+
+    with ThreadPoolExecutor(1) as pool:
+        pinger = pool.submit(ping)
+        try:
+            yield times
+        finally:
+            is_over.set()
+            pinger.result()
 
 
 def memory_of(process: psutil.Process) -> float:
@@ -198,7 +225,7 @@ def print_results(results: dict[str, list[Measurement]]) -> None:
         rows = [[name, *cells(found, peer, [key for key, _ in quantities])] for name, found in results.items()]
         header = ["", *(text for _, called in quantities for text in (called, "to the first"))]
         print_table(f"{clients} client{'s' * (clients > 1)}", header, rows)
-    columns = (COLD_START, IDLE, BUSY)
+    columns = (COLD_START, IDLE, BUSY, LONGEST_PING)
     rows = [[n, *(spread(values_of(found, c)) for c in columns), errors_of(found)] for n, found in results.items()]
     print_table("a fresh server", ["", *columns, "errors"], rows)
     print(f"aims: {AIMS}")
