@@ -70,7 +70,7 @@ class Room:
         find_total: asked once, when somebody wants room.
         is_strict: whether what is alone over the total cannot be held; otherwise it gets all of the room.
         """
-        self._find_total, self._is_strict, self._taken = find_total, is_strict, 0
+        self._find_total, self.is_strict, self._taken = find_total, is_strict, 0
         self._changed = Condition()
 
     @cached_property
@@ -78,7 +78,7 @@ class Room:
         return max(1, self._find_total())
 
     def can_hold(self, size: int) -> bool:
-        return size <= self.total or not self._is_strict
+        return size <= self.total or not self.is_strict
 
     @contextmanager
     def hold(self, size: int) -> Iterator[None]:

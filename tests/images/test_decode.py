@@ -96,7 +96,8 @@ def test_a_jpeg_is_never_decoded_smaller_than_the_target() -> None:
         ((401, 2), 1),
     ):
         image = decoding._parse_headers(content)
-        assert decoding._draft(image, (800, 801), target) == scale
+        with decoding._draft(image, content, (800, 801), target) as found:
+            assert found == scale
         assert image.width >= target[0]
         assert image.height >= target[1]
 

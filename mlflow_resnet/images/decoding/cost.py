@@ -22,7 +22,7 @@ MAX_PADDING_BYTES = 2**16  # between the segments of a JPEG
 MAX_EXIF_BYTES = 2**17
 MAX_SLOW_BYTES = 2 * 2**20  # of the BMP variants that Pillow decodes in Python
 
-_BYTES_OF_MODE = {"1": 6, "L": 6, "RGB": 6, "P": 10, "CMYK": 10, "YCbCr": 10}  # without transparency, for each pixel
+_PLAIN_MODES = ("1", "L", "P", "RGB", "CMYK", "YCbCr")
 _SCAN, _EXIF = b"\xff\xda", b"Exif\0\0"
 _WITHOUT_LENGTH, _END = frozenset((0x01, 0xD8, 0xD9)), 0xD9
 _SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1), 0xC2
@@ -32,19 +32,19 @@ _JPEG_IN_TIFF = (6, 7)
 _BYTES_OF_TAG = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
 
-def estimate_decoded_size(image: ImageFile.ImageFile, content: bytes) -> int:
-    """Bytes that decoding an opened image and resampling a region takes at most, as was measured for each kind."""
-    return image.width * image.height * _bytes_per_pixel(image, content)
+def estimate_decoded_size(image: ImageFile.ImageFile, content: bytes, scale: int = 1) -> int:
+    """Bytes that decoding an opened image and turning it takes at most, as was measured for each kind.
 
-
-def _bytes_per_pixel(image: ImageFile.ImageFile, content: bytes) -> int:
+    Args:
+        scale: at which a JPEG is drafted, 1/scale.
+    """
+    pixels = image.width * image.height
     if image.format == "WEBP":
-        return 22
-    if image.format in ("JPEG", "MPO"):  # a progressive one is kept as coefficients of 16 bits
-        return 10
-    if image.has_transparency_data or b"tRNS" in content or image.mode not in _BYTES_OF_MODE:
-        return 16
-    return _BYTES_OF_MODE[image.mode]
+        return 22 * pixels
+    if image.format in ("JPEG", "MPO"):  # the coefficients of all its pixels are kept until the last scan
+        return 10 * pixels + (0 if _has_one_scan(content) else 8 * pixels * scale**2)
+    is_plain = image.mode in _PLAIN_MODES and not image.has_transparency_data and b"tRNS" not in content
+    return (10 if is_plain else 16) * pixels
 
 
 def check_structure(kind: str, content: bytes) -> None:

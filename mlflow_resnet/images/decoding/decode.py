@@ -69,9 +69,13 @@ _SUFFIXES = {"JPEG": ".jpg", "TIFF": ".tif"}  # those that are not the format's 
 
 
 def bound_decoding(most_bytes: int) -> None:
-    """Has all threads of this process take `most_bytes` for decoding together, and refuse an image that needs more."""
+    """Has all threads of this process take `most_bytes` for decoding together, and refuse an image that needs more.
+
+    Not once more: others may be decoding.
+    """
     global _ROOM
-    _ROOM = Room(lambda: most_bytes, is_strict=True)
+    if not _ROOM.is_strict:
+        _ROOM = Room(lambda: most_bytes, is_strict=True)
 
 
 def open_at_once(path: str, flags: int) -> int:
@@ -114,7 +118,7 @@ def read_region(content: bytes, choose_region: Callable[[int, int], Region], siz
         region = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
         if region[0] >= region[2] or region[1] >= region[3]:
             raise ValueError(f"no pixels in the region {(left, top, right, bottom)} of a {width}x{height} image")
-        return _resample(image, orientation, region, size)
+        return _resample(image, content, orientation, region, size)
 
 
 def decode(content: bytes, shorter_edge: int | None = None) -> Image.Image:
@@ -132,12 +136,12 @@ def decode(content: bytes, shorter_edge: int | None = None) -> Image.Image:
 def open_picture(content: bytes, shorter_edge: int | None = None) -> Iterator[Image.Image]:
     """Decodes as `decode` does and reserves the memory for the picture while the block runs."""
     with _open_image(content) as (image, orientation):
-        with _one_line_errors():
-            if shorter_edge:
-                _draft(image, image.size, (shorter_edge, shorter_edge))
-            image.load()
-            picture = turn_upright(rgb(image), orientation)
-        yield picture
+        edge = shorter_edge or max(image.size)
+        with _draft(image, content, image.size, (edge, edge)):
+            with _one_line_errors():
+                image.load()
+                picture = turn_upright(rgb(image), orientation)
+            yield picture
 
 
 def looks_like_image(content: bytes) -> bool:
@@ -170,17 +174,28 @@ def _one_line_errors() -> Iterator[None]:
 
 @contextmanager
 def _open_image(content: bytes) -> Iterator[tuple[Image.Image, int]]:
-    """The image, of a size within the limits and as stored, with its EXIF orientation."""
+    """The image, of a size within the limits and as stored, with its EXIF orientation.
+
+    A JPEG is not loaded yet: it may be drafted. Others cannot, and TIFF turns itself, and PNG knows its EXIF only then.
+    """
     image = _parse_headers(content)
-    size = estimate_decoded_size(image, content)
-    if not _ROOM.can_hold(size):
-        problem = f"{image.width}x{image.height} takes {size_in_words(size)} to decode as {image.format}"
-        raise InvalidImageError(f"{problem}, over the limit of {size_in_words(_ROOM.total)}; send a smaller one")
-    with _ROOM.hold(size):
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        yield image, read_orientation(image)
+        return
+    with _reserve(estimate_decoded_size(image, content), image.format, image.size):
         with _one_line_errors():
-            # only a JPEG can gain from waiting; TIFF turns itself and PNG knows its EXIF only when loaded
-            ready = image if isinstance(image, JpegImagePlugin.JpegImageFile) else load_pixels(image)
-        yield ready, read_orientation(ready)
+            loaded = load_pixels(image)
+        yield loaded, read_orientation(loaded)
+
+
+@contextmanager
+def _reserve(needed: int, kind: str | None, size: tuple[int, int]) -> Iterator[None]:
+    """Takes `needed` bytes of the room for decoding while the block runs."""
+    if not _ROOM.can_hold(needed):
+        problem = f"{size[0]}x{size[1]} takes {size_in_words(needed)} to decode as {kind}"
+        raise InvalidImageError(f"{problem}, over the limit of {size_in_words(_ROOM.total)}; send a smaller one")
+    with _ROOM.hold(needed):
+        yield
 
 
 @_one_line_errors()
@@ -209,22 +224,33 @@ def _parse_headers(content: bytes) -> ImageFile.ImageFile:
 
 
 @_one_line_errors()
-def _resample(image: Image.Image, orientation: int, region: Region, size: tuple[int, int]) -> Image.Image:
+def _resample(
+    image: Image.Image, content: bytes, orientation: int, region: Region, size: tuple[int, int]
+) -> Image.Image:
     """Resamples before it turns: a few pixels are turned instead of all."""
     target = swap_size(size, orientation)
     left, top, right, bottom = as_stored(region, image.size, orientation)
-    scale = _draft(image, (right - left, bottom - top), target)
-    box = left / scale, top / scale, right / scale, bottom / scale
-    return turn_upright(rgb(image).resize(target, Image.Resampling.BILINEAR, box=box), orientation)
+    with _draft(image, content, (right - left, bottom - top), target) as scale:
+        box = left / scale, top / scale, right / scale, bottom / scale
+        return turn_upright(rgb(image).resize(target, Image.Resampling.BILINEAR, box=box), orientation)
 
 
-def _draft(image: Image.Image, region_size: tuple[float, float], target: tuple[int, int]) -> int:
-    """Lets the JPEG decoder scale by 1/scale, with at least `target` pixels left of `region_size`. Returns scale.
+@contextmanager
+def _draft(
+    image: Image.Image, content: bytes, region_size: tuple[float, float], target: tuple[int, int]
+) -> Iterator[int]:
+    """Lets the JPEG decoder scale by 1/scale, with at least `target` pixels left of `region_size`. Yields scale.
 
-    Pixel i of the draft covers pixels [i * scale, (i + 1) * scale), also where the size was rounded up.
+    Pixel i of the draft covers pixels [i * scale, (i + 1) * scale), also where the size was rounded up. Memory for that
+    is reserved while the block runs. For other formats scale is 1, and all is loaded.
     """
-    room = min(region_size[0] / target[0], region_size[1] / target[1])
-    scale = next((scale for scale in (8, 4, 2) if scale <= room), 1)
-    if scale == 1 or not isinstance(image, JpegImagePlugin.JpegImageFile):
-        return 1
-    return scale if image.draft(None, (image.width // scale, image.height // scale)) else 1
+    if not isinstance(image, JpegImagePlugin.JpegImageFile):
+        yield 1
+        return
+    size = image.size
+    most = min(region_size[0] / target[0], region_size[1] / target[1])
+    scale = next((scale for scale in (8, 4, 2) if scale <= most), 1)
+    if scale > 1 and not image.draft(None, (image.width // scale, image.height // scale)):
+        scale = 1
+    with _reserve(estimate_decoded_size(image, content, scale), image.format, size):
+        yield scale
