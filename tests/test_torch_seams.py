@@ -1,5 +1,7 @@
 """What `mlflow_resnet.model.torch_seams` assumes of the installed torch, a test for each assumption."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import nn
@@ -49,3 +51,14 @@ def test_convolutions_of_onednn():
         shortcut = torch.rand_like(expected)
         added = torch_seams.add_convolution_and_rectify(shortcut.clone(), inputs, weight, conv.bias, geometry)
         torch.testing.assert_close(added, (shortcut + expected).relu())
+
+
+def test_a_thread_that_computes_with_one_core_leaves_others_theirs():
+    cores = torch.get_num_threads()
+    with ThreadPoolExecutor(1) as before, ThreadPoolExecutor(1) as limited, ThreadPoolExecutor(1) as after:
+        assert before.submit(torch.get_num_threads).result() == cores
+        limited.submit(torch_seams.compute_with_one_core).result()
+        torch.set_num_threads(cores)
+        threads = (before, limited, after)
+        assert [thread.submit(torch.get_num_threads).result() for thread in threads] == [cores, 1, cores]
+    assert torch.get_num_threads() == cores

@@ -17,6 +17,15 @@ sample_dirichlet = torch._sample_dirichlet  # through which torch.distributions.
 Geometry = tuple[tuple[int, ...] | str, tuple[int, ...], tuple[int, ...], int]  # padding, stride, dilation, groups
 
 
+def compute_with_one_core() -> None:
+    """Has the calling thread compute with one core, and those that never computed before.
+
+    torch does not promise that threads which have computed keep their cores. Others get theirs back by another call of
+    `torch.set_num_threads`.
+    """
+    torch.set_num_threads(1)
+
+
 def reorder_weight(weight: Tensor, geometry: Geometry, shape: Size) -> Tensor:
     """Returns the weight of a convolution in the order that oneDNN wants for inputs of one shape."""
     return torch.ops.mkldnn._reorder_convolution_weight(weight, *geometry, list(shape))

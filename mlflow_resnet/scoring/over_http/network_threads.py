@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mlflow_resnet.model.prepared import Forward
+from mlflow_resnet.model.torch_seams import compute_with_one_core
 
 IMAGES_PER_SHARE = 2  # at least
 
@@ -27,10 +28,10 @@ class NetworkThreads:
     def __init__(self) -> None:
         self.cores = torch.get_num_threads()
         self._whole = ThreadPoolExecutor(1, "network")
-        self._shares = ThreadPoolExecutor(self.cores, "network share", torch.set_num_threads, (1,))
+        self._shares = ThreadPoolExecutor(self.cores, "network share", compute_with_one_core)
         started = threading.Barrier(self.cores)
         list(self._shares.map(lambda _: started.wait(), range(self.cores)))
-        torch.set_num_threads(self.cores)  # for other threads again: those that have computed keep theirs
+        torch.set_num_threads(self.cores)  # for all other threads
 
     def run(self, forward: Forward, images: Tensor) -> np.ndarray:
         """Returns `forward(images)`."""
