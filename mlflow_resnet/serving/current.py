@@ -13,12 +13,13 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from mlflow_resnet.io.console import say
+from mlflow_resnet.io.parallel import within
 from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.registry.versions import are_same, format_version_uri
 from mlflow_resnet.scoring.over_http.bodies import without_words_of_others
-from mlflow_resnet.serving.monitoring import BEHIND, note_version
+from mlflow_resnet.serving.monitoring import BEHIND, LAST_CHECK, note_version
 from mlflow_resnet.serving.version import ServedVersion, load_version, utc_now
-from mlflow_resnet.tracking.server import require_answer
+from mlflow_resnet.tracking.server import CHECK_SECONDS, require_answer
 
 LONGEST_WAIT_SECONDS = 600.0
 STOP_SECONDS = 10.0
@@ -68,15 +69,22 @@ class CurrentVersion:
 
     def look(self) -> None:
         """Asks the registry once where the alias is, and serves that version if it can be served."""
+        version = self._find_version()
+        if version:
+            self._serve(version)
+
+    def _find_version(self) -> ModelVersion | None:
+        """Returns the version that the alias means; notes why if the registry does not say in time."""
         name = self.served.version.name
         try:
             require_answer(mlflow.get_registry_uri())
-            version = MlflowClient().get_model_version_by_alias(name, self._alias)
+            version = within(CHECK_SECONDS, lambda: MlflowClient().get_model_version_by_alias(name, self._alias))
         except Exception as error:  # connections, DNS, TLS, databases: no common base class
             self._note(f"where @{self._alias} of {name} points is not known ({one_line(error)})")
-        else:
-            self._serve(version)
+            version = None
         self.last_check = utc_now()
+        LAST_CHECK.set_to_current_time()
+        return version
 
     def _serve(self, version: ModelVersion) -> None:
         refusal = self._refusal if self._refusal and are_same(self._refusal.version, version) else None
@@ -90,6 +98,9 @@ class CurrentVersion:
                 wait = min(2 * (refusal.wait_seconds if refusal else self._poll_seconds), LONGEST_WAIT_SECONDS)
                 self._refusal = RefusedVersion(version, error.message, wait, time.monotonic() + wait)
                 self._note(error.message)
+                return
+            meant = self._find_version()  # the download may have taken long
+            if not meant or not are_same(meant, version):
                 return
             say(f"@{self._alias} moved: {served.uri} answers from now on, no longer {self.served.uri}")
             note_version(served.labels, self.served.labels)

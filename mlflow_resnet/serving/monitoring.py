@@ -57,7 +57,11 @@ BEHIND = Gauge(
     "1 if the version that the alias means is not known, or cannot be served",
     multiprocess_mode="livemax",
 )
-
+LAST_CHECK = Gauge(
+    "mlflow_resnet_follow_last_check_timestamp_seconds",
+    "When the registry was last asked, in seconds since 1970; 0 without --follow",
+    multiprocess_mode="livemin",
+)
 
 SHADOWED = Counter(
     "mlflow_resnet_shadow_images",

@@ -8,6 +8,7 @@ import json
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -142,6 +143,41 @@ class Serving:
 
     def wait_until(self, condition, seconds: float = 60) -> None:
         wait_for(lambda: condition(self.model()), seconds, pause=0.05)
+
+
+class Load:
+    """Clients that ask all the time; what they got."""
+
+    def __init__(self, running, registry, clients):
+        self.running, self.registry = running, registry
+        self.failures, self.versions, self.answered = [], [], 0
+        self._stop, self._clients = threading.Event(), clients
+
+    def __enter__(self):
+        self._pool = ThreadPoolExecutor(self._clients)
+        self._all = [self._pool.submit(self._ask, number) for number in range(self._clients)]
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._pool.shutdown()
+        self.versions = [each.result() for each in self._all]
+
+    def _ask(self, number):
+        """Each request by the next of the protocols."""
+        seen = []
+        with requests.Session() as session:
+            while not self._stop.is_set():
+                try:
+                    answer = self.running.ask_in_turn(number + len(seen), self.registry.name, session)
+                    if answer.status_code != 200 or not self.registry.agrees(answer):
+                        self.failures.append(answer.text)
+                except requests.RequestException as error:
+                    self.failures.append(repr(error))
+                else:
+                    seen.append(answer.headers["X-Model-Version"])
+                    self.answered += 1
+        return seen
 
 
 @contextlib.contextmanager

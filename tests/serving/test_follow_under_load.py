@@ -1,22 +1,18 @@
-"""Champions that change, registries that die and signals that come while many clients ask."""
+"""Champions that change and signals that come while many clients ask."""
 
 import contextlib
 import signal
-import sys
-import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
-import mlflow
 import psutil
 import pytest
 import requests
-from helpers import free_port, server, wait_for
-from mlflow import MlflowClient
+from helpers import wait_for
 from prometheus_client.parser import text_string_to_metric_families
-from served import Registry, serving
+from served import Load, Registry, serving
 
 pytestmark = pytest.mark.slow
 CLIENTS = 32
@@ -38,41 +34,6 @@ def start(registry, tmp_path):
     return lambda *arguments, **env: serving(tmp_path, registry.name, *arguments, **env)
 
 
-class Load:
-    """Clients that ask all the time; what they got."""
-
-    def __init__(self, running, registry, clients=CLIENTS):
-        self.running, self.registry = running, registry
-        self.failures, self.versions, self.answered = [], [], 0
-        self._stop, self._clients = threading.Event(), clients
-
-    def __enter__(self):
-        self._pool = ThreadPoolExecutor(self._clients)
-        self._all = [self._pool.submit(self._ask, number) for number in range(self._clients)]
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        self._pool.shutdown()
-        self.versions = [each.result() for each in self._all]
-
-    def _ask(self, number):
-        """Each request by the next of the protocols."""
-        seen = []
-        with requests.Session() as session:
-            while not self._stop.is_set():
-                try:
-                    answer = self.running.ask_in_turn(number + len(seen), self.registry.name, session)
-                    if answer.status_code != 200 or not self.registry.agrees(answer):
-                        self.failures.append(answer.text)
-                except requests.RequestException as error:
-                    self.failures.append(repr(error))
-                else:
-                    seen.append(answer.headers["X-Model-Version"])
-                    self.answered += 1
-        return seen
-
-
 def wait_for_all_workers(running, version, workers):
     """Until no worker answers with another version: several new connections in turn reach all of them."""
     streak = 0
@@ -87,7 +48,7 @@ def test_32_clients_notice_nothing_of_10_champions(workers, start, registry, cap
     with start("--follow", "--poll-seconds", "0.2", "--workers", workers, seconds=180) as running:
         wait_for_all_workers(running, "1", workers)
         memory = [memory_of(running.process)]
-        with Load(running, registry) as load:
+        with Load(running, registry, CLIENTS) as load:
             for version in CHANGES:
                 registry.move(version)
                 wait_for_all_workers(running, version, workers)
@@ -158,48 +119,3 @@ def answers(running):
     with contextlib.suppress(requests.RequestException):
         return running.ask().ok
     return False
-
-
-def mlflow_server(folder, port):
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "art")]
-    return server(command, f"http://127.0.0.1:{port}/health", folder, seconds=180)
-
-
-def test_a_registry_that_dies_and_comes_back(tmp_path, workdir, monkeypatch):
-    port = free_port()
-    uri = f"http://127.0.0.1:{port}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    mlflow.set_tracking_uri(uri)
-    registry = Registry("remote colors", {})
-    with contextlib.ExitStack() as at_end:
-        with mlflow_server(tmp_path, port) as first:
-            for seed in (1, 2):
-                registry.add(seed)
-            registry.move("1")
-            running = at_end.enter_context(
-                serving(tmp_path, registry.name, "--follow", "--poll-seconds", "0.5", seconds=180)
-            )
-            load = at_end.enter_context(Load(running, registry, clients=4))
-            kill_all(first.pid)
-            running.wait_until(lambda model: model["follow"]["last_error"])
-            error = running.model()["follow"]["last_error"]
-            assert error.startswith("where @champion of remote colors points is not known")
-            assert "http://" not in error
-            before = load.answered
-            wait_for(lambda: load.answered > before + 20)
-        with mlflow_server(tmp_path, port):
-            running.wait_until(lambda model: model["follow"]["last_error"] is None)
-            registry.move("2")
-            running.wait_until(lambda model: model["version"] == "2")
-            before = load.answered
-            wait_for(lambda: load.answered > before + 20)
-            assert MlflowClient().get_model_version_by_alias(registry.name, "champion").version == "2"
-    assert load.failures == []
-
-
-def kill_all(pid):
-    """kill -9 of a process and its children."""
-    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    for process in family:
-        process.kill()

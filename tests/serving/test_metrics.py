@@ -71,6 +71,7 @@ def test_another_champion_is_named_from_then_on(registry, tmp_path):
     assert [count(found, "version_info", version=version) for version in ("1", "2")] == [0, 1]
     assert [count(found, "requests_total", version=version) for version in ("1", "2")] == [1, 1]
     assert count(found, "follow_failing") == 0
+    assert time.time() - 60 < count(found, "follow_last_check_timestamp_seconds") <= time.time()
 
 
 def test_workers_are_counted_together_also_after_one_was_killed(registry, tmp_path):

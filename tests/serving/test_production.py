@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 import yaml
+from environments import install, make_environment
 from helpers import ROOT, free_port, server
 from served import PICTURE, serving
 from tiers import needs
@@ -51,6 +52,18 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path):
     unit.write_text(re.sub(r"(?<=ExecStart=)\S+", shutil.which("true"), FILES["champion.service"]))
     done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.slow
+def test_the_manifest_is_one_that_kubernetes_takes(tmp_path):
+    python = make_environment(tmp_path / "venv", [])
+    install(python, "kubernetes-validate")  # the published schemas
+    manifest = tmp_path / "champion.yaml"
+    manifest.write_text(FILES["champion.yaml"])
+    for release in ("1.27", "1.37"):
+        command = [python.with_name("kubernetes-validate"), "--strict", "--kubernetes-version", release, manifest]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_manifest_probes_what_is_there(trained, tmp_path):
