@@ -4,7 +4,8 @@ resnet18 at 224 pixels with random weights, requests of one 640x480 JPEG: in bas
 the Open Inference Protocol. In every repetition each contestant gets a fresh server: seconds from its start to a first
 answer, then milliseconds with 1, 8 and 32 clients, on the same cores, MiB of memory, and how long /ping takes. The
 limit is what decoding and the network make of the same pictures alone, without a server and clients. OpenVINO takes
-part where it is installed. `ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2` imitates an older CPU.
+part where it is installed, and in int8 where NNCF is. `ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2` imitates an
+older CPU for torch.
 """
 
 from __future__ import annotations
@@ -58,6 +59,14 @@ LONGEST = 3600.0  # seconds
 AIMS = "p50 of 1 client at most x0.55 with torch and x0.36 with OpenVINO; images/s of 32 at least x2.70 and x3.20"
 MLFLOW = ["-m", "mlflow", "models", "serve", "--env-manager", "local", "--model-uri"]
 OURS = ["-m", "mlflow_resnet", "serve"]
+SERVE, SERVE_PICTURES = "mlflow-resnet serve", "mlflow-resnet serve, pictures"
+DOORS = {  # the command that serves, and how it is asked
+    "mlflow models serve": (MLFLOW, BASE64),
+    SERVE: (OURS, BASE64),
+    SERVE_PICTURES: (OURS, PICTURE),
+    "mlflow-resnet serve, tensors": (OURS, TENSOR),
+}
+INT8 = "ours-int8"
 
 
 @dataclass(frozen=True)
@@ -97,41 +106,50 @@ def wait_for_answer(port: int, protocol: Protocol, process: subprocess.Popen[byt
     raise click.ClickException(f"the server did not start: {log.read_text()[-2000:]}")
 
 
-def list_configs() -> dict[str, dict[str, str]]:
-    """How ours is configured: in bf16 where that is faster, as a trained model is where bf16 changes no answers."""
+@dataclass(frozen=True)
+class OurModel:
+    """One of our registered models, and the configuration to serve it with."""
+
+    name: str = "ours"
+    config: dict[str, str] = field(default_factory=dict)
+    doors: tuple[str, ...] = tuple(DOORS)
+
+
+def list_models() -> dict[str, OurModel]:
+    """Ours in bf16 where that is faster, as a trained model is where bf16 changes no answers, and in int8."""
     import torch
 
     from mlflow_resnet.model.precision import is_bf16_faster
 
     precision = "bf16" if is_bf16_faster(torch.device("cpu")) else "fp32"
-    found = {f"torch {precision}": {"precision": precision}}
+    found = {f"torch {precision}": OurModel(config={"precision": precision})}
     if importlib.util.find_spec("openvino"):
-        found[f"OpenVINO {precision}"] = {"precision": precision, "backend": "openvino"}
+        found[f"OpenVINO {precision}"] = OurModel(config={"precision": precision, "backend": "openvino"})
     else:
         print("openvino: not installed, so ours runs on torch alone")
+    if importlib.util.find_spec("nncf"):
+        found["OpenVINO int8"] = OurModel(INT8, doors=(SERVE, SERVE_PICTURES))
+    else:
+        print("nncf: not installed, so nothing runs in int8")
     return found
 
 
-def contestants(configs: Mapping[str, Mapping[str, str]]) -> dict[str, Contestant]:
-    naive, own = "models:/naive/1", "models:/ours@champion"
-    found = {
-        PEER: Contestant([*MLFLOW, naive]),
-    }
-    for called, config in configs.items():
-        env = {"MLFLOW_PYFUNC_INFERENCE_CONFIG": json.dumps(config)}
-        found[f"ours, {called}, mlflow models serve"] = Contestant([*MLFLOW, own], env)
-        found[f"ours, {called}, mlflow-resnet serve"] = Contestant([*OURS, own], env)
-        for protocol, name in ((PICTURE, "pictures"), (TENSOR, "tensors")):
-            found[f"ours, {called}, mlflow-resnet serve, {name}"] = Contestant([*OURS, own], env, protocol)
+def contestants(models: Mapping[str, OurModel]) -> dict[str, Contestant]:
+    found = {PEER: Contestant([*MLFLOW, "models:/naive/1"])}
+    for called, model in models.items():
+        env = {"MLFLOW_PYFUNC_INFERENCE_CONFIG": json.dumps(model.config)}
+        for door in model.doors:
+            command, protocol = DOORS[door]
+            found[f"ours, {called}, {door}"] = Contestant([*command, f"models:/{model.name}@champion"], env, protocol)
     return found
 
 
-def find_limit(config: Mapping[str, str], seconds: float, repetition: int) -> Measurement:
+def find_limit(model: OurModel, seconds: float, repetition: int) -> Measurement:
     """What decoding and the network allow on these cores: many pictures at once, and one after the other."""
     from mlflow_resnet.flavor import load_predictor
     from mlflow_resnet.images.sources import ImageSource
 
-    predictor = load_predictor("models:/ours/1", **config)
+    predictor = load_predictor(f"models:/{model.name}/1", **model.config)
     contents = pictures(PICTURES)
     sources = [ImageSource(str(number), partial(bytes, content)) for number, content in enumerate(contents)]
     found: Measurement = {}
@@ -170,6 +188,37 @@ def log_models(folder: str, repetition: int) -> Measurement:
         registered_model_name="naive",
         pip_requirements=[],
     )
+    return {}
+
+
+def export_int8(folder: str, repetition: int) -> Measurement:
+    """Registers the same network in int8; the pictures are labeled as it labels them, so it must agree with itself."""
+    import mlflow
+
+    from mlflow_resnet.flavor import load_predictor
+    from mlflow_resnet.images.sources import ImageSource
+    from mlflow_resnet.options import ExportOptions
+    from mlflow_resnet.verbs.export import export
+
+    os.chdir(folder)
+    sources = [ImageSource(str(number), partial(bytes, content)) for number, content in enumerate(pictures(PICTURES))]
+    predictor = load_predictor("models:/ours/1")
+    for source, found in zip(sources, predictor.predict(sources, BATCH), strict=True):
+        place = Path("labeled", predictor.classes[found.probabilities.argmax()])
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{source.name}.jpg").write_bytes(source.read())
+    export(
+        ExportOptions(
+            model_uri="models:/ours/1",
+            format="openvino",
+            precision="int8",
+            output_dir="int8",
+            image_dir="labeled",
+            calibration_dir="labeled",
+            registered_model_name=INT8,
+        )
+    )
+    mlflow.MlflowClient().set_registered_model_alias(INT8, "champion", "1")
     return {}
 
 
@@ -276,14 +325,16 @@ def main(
     if quick:
         repetitions, seconds, long_run = 1, 1.0, 100
     with registry() as folder:
-        configs = dict(list(list_configs().items())[: 1 if quick else None])
-        servers, contents = contestants(configs), pictures(PICTURES)
-        limits: dict[str, list[Measurement]] = {name: [] for name in configs}
+        models = dict(list(list_models().items())[: 1 if quick else None])
+        if any(model.name == INT8 for model in models.values()):
+            in_fresh_process(partial(export_int8, str(folder)))
+        servers, contents = contestants(models), pictures(PICTURES)
+        limits: dict[str, list[Measurement]] = {name: [] for name in models}
         results: dict[str, list[Measurement]] = {name: [] for name in servers}
         for repetition in range(1, repetitions + 1):
-            for name, config in configs.items():
+            for name, model in models.items():
                 with environment(OURS_ENVIRONMENT):
-                    limits[name].append(in_fresh_process(partial(find_limit, config, seconds / 2), repetition))
+                    limits[name].append(in_fresh_process(partial(find_limit, model, seconds / 2), repetition))
                 say(f"{repetition}/{repetitions} limit, {name}: {one_line(limits[name][-1])}")
             for name, contestant in servers.items():
                 results[name].append(measured(contestant, folder, contents, seconds))

@@ -6,6 +6,7 @@ allocator, signal handlers, levels of logs and filters of warnings are the calle
 
 from __future__ import annotations
 
+import gc
 import threading
 import warnings
 
@@ -26,3 +27,13 @@ def claim_process() -> None:
 def is_own_process() -> bool:
     """Returns whether this process is the command line, or a worker that it started."""
     return _claimed.is_set()
+
+
+def keep_collections_short() -> None:
+    """Has the garbage collector leave alone what there is now, such as all modules, if this process is ours.
+
+    To look through half a million objects holds up every thread for a quarter of a second.
+    """
+    if is_own_process():
+        gc.collect()
+        gc.freeze()

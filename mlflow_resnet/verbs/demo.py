@@ -85,9 +85,8 @@ Next:
   # look at the run
   mlflow ui --port 5000
   # serve the champion
-  mlflow models serve --model-uri {model} --port 5001 --env-manager local
+  mlflow-resnet serve {model} --follow
   # send it a picture
-  base64 < "{presentable(picture)}" | tr -d '\\n' | sed 's/.*/{{"inputs": ["&"]}}/' | \\
-    curl http://127.0.0.1:5001/invocations --header 'Content-Type: application/json' --data-binary @-
+  curl --data-binary "@{presentable(picture)}" --header 'Content-Type: image/png' http://127.0.0.1:5001/invocations
   # train on your own folder of class folders
   mlflow-resnet train --train-dir YOUR_FOLDER --registered-model-name mine --alias champion"""

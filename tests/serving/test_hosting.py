@@ -1,16 +1,22 @@
 """What a process does that is to answer HTTP requests."""
 
 import asyncio
+import gc
 import os
+import re
 import socket
 import subprocess
 import sys
 import threading
+import weakref
 
 import pytest
+from served import PICTURE
 
 from mlflow_resnet.scoring.configuration import WORLD_SIZE, parse_workers
 from mlflow_resnet.scoring.over_http.admission import take_requests_at_once
+from mlflow_resnet.scoring.over_http.guard import SERVING_SWITCHES
+from mlflow_resnet.serving.version import load_version
 from mlflow_resnet.verbs.serve import bind_socket
 
 REQUESTS = 50  # more than the threads that asyncio has by itself, 32 at most
@@ -68,3 +74,37 @@ def test_workers_of_mlflows_server_share_the_cores():
     )
     share = str(max(1, min(len(os.sched_getaffinity(0)) // 2, 32)))
     assert process.stdout.split() == [share, share]
+
+
+SERVER_AT_REST = """
+import gc
+from mlflow_resnet.io.process import claim_process
+from mlflow_resnet.options import ServeOptions
+from mlflow_resnet.serving.app import create_app
+
+claim_process()
+app = create_app(ServeOptions(model_uri="models:/colors@champion"), "models:/colors/1")
+print("looks through", len(gc.get_objects()))
+"""
+
+
+def test_the_garbage_collector_of_a_server_does_not_look_through_all_modules(trained):
+    """Half a million objects would hold up every request, and /ping, for a quarter of a second."""
+    done = subprocess.run([sys.executable, "-c", SERVER_AT_REST], capture_output=True, text=True)
+    assert int(re.search(r"looks through (\d+)", done.stdout)[1]) < 100_000, done.stderr
+
+
+def test_a_version_that_is_replaced_goes_without_the_garbage_collector(trained, monkeypatch):
+    """Which leaves alone the one that a server began with."""
+    for name in SERVING_SWITCHES:
+        monkeypatch.setenv(name, "true")  # which loading sets
+    served = load_version("models:/colors/1")
+    served.model.score([PICTURE], {})
+    gc.collect()
+    references = [weakref.ref(each) for each in (served, served.model)]
+    gc.disable()
+    try:
+        del served
+        assert [reference() for reference in references] == [None, None]
+    finally:
+        gc.enable()
