@@ -123,6 +123,17 @@ def whole_step(setting: Setting, num_classes: int, seconds: float) -> float:
     return step_speed(setting, num_classes, seconds, optimize=True)
 
 
+def forward_pass(setting: Setting, num_classes: int, seconds: float) -> float:
+    """Images per second from raw pixels in memory to probabilities, as scoring does it."""
+    options = train_options(setting)
+    classes = tuple(map(str, range(num_classes)))
+    classifier, _ = build_starting_classifier(options, decide_recipe(options, classes, images=10**6), classes)
+    predictor = Predictor(classifier, setting.device, precision=options.precision)
+    batch_size, size = setting.batch_size or 32, setting.crop_size
+    images = torch.randint(256, (batch_size, size, size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    return images_per_second(lambda: predictor.probabilities(images), batch_size, setting.device, seconds)
+
+
 def step_speed(setting: Setting, num_classes: int, seconds: float, optimize: bool) -> float:
     """Images per second of steps on one batch in memory, with the network as training prepares it."""
     options = train_options(setting)

@@ -151,7 +151,7 @@ def with_int8(exported: Path, classifier: ImageClassifier) -> Score:
     return ours(classifier, 0, precision="int8", forward=load_forward(classifier, exported))
 
 
-def scored_by(predictor: Predictor) -> Score:
+def scored_by(predictor: Predictor, batch_size: int = BATCH_SIZE) -> Score:
     """Scores to a Parquet file and reads the labels from it."""
     from mlflow_resnet.scoring.columns import SCORED_LABELS
     from mlflow_resnet.scoring.to_file.batch import join, score_to_parts
@@ -164,7 +164,7 @@ def scored_by(predictor: Predictor) -> Score:
 
         with tempfile.TemporaryDirectory() as folder:
             parts = Parts(Path(folder), {})
-            score_to_parts(predictor, map(file_source, paths), parts, batch_size=BATCH_SIZE)
+            score_to_parts(predictor, map(file_source, paths), parts, batch_size=batch_size)
             output = Path(folder) / "scored.parquet"
             join(parts, output, str(output))
             return pd.read_parquet(output, columns=[SCORED_LABELS])[SCORED_LABELS].map(index).to_numpy()

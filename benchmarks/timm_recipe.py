@@ -70,7 +70,7 @@ def timm_step(setting: Setting, num_classes: int, seconds: float) -> float:
     network = create_model(setting.architecture, num_classes=num_classes).to(setting.device)
     network = network.to(memory_format=torch.channels_last)
     optimizer = create_optimizer_v2(network.train(), opt="sgd", lr=1e-4)
-    compiled = torch.compile(network)
+    compiled = torch.compile(network) if setting.device == "cuda" else network
     criterion = nn.CrossEntropyLoss()
     images, targets = random_batch(batch_size, setting.crop_size, num_classes, setting.device)
     images = images.contiguous(memory_format=torch.channels_last)
@@ -80,5 +80,23 @@ def timm_step(setting: Setting, num_classes: int, seconds: float) -> float:
         with torch.autocast(setting.device, torch.bfloat16):
             criterion(compiled(images), targets).backward()
         optimizer.step()
+
+    return images_per_second(step, batch_size, setting.device, seconds)
+
+
+def timm_forward(setting: Setting, num_classes: int, seconds: float) -> float:
+    """Images per second as `benchmark.py --bench infer --amp --amp-dtype bfloat16 --channels-last --torchcompile`."""
+    torch.backends.cudnn.benchmark = True
+    batch_size = setting.batch_size or BATCH_SIZE
+    network = create_model(setting.architecture, num_classes=num_classes).to(setting.device)
+    network = network.to(memory_format=torch.channels_last).eval()
+    compiled = torch.compile(network) if setting.device == "cuda" else network
+    images, _ = random_batch(batch_size, setting.crop_size, num_classes, setting.device)
+    images = images.contiguous(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def step() -> None:
+        with torch.autocast(setting.device, torch.bfloat16):
+            compiled(images)
 
     return images_per_second(step, batch_size, setting.device, seconds)

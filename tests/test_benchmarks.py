@@ -70,3 +70,12 @@ def test_models_of_every_epoch_are_counted_on_a_real_server(tmp_path):
     now, other = (re.split(r" *\| *", line)[2:5] for line in done.stdout.splitlines() if line.startswith("| ours"))
     assert now == other, "requests, uploads and files of the same version"
     assert now[2] == "9 [9..9]"
+
+
+@pytest.mark.slow
+def test_what_is_measured_on_a_gpu_runs_on_a_cpu(tmp_path):
+    command = [sys.executable, "gpu.py", "--quick", "--device", "cpu", "--data-dir", tmp_path]
+    done = subprocess.run(command, cwd=ROOT / "benchmarks", capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    for quantity in ("training step", "forward pass", "epochs", "scoring"):
+        assert re.search(rf"^\| ours, {quantity} +\| [0-9]", done.stdout, re.MULTILINE), done.stdout + done.stderr
