@@ -30,10 +30,9 @@ def is_own_process() -> bool:
 
 
 def keep_collections_short() -> None:
-    """Has the garbage collector leave alone what there is now, such as all modules, if this process is ours.
+    """Has the garbage collector leave alone what there is now, such as all modules. Only a server may call this.
 
     To look through half a million objects holds up every thread for a quarter of a second.
     """
-    if is_own_process():
-        gc.collect()
-        gc.freeze()
+    gc.collect()
+    gc.freeze()

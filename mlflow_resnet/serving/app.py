@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlflow_resnet._version import __version__
 from mlflow_resnet.errors import InvalidModelError, join_names
-from mlflow_resnet.io.process import keep_collections_short
+from mlflow_resnet.io.process import is_own_process, keep_collections_short
 from mlflow_resnet.model.hardware import keep_little_memory
 from mlflow_resnet.options.serve import ServeOptions
 from mlflow_resnet.registry.versions import parse_alias
@@ -60,7 +60,8 @@ def create_app(options: ServeOptions, version_uri: str) -> Starlette:
     if options.follow:
         current.look()
     shadow = open_shadow(options, current.served) if options.shadow else None
-    keep_collections_short()
+    if is_own_process():
+        keep_collections_short()
 
     @contextlib.asynccontextmanager
     async def following(app: Starlette) -> AsyncIterator[None]:

@@ -13,6 +13,7 @@ import weakref
 import pytest
 from served import PICTURE
 
+from mlflow_resnet.mlflow_seams import SCORING_SERVER_VARIABLE
 from mlflow_resnet.scoring.configuration import WORLD_SIZE, parse_workers
 from mlflow_resnet.scoring.over_http.admission import take_requests_at_once
 from mlflow_resnet.scoring.over_http.guard import SERVING_SWITCHES
@@ -76,21 +77,26 @@ def test_workers_of_mlflows_server_share_the_cores():
     assert process.stdout.split() == [share, share]
 
 
-SERVER_AT_REST = """
-import gc
+OURS_AT_REST = """
 from mlflow_resnet.io.process import claim_process
 from mlflow_resnet.options import ServeOptions
 from mlflow_resnet.serving.app import create_app
 
 claim_process()
 app = create_app(ServeOptions(model_uri="models:/colors@champion"), "models:/colors/1")
-print("looks through", len(gc.get_objects()))
 """
+MLFLOWS_AT_REST = f"""
+import os
+os.environ["{SCORING_SERVER_VARIABLE}"] = "models:/colors/1"
+from mlflow.pyfunc.scoring_server.app import app
+"""
+COUNT = "\nimport gc\nprint('looks through', len(gc.get_objects()))"
 
 
-def test_the_garbage_collector_of_a_server_does_not_look_through_all_modules(trained):
+@pytest.mark.parametrize("server", [OURS_AT_REST, MLFLOWS_AT_REST], ids=["ours", "MLflow's"])
+def test_the_garbage_collector_of_a_server_does_not_look_through_all_modules(server, trained):
     """Half a million objects would hold up every request, and /ping, for a quarter of a second."""
-    done = subprocess.run([sys.executable, "-c", SERVER_AT_REST], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", server + COUNT], capture_output=True, text=True)
     assert int(re.search(r"looks through (\d+)", done.stdout)[1]) < 100_000, done.stderr
 
 

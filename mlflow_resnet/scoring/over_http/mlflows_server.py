@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_resnet import mlflow_seams
 from mlflow_resnet.errors import InvalidOptionsError, MlflowResnetError
+from mlflow_resnet.io.process import keep_collections_short
 from mlflow_resnet.scoring.over_http import bodies
 from mlflow_resnet.scoring.over_http.admission import CALL, Call, take_requests_at_once
 from mlflow_resnet.scoring.over_http.bodies import check_body, find_content_type
@@ -41,7 +42,11 @@ _logger = logging.getLogger(__name__)
 
 
 def bound_mlflows_server(max_images: int) -> None:
-    """Has MLflow's scoring server of this process parse only what costs little, and take all requests at once."""
+    """Has MLflow's scoring server of this process parse only what costs little, and take all requests at once.
+
+    It is called when the model is in memory, before the server listens.
+    """
+    keep_collections_short()
     mlflow_seams.call_in_server_loop(take_requests_at_once)
     mlflow_seams.replace_invocations(partial(answer_bounded, max_images))
 
