@@ -114,6 +114,16 @@ class TrainOptions(Options):
     batch_size: int | Auto = option("images per update of the weights, over all processes", AUTO, at_least=2)
     accumulation_steps: int = option("parts that a batch is computed in, to save memory", 1, CONDITIONS, at_least=1)
     random_seed: int = option("seed of split, head, order and augmentation", 1, CONDITIONS, at_least=0, below=MAX_SEED)
+    split_seed: int | Auto = option(
+        "seed of the split alone; auto: random_seed", AUTO, CONDITIONS, at_least=0, below=MAX_SEED
+    )
+    seeds: int = option(
+        "trainings with as many seeds, from random_seed on, on the same split, each a child run of one run, which has "
+        "their means; the best by best_metric is registered",
+        1,
+        NOTHING,
+        at_least=1,
+    )
 
     optimizer: str = option("optimizer", AUTO, choices=("auto", "sgd", "adamw"), section="Optimizer")
     learning_rate: float | Auto = option("highest learning rate", AUTO, above=0)
@@ -250,6 +260,7 @@ class TrainOptions(Options):
         yield from alias_problems(self.alias, self.registered_model_name)
         yield from model_name_problems(self.registered_model_name)
         yield from self.checkpoint_problems()
+        yield from self.seeds_problems()
         if self.crop_size > self.resize_size:
             yield f"crop_size {self.crop_size} is above resize_size {self.resize_size}; raise resize_size"
         if self.random_crop and self.random_resized_crop is True:
@@ -273,6 +284,16 @@ class TrainOptions(Options):
             yield "checkpoint_mirror is 'artifacts', which cannot be reached offline; give s3://bucket/prefix"
         if self.offline and not has_checkpoints:
             yield "offline is on, but checkpoint_minutes is 0; there would be no folder to log to"
+
+    def seeds_problems(self) -> Iterator[str]:
+        if self.seeds < 2:
+            return
+        if self.random_seed + self.seeds > MAX_SEED:
+            yield f"random_seed {self.random_seed} leaves no room for {self.seeds} seeds; give a smaller one"
+        if not self.checkpoint_minutes:
+            yield f"seeds is {self.seeds}, but checkpoint_minutes is 0; finished trainings are known by their folders"
+        if self.offline:
+            yield f"seeds is {self.seeds}, but offline is on; the run that has their means needs the tracking server"
 
     def batch_problems(self) -> Iterator[str]:
         batch_size, processes, steps = self.batch_size, self.processes, self.accumulation_steps
@@ -302,6 +323,8 @@ class TrainOptions(Options):
 
 def train_only_problems(options: TrainOptions) -> Iterator[str]:
     """Returns problems of options that only `train` understands."""
+    if options.seeds > 1:
+        yield f"seeds is {options.seeds}, but {options.verb} trains with one; leave it out"
     if options.processes > 1:
         yield f"processes is {options.processes}, but {options.verb} trains in one process; leave it out"
     if options.offline:

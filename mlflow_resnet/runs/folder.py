@@ -25,7 +25,7 @@ from mlflow_resnet.io.reasons import one_line
 from mlflow_resnet.io.text.credentials import all_without_credentials
 from mlflow_resnet.io.text.places import is_remote
 from mlflow_resnet.model.classifier import ImageClassifier
-from mlflow_resnet.options.base import Affects, names_affecting
+from mlflow_resnet.options.base import AUTO, Affects, names_affecting
 from mlflow_resnet.options.train import TrainOptions
 from mlflow_resnet.runs.mirror import NOTES, ArtifactStore, Mirror, S3Store
 from mlflow_resnet.runs.preparation import Training
@@ -42,6 +42,7 @@ ROOT = "checkpoints"
 DIRECTORIES = names_affecting(TrainOptions, Affects.IMAGES)
 WITHOUT_EFFECT = names_affecting(TrainOptions, Affects.NOTHING)
 OF_THIS_MACHINE = (*DIRECTORIES, "tracking server", "torch threads", "torch version")
+ADDING_NOTHING = (("experiment", ""), ("split_seed", AUTO))  # to a digest: the defaults of what was added later
 # What a checkpoint has no place for if it changes.
 FIXED_FACTS = {"architecture", "classes", "phases", "chosen optimizer", "averaged weights", "validation images"}
 
@@ -92,8 +93,8 @@ def default_folder(options: TrainOptions) -> str:
 
 
 def digest_identity(identity: Mapping[str, Any]) -> str:
-    """12 hex digits. The default experiment adds nothing to them."""
-    facts = {name: value for name, value in identity.items() if value or name != "experiment"}
+    """12 hex digits."""
+    facts = {name: value for name, value in identity.items() if (name, value) not in ADDING_NOTHING}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -186,7 +187,16 @@ class TrainingFolder:
             self.notes.note(identity=dict(identity), record_id=uuid.uuid4().hex)
             return
         restore_run(self.notes["run_id"])
-        if name and (version := find_unregistered(self.notes, name, alias)):
+        if name:
+            self.register(name, alias)
+
+    def register(self, name: str, alias: str) -> None:
+        """Registers the delivered model of a finished training under `name`, unless it is a version of that already.
+
+        Raises:
+            NotDeliveredError: if the server does not take it.
+        """
+        if version := find_unregistered(self.notes, name, alias):
             self.outbox.put(version)
             self.deliver()
 

@@ -99,6 +99,15 @@ def headline_tags(evaluations: Mapping[str, Evaluation]) -> dict[str, str]:
     }
 
 
+def seeds_card(
+    options: TrainOptions, values: Mapping[int, Mapping[str, float]], spreads: Mapping[str, Any], best_seed: int
+) -> str:
+    """Args: values: seed -> metrics; spreads: of each metric, what `measure_spread` returns."""
+    names = (prefix_metric(name, context) for context in ("validation", "test") for name in HEADLINE)
+    facts = {"options": options, "values": values, "spreads": spreads, "best_seed": best_seed}
+    return render_template("tracking/seeds_card.md.jinja", shown=[name for name in names if name in spreads], **facts)
+
+
 def sweep_card(
     options: SweepOptions, study: str, trials: int, best: int, value: float, values: Mapping[str, Any]
 ) -> str:

@@ -365,10 +365,14 @@ def complete_model(client: MlflowClient, run_id: str, model: entities.LoggedMode
     client.log_model_artifacts(model.model_id, str(folder))
     flavor.log_model_sha256(model, flavor.find_sha256(description, folder))
     client.finalize_logged_model(model.model_id, entities.LoggedModelStatus.READY)
+    add_output(client, run_id, model.model_id, step)
+
+
+def add_output(client: MlflowClient, run_id: str, model_id: str, step: int) -> None:
+    """Makes a logged model an output of the run, unless it is; MLflow takes none a second time."""
     outputs = client.get_run(run_id).outputs
-    known = [output.model_id for output in outputs.model_outputs] if outputs else []
-    if model.model_id not in known:  # MLflow takes none a second time
-        client.log_outputs(run_id, [entities.LoggedModelOutput(model.model_id, step)])
+    if model_id not in ([output.model_id for output in outputs.model_outputs] if outputs else []):
+        client.log_outputs(run_id, [entities.LoggedModelOutput(model_id, step)])
 
 
 def tag_version(client: MlflowClient, version: ModelVersion, tags: Mapping[str, str]) -> None:

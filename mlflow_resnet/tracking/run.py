@@ -34,6 +34,7 @@ DEFAULT_EXPERIMENT, DEFAULT_EXPERIMENT_ID = "Default", "0"  # of every store of 
 MODEL_NAME = "model"  # of the model of a training
 RECORD_TAG = "mlflow_resnet.record"  # of a run: which training, sweep or test of learning rates it holds
 CONTINUED_IN = "mlflow_resnet.continued_in"
+SEEDS_TAG = "mlflow_resnet.seeds"  # of a run whose child runs are trainings with other seeds: seed -> run id, in JSON
 NOT_FOUND_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # MLflow's answers to an id it does not have
 TRUE = ("true", "t", "yes", "y", "on", "1")  # as the command line has them
 FALSE = ("false", "f", "no", "n", "off", "0")
@@ -71,10 +72,12 @@ def enter_run(
             stack.enter_context(end_after_block(run))
             own = own if attached else run.info.run_id
         given = run.info.run_id
-        if given != own and (conflict := find_conflict(client.get_run(given), params, record_id)):
+        found = client.get_run(given) if given != own else None
+        if found and (conflict := find_conflict(found, params, record_id)):
             earlier = own if own and find_parent(own) == given else None
             run = stack.enter_context(child_run(name, resumed_id=earlier))
-            say(f"run {given} {conflict}, so this is recorded in run {run.info.run_id}, a child of it")
+            if SEEDS_TAG not in found.data.tags:
+                say(f"run {given} {conflict}, so this is recorded in run {run.info.run_id}, a child of it")
         if record_id:
             client.set_tag(run.info.run_id, RECORD_TAG, record_id)
         if file := os.environ.get(RUN_ID_FILE):

@@ -24,7 +24,7 @@ from mlflow_resnet.mlflow_seams import DATASET_CONTEXT_TAG
 from mlflow_resnet.model.prediction import IMAGE, SCORED_LABELS
 from mlflow_resnet.options.compare import CompareOptions
 from mlflow_resnet.options.metric_names import HEADLINE
-from mlflow_resnet.tracking.run import has_run
+from mlflow_resnet.tracking.run import SEEDS_TAG, has_run
 from mlflow_resnet.tracking.server import check_servers
 
 PREDICTIONS_LIMITS = ParquetLimits(rows=50_000_000, decoded_bytes=16 * 2**30)  # of predictions
@@ -60,6 +60,10 @@ def compare(options: CompareOptions) -> RunComparison:
         problem = f"run {join_names(unknown)} is not on the tracking server"
         raise InvalidOptionsError([f"{problem}; `mlflow runs list` shows ids"])
     runs = [MlflowClient().get_run(each) for each in run_ids]
+    for run in runs:
+        if SEEDS_TAG in run.data.tags:
+            problem = f"run {run.info.run_id} holds trainings with several seeds; compare runs below it"
+            raise InvalidOptionsError([problem])
     context = choose_context(runs, options.on)
     tables = [read_predictions(run, context) for run in runs]
     try:
