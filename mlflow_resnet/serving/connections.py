@@ -2,7 +2,7 @@
 
 uvicorn (0.54) has no deadline for the head of a request and no limit of connections, so its HTTP protocol is extended
 here. All that is assumed of its inside stands in this file: `connections`, `cycle`, `transport` and the methods that
-`Connection` overrides.
+`Connection` overrides; and the pipe to a worker, `child_conn`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.supervisors.multiprocess import Process
 
 HEAD_SECONDS = 15.0  # for the head of a request, from its first byte or from the beginning of the connection
 MAX_HEAD_BYTES = 16 * 2**10
@@ -159,6 +160,19 @@ def backlog() -> int:
 def most_connections() -> int:
     """Connections that this process may have without running out of files."""
     return max(min(MAX_CONNECTIONS, most_files() - backlog() - SPARE_FILES), 1)
+
+
+def notice_dead_workers() -> None:
+    """Has the process that starts workers notice at once that one has died while it waits for a sign of life.
+
+    It holds the worker's end of the pipe as well, so it would wait for as long as a busy worker may take.
+    """
+
+    def start(worker: Process) -> None:
+        worker.process.start()
+        worker.child_conn.close()
+
+    Process.start = start  # type: ignore[method-assign,assignment]
 
 
 def complain_seldom(loop: asyncio.AbstractEventLoop) -> None:

@@ -20,10 +20,10 @@ from starlette.applications import Starlette
 from mlflow_resnet.errors import InvalidOptionsError
 from mlflow_resnet.io.console import say
 from mlflow_resnet.io.parallel import default_threads
-from mlflow_resnet.io.process import claim_process
+from mlflow_resnet.io.process import claim_process, is_own_process
 from mlflow_resnet.options.serve import ServeOptions
 from mlflow_resnet.registry.versions import format_version_uri, resolve
-from mlflow_resnet.serving.connections import Connection, backlog
+from mlflow_resnet.serving.connections import Connection, backlog, notice_dead_workers
 from mlflow_resnet.tracking.server import check_servers
 
 WHAT_TO_SERVE = "_MLFLOW_RESNET_SERVE"  # from the first process to its workers
@@ -56,6 +56,8 @@ def serve(options: ServeOptions) -> None:
     announce(options, version_uri)
     from mlflow_resnet.serving.monitoring import FOLDER_VARIABLE
 
+    if is_own_process():
+        notice_dead_workers()
     with tempfile.TemporaryDirectory(prefix="mlflow-resnet-metrics-") as metrics:
         os.environ[FOLDER_VARIABLE] = metrics
         uvicorn.run(

@@ -2,24 +2,30 @@
 
 import contextlib
 import logging
+import os
 import resource
+import signal
 import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import uvicorn
 from helpers import wait_for
 from served import running_app
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+from uvicorn.supervisors.multiprocess import Process
 
 from mlflow_resnet.serving import connections, intake
 from mlflow_resnet.serving.answers import refuse_invocation
-from mlflow_resnet.serving.connections import Connection, head_problem
+from mlflow_resnet.serving.connections import Connection, head_problem, notice_dead_workers
 from mlflow_resnet.serving.intake import Intake
 from mlflow_resnet.serving.protocols.body_kinds import find_invocation_kind
+from mlflow_resnet.verbs.serve import bind_socket
 
 MIB = 2**20
 JSON = "Content-Type: application/json\r\n"
@@ -307,3 +313,23 @@ def test_connections_and_those_that_wait_fit_into_the_files_that_may_be_open():
     assert connections.most_files() >= min(soft, connections.MAX_OPEN_FILES)
     most = connections.most_connections() + connections.backlog() + connections.SPARE_FILES
     assert most <= max(connections.most_files(), 90)
+
+
+def test_a_worker_that_dies_while_it_is_asked_for_a_sign_of_life_is_noticed_at_once(monkeypatch):
+    monkeypatch.setattr(Process, "start", Process.start)
+    notice_dead_workers()
+    config = uvicorn.Config("starlette.applications:Starlette", factory=True, log_level="warning")
+    with bind_socket("127.0.0.1", 0) as listener, ThreadPoolExecutor(1) as pool:
+        worker = Process(config, [listener])
+        worker.start()
+        try:
+            assert worker.wait_until_ready(60)
+            os.kill(worker.pid, signal.SIGSTOP)  # it does not answer
+            answer = pool.submit(worker.ping, 45)
+            time.sleep(1)
+            assert not answer.done()
+            os.kill(worker.pid, signal.SIGKILL)
+            assert answer.result(30) is False
+        finally:
+            worker.kill()
+            worker.join()
