@@ -11,6 +11,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 import uvicorn
 from helpers import wait_for
@@ -324,7 +325,8 @@ def test_a_worker_that_dies_while_it_is_asked_for_a_sign_of_life_is_noticed_at_o
         worker.start()
         try:
             assert worker.wait_until_ready(60)
-            os.kill(worker.pid, signal.SIGSTOP)  # it does not answer
+            os.kill(worker.pid, signal.SIGSTOP)  # it does not answer, once all its threads have stopped
+            wait_for(lambda: psutil.Process(worker.pid).status() == psutil.STATUS_STOPPED, pause=0.05)
             answer = pool.submit(worker.ping, 45)
             time.sleep(1)
             assert not answer.done()
