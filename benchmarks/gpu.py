@@ -19,11 +19,10 @@ import click
 from alternate import Job, Measurement, alternate, memory, print_machine, print_table, ratio, spread, values_of
 from clients import SIZE, picture
 from command import common
-from setting import Setting, loaded
+from setting import Setting
 from steps import QUICK_SECONDS, SECONDS
-from train_speed import CLASSES, FIRST, LATER, epochs_job
+from train_speed import CLASSES, FIRST, LATER, STEP, WHOLE, epochs_job, step_job
 
-SPEED = "images/s"
 PICTURES = 512  # that differ; the others are copies
 IN_MEMORY = {  # ours and timm's
     "training step": ("ours:whole_step", "timm_recipe:timm_step"),
@@ -52,7 +51,6 @@ def draw_pictures(data_dir: Path, count: int) -> Path:
 
     folder = data_dir / "drawn" / str(count)
     if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
         with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool, new_directory(folder) as new:
             for number, content in enumerate(pool.map(picture, range(count), chunksize=8)):
                 place = new / f"class{number % CLASSES}"
@@ -61,27 +59,17 @@ def draw_pictures(data_dir: Path, count: int) -> Path:
     return folder
 
 
-def speed_job(measure: str, setting: Setting, seconds: float, repetition: int) -> Measurement:
-    """Speed on a batch in memory; `measure` is a function of (setting, classes, seconds)."""
-    return {SPEED: loaded(measure)(setting, CLASSES, seconds)}
-
-
 def scoring_job(setting: Setting, repetition: int) -> Measurement:
     """Speed from a folder of JPEGs to a finished Parquet file, with random weights."""
+    from ours import untrained_predictor
     from scorers import scored_by
 
-    import mlflow_resnet
-    from mlflow_resnet.model.prediction import Predictor
-
-    classes = tuple(map(str, range(CLASSES)))
-    preprocessing = mlflow_resnet.Preprocessing(setting.resize_size, setting.crop_size)
-    classifier = mlflow_resnet.new_classifier(setting.architecture, classes, preprocessing)
     paths = sorted(setting.train_dir.rglob("*.jpg"))
-    score = scored_by(Predictor(classifier, setting.device, precision="bf16"), setting.batch_size)
+    score = scored_by(untrained_predictor(setting, CLASSES), setting.batch_size)
     score(paths[: 2 * setting.batch_size])
     began = perf_counter()
     score(paths)
-    return {SPEED: len(paths) / (perf_counter() - began)}
+    return {WHOLE: len(paths) / (perf_counter() - began)}
 
 
 def list_jobs(setting: Setting, seconds: float) -> dict[str, Job]:
@@ -89,7 +77,7 @@ def list_jobs(setting: Setting, seconds: float) -> dict[str, Job]:
     jobs: dict[str, Job] = {}
     for quantity, measures in IN_MEMORY.items():
         for contestant, measure in zip(("ours", "timm"), measures, strict=True):
-            jobs[f"{contestant}, {quantity}"] = partial(speed_job, measure, setting, seconds)
+            jobs[f"{contestant}, {quantity}"] = partial(step_job, measure, setting, seconds)
     return jobs | {EPOCHS: partial(epochs_job, "ours", setting), SCORING: partial(scoring_job, setting)}
 
 
@@ -112,10 +100,11 @@ def print_results(title: str, results: dict[str, list[Measurement]]) -> None:
     rows = []
     for name, found in results.items():
         contestant, _, quantity = name.partition(", ")
-        ours = values_of(results[f"ours, {quantity}"], SPEED)
-        to_it = ratio(ours, values_of(found, SPEED)) if contestant != "ours" else ""
-        rows.append([name, spread(values_of(found, SPEED) or values_of(found, LATER), 0), to_it, memory(found)])
-    print_table(title, ["", SPEED, "ours to it", "peak MiB"], rows)
+        ours = values_of(results[f"ours, {quantity}"], STEP)
+        to_it = ratio(ours, values_of(found, STEP)) if contestant != "ours" else ""
+        speeds = values_of(found, STEP) or values_of(found, LATER) or values_of(found, WHOLE)
+        rows.append([name, spread(speeds, 0), to_it, memory(found)])
+    print_table(title, ["", "images/s", "ours to it", "peak MiB"], rows)
     print(f"the first epoch, which fills the cache: {spread(values_of(results[EPOCHS], FIRST), 0)} images/s")
 
 

@@ -31,7 +31,7 @@ from mlflow_resnet.training.checkpoints import CheckpointFolder
 from mlflow_resnet.training.course import Course
 from mlflow_resnet.training.loop import prepare_network
 from mlflow_resnet.training.optimizer import build_optimizer
-from mlflow_resnet.training.recipe import decide_recipe
+from mlflow_resnet.training.recipe import Recipe, decide_recipe
 from mlflow_resnet.training.saving import Saving
 from mlflow_resnet.training.trainer import Trainer
 
@@ -123,12 +123,21 @@ def whole_step(setting: Setting, num_classes: int, seconds: float) -> float:
     return step_speed(setting, num_classes, seconds, optimize=True)
 
 
+def untrained(options: TrainOptions, num_classes: int) -> tuple[ImageClassifier, Recipe]:
+    """What a training begins with."""
+    classes = tuple(map(str, range(num_classes)))
+    recipe = decide_recipe(options, classes, images=10**6)
+    return build_starting_classifier(options, recipe, classes)[0], recipe
+
+
+def untrained_predictor(setting: Setting, num_classes: int) -> Predictor:
+    options = train_options(setting)
+    return Predictor(untrained(options, num_classes)[0], setting.device, precision=options.precision)
+
+
 def forward_pass(setting: Setting, num_classes: int, seconds: float) -> float:
     """Images per second from raw pixels in memory to probabilities, as scoring does it."""
-    options = train_options(setting)
-    classes = tuple(map(str, range(num_classes)))
-    classifier, _ = build_starting_classifier(options, decide_recipe(options, classes, images=10**6), classes)
-    predictor = Predictor(classifier, setting.device, precision=options.precision)
+    predictor = untrained_predictor(setting, num_classes)
     batch_size, size = setting.batch_size or 32, setting.crop_size
     images = torch.randint(256, (batch_size, size, size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
     return images_per_second(lambda: predictor.probabilities(images), batch_size, setting.device, seconds)
@@ -137,9 +146,7 @@ def forward_pass(setting: Setting, num_classes: int, seconds: float) -> float:
 def step_speed(setting: Setting, num_classes: int, seconds: float, optimize: bool) -> float:
     """Images per second of steps on one batch in memory, with the network as training prepares it."""
     options = train_options(setting)
-    classes = tuple(map(str, range(num_classes)))
-    recipe = decide_recipe(options, classes, images=10**6)
-    classifier, _ = build_starting_classifier(options, recipe, classes)
+    classifier, recipe = untrained(options, num_classes)
     device = prepare_network(classifier, options)
     dtype = pick_precision(options.precision, device)
     network = classifier.network.train()

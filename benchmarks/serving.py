@@ -27,6 +27,7 @@ from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from time import perf_counter, sleep
+from typing import TYPE_CHECKING
 
 import click
 import psutil
@@ -44,6 +45,9 @@ from alternate import (
 )
 from clients import BASE64, PICTURE, TENSOR, Protocol, answer, ask, picture, pictures
 from command import common
+
+if TYPE_CHECKING:
+    from mlflow_resnet.images.sources import ImageSource
 
 CLIENTS = (1, 8, 32)
 PICTURES = 64
@@ -150,11 +154,8 @@ def contestants(models: Mapping[str, OurModel]) -> dict[str, Contestant]:
 def find_limit(model: OurModel, seconds: float, repetition: int) -> Measurement:
     """What decoding and the network allow on these cores: many pictures at once, and one after the other."""
     from mlflow_resnet.flavor import load_predictor
-    from mlflow_resnet.images.sources import ImageSource
 
-    predictor = load_predictor(f"models:/{model.name}/1", **model.config)
-    contents = pictures(PICTURES)
-    sources = [ImageSource(str(number), partial(bytes, content)) for number, content in enumerate(contents)]
+    predictor, sources = load_predictor(f"models:/{model.name}/1", **model.config), picture_sources()
     found: Measurement = {}
     for key, count in (("p50, 1", 1), (f"{RATE}, {CLIENTS[-1]}", BATCH)):
         list(predictor.predict(sources[:count], count))
@@ -168,6 +169,12 @@ def find_limit(model: OurModel, seconds: float, repetition: int) -> Measurement:
         median = statistics.median(times)
         found[key] = 1000 * median if count == 1 else 1 / median
     return found
+
+
+def picture_sources() -> list[ImageSource]:
+    from mlflow_resnet.images.sources import ImageSource
+
+    return [ImageSource(str(number), partial(bytes, content)) for number, content in enumerate(pictures(PICTURES))]
 
 
 def log_models(folder: str, repetition: int) -> Measurement:
@@ -199,13 +206,11 @@ def export_int8(folder: str, repetition: int) -> Measurement:
     import mlflow
 
     from mlflow_resnet.flavor import load_predictor
-    from mlflow_resnet.images.sources import ImageSource
     from mlflow_resnet.options import ExportOptions
     from mlflow_resnet.verbs.export import export
 
     os.chdir(folder)
-    sources = [ImageSource(str(number), partial(bytes, content)) for number, content in enumerate(pictures(PICTURES))]
-    predictor = load_predictor("models:/ours/1")
+    predictor, sources = load_predictor("models:/ours/1"), picture_sources()
     for source, found in zip(sources, predictor.predict(sources, BATCH), strict=True):
         place = Path("labeled", predictor.classes[found.probabilities.argmax()])
         place.mkdir(parents=True, exist_ok=True)

@@ -256,6 +256,10 @@ class TrainOptions(Options):
     )
     alias: str = option("set this alias on the registered version; empty: none", "", Affects.OUTCOME)
 
+    @property
+    def seed_of_split(self) -> int:
+        return self.random_seed if self.split_seed == AUTO else self.split_seed
+
     def combinations(self) -> Iterator[str]:
         yield from alias_problems(self.alias, self.registered_model_name)
         yield from model_name_problems(self.registered_model_name)

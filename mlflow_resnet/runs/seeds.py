@@ -20,15 +20,12 @@ from mlflow_resnet import flavor
 from mlflow_resnet._version import __version__
 from mlflow_resnet.evaluation.metrics import LEVEL
 from mlflow_resnet.images.layout import name_data_set
-from mlflow_resnet.io.atomic import output_errors
 from mlflow_resnet.io.notes import Notes
-from mlflow_resnet.io.owned import make_private
 from mlflow_resnet.mlflow_seams import NOTE_TAG
-from mlflow_resnet.options.base import AUTO
 from mlflow_resnet.options.metric_names import FRACTIONS, LOWER_IS_BETTER
 from mlflow_resnet.options.train import TrainOptions
 from mlflow_resnet.registry.versions import parse_model_id
-from mlflow_resnet.runs.folder import default_folder, open_training_folder
+from mlflow_resnet.runs.folder import default_folder, open_training_folder, training_folder
 from mlflow_resnet.tracking import record
 from mlflow_resnet.tracking.card import seeds_card
 from mlflow_resnet.tracking.pieces import add_output
@@ -74,8 +71,7 @@ class SeedsResult(TrainResult):
 def vary_seed(options: TrainOptions) -> dict[int, TrainOptions]:
     """Returns the options of each training by its seed: the same split, a folder of its own, nothing registered."""
     first, folder = options.random_seed, folder_of_seeds(options)
-    split_seed = first if options.split_seed == AUTO else options.split_seed
-    shared = replace(options, seeds=1, split_seed=split_seed, registered_model_name="", alias="")
+    shared = replace(options, seeds=1, split_seed=options.seed_of_split, registered_model_name="", alias="")
     return {
         seed: replace(shared, random_seed=seed, checkpoint_dir=str(folder / f"seed-{seed}"))
         for seed in range(first, first + options.seeds)
@@ -90,19 +86,19 @@ def folder_of_seeds(options: TrainOptions) -> Path:
 @contextmanager
 def enter_run_of_seeds(options: TrainOptions) -> Iterator[Run]:
     """The run that the trainings are child runs of; that of an earlier call with these options goes on."""
-    folder = folder_of_seeds(options)
-    with output_errors(folder):
-        make_private(folder)
-    notes = Notes(folder / SEEDS_NOTES)
-    if options.resume == "never":
-        notes.clear()
-    record_id = notes.get("record_id") or uuid.uuid4().hex
     name = f"{options.seeds} seeds of {options.architecture} on {name_data_set(options.train_dir)}"
-    with enter_run(name, known_params(options), record_id, notes.get("run_id")) as run:
-        notes.note(record_id=record_id, run_id=run.info.run_id)
-        mlflow.set_tags({SEEDS_TAG: "{}", "mlflow_resnet.version": __version__})
-        record.log_params(make_recorder(run), known_params(options))
-        yield run
+    params = known_params(options)
+    folder = folder_of_seeds(options)
+    with training_folder(replace(options, checkpoint_dir=str(folder))):  # for this process alone
+        notes = Notes(folder / SEEDS_NOTES)
+        if options.resume == "never":
+            notes.clear()
+        record_id = notes.get("record_id") or uuid.uuid4().hex
+        with enter_run(name, params, record_id, notes.get("run_id")) as run:
+            notes.note(record_id=record_id, run_id=run.info.run_id)
+            mlflow.set_tags({SEEDS_TAG: "{}", "mlflow_resnet.version": __version__})
+            record.log_params(make_recorder(run), params)
+            yield run
 
 
 def known_params(options: TrainOptions) -> dict[str, object]:
@@ -160,8 +156,9 @@ def measure_spreads(metrics: list[Mapping[str, float]]) -> dict[str, Spread]:
 
 def find_limits(metric: str) -> tuple[float, float]:
     """Returns the least and the largest value that a metric of a training can have."""
-    is_fraction = metric.partition("_")[2] in FRACTIONS
-    return (0.0, 1.0) if is_fraction else (0.0 if metric in LOWER_IS_BETTER else -math.inf, math.inf)
+    if metric.partition("_")[2] in FRACTIONS:
+        return 0.0, 1.0
+    return (0.0 if metric.endswith("_loss") else -math.inf), math.inf
 
 
 def measure_spread(values: list[float], least: float = -math.inf, most: float = math.inf) -> Spread:

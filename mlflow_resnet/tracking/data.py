@@ -19,7 +19,6 @@ from mlflow_resnet.images.splitting.directory_split import split_labeled
 from mlflow_resnet.io.console import is_first, say
 from mlflow_resnet.io.parallel import default_threads
 from mlflow_resnet.io.text.places import is_remote
-from mlflow_resnet.options.base import AUTO
 from mlflow_resnet.options.evaluate import EvaluateOptions
 from mlflow_resnet.options.export import ExportOptions
 from mlflow_resnet.options.promote import PromoteOptions
@@ -37,8 +36,7 @@ def scan_training_data(options: TrainOptions) -> tuple[ImageDirectoryDataset, Im
         val_set = scan_dataset(options.val_dir, options, "validation")
         return build_dataset(directory, found), val_set
     pixels = {name: facts.pixels for name, facts in found.facts.items()}
-    seed = options.random_seed if options.split_seed == AUTO else options.split_seed
-    train, val = split_labeled(directory, 1 - options.val_fraction, seed, pixels)
+    train, val = split_labeled(directory, 1 - options.val_fraction, options.seed_of_split, pixels)
     return build_dataset(train, found, "-training"), build_dataset(val, found, "-validation")
 
 

@@ -10,7 +10,8 @@ from time import perf_counter
 from typing import Any
 
 import mlflow
-from mlflow.entities import LoggedModelOutput, Run
+from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from mlflow_resnet.errors import MissingPackageError, SweepError, join_names
 from mlflow_resnet.images.layout import name_data_set
@@ -25,6 +26,7 @@ from mlflow_resnet.runs.preparation import build_training, check_batch_size, che
 from mlflow_resnet.runs.training import train_in_run
 from mlflow_resnet.tracking.card import sweep_card
 from mlflow_resnet.tracking.data import scan_training_data
+from mlflow_resnet.tracking.pieces import add_output
 from mlflow_resnet.tracking.run import child_run, end_attached_run, enter_run
 from mlflow_resnet.tracking.training_record import TrainResult
 from mlflow_resnet.training.recipe import Recipe, decide_recipe
@@ -110,7 +112,7 @@ def finish_sweep(all_trials: Sweep, run: Run) -> SweepResult:
     best = study.best_trial
     trained = retrain_best(all_trials, best) if options.retrain_best else None
     if trained and (model_id := parse_model_id(trained.model_uri)):
-        mlflow.log_outputs([LoggedModelOutput(model_id, trained.best_epoch)])
+        add_output(MlflowClient(), run.info.run_id, model_id, trained.best_epoch)
     mlflow.log_metrics(trained.metrics if trained else best.user_attrs["metrics"])
     mlflow.set_tags(all_without_credentials({f"best.{name}": value for name, value in best.params.items()}))
     count = len(list_ended(study))

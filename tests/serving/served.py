@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -15,6 +16,7 @@ from urllib.parse import quote
 
 import mlflow
 import numpy as np
+import pandas as pd
 import requests
 import torch
 import uvicorn
@@ -49,6 +51,34 @@ def body(images: int = 1) -> dict[str, list[str]]:
     return {"inputs": [base64.b64encode(PICTURE).decode()] * images}
 
 
+@functools.cache
+def list_ways(content: bytes, name: str) -> list[tuple[str, dict]]:
+    """The path and the arguments of a request about one picture, in each protocol."""
+    encoded = base64.b64encode(content).decode()
+    parquet, tensor = io.BytesIO(), {"name": "image", "datatype": "BYTES", "shape": [1]}
+    pd.DataFrame({"image": [content]}).to_parquet(parquet)
+    binary = len(content).to_bytes(4, "little") + content
+    head = json.dumps({"inputs": [tensor | {"parameters": {"binary_data_size": len(binary)}}]}).encode()
+    parquet_type = {"Content-Type": "application/vnd.apache.parquet"}
+    inference = f"/v2/models/{quote(name)}/infer"
+    return [
+        ("/invocations", {"json": {"inputs": [encoded]}}),
+        ("/invocations", {"data": parquet.getvalue(), "headers": parquet_type}),
+        ("/invocations", {"data": content, "headers": {"Content-Type": "image/png"}}),
+        ("/invocations", {"files": {"image": content}}),
+        (inference, {"json": {"inputs": [tensor | {"data": [encoded]}]}}),
+        (inference, {"data": head + binary, "headers": {"Inference-Header-Content-Length": str(len(head))}}),
+    ]
+
+
+def columns_of(answer: requests.Response) -> dict[str, list]:
+    """The rows of an answer in any protocol, by column."""
+    facts = answer.json()
+    if "outputs" in facts:
+        return {output["name"]: output["data"] for output in facts["outputs"]}
+    return {name: [row[name] for row in facts["predictions"]] for name in facts["predictions"][0]}
+
+
 def new_classifier(seed: int):
     return mlflow_resnet.new_classifier(
         "resnet18", CLASSES, Preprocessing(resize_size=36, crop_size=32), random_seed=seed
@@ -79,12 +109,8 @@ class Registry:
 
     def agrees(self, answer: requests.Response) -> bool:
         """Whether an answer to `PICTURE` is that of the version that its header names, whatever protocol it is of."""
-        facts = answer.json()
-        if "outputs" in facts:
-            columns = {output["name"]: output["data"] for output in facts["outputs"]}
-            got = np.array([columns[name] for name in PROBABILITIES]).T
-        else:
-            got = np.array([[row[name] for name in PROBABILITIES] for row in facts["predictions"]])
+        columns = columns_of(answer)
+        got = np.array([columns[name] for name in PROBABILITIES]).T
         expected = self.answers[answer.headers["X-Model-Version"]]
         return bool(np.abs(np.log(got) - np.log(expected)).max() < LOSS)
 
@@ -127,16 +153,9 @@ class Serving:
 
     def ask_in_turn(self, number: int, name: str, session=requests) -> requests.Response:
         """Asks about `PICTURE` by one of the protocols."""
-        tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": body()["inputs"]}
-        ways = [
-            {"json": body()},
-            {"data": PICTURE, "headers": {"Content-Type": "image/png"}},
-            {"files": {"image": PICTURE}},
-            {"json": {"inputs": [tensor]}},
-        ]
-        way = ways[number % len(ways)]
-        path = f"/v2/models/{quote(name)}/infer" if number % len(ways) == 3 else "/invocations"
-        return session.post(self.url + path, timeout=60, **way)
+        ways = list_ways(PICTURE, name)
+        path, arguments = ways[number % len(ways)]
+        return session.post(self.url + path, timeout=60, **arguments)
 
     def model(self) -> dict:
         return requests.get(f"{self.url}/model", timeout=60).json()

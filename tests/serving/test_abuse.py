@@ -28,7 +28,7 @@ from abuse import (
 from hostile import IMAGES
 from PIL import Image
 from rounding import assert_same_probabilities, of_auto
-from served import PICTURE, PROBABILITIES, serving
+from served import PICTURE, PROBABILITIES, columns_of, list_ways, serving
 
 REFUSED = "not an image: send the bytes of an image file, base64-encoded; paths and URLs are not opened here"
 
@@ -216,33 +216,13 @@ def test_a_body_that_is_heavy_to_parse_takes_no_memory_and_holds_up_nobody(name,
     attacked[1]()
 
 
-def ask_in_each_way(url, content):
-    """The column of errors that each protocol has for one picture."""
-    tensor = {"name": "image", "datatype": "BYTES", "shape": [1]}
-    binary = len(content).to_bytes(4, "little") + content
-    head = json.dumps({"inputs": [tensor | {"parameters": {"binary_data_size": len(binary)}}]}).encode()
-    asked = [
-        ("/invocations", {"json": {"inputs": [text_of(content)]}}),
-        ("/invocations", {"data": parquet([content]), "headers": {"Content-Type": PARQUET}}),
-        ("/invocations", {"data": content, "headers": {"Content-Type": "image/jpeg"}}),
-        ("/invocations", {"files": {"image": content}}),
-        (INFERENCE_PATH, {"json": {"inputs": [tensor | {"data": [text_of(content)]}]}}),
-        (INFERENCE_PATH, {"data": head + binary, "headers": {"Inference-Header-Content-Length": str(len(head))}}),
-    ]
-    for path, arguments in asked:
-        answer = requests.post(url + path, timeout=20, **arguments).json()
-        if "outputs" in answer:
-            yield next(output["data"] for output in answer["outputs"] if output["name"] == "error")
-        else:
-            yield [row["error"] for row in answer["predictions"]]
-
-
 @pytest.mark.parametrize("kind", IMAGES)
 def test_a_hostile_picture_is_a_row_whichever_way_it_comes(kind, attacked):
     make, problem = IMAGES[kind]
     content, port = make(), int(attacked[0].rpartition(":")[2])
     before = memory_of(port)
-    for errors in ask_in_each_way(attacked[0], content):
+    for path, arguments in list_ways(content, "colors"):
+        errors = columns_of(requests.post(attacked[0] + path, timeout=20, **arguments))["error"]
         assert len(errors) == 1
         assert problem in errors[0]
     assert memory_of(port) - before < 100 * 2**20
