@@ -71,6 +71,7 @@ def test_the_archive_has_every_file_of_the_package_and_nothing_else(saved):
 PACK = "import sys; from mlflow_resnet.model.storage import pack_package; sys.stdout.buffer.write(pack_package())"
 
 
+@pytest.mark.slow
 def test_the_same_package_is_the_same_archive_wherever_and_whenever_it_was_installed(saved, tmp_path):
     copy = shutil.copytree(ROOT / "mlflow_resnet", tmp_path / "elsewhere" / "mlflow_resnet", copy_function=shutil.copy)
     (copy / "__pycache__").mkdir(exist_ok=True)

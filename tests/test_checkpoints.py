@@ -72,6 +72,7 @@ def arrange_as_format_1(state):
     return State(tensors, facts)
 
 
+@pytest.mark.slow
 def test_checkpoints_of_either_format_lead_to_the_same_weights(images, tmp_path):
     changes = {"epochs": 3, "ema_decay": 0.9, "optimizer": "adamw"}
     options = TrainOptions(train_dir=str(images / "train"), val_dir=str(images / "val"), **TINY | changes)

@@ -59,6 +59,7 @@ def test_the_run_of_all_has_their_means_and_the_best_is_registered(tiny, capfd):
     assert "holds another training" not in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_all_seeds_have_the_same_split_and_can_be_compared(tiny):
     result = train(TrainOptions(**tiny))
     runs = [record.run_id for record in result.records.values()]

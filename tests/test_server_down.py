@@ -100,6 +100,7 @@ def test_threads_that_ask_at_once_leave_the_environment_alone(workdir):
     assert seen == {before}
 
 
+@pytest.mark.slow
 def test_an_outbox_learns_soon_that_the_server_hangs(workdir):
     with socket.create_server(("127.0.0.1", 0)) as silent, time_limit(40):
         mlflow.set_tracking_uri(f"http://127.0.0.1:{silent.getsockname()[1]}")

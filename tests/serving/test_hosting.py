@@ -93,7 +93,10 @@ from mlflow.pyfunc.scoring_server.app import app
 COUNT = "\nimport gc\nprint('looks through', len(gc.get_objects()))"
 
 
-@pytest.mark.parametrize("server", [OURS_AT_REST, MLFLOWS_AT_REST], ids=["ours", "MLflow's"])
+@pytest.mark.parametrize(
+    "server",
+    [pytest.param(OURS_AT_REST, id="ours"), pytest.param(MLFLOWS_AT_REST, id="MLflow's", marks=pytest.mark.slow)],
+)
 def test_the_garbage_collector_of_a_server_does_not_look_through_all_modules(server, trained):
     """Half a million objects would hold up every request, and /ping, for a quarter of a second."""
     done = subprocess.run([sys.executable, "-c", server + COUNT], capture_output=True, text=True)

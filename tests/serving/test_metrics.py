@@ -74,6 +74,7 @@ def test_another_champion_is_named_from_then_on(registry, tmp_path):
     assert time.time() - 60 < count(found, "follow_last_check_timestamp_seconds") <= time.time()
 
 
+@pytest.mark.slow
 def test_workers_are_counted_together_also_after_one_was_killed(registry, tmp_path):
     with serving(tmp_path, registry.name, "--workers", 2) as running:
         for _ in range(20):
